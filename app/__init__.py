@@ -1,0 +1,1 @@
+"""What the gunicorn workers run: events in, WebSocket clients out."""

@@ -1,0 +1,95 @@
+"""One event: its id, and its JSON text as it travels through Redis.
+
+An event: `{"id": "1795375047782-42", "channel": "match_change", "payload": {...}, "at": 1795375047.801}`.
+The payload is never rebuilt: its own text is carried inside, so no number is rounded and no key is reordered.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple, Self
+
+import msgspec
+
+NULL = b"null"
+
+# Brackets a payload may hold before its depth is looked at, and the depth left free for who parses it further.
+_SHALLOW, _HEADROOM = 100, 300
+
+
+class EventId(NamedTuple):
+    """`E-S`: the epoch (milliseconds, as in a stream's entry ids) and the sequence in it, counted from 1."""
+
+    epoch: int
+    sequence: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The id that `text` spells.
+
+        Raises:
+            ValueError: it spells none.
+        """
+        epoch, _, sequence = text.partition("-")
+        if not (epoch.isascii() and epoch.isdigit() and sequence.isascii() and sequence.isdigit()):
+            raise ValueError(f"{text!r} is not an event id")
+        return cls(int(epoch), int(sequence))
+
+    def __str__(self) -> str:
+        return f"{self.epoch}-{self.sequence}"
+
+
+class Event(msgspec.Struct, frozen=True):
+    """An event as it was read; `id` is None for what was published directly, and in PostgreSQL mode."""
+
+    channel: str
+    payload: msgspec.Raw = msgspec.Raw(NULL)
+    id: str | None = None
+    at: float | None = None
+    fingerprint: str | None = None  # on our own channel only: who numbered it
+
+
+_decoder = msgspec.json.Decoder(Event)
+_validator = msgspec.json.Decoder(msgspec.Raw)
+
+
+def decode(text: bytes) -> Event:
+    """The event in `text`.
+
+    Raises:
+        msgspec.DecodeError: it is not one (`msgspec.ValidationError` is a kind of it).
+    """
+    try:
+        return _decoder.decode(text)
+    except (RecursionError, UnicodeDecodeError) as error:
+        raise msgspec.DecodeError(str(error)) from None
+
+
+def encode(channel: str, payload: bytes, at: float, event_id: EventId | None = None, fingerprint: str = "") -> bytes:
+    """The event's JSON text; `payload` is JSON already (see `payload_json`), `at` Unix seconds.
+
+    `fingerprint` is written when it isn't empty: whose count the id comes from.
+    """
+    number = b'"%b"' % str(event_id).encode() if event_id else NULL
+    by = b',"fingerprint":%b' % msgspec.json.encode(fingerprint) if fingerprint else b""
+    return b'{"id":%b,"channel":%b,"payload":%b,"at":%.3f%b}' % (number, _json_name(channel), payload, at, by)
+
+
+@lru_cache(maxsize=1024)
+def _json_name(channel: str) -> bytes:
+    return msgspec.json.encode(channel)
+
+
+def payload_json(payload: bytes) -> bytes:
+    """A notification's payload as JSON: as it is if it is JSON, an empty one as null, anything else as a string.
+
+    JSON that nests so deeply that a reader could refuse it is sent as a string too.
+    """
+    if not payload:
+        return NULL
+    try:
+        _validator.decode(payload)
+        if payload.count(b"[") + payload.count(b"{") > _SHALLOW:
+            _validator.decode(b"[" * _HEADROOM + payload + b"]" * _HEADROOM)
+        payload.decode()
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return msgspec.json.encode(payload.decode(errors="replace"))
+    return payload

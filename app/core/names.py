@@ -1,0 +1,32 @@
+"""The names in Redis, all under one namespace. The braces keep the keys in one slot of a Redis Cluster."""
+
+from typing import NamedTuple
+
+# The pub/sub channel under the default namespace.
+NOTIFY_CHANNEL = "pg_notify:events"
+EVENT_FIELD = "event"
+
+
+class RedisNames(NamedTuple):
+    """What everything is called under `namespace`."""
+
+    namespace: str
+
+    @property
+    def events(self) -> str:
+        """The pub/sub channel."""
+        return f"{self.namespace}:events"
+
+    @property
+    def log(self) -> str:
+        """The stream."""
+        return f"{{{self.namespace}}}:log"
+
+    def listener(self, pod: str, uid: str) -> str:
+        """The registry's hash of one listener process."""
+        return f"{{{self.namespace}}}:listener:{pod}:{uid}"
+
+    @property
+    def listeners(self) -> str:
+        """The pattern that finds every listener's hash."""
+        return f"{{{self.namespace}}}:listener:*"

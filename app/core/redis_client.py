@@ -1,0 +1,56 @@
+"""Connections to Redis, as the listener (synchronous) and the workers (asynchronous) need them.
+
+redis-py's own retries are off: a call fails within seconds and who made it decides, because a repeated append is
+harmless and a repeated publish is not.
+"""
+
+import re
+from typing import Any
+
+import redis
+import redis.asyncio
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
+
+from app.core.postgres import OperatorError
+
+TIMEOUT = 2.0  # seconds, for connecting and for each answer
+
+_UNKNOWN_COMMAND = re.compile(r"unknown command", re.IGNORECASE)
+
+
+def sync_client(url: str) -> redis.Redis:
+    """A client for a program without an event loop; nothing is connected yet."""
+    return redis.Redis.from_url(url, retry=redis.retry.Retry(NoBackoff(), 0), **_options())
+
+
+def async_client(url: str) -> redis.asyncio.Redis:
+    """A client for an event loop; nothing is connected yet."""
+    return redis.asyncio.Redis.from_url(url, retry=redis.asyncio.retry.Retry(NoBackoff(), 0), **_options())
+
+
+def _options() -> dict[str, Any]:
+    return {"socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT, "socket_keepalive": True}
+
+
+def describe_redis(url: str) -> str:
+    """Where a Redis URL leads, for people, without its password."""
+    without_query = url.partition("?")[0]
+    return re.sub(r"//[^/]*@", "//", without_query)
+
+
+def check_redis_operator(error: RedisError) -> None:
+    """Tells a fault that waiting mends from one that only an operator can.
+
+    Raises:
+        OperatorError: it is of the second kind.
+    """
+    text = " ".join(str(error).split())
+    if isinstance(error, AuthenticationError | AuthorizationError):
+        raise OperatorError(f"Redis refuses this login: {text}; check REDIS_URL's user and password")
+    if isinstance(error, NoPermissionError):
+        raise OperatorError(f"Redis forbids it: {text}; docs/operations.md lists what this user needs")
+    if _UNKNOWN_COMMAND.search(text):
+        raise OperatorError(
+            f"this server lacks a command that is needed (Redis 7 or Valkey 8 and later have it): {text}"
+        )

@@ -1,0 +1,52 @@
+"""Waiting out a server that is away: capped, jittered delays, and one log line per change."""
+
+import logging
+
+from redis.backoff import EqualJitterBackoff
+
+_CAP, _BASE = 5.0, 0.1
+_DOUBLINGS = 10  # past these the delay is at its cap
+
+
+class Outage:
+    """One server's being away: how long to wait before the next try, and what has been said of it.
+
+    Args:
+        server: how log lines call the server.
+        logger: where they go.
+    """
+
+    def __init__(self, server: str, logger: logging.Logger) -> None:
+        self._server = server
+        self._logger = logger
+        self._backoff = EqualJitterBackoff(cap=_CAP, base=_BASE)
+        self._failures = 0
+        self._said: str | None = None
+
+    @property
+    def reason(self) -> str | None:
+        """Why the server is away, None while it isn't."""
+        return self._said
+
+    def failed(self, error: BaseException | str) -> float:
+        """Notes a failed try and returns the seconds to wait before the next, at most 5."""
+        self._failures += 1
+        delay: float = self._backoff.compute(min(self._failures, _DOUBLINGS))
+        said = one_line(error)
+        if said != self._said:
+            self._logger.warning(
+                "%s is away: %s; trying again in %.1f s and for ever, at most 5 s apart", self._server, said, delay
+            )
+            self._said = said
+        return delay
+
+    def over(self) -> None:
+        """Notes that the server answered."""
+        if self._said is not None:
+            self._logger.info("%s is back after %d failed tries", self._server, self._failures)
+        self._failures, self._said = 0, None
+
+
+def one_line(error: BaseException | str) -> str:
+    """An error's message on one line."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,111 @@
+"""A worker's place in the stream (rule 13): the stream is the truth, pub/sub the prompt.
+
+A state machine without sockets and without a clock, as the listener's numbering is. Times are seconds on any monotonic
+clock.
+"""
+
+from typing import NamedTuple
+
+from app.core.event import Event, EventId
+from app.core.patience import BOUND, POLL, Patience
+
+NOTHING = EventId(0, 0)  # before every event
+
+
+class Gap(NamedTuple):
+    """Continuity was broken; what follows comes after `position`."""
+
+    position: EventId
+    why: str
+
+
+class Entry(NamedTuple):
+    """One entry of the stream."""
+
+    id: EventId
+    event: Event
+
+
+Outcome = Event | Gap
+
+
+class Follower:
+    """Delivers every event once and in order, or says that there is a gap."""
+
+    def __init__(self) -> None:
+        self.position: EventId | None = None
+        self.behind = True  # the stream is to be read
+        self.suppressed = 0
+        self._patience = Patience(BOUND)
+        self._due = 0.0
+
+    def due(self, now: float) -> bool:
+        """Whether the stream is to be read now."""
+        return self.behind and now >= self._due
+
+    def look(self) -> None:
+        """Has the stream read at once: after a subscription, and when it has been silent for too long."""
+        self.behind, self._due = True, 0.0
+
+    def start(self, head: EventId | None) -> None:
+        """Takes the stream's head as the place to go on from."""
+        self.position = head or NOTHING
+
+    def prompt(self, event: Event) -> list[Outcome]:
+        """Takes in what was published. Only the next event is delivered; after a jump the stream has to be read."""
+        if event.id is None:
+            return [event]
+        at = EventId.parse(event.id)
+        if self.position is None or at > _after(self.position):
+            self.behind = True
+            return []
+        if at <= self.position:
+            self.suppressed += 1
+            return []
+        self.position = at
+        return [event]
+
+    def read(self, entries: list[Entry], head: EventId | None, now: float) -> list[Outcome]:
+        """Takes in what the stream holds after the position; where that is nothing, `head` is its last id."""
+        outcomes: list[Outcome] = []
+        self.behind = False
+        for entry in entries:
+            if not self._take(entry, outcomes, now):
+                return outcomes
+        if not entries and (head or NOTHING) < (self.position or NOTHING) and self._give_up(now):
+            self.position = head or NOTHING
+            outcomes.append(Gap(self.position, "the stream was lost"))
+        return outcomes
+
+    def interrupted(self) -> None:
+        """Notes that Redis did not answer: no bound runs, and the stream has to be read."""
+        self._patience.interrupted()
+        self.behind = True
+
+    def _take(self, entry: Entry, outcomes: list[Outcome], now: float) -> bool:
+        """Moves on over one entry, unless it has to wait for what should be before it."""
+        position = self.position or NOTHING
+        if entry.id.epoch > position.epoch and entry.id.sequence == 1:
+            outcomes.append(Gap(entry.id, "a new epoch began"))
+        elif entry.id != _after(position):
+            if not self._give_up(now):
+                return False
+            outcomes.append(Gap(EventId(entry.id.epoch, entry.id.sequence - 1), "events are missing in the stream"))
+            outcomes.append(entry.event)
+        else:
+            outcomes.append(entry.event)
+        self.position = entry.id
+        self._patience = Patience(BOUND)
+        return True
+
+    def _give_up(self, now: float) -> bool:
+        """Waits one bound for a listener to put back what is missing."""
+        if self._patience.answered(now):
+            self._patience = Patience(BOUND)
+            return True
+        self.behind, self._due = True, now + POLL
+        return False
+
+
+def _after(position: EventId) -> EventId:
+    return EventId(position.epoch, position.sequence + 1)

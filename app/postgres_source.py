@@ -1,0 +1,138 @@
+"""PostgreSQL mode, the default and the rollback: one LISTENing session per worker, and no numbers.
+
+What is notified while the session is away is not heard, so every new session is a gap.
+"""
+
+import asyncio
+import logging
+import time
+import uuid
+
+import msgspec
+import psycopg
+
+from app.core.config import MUX_CHANNEL
+from app.core.event import Event, EventId, payload_json
+from app.core.postgres import (
+    ListenSession,
+    Notification,
+    OperatorError,
+    check_operator,
+    describe,
+    listen_sql,
+    listening_conninfo,
+    literal,
+)
+from app.core.retry import Outage
+from app.sink import Sink
+
+logger = logging.getLogger(__name__)
+
+_CANARY_TIMEOUT = 4.0  # seconds until a session whose canary does not come back is given up
+
+
+class PostgresSource:
+    """LISTENs directly.
+
+    Args:
+        url: PostgreSQL's connection string.
+        channels: what to LISTEN on.
+        name: the session's `application_name`.
+        canary_interval: seconds.
+        sink: where events go.
+    """
+
+    def __init__(self, url: str, channels: tuple[str, ...], name: str, canary_interval: float, sink: Sink) -> None:
+        self._url, self._conninfo = url, listening_conninfo(url, name)
+        self._channels = channels
+        # Its own, so that one worker's canary wakes no other.
+        self._canary_channel = f"{MUX_CHANNEL}_{uuid.uuid4().hex[:16]}"
+        self._interval = canary_interval
+        self._sink = sink
+        self._outage = Outage("PostgreSQL", logger)
+        self._unheard_since: float | None = None
+        self.is_connected = False
+        self.position: EventId | None = None
+        self.canary_at: float | None = None
+
+    @property
+    def outage(self) -> str | None:
+        """Why it isn't connected."""
+        return self._outage.reason
+
+    async def run(self) -> None:
+        """Listens until cancelled."""
+        while True:
+            try:
+                await self._session()
+            except (psycopg.Error, OSError) as error:
+                await asyncio.sleep(self._outage.failed(_advice(error)))
+            finally:
+                self.is_connected = False
+
+    async def _session(self) -> None:
+        connection = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True)
+        loop = asyncio.get_running_loop()
+        session = ListenSession(connection.pgconn)
+        socket = session.fileno()
+        lost: asyncio.Future[None] = loop.create_future()
+
+        def readable() -> None:
+            try:
+                self._hear(session.receive())
+            except psycopg.Error as error:
+                if not lost.done():
+                    lost.set_exception(error)
+                loop.remove_reader(socket)
+
+        loop.add_reader(socket, readable)
+        try:
+            session.send(listen_sql([self._canary_channel, *self._channels], self._canary()))
+            while True:
+                self._unheard_since = self._unheard_since or time.monotonic()
+                await asyncio.wait([lost], timeout=self._interval)
+                if lost.done():
+                    lost.result()
+                self._check_canary()
+                session.send(listen_sql([self._canary_channel], self._canary()))
+        finally:
+            self._unheard_since = None
+            loop.remove_reader(socket)
+            await connection.close()
+
+    def _canary(self) -> str:
+        return f"SELECT pg_notify({literal(self._canary_channel)}, '')"
+
+    def _check_canary(self) -> None:
+        if self._unheard_since and time.monotonic() - self._unheard_since > _CANARY_TIMEOUT:
+            raise psycopg.OperationalError(
+                f"the session's own notification did not come back within {_CANARY_TIMEOUT:.0f} s: the way is cut, or "
+                "DB_HOST leads to a transaction pooler"
+            )
+
+    def _hear(self, notifications: list[Notification]) -> None:
+        at = time.time()
+        for channel, payload in notifications:
+            if channel == self._canary_channel:
+                self._canary_came_back()
+            else:
+                self._sink.deliver(Event(channel=channel, payload=msgspec.Raw(payload_json(payload)), at=at))
+
+    def _canary_came_back(self) -> None:
+        self._unheard_since = None
+        self.canary_at = time.monotonic()
+        if not self.is_connected:
+            self.is_connected = True
+            self._outage.over()
+            logger.info("connected to %s, listening on %s", describe(self._url), ", ".join(self._channels))
+            self._sink.gap(None, "this worker's session is new")
+
+
+def _advice(error: BaseException) -> BaseException:
+    """The error with its remedy, where only an operator can mend it; a worker goes on trying all the same."""
+    if isinstance(error, psycopg.Error):
+        try:
+            check_operator(error)
+        except OperatorError as advice:
+            return advice
+    return error

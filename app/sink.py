@@ -1,0 +1,41 @@
+"""Where a source of events delivers them."""
+
+from typing import Protocol
+
+from app.core.event import Event, EventId
+
+
+class Sink(Protocol):
+    """Hears what a source hears; neither method may wait."""
+
+    def deliver(self, event: Event) -> None:
+        """Takes the next event."""
+
+    def gap(self, position: EventId | None, why: str) -> None:
+        """Takes note that continuity was broken: what is delivered from now on comes after `position`.
+
+        The position is None where events have no numbers.
+        """
+
+
+class Source(Protocol):
+    """A worker's source of events, in one of two modes."""
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the server it hears is there and answers."""
+
+    @property
+    def outage(self) -> str | None:
+        """Why it isn't, for people."""
+
+    @property
+    def position(self) -> EventId | None:
+        """The last event delivered; None where events have no numbers, and before the first look."""
+
+    @property
+    def canary_at(self) -> float | None:
+        """When a canary last passed, on the monotonic clock."""
+
+    async def run(self) -> None:
+        """Delivers events until it is cancelled, whatever server goes away."""

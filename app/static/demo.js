@@ -1,0 +1,190 @@
+// The demo page: connects one match to the scoreboard. Whatever comes from a payload is set as text.
+
+import { connect } from "./connection.js";
+import { drawField } from "./field.js";
+import { EMPTY, abbr, apply, clockText, downText, quarterText, topPlayers } from "./scoreboard.js";
+
+const RATE_OVER = 5; // seconds
+const RESYNCED_FOR = 6_000;
+const TIMEOUTS = 3;
+const PLAYERS_SHOWN = 10;
+
+const $ = (id) => document.getElementById(id);
+
+function setText(node, value) {
+  const text = String(value ?? "");
+  if (node.textContent !== text) node.textContent = text;
+}
+
+function element(name, className, text) {
+  const node = document.createElement(name);
+  if (className) node.className = className;
+  if (text !== undefined) node.textContent = String(text ?? "");
+  return node;
+}
+
+// ---- the match
+
+const matchId = new URLSearchParams(location.search).get("match") || "1";
+const renderField = drawField($("field"));
+let state = EMPTY;
+let shown = null;
+let frame = 0;
+
+function changed(...keys) {
+  return shown === null || keys.some((key) => state[key] !== shown[key]);
+}
+
+function render() {
+  frame = 0;
+  if (changed("match", "matchdata", "scoreboard")) renderTeams();
+  if (changed("match", "matchdata")) {
+    setText($("down"), downText(state));
+    setText($("drive"), state.matchdata?.drive_text);
+    setText($("quarter"), quarterText(state));
+    renderField(state);
+  }
+  if (changed("gameclock", "playclock")) renderClocks();
+  if (changed("match", "events")) renderEvents();
+  if (changed("match", "players")) renderPlayers();
+  setText($("note"), state.note);
+  $("note").hidden = !state.note;
+  setText($("last-id"), state.lastId ?? (state.loaded ? "none in this mode" : "–"));
+  setText($("resyncs"), state.resyncs);
+  shown = state;
+}
+
+function renderTeams() {
+  const { match, matchdata, scoreboard } = state;
+  for (const side of ["home", "away"]) {
+    setText($(`${side}-abbr`), abbr(match, side));
+    setText($(`${side}-name`), match?.[side] ?? "");
+    $(side).classList.toggle("possession", matchdata?.possession === side);
+    setText($(`${side}-possession`), matchdata?.possession === side ? ", in possession" : "");
+    const score = $(`${side}-score`);
+    const points = scoreboard?.[`${side}_score`];
+    const before = score.textContent;
+    setText(score, points ?? "–");
+    if (Number(score.textContent) > Number(before)) celebrate(score);
+    const left = scoreboard?.[`${side}_timeouts`];
+    setText($(`${side}-timeouts-text`), left == null ? "" : `${left} of ${TIMEOUTS} timeouts left`);
+    [...$(`${side}-timeouts`).children].forEach((pip, i) => pip.classList.toggle("used", i >= (left ?? 0)));
+  }
+  const score = `${scoreboard?.home_score ?? "–"} – ${scoreboard?.away_score ?? "–"}`;
+  const title = match ? `${abbr(match, "home")} ${score} ${abbr(match, "away")}` : `Match ${matchId}`;
+  setText($("match"), match?.name ?? (match ? `${match.home} – ${match.away}` : `Match ${matchId}`));
+  setText($("week"), match?.week == null ? "" : `Week ${match.week}`);
+  document.title = `${title} · notifymux`;
+  if (scoreboard) {
+    const [home, away] = [match?.home ?? "Home", match?.away ?? "Away"];
+    setText($("score-spoken"), `${home} ${scoreboard.home_score}, ${away} ${scoreboard.away_score}`);
+  }
+}
+
+function celebrate(node) {
+  node.classList.remove("scored");
+  void node.getBoundingClientRect(); // lets the animation start again
+  node.classList.add("scored");
+}
+
+function renderClocks() {
+  const { gameclock, playclock } = state;
+  setText($("gameclock"), clockText(gameclock?.seconds));
+  $("gameclock").classList.toggle("stopped", gameclock?.running === false);
+  const seconds = playclock?.seconds;
+  setText($("playclock"), Number.isFinite(seconds) ? String(Math.max(0, Math.ceil(seconds))).padStart(2, "0") : "––");
+  $("playclock").classList.toggle("stopped", playclock?.running === false);
+  $("playclock").classList.toggle("short", playclock?.running !== false && seconds <= 5);
+}
+
+function sideOf(team) {
+  return team === "home" || team === "away" ? team : "";
+}
+
+function teamTag(name, team) {
+  return element(name, `tag ${sideOf(team)}`, sideOf(team) ? abbr(state.match, team) : (team ?? ""));
+}
+
+function renderEvents() {
+  const items = state.events.map((event) => {
+    const item = element("li", /touchdown|goal|safety|conversion|extra/i.test(event.kind) ? "big" : "");
+    const time = Number.isFinite(event.clock) ? clockText(event.clock) : event.clock;
+    const when = element("span", "when", [event.quarter > 4 ? "OT" : `Q${event.quarter ?? "–"}`, time].join(" "));
+    const what = element("span", "what", event.text ?? event.kind);
+    item.append(when, teamTag("span", event.team), what);
+    return item;
+  });
+  $("events").replaceChildren(...items);
+  $("no-events").hidden = items.length > 0;
+}
+
+function renderPlayers() {
+  const rows = topPlayers(state.players, PLAYERS_SHOWN).map((player) => {
+    const row = element("tr");
+    const name = element("th", "", player.name);
+    name.scope = "row";
+    const team = element("td");
+    team.append(teamTag("span", player.team));
+    row.append(element("td", "figure", player.number), name, team, element("td", "", player.position));
+    row.append(element("td", "figure", player.yards), element("td", "figure", player.touchdowns));
+    return row;
+  });
+  $("players").replaceChildren(...rows);
+  $("no-players").hidden = rows.length > 0;
+}
+
+// ---- the connection
+
+let connected = false; // ever
+let link = "connecting";
+let settle = 0;
+
+function showLink(name, text) {
+  document.body.dataset.link = name;
+  setText($("link"), text);
+}
+
+function linkChanged({ name, attempt }) {
+  clearTimeout(settle);
+  link = name;
+  if (name === "live") showLink("live", "Live");
+  else if (name === "connecting") showLink(name, "Connecting…");
+  else showLink(name, `${connected ? "Reconnecting" : "No connection yet"} (try ${attempt})…`);
+}
+
+function resynced(text) {
+  clearTimeout(settle);
+  showLink("resynced", text);
+  settle = setTimeout(() => link === "live" && showLink("live", "Live"), RESYNCED_FOR);
+}
+
+const perSecond = [0];
+setInterval(() => {
+  const counted = perSecond.slice(0, RATE_OVER);
+  const rate = counted.reduce((sum, n) => sum + n, 0) / counted.length;
+  setText($("rate"), rate.toFixed(rate < 10 ? 1 : 0));
+  perSecond.unshift(0);
+  perSecond.length = Math.min(perSecond.length, RATE_OVER);
+}, 1000);
+
+function heard(message) {
+  const before = state.updates;
+  state = apply(state, message);
+  perSecond[0] += state.updates - before;
+  if (message.type === "resync" || message.type === "initial-load") {
+    if (message.recovered) resynced("Live, nothing missed");
+    else if (connected && message.data) resynced("Resynced");
+    connected = true;
+  }
+  frame ||= requestAnimationFrame(render);
+}
+
+function randomId() {
+  if (crypto.randomUUID) return crypto.randomUUID(); // only where the page is secure or local
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, "0")).join("");
+}
+
+const url = new URL(`api/matches/ws/id/${encodeURIComponent(matchId)}/${randomId()}/`, document.baseURI);
+url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+render();
+connect(url, { on: heard, state: linkChanged });

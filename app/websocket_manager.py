@@ -1,0 +1,119 @@
+"""A worker's life: one source of events, in one of two modes, and the hub that it feeds."""
+
+import asyncio
+import logging
+import time
+
+from app.core.config import Settings
+from app.core.event import NULL
+from app.core.names import RedisNames
+from app.hub import Client, Hub
+from app.messages import Router
+from app.postgres_source import PostgresSource
+from app.redis_source import RedisSource
+from app.sink import Sink, Source
+from app.snapshots import Snapshot, Snapshots
+
+logger = logging.getLogger(__name__)
+
+_DEFAULTS = Settings.model_construct()
+
+
+class MatchDataWebSocketManager:
+    """Hears events and fans them out to WebSocket clients.
+
+    Args:
+        db_url: PostgreSQL's connection string; in PostgreSQL mode it is LISTENed to, and snapshots come from it.
+        use_redis: True: hear Redis; False: LISTEN directly.
+        redis_url: Redis, in Redis mode.
+        settings: everything else; without it, the defaults.
+
+    Raises:
+        ValueError: the mode's URL is missing.
+    """
+
+    def __init__(
+        self,
+        db_url: str | None,
+        use_redis: bool = False,
+        redis_url: str | None = None,
+        *,
+        settings: Settings = _DEFAULTS,
+    ) -> None:
+        self.mode = "redis" if use_redis else "postgres"
+        self._ready_within = 3 * settings.canary_interval + 1
+        self._snapshots = _snapshots(db_url, settings)
+        self.hub = Hub(Router(settings.routing_key), self._take_snapshot, settings.client_queue_bytes)
+        self._source = _source(db_url, redis_url if use_redis else None, use_redis, settings, self.hub)
+        self._task: asyncio.Task[None] | None = None
+
+    async def startup(self) -> None:
+        """Starts hearing, in the background: a server that is away is waited for."""
+        if self._snapshots:
+            await self._snapshots.open()
+        self._task = asyncio.create_task(self._source.run(), name="source")
+        self._task.add_done_callback(_report_bug)
+
+    async def shutdown(self) -> None:
+        """Stops hearing and lets go of every connection, whatever state the source is in."""
+        task, self._task = self._task, None
+        if task:
+            task.cancel()
+            await asyncio.wait([task])
+        await self.hub.aclose()
+        if self._snapshots:
+            await self._snapshots.close()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the server that this worker hears is there and answers, at this moment."""
+        return self._task is not None and not self._task.done() and self._source.is_connected
+
+    def unready(self) -> list[str]:
+        """Why this worker is not ready, for people; empty when a canary has passed within the last seconds."""
+        reasons = []
+        server = "Redis" if self.mode == "redis" else "PostgreSQL"
+        if not self.is_connected:
+            reasons.append(f"this worker is not connected to {server}: {self._source.outage or 'not yet'}")
+        at = self._source.canary_at
+        if at is None or time.monotonic() - at > self._ready_within:
+            way = "PostgreSQL, the listener and Redis" if self.mode == "redis" else "PostgreSQL"
+            age = "yet" if at is None else f"for {time.monotonic() - at:.0f} s"
+            reasons.append(f"no canary has come through {way} {age}")
+        return reasons
+
+    def join(self, match: str, name: str) -> Client:
+        """Adds a client to a match; it hears everything from now on, after its initial load."""
+        return self.hub.join(match, name, self._source.position)
+
+    def leave(self, client: Client) -> None:
+        """Removes a client."""
+        self.hub.leave(client)
+
+    async def _take_snapshot(self, match: str) -> Snapshot:
+        return await self._snapshots.take(match) if self._snapshots else Snapshot(NULL)
+
+
+def _snapshots(db_url: str | None, settings: Settings) -> Snapshots | None:
+    if settings.snapshot_query is None:
+        return None
+    if db_url is None:
+        raise ValueError("SNAPSHOT_QUERY needs DB_HOST: it takes the host of the PostgreSQL to ask")
+    name = f"notifymux-snapshot/{settings.pod_name}"
+    return Snapshots(db_url, settings.snapshot_query, settings.snapshot_pool, settings.snapshot_timeout, name)
+
+
+def _source(db_url: str | None, redis_url: str | None, use_redis: bool, settings: Settings, sink: Sink) -> Source:
+    if use_redis:
+        if redis_url is None:
+            raise ValueError("USE_REDIS_NOTIFIER needs REDIS_URL: it takes the URL of the Redis to hear")
+        return RedisSource(redis_url, RedisNames(settings.redis_namespace), settings.canary_interval, sink)
+    if db_url is None:
+        raise ValueError("DB_HOST is not set: it takes the host of the PostgreSQL to listen to")
+    name = f"notifymux-worker/{settings.pod_name}"
+    return PostgresSource(db_url, settings.notify_channels, name, settings.canary_interval, sink)
+
+
+def _report_bug(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()):
+        logger.critical("a bug ended this worker's source of events", exc_info=error)

@@ -1,0 +1,68 @@
+"""The listener's command line and composition root."""
+
+import argparse
+import logging
+import signal
+import sys
+import uuid
+from importlib.metadata import version
+
+from app.core.config import Settings, load_settings_or_exit
+from app.core.logs import configure_logging
+from app.core.names import RedisNames
+from app.core.postgres import OperatorError, database_url
+from app.core.redis_client import describe_redis, sync_client
+from listener.forwarder import Forwarder
+from listener.numbering import Bounds
+from listener.registry import Registry
+from listener.stream import Stream
+
+PROGRAM = "listener"
+
+logger = logging.getLogger("listener")
+
+
+def main() -> int:
+    """Runs the listener until SIGTERM; its exit code is 0 then, and 2 when an operator has to mend something."""
+    parser = argparse.ArgumentParser(prog="python -m listener", description="Forwards PostgreSQL's NOTIFY to Redis.")
+    parser.add_argument("--version", action="version", version=f"notifymux {version('notifymux')}")
+    parser.parse_args()
+    settings = load_settings_or_exit()
+    configure_logging(PROGRAM, settings)
+    try:
+        forwarder = compose(settings)
+        for stop in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(stop, lambda *_: forwarder.stop())
+        forwarder.run()
+    except OperatorError as error:
+        logger.error("%s", error)  # noqa: TRY400 - the message is all there is to say
+        return 2
+    logger.info("stopped")
+    return 0
+
+
+def compose(settings: Settings) -> Forwarder:
+    """The listener that the settings describe.
+
+    Raises:
+        OperatorError: they describe none.
+    """
+    url = database_url(settings)
+    redis_url = settings.redis_url.get_secret_value()
+    logger.info("forwarding to %s under %s", describe_redis(redis_url), settings.redis_namespace)
+    client = sync_client(redis_url)
+    names = RedisNames(settings.redis_namespace)
+    registry = Registry(client, names, settings.pod_name, PROGRAM, uuid.uuid4().hex)
+    return Forwarder(
+        url=url,
+        channels=settings.notify_channels,
+        pod=settings.pod_name,
+        stream=Stream(client, names, settings.stream_maxlen, registry),
+        registry=registry,
+        bounds=Bounds(settings.buffer_events, settings.buffer_bytes),
+        canary_interval=settings.canary_interval,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

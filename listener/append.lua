@@ -1,0 +1,39 @@
+-- Appends a batch of events to the stream and publishes them, atomically (rules 7 and 9 in docs/numbering.md).
+-- KEYS[1]  the stream
+-- ARGV     pub/sub channel, STREAM_MAXLEN, epoch, first sequence, '1' to restore (append without publishing), texts...
+-- Returns  what became of it, the head's epoch and sequence afterwards, how many entries were added.
+local stream, channel, maxlen = KEYS[1], ARGV[1], ARGV[2]
+local epoch, first, restore = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5] == '1'
+local texts = 5
+
+local head = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
+local head_epoch, head_sequence = 0, 0
+if head then
+  local e, s = string.match(head[1], '^(%d+)-(%d+)$')
+  head_epoch, head_sequence = tonumber(e), tonumber(s)
+end
+
+if head_epoch > epoch then
+  return {'superseded', head_epoch, head_sequence, 0}
+end
+local skip = 0
+if head_epoch == epoch then
+  if first > head_sequence + 1 then
+    return {'gap', head_epoch, head_sequence, 0}
+  end
+  skip = math.min(head_sequence - first + 1, #ARGV - texts)
+elseif first ~= 1 and not restore then
+  return {'behind', head_epoch, head_sequence, 0}
+end
+if not head then
+  redis.call('DEL', stream) -- a stream that was emptied still refuses ids below its last one
+end
+
+for i = texts + 1 + skip, #ARGV do
+  head_epoch, head_sequence = epoch, first + i - texts - 1
+  redis.call('XADD', stream, 'MAXLEN', '~', maxlen, string.format('%.0f-%.0f', epoch, head_sequence), 'event', ARGV[i])
+  if not restore then
+    redis.call('PUBLISH', channel, ARGV[i])
+  end
+end
+return {'ok', head_epoch, head_sequence, #ARGV - texts - skip}

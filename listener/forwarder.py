@@ -1,0 +1,203 @@
+"""The I/O around the numbering: one PostgreSQL session, one Redis connection, one thread."""
+
+import hashlib
+import logging
+import select
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from datetime import datetime
+from random import SystemRandom
+from typing import NamedTuple
+
+import psycopg
+from redis.exceptions import RedisError
+
+from app.core.event import payload_json
+from app.core.postgres import ListenSession, check_operator, describe, listening_conninfo
+from app.core.redis_client import check_redis_operator
+from app.core.retry import Outage
+from listener.messages import statement
+from listener.numbering import Bounds, Numbering
+from listener.registry import HEARTBEAT, Registry
+from listener.search import Heard
+from listener.stream import Stream
+
+logger = logging.getLogger(__name__)
+
+_TICK = 0.1  # seconds; how late a due request may be
+_LEAVE_WITHIN = 4.0  # seconds for what is held, after SIGTERM
+
+
+def fingerprint(database: str, channels: Iterable[str]) -> str:
+    """What two listeners must have in common to count the same: the database and the channels."""
+    return hashlib.sha256("\0".join([database, *sorted(channels)]).encode()).hexdigest()[:16]
+
+
+class Backend(NamedTuple):
+    """A session as PostgreSQL knows it."""
+
+    pid: int
+    start: datetime
+
+
+class Forwarder:
+    """Forwards notifications to the stream for ever, whatever server goes away.
+
+    Args:
+        url: PostgreSQL's connection string.
+        channels: what to LISTEN on.
+        pod: this pod's name, part of the session's `application_name`.
+        stream: where events go.
+        registry: where heartbeats go.
+        bounds: of what is held while Redis is away.
+        canary_interval: seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        channels: tuple[str, ...],
+        pod: str,
+        stream: Stream,
+        registry: Registry,
+        bounds: Bounds,
+        canary_interval: float,
+    ) -> None:
+        self._url, self._channels = url, channels
+        self._conninfo = listening_conninfo(url, f"notifymux-listener/{pod}")
+        self._fingerprint = fingerprint(str(psycopg.conninfo.conninfo_to_dict(url).get("dbname", "")), channels)
+        self._stream, self._registry = stream, registry
+        self._bounds, self._canary_interval = bounds, canary_interval
+        self._postgres, self._redis = Outage("PostgreSQL", logger), Outage("Redis", logger)
+        self._redis_due = self._beat_due = 0.0
+        self._probed = False
+        self._backend: Backend | None = None
+        self._highest = self._received = 0
+        self._stop_by: float | None = None
+
+    def stop(self) -> None:
+        """Makes `run` append what is held and return; for signal handlers."""
+        self._stop_by = time.monotonic() + _LEAVE_WITHIN
+
+    def run(self) -> None:
+        """Forwards until `stop`.
+
+        Raises:
+            OperatorError: only an operator can mend it.
+        """
+        while self._stop_by is None:
+            try:
+                with closing(psycopg.connect(self._conninfo, autocommit=True)) as connection:
+                    self._replace(connection)
+                    self._forward(ListenSession(connection.pgconn))
+            except psycopg.Error as error:
+                check_operator(error)
+                self._pause(self._postgres.failed(error))
+        self._try_redis(self._registry.leave)
+
+    def _replace(self, connection: psycopg.Connection) -> None:
+        """Ends the session this one replaces, so that PostgreSQL never shows two."""
+        if self._backend:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity WHERE pid = %s AND backend_start = %s",
+                self._backend,
+            )
+        row = connection.execute(
+            "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+        ).fetchone()
+        self._backend = Backend(*row) if row else None
+
+    def _forward(self, session: ListenSession) -> None:
+        numbering = Numbering(
+            uuid.uuid4().hex,
+            self._fingerprint,
+            self._bounds,
+            canary_interval=self._canary_interval,
+            rng=SystemRandom(),
+            highest=self._highest,
+        )
+        poll = select.poll()
+        poll.register(session, select.POLLIN)
+        proven = False
+        while not self._is_over(numbering):
+            now = time.monotonic()
+            self._hear(session, numbering, now)
+            if reason := numbering.lost(now):
+                raise psycopg.OperationalError(reason)
+            while message := numbering.to_postgres(now):
+                session.send(statement(message, self._channels))
+            if numbering.proven and not proven:
+                proven = True
+                self._postgres.over()
+                logger.info("connected to %s, listening on %s", describe(self._url), ", ".join(self._channels))
+            asked = self._ask_redis(numbering, now)
+            poll.poll(0 if asked else _TICK * 1000)
+        self._highest = numbering.highest
+
+    def _hear(self, session: ListenSession, numbering: Numbering, now: float) -> None:
+        notifications = session.receive()
+        if notifications:
+            at = time.time()
+            self._received += len(notifications)
+            numbering.hear([Heard(channel, payload_json(payload), at) for channel, payload in notifications], now)
+
+    def _is_over(self, numbering: Numbering) -> bool:
+        if self._stop_by is None:
+            return False
+        numbering.leave()
+        if numbering.held and time.monotonic() < self._stop_by:
+            return False
+        if numbering.held:
+            logger.error(
+                "stopping with %d events that Redis did not take; clients will be told of a gap", numbering.held
+            )
+        return True
+
+    def _ask_redis(self, numbering: Numbering, now: float) -> bool:
+        """Carries out what is due; whether there was something."""
+        if now < self._redis_due:
+            return False
+        request = numbering.to_redis(now)
+        if request is None:
+            self._beat(numbering, now)
+            return False
+
+        def ask() -> None:
+            if not self._probed:
+                self._stream.probe(time.time())
+                self._probed = True
+            answer = self._stream.perform(request)
+            numbering.answered(request, answer, time.monotonic())
+
+        if not self._try_redis(ask):
+            numbering.redis_failed()
+        return True
+
+    def _beat(self, numbering: Numbering | None, now: float) -> None:
+        if now < self._beat_due or now < self._redis_due:
+            return
+        self._beat_due = now + HEARTBEAT
+        fields: dict[str, str | int] = {"received": self._received}
+        fields |= numbering.report() if numbering else {"role": "unconnected"}
+        self._try_redis(lambda: self._registry.beat(fields))
+
+    def _try_redis(self, call: Callable[[], None]) -> bool:
+        """Whether Redis answered; if it did not, nothing is asked of it for a while."""
+        try:
+            call()
+        except RedisError as error:
+            check_redis_operator(error)
+            self._redis_due = time.monotonic() + self._redis.failed(error)
+            return False
+        self._redis.over()
+        return True
+
+    def _pause(self, seconds: float) -> None:
+        """Waits before PostgreSQL is tried again, with heartbeats."""
+        until = time.monotonic() + seconds
+        while self._stop_by is None and (now := time.monotonic()) < until:
+            self._beat(None, now)
+            time.sleep(min(_TICK, until - now))

@@ -1,0 +1,79 @@
+"""What listeners say to each other through PostgreSQL, on our own channel: marker, begin and canary."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import msgspec
+
+from app.core.config import MUX_CHANNEL
+from app.core.postgres import listen_sql, literal, notify_sql
+
+
+class Marker(NamedTuple):
+    """A newcomer's mark in the order of notifications, by which it finds its place in the stream (rule 2)."""
+
+    token: str
+    fingerprint: str
+
+
+class Begin(NamedTuple):
+    """Asks for a new epoch above `floor`; `previous` is the stream's head as its sender knew it (rule 5)."""
+
+    token: str
+    fingerprint: str
+    floor: int
+    previous: str
+    why: str
+
+
+class Canary(NamedTuple):
+    """Proves the way from PostgreSQL to the workers, and the count with it (rule 11)."""
+
+    token: str
+
+
+Message = Marker | Begin | Canary
+
+
+class Said(msgspec.Struct, frozen=True):
+    """A message as it is heard: exactly one of the first three is set."""
+
+    marker: str | None = None
+    canary: str | None = None
+    begin: int | None = None
+    by: str = ""
+    fingerprint: str = ""
+    previous: str = ""
+    why: str = ""
+
+
+_decoder = msgspec.json.Decoder(Said)
+
+
+def parse(payload: bytes) -> Said:
+    """What a payload on our channel says; nothing, if somebody else wrote it."""
+    try:
+        return _decoder.decode(payload)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return Said()
+
+
+def statement(message: Message, channels: Iterable[str]) -> str:
+    """The one simple query that sends `message`; a marker's LISTENs on our channel and all of `channels` first."""
+    match message:
+        case Marker(token, fingerprint):
+            payload = _text(marker=token, fingerprint=fingerprint)
+            return listen_sql([MUX_CHANNEL, *channels], f"SELECT pg_notify({literal(MUX_CHANNEL)}, {literal(payload)})")
+        case Begin(token, fingerprint, floor, previous, why):
+            rest = _text(by=token, fingerprint=fingerprint, previous=previous, why=why)
+            now = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+            epoch = f"jsonb_build_object('begin', greatest({now}, {floor:d}))"
+            return listen_sql(
+                [MUX_CHANNEL], f"SELECT pg_notify({literal(MUX_CHANNEL)}, ({epoch} || {literal(rest)}::jsonb)::text)"
+            )
+        case Canary(token):
+            return notify_sql(MUX_CHANNEL, _text(canary=token))
+
+
+def _text(**fields: str) -> str:
+    return msgspec.json.encode(fields).decode()

@@ -1,0 +1,89 @@
+"""From a marker to a place in the stream, or to the certainty that nobody is there (rules 2, 4, 5 and 6)."""
+
+from typing import NamedTuple
+
+from app.core.config import MUX_CHANNEL
+from app.core.event import EventId, decode
+from app.core.patience import POLL, Patience
+from listener.messages import parse
+from listener.requests import Entry, Scan, Surroundings
+from listener.verdict import BeginEpoch, Found, Realign, Verdict
+
+SCAN_EVENTS = 1000  # of one read
+
+
+class Heard(NamedTuple):
+    """A notification as the numbering is told of it: `payload` is JSON, `at` the wall clock in Unix seconds."""
+
+    channel: str
+    payload: bytes
+    at: float
+
+
+class Search:
+    """One marker's fate.
+
+    Args:
+        marker: its token.
+        fingerprint: this listener's.
+        around: what Redis showed before the marker was sent, so that the marker can only be after it (rule 2).
+        bound: seconds of silence after which nobody is there.
+    """
+
+    def __init__(self, marker: str, fingerprint: str, around: Surroundings, bound: float) -> None:
+        self.heard_marker = False
+        self.early: list[tuple[Heard, float]] = []  # since the marker, not numbered yet; bounded by Numbering
+        self.early_bytes = 0
+        self.foreign = False  # the one at work counts by another fingerprint (rule 6)
+        self.cursor = around.head or EventId(0, 0)
+        self._alone = around.alone
+        self._marker, self._fingerprint = marker, fingerprint
+        self._still, self._whole = Patience(bound), Patience(bound)
+        self._moved = False
+        self._due = 0.0
+
+    def hear(self, heard: Heard, now: float) -> None:
+        """Keeps a notification that was heard after the marker."""
+        self.early.append((heard, now))
+        self.early_bytes += len(heard.payload)
+
+    def marker_came_back(self) -> Verdict:
+        """Notes that PostgreSQL delivered the marker."""
+        self.heard_marker = True
+        return BeginEpoch("no other listener is there") if self._alone else None
+
+    def to_redis(self, now: float) -> Scan | None:
+        """The next look into the stream."""
+        return Scan(self.cursor, SCAN_EVENTS) if self.heard_marker and now >= self._due else None
+
+    def redis_failed(self) -> None:
+        """Redis did not answer: no bound runs."""
+        self._still.interrupted()
+        self._whole.interrupted()
+
+    def scanned(self, entries: list[Entry], now: float) -> Verdict:
+        """Takes in what the stream holds after the cursor."""
+        for entry in entries:
+            self.cursor = entry.id
+            if self._is_marker(entry):
+                if decode(entry.text).fingerprint == self._fingerprint:
+                    return Found(entry.id)
+                self.foreign = True
+        if len(entries) == SCAN_EVENTS:
+            return None  # the head is not reached
+        self._due = now + POLL
+        if entries:
+            self._moved = True
+            self._still.reset()
+        if self._still.answered(now):
+            self._still.reset()
+            return BeginEpoch("no listener has numbered anything for a while")
+        if self._whole.answered(now) and self._moved and not self.foreign:
+            return Realign("the stream moves, but this marker was not found in it")
+        return None
+
+    def _is_marker(self, entry: Entry) -> bool:
+        if self._marker.encode() not in entry.text:
+            return False
+        event = decode(entry.text)
+        return event.channel == MUX_CHANNEL and parse(bytes(event.payload)).marker == self._marker

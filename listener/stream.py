@@ -1,0 +1,82 @@
+"""The stream in Redis: carries out what the numbering asks."""
+
+from importlib.resources import files
+from typing import Any
+
+import redis
+
+from app.core.config import MUX_CHANNEL
+from app.core.event import EventId, encode
+from app.core.names import EVENT_FIELD, RedisNames
+from listener.registry import Registry
+from listener.requests import (
+    Answer,
+    Append,
+    Appended,
+    Entry,
+    Load,
+    LookAround,
+    ReadEntry,
+    ReadHead,
+    Request,
+    Scan,
+    Status,
+    Surroundings,
+)
+
+_FIELD = EVENT_FIELD.encode()
+
+
+class Stream:
+    """One stream.
+
+    Args:
+        client: a connection to Redis.
+        names: the names in it.
+        maxlen: about how many entries are kept.
+        registry: tells who else is there.
+    """
+
+    def __init__(self, client: redis.Redis, names: RedisNames, maxlen: int, registry: Registry) -> None:
+        self._redis, self._names, self._maxlen, self._registry = client, names, maxlen, registry
+        self._append = client.register_script((files(__package__) / "append.lua").read_text())
+
+    def probe(self, at: float) -> None:
+        """Publishes a greeting on our own channel, so that a missing permission shows before an event depends on it.
+
+        Raises:
+            redis.RedisError: it was refused, or Redis is away.
+        """
+        self._redis.publish(self._names.events, encode(MUX_CHANNEL, b'{"hello":true}', at))
+
+    def perform(self, request: Request) -> Answer:
+        """Carries out one request.
+
+        Raises:
+            redis.RedisError: it was refused, or Redis is away; asking again is harmless.
+        """
+        key = self._names.log
+        match request:
+            case LookAround():
+                return Surroundings(self._head(), self._registry.is_alone())
+            case ReadHead():
+                return self._head()
+            case Scan(after, limit):
+                return _entries(self._redis.xrange(key, f"({after}", "+", count=limit))
+            case Load(limit):
+                return _entries(self._redis.xrevrange(key, "+", "-", count=limit))
+            case ReadEntry(at):
+                found = _entries(self._redis.xrange(key, str(at), str(at)))
+                return found[0].text if found else None
+            case Append(first, texts, restore):
+                arguments: list[Any] = [self._names.events, self._maxlen, *first, int(restore), *texts]
+                status, epoch, sequence, added = self._append(keys=[key], args=arguments)
+                return Appended(Status(status.decode()), EventId(epoch, sequence), added)
+
+    def _head(self) -> EventId | None:
+        last = _entries(self._redis.xrevrange(self._names.log, "+", "-", count=1))
+        return last[0].id if last else None
+
+
+def _entries(answer: Any) -> list[Entry]:
+    return [Entry(EventId.parse(key.decode()), fields.get(_FIELD, b"null")) for key, fields in answer]
