@@ -25,12 +25,11 @@ from listener.requests import (
     Append,
     Appended,
     Load,
-    LookAround,
+    LookForOthers,
     ReadEntry,
     ReadHead,
     Request,
     Scan,
-    Surroundings,
 )
 from listener.search import Heard, Search
 from listener.verdict import BeginEpoch, Found, Realign, Verdict
@@ -143,7 +142,7 @@ class Numbering:
         if self._next_canary is None:
             self._next_canary = now + self._canary_interval
         if said.marker == self._marker and isinstance(self.phase, Search):
-            self._judge(self.phase.marker_came_back())
+            self.phase.heard_marker = True
         elif said.canary and isinstance(self.phase, Count):
             self.phase.canary_came_back(said.canary)
 
@@ -169,7 +168,7 @@ class Numbering:
     def to_redis(self, now: float) -> Request | None:
         """The next request to carry out, if any. Then `answered` or `redis_failed` is called."""
         if self.phase is None:
-            return None if self._outbox else LookAround()
+            return None if self._outbox else ReadHead()
         return self.phase.to_redis(now)
 
     def redis_failed(self) -> None:
@@ -182,34 +181,40 @@ class Numbering:
         self._judge(self._verdict(request, answer, now))
 
     def _verdict(self, request: Request, answer: Answer, now: float) -> Verdict:
+        verdict: Verdict = None
         match request, answer, self.phase:
-            case LookAround(), Surroundings(), None:
-                self._send_marker(answer)
-                return None
+            case ReadHead(), None | EventId(), None:
+                self._send_marker(answer or EventId(0, 0))
             case Scan(), list(), Search() as search:
                 verdict = search.scanned(answer, now)
-                self.highest = max(self.highest, search.cursor.epoch)
-                if search.foreign:
-                    self._stay_passive()
-                return verdict
+                self._note_search(search)
+            case LookForOthers(), bool(), Search() as search:
+                verdict = search.looked_for_others(answer, now)
             case Load(), list(), Count() as count:
-                return count.loaded(answer)
+                verdict = count.loaded(answer)
             case ReadHead(), None | EventId(), Count() as count:
-                return count.head_read(answer or EventId(0, 0), now)
+                verdict = count.head_read(answer or EventId(0, 0), now)
             case ReadEntry(), None | bytes(), Count() as count:
-                return count.entry_read(request, answer)
+                verdict = count.entry_read(request, answer)
             case Append(), Appended(), Count() as count:
-                self.highest = max(self.highest, answer.head.epoch)
-                return self._appended(count, request, answer, now)
-        raise TypeError(f"{type(answer).__name__} does not answer {type(request).__name__}")
+                verdict = self._appended(count, request, answer, now)
+            case _:
+                raise TypeError(f"{type(answer).__name__} does not answer {type(request).__name__}")
+        return verdict
 
-    def _send_marker(self, around: Surroundings) -> None:
-        self.highest = max(self.highest, (around.head or EventId(0, 0)).epoch)
+    def _note_search(self, search: Search) -> None:
+        self.highest = max(self.highest, search.cursor.epoch)
+        if search.foreign:
+            self._stay_passive()
+
+    def _send_marker(self, head: EventId) -> None:
+        self.highest = max(self.highest, head.epoch)
         self._marker = self._token()
-        self.phase = Search(self._marker, self._fingerprint, around, self._bound)
+        self.phase = Search(self._marker, self._fingerprint, head, self._bound)
         self._outbox.append(Marker(self._marker, self._fingerprint))
 
     def _appended(self, count: Count, request: Append, answer: Appended, now: float) -> Verdict:
+        self.highest = max(self.highest, answer.head.epoch)
         probed = count.probe
         verdict = count.appended(request, answer, self._token(), now)
         if count.probe and count.probe != probed:

@@ -9,6 +9,7 @@ import redis
 from app.core.names import RedisNames
 
 HEARTBEAT = 1.0  # seconds between heartbeats
+_EVERYBODYS_BEAT = 1.5  # seconds in which each living listener has had one
 _ALIVE_MS = 5_000  # a hash that was not refreshed for so long is of a dead listener
 _TTL_MS = 60_000  # and for so long it still shows that there was one
 
@@ -28,6 +29,7 @@ class Registry:
         self._redis = client
         self._pattern = names.listeners
         self._key = names.listener(pod, uid)
+        self._registered: float | None = None  # since when this process's hash has been there
         self._self: dict[str, str | int] = {
             "pod": pod,
             "program": program,
@@ -47,6 +49,7 @@ class Registry:
         pipeline.hset(self._key, mapping=mapping)
         pipeline.pexpire(self._key, _TTL_MS)
         pipeline.execute()
+        self._registered = self._registered or time.monotonic()
 
     def leave(self) -> None:
         """Says that this process ended in order.
@@ -56,21 +59,29 @@ class Registry:
         """
         self._redis.hset(self._key, mapping={"state": "stopped"})
 
-    def is_alone(self) -> bool:
-        """Whether the registry shows that no other listener is alive, but its own program's earlier self.
+    def shows_others(self) -> bool:
+        """Whether another listener is alive, or may be.
 
-        An empty registry shows nothing, for it may have been wiped: then this is false.
+        A registry without a trace of anybody may have been wiped: it shows something only after everybody who is alive
+        has had the time for a heartbeat.
 
         Raises:
             redis.RedisError: it could not be read.
         """
-        keys = [key for key in self._redis.scan_iter(match=self._pattern, count=1000) if key.decode() != self._key]
+        keys = {key.decode() for key in self._redis.scan_iter(match=self._pattern, count=1000)}
+        if self._key not in keys:
+            self._registered = None
+            self.beat({})
+            return True
+        keys.remove(self._key)
+        if not keys:
+            return self._registered is None or time.monotonic() - self._registered < _EVERYBODYS_BEAT
         pipeline = self._redis.pipeline(transaction=False)
         for key in keys:
             pipeline.pttl(key)
             pipeline.hmget(key, "pod", "program", "state")
         answers = pipeline.execute()
-        return bool(keys) and not any(
+        return any(
             self._is_other(cast("int", ttl), fields) for ttl, fields in zip(answers[::2], answers[1::2], strict=True)
         )
 

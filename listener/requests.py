@@ -6,12 +6,12 @@ from typing import NamedTuple
 from app.core.event import EventId
 
 
-class LookAround(NamedTuple):
-    """Asks for the stream's head and for who else is there. Answered with `Surroundings`."""
-
-
 class ReadHead(NamedTuple):
     """Asks for the id of the stream's last entry. Answered with an `EventId`, or None if there is no entry."""
+
+
+class LookForOthers(NamedTuple):
+    """Asks whether the registry shows another listener that is alive. Answered with a bool, true when in doubt."""
 
 
 class Scan(NamedTuple):
@@ -44,7 +44,7 @@ class Append(NamedTuple):
     restore: bool = False
 
 
-Request = LookAround | ReadHead | Scan | Load | ReadEntry | Append
+Request = ReadHead | LookForOthers | Scan | Load | ReadEntry | Append
 
 
 class Entry(NamedTuple):
@@ -52,16 +52,6 @@ class Entry(NamedTuple):
 
     id: EventId
     text: bytes
-
-
-class Surroundings(NamedTuple):
-    """The stream's head, and whether the registry shows that no other listener is alive.
-
-    An empty registry shows nothing: it may have been wiped, so `alone` is false then.
-    """
-
-    head: EventId | None
-    alone: bool
 
 
 class Status(Enum):
@@ -81,4 +71,4 @@ class Appended(NamedTuple):
     added: int
 
 
-Answer = Surroundings | EventId | list[Entry] | bytes | Appended | None
+Answer = EventId | bool | list[Entry] | bytes | Appended | None

@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 from app.core.config import MUX_CHANNEL
 from app.core.event import EventId, decode
-from app.core.patience import POLL, Patience
+from app.core.patience import BOUND, POLL, Patience
 from listener.messages import parse
-from listener.requests import Entry, Scan, Surroundings
+from listener.requests import Entry, LookForOthers, Scan
 from listener.verdict import BeginEpoch, Found, Realign, Verdict
 
 SCAN_EVENTS = 1000  # of one read
@@ -26,20 +26,19 @@ class Search:
     Args:
         marker: its token.
         fingerprint: this listener's.
-        around: what Redis showed before the marker was sent, so that the marker can only be after it (rule 2).
+        head: the stream's, as it was before the marker was sent, so that the marker can only be after it (rule 2).
         bound: seconds of silence after which nobody is there.
     """
 
-    def __init__(self, marker: str, fingerprint: str, around: Surroundings, bound: float) -> None:
+    def __init__(self, marker: str, fingerprint: str, head: EventId, bound: float) -> None:
         self.heard_marker = False
         self.early: list[tuple[Heard, float]] = []  # since the marker, not numbered yet; bounded by Numbering
         self.early_bytes = 0
         self.foreign = False  # the one at work counts by another fingerprint (rule 6)
-        self.cursor = around.head or EventId(0, 0)
-        self._alone = around.alone
+        self.cursor = head
         self._marker, self._fingerprint = marker, fingerprint
         self._still, self._whole = Patience(bound), Patience(bound)
-        self._moved = False
+        self._moved = self._at_head = False
         self._due = 0.0
 
     def hear(self, heard: Heard, now: float) -> None:
@@ -47,14 +46,16 @@ class Search:
         self.early.append((heard, now))
         self.early_bytes += len(heard.payload)
 
-    def marker_came_back(self) -> Verdict:
-        """Notes that PostgreSQL delivered the marker."""
-        self.heard_marker = True
-        return BeginEpoch("no other listener is there") if self._alone else None
+    def to_redis(self, now: float) -> Scan | LookForOthers | None:
+        """The next look into the stream or the registry."""
+        if not self.heard_marker or now < self._due:
+            return None
+        return LookForOthers() if self._at_head else Scan(self.cursor, SCAN_EVENTS)
 
-    def to_redis(self, now: float) -> Scan | None:
-        """The next look into the stream."""
-        return Scan(self.cursor, SCAN_EVENTS) if self.heard_marker and now >= self._due else None
+    def looked_for_others(self, shown: bool, now: float) -> Verdict:
+        """Rule 5: where the registry shows nobody else, there is nobody to wait for."""
+        self._at_head, self._due = False, now + (POLL if shown else BOUND)
+        return None if shown else BeginEpoch("no other listener is there")
 
     def redis_failed(self) -> None:
         """Redis did not answer: no bound runs."""
@@ -71,7 +72,7 @@ class Search:
                 self.foreign = True
         if len(entries) == SCAN_EVENTS:
             return None  # the head is not reached
-        self._due = now + POLL
+        self._at_head = True
         if entries:
             self._moved = True
             self._still.reset()

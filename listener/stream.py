@@ -15,13 +15,12 @@ from listener.requests import (
     Appended,
     Entry,
     Load,
-    LookAround,
+    LookForOthers,
     ReadEntry,
     ReadHead,
     Request,
     Scan,
     Status,
-    Surroundings,
 )
 
 _FIELD = EVENT_FIELD.encode()
@@ -57,10 +56,10 @@ class Stream:
         """
         key = self._names.log
         match request:
-            case LookAround():
-                return Surroundings(self._head(), self._registry.is_alone())
             case ReadHead():
                 return self._head()
+            case LookForOthers():
+                return self._registry.shows_others()
             case Scan(after, limit):
                 return _entries(self._redis.xrange(key, f"({after}", "+", count=limit))
             case Load(limit):

@@ -1,0 +1,173 @@
+"""The listener, against a real PostgreSQL and a real Redis."""
+
+import json
+from contextlib import closing
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.conftest import RedisPlace, StartListener
+from tests.support.waiting import wait_until
+
+LISTENING = "SELECT pid, query FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"
+
+
+@pytest.fixture
+def stream(redis_place: RedisPlace) -> "Stream":
+    return Stream(redis_place)
+
+
+class Stream:
+    def __init__(self, place: RedisPlace) -> None:
+        self._client, self._key = place.client(), f"{{{place.namespace}}}:log"
+
+    @property
+    def entries(self) -> list[tuple[str, dict[str, Any]]]:
+        answer: Any = self._client.xrange(self._key)
+        return [(key.decode(), json.loads(fields[b"event"])) for key, fields in answer]
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """Without our own channel's."""
+        return [event for _, event in self.entries if event["channel"] != "pg_notify_mux"]
+
+
+def test_payloads_of_every_kind_pass_unchanged_in_order_under_consecutive_ids(
+    settings: dict[str, str], connection: psycopg.Connection, start_listener: StartListener, stream: Stream
+) -> None:
+    start_listener(settings).aligned()
+    sent = [
+        ('{"a": 1.10, "b": 12345678901234567890123}', {"a": 1.10, "b": 12345678901234567890123}),
+        ("", None),
+        ("not JSON", "not JSON"),
+        ('{"half":', '{"half":'),
+        ('{"a":1},"id":"9-9"', '{"a":1},"id":"9-9"'),
+        ('"\N{SNOWMAN} ünïcödé"', "\N{SNOWMAN} ünïcödé"),
+        ("[" * 300 + "]" * 300, json.loads("[" * 300 + "]" * 300)),
+        ("[" * 3000 + "]" * 3000, "[" * 3000 + "]" * 3000),
+        ('"' + "x" * 7997 + '"', "x" * 7997),
+        ('tab\t quote" back\\slash \x01', 'tab\t quote" back\\slash \x01'),
+    ]
+    for payload, _ in sent:
+        connection.execute("SELECT pg_notify('match_change', %s)", [payload])
+    events = wait_until(lambda: len(stream.events) == len(sent) and stream.events)
+    assert [event["payload"] for event in events] == [expected for _, expected in sent]
+    assert all(key == event["id"] for key, event in stream.entries)
+    epochs, sequences = zip(*(key.split("-") for key, _ in stream.entries), strict=True)
+    assert len(set(epochs)) == 1
+    assert list(map(int, sequences)) == list(range(1, len(sequences) + 1))
+
+
+def test_one_listen_row_at_every_moment_through_canaries(
+    settings: dict[str, str], connection: psycopg.Connection, start_listener: StartListener, stream: Stream
+) -> None:
+    start_listener(settings | {"CANARY_INTERVAL": "0.1"}).aligned()
+    seen = len(stream.entries)
+
+    def one_row_and_canaries_pass() -> bool:
+        assert len(connection.execute(LISTENING).fetchall()) == 1
+        return len(stream.entries) > seen + 20
+
+    wait_until(one_row_and_canaries_pass)
+
+
+def test_a_terminated_session_is_replaced_and_the_break_announced(
+    settings: dict[str, str], connection: psycopg.Connection, start_listener: StartListener, stream: Stream
+) -> None:
+    listener = start_listener(settings).aligned()
+    [(pid, _)] = connection.execute(LISTENING).fetchall()
+    connection.execute("SELECT pg_terminate_backend(%s)", [pid])
+    listener.aligned(times=2)
+    connection.execute("NOTIFY match_change, 'after'")
+    wait_until(lambda: [event["payload"] for event in stream.events] == ["after"])
+    begins = [event["payload"] for _, event in stream.entries if "begin" in (event["payload"] or {})]
+    assert len(begins) == 2
+    assert begins[0]["begin"] < begins[1]["begin"]
+    assert listener.running
+
+
+def test_sigterm_appends_what_is_held_and_exits_0(
+    settings: dict[str, str], connection: psycopg.Connection, start_listener: StartListener, stream: Stream
+) -> None:
+    listener = start_listener(settings).aligned()
+    listener.freeze()
+    connection.execute("SELECT pg_notify('match_change', n::text) FROM generate_series(1, 5000) n")
+    listener.thaw()
+    assert listener.stop(within=5) == 0
+    assert [event["payload"] for event in stream.events] in ([], list(range(1, 5001)))
+    assert "stopped" in listener.lines[-1]
+
+
+def test_without_a_database_it_says_so_and_exits_2(start_listener: StartListener, redis_place: RedisPlace) -> None:
+    listener = start_listener(redis_place.settings)
+    assert listener.exit_code() == 2
+    assert "DB_HOST is not set" in listener.log
+    assert "Traceback" not in listener.log
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"DB_PASSWORD": "wr0ng-secret"}, "password authentication failed"),
+        ({"DB_NAME": "no_such_database"}, 'database "no_such_database" does not exist'),
+        ({"DB_USER": "no_such_user"}, "authentication failed"),
+    ],
+)
+def test_what_only_an_operator_can_mend_is_one_line_and_exit_2(
+    settings: dict[str, str], start_listener: StartListener, change: dict[str, str], said: str
+) -> None:
+    listener = start_listener(settings | change)
+    assert listener.exit_code() == 2
+    assert said in listener.lines[-1]
+    assert "wr0ng-secret" not in listener.log
+    assert "Traceback" not in listener.log
+
+
+def test_a_refused_redis_password_is_one_line_and_exit_2_and_never_logged(
+    settings: dict[str, str], start_listener: StartListener, redis_place: RedisPlace
+) -> None:
+    host = redis_place.url.rpartition("@")[2]
+    listener = start_listener(settings | {"REDIS_URL": f"redis://:s3cret-word@{host}"})
+    assert listener.exit_code() == 2
+    assert "Redis refuses this login" in listener.lines[-1]
+    assert "s3cret-word" not in listener.log
+
+
+def test_the_registry_shows_the_listener_and_that_it_ended_in_order(
+    settings: dict[str, str], start_listener: StartListener, redis_place: RedisPlace
+) -> None:
+    listener = start_listener(settings).aligned()
+    with closing(redis_place.client()) as client:
+        [key] = wait_until(lambda: client.keys(f"{{{redis_place.namespace}}}:listener:*"))
+        wait_until(lambda: client.hget(key, "role") == b"primary")
+        assert client.hget(key, "pid") == str(listener.pid).encode()
+        listener.stop()
+        assert client.hget(key, "state") == b"stopped"
+        assert client.pttl(key) > 0
+
+
+def test_what_is_published_has_the_streams_texts(
+    settings: dict[str, str],
+    connection: psycopg.Connection,
+    start_listener: StartListener,
+    stream: Stream,
+    redis_place: RedisPlace,
+) -> None:
+    start_listener(settings).aligned()
+    with closing(redis_place.client()) as client, closing(client.pubsub(ignore_subscribe_messages=True)) as pubsub:
+        pubsub.subscribe(f"{redis_place.namespace}:events")
+        wait_until(lambda: client.pubsub_numsub(f"{redis_place.namespace}:events")[0][1] == 1)
+        connection.execute("NOTIFY match_change, '{\"match_id\": 1}'")
+        texts: list[bytes] = []
+
+        def published() -> bool:
+            message = pubsub.get_message(timeout=1)
+            texts.extend([message["data"]] if message else [])
+            return any(b"match_change" in text for text in texts)
+
+        wait_until(published)
+        event = json.loads(next(text for text in texts if b"match_change" in text))
+    assert event == wait_until(lambda: stream.events)[0]
+    assert event["payload"] == {"match_id": 1}
+    assert set(event) == {"id", "channel", "payload", "at"}

@@ -1,0 +1,142 @@
+"""The product's programs, as supervisord runs them, and clients of theirs."""
+
+import http.client
+import json
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+from tests.support.process import Process
+from tests.support.servers import free_port
+from tests.support.waiting import wait_until
+
+
+class Listener(Process):
+    """`python -m listener`."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
+        super().__init__([sys.executable, "-m", "listener"], folder, settings)
+
+    def aligned(self, times: int = 1, within: float = 20.0) -> Self:
+        """Waits until it has begun an epoch or found its place, for the `times`-th time."""
+        wait_until(
+            lambda: sum(" begins after " in line or " aligned at " in line for line in self.lines) >= times,
+            within,
+            f"aligned {times} times:\n{self.log}",
+        )
+        return self
+
+
+class App(Process):
+    """gunicorn and its workers."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, str], workers: int = 1) -> None:
+        self.port = free_port()
+        served = {"HOST": "127.0.0.1", "PORT": str(self.port), "WEB_CONCURRENCY": str(workers)}
+        command = [str(Path(sys.executable).with_name("gunicorn")), "-c", "python:app.gunicorn_conf", "app.main:app"]
+        super().__init__(command, folder, served | settings)
+
+    def get(self, path: str) -> tuple[int, Any]:
+        """A path's status and JSON body; 0 and None if nobody answers."""
+        return get(self.port, path)
+
+    def ready(self, within: float = 20.0) -> Self:
+        """Waits until a worker says that it is ready."""
+        wait_until(lambda: self.get("/readyz")[0] == 200, within, f"ready:\n{self.get('/readyz')}\n{self.log}")
+        return self
+
+    def client(self, match: object, name: str = "c", query: str = "") -> "Client":
+        return Client(self.port, match, name, query)
+
+    def client_of_each_worker(self, match: object, workers: int) -> dict[int, "Client"]:
+        """One client on each worker, by the worker's process id."""
+        clients: dict[int, Client] = {}
+        for number in range(200):
+            client = self.client(match, f"client-{number}")
+            if client.worker in clients:
+                client.close()
+            clients.setdefault(client.worker, client)
+            if len(clients) == workers:
+                return clients
+        raise AssertionError(f"{len(clients)} of {workers} workers took a client")
+
+
+def get(port: int, path: str) -> tuple[int, Any]:
+    """A path's status and JSON body; 0 and None if nobody answers."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        body = response.read()
+        return response.status, json.loads(body) if "json" in response.getheader("content-type", "") else body
+    except OSError:
+        return 0, None
+    finally:
+        connection.close()
+
+
+class Client:
+    """A WebSocket client of one match that keeps every message, read in a thread of its own."""
+
+    def __init__(self, port: int, match: object, name: str = "c", query: str = "", pongs: bool = True) -> None:
+        self.socket: ClientConnection = connect(
+            f"ws://127.0.0.1:{port}/api/matches/ws/id/{match}/{name}/{query}", open_timeout=10, max_size=None
+        )
+        assert self.socket.response
+        self.worker = int(self.socket.response.headers["x-worker"])
+        self.messages: list[dict[str, Any]] = []
+        self.code: int | None = None
+        self._pongs = pongs
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        try:
+            for text in self.socket:
+                message = json.loads(text)
+                if message["type"] == "ping" and self._pongs:
+                    self.socket.send('{"type":"pong"}')
+                self.messages.append(message)
+        except ConnectionClosed:
+            pass
+        finally:
+            self.code = self.socket.close_code
+
+    def of(self, *kinds: str) -> list[dict[str, Any]]:
+        """The messages of some types."""
+        return [message for message in list(self.messages) if message["type"] in kinds]
+
+    @property
+    def updates(self) -> list[dict[str, Any]]:
+        """The messages that are events."""
+        return [message for message in list(self.messages) if "operation" in message]
+
+    def heard(self, count: int, within: float = 20.0) -> list[dict[str, Any]]:
+        """Waits for `count` updates, and returns all."""
+        wait_until(lambda: len(self.updates) >= count, within, f"{count} updates, {len(self.updates)} came")
+        return self.updates
+
+    def loaded(self) -> dict[str, Any]:
+        """Waits for the initial load."""
+        return wait_until(lambda: self.of("initial-load"))[0]
+
+    def closed(self, within: float = 20.0) -> int:
+        """Waits until the other side closes; the code."""
+        self._thread.join(within)
+        assert self.code is not None
+        return self.code
+
+    def close(self) -> None:
+        self.socket.close()
+        self._thread.join(5)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
