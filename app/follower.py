@@ -4,6 +4,7 @@ A state machine without sockets and without a clock, as the listener's numbering
 clock.
 """
 
+from collections import deque
 from typing import NamedTuple
 
 from app.core.event import Event, EventId
@@ -36,6 +37,8 @@ class Follower:
         self.position: EventId | None = None
         self.behind = True  # the stream is to be read
         self.suppressed = 0
+        self._delivered = NOTHING  # the last event delivered, wherever the stream is now
+        self._left: deque[int] = deque(maxlen=16)  # the epochs before it
         self._patience = Patience(BOUND)
         self._due = 0.0
 
@@ -56,14 +59,15 @@ class Follower:
         if event.id is None:
             return [event]
         at = EventId.parse(event.id)
+        outcomes: list[Outcome] = []
         if self.position is None or at > _after(self.position):
             self.behind = True
-            return []
-        if at <= self.position:
+        elif at <= self.position or self._is_old(at):
             self.suppressed += 1
-            return []
-        self.position = at
-        return [event]
+        else:
+            self._move(at)
+            outcomes.append(event)
+        return outcomes
 
     def read(self, entries: list[Entry], head: EventId | None, now: float) -> list[Outcome]:
         """Takes in what the stream holds after the position; where that is nothing, `head` is its last id."""
@@ -85,18 +89,31 @@ class Follower:
     def _take(self, entry: Entry, outcomes: list[Outcome], now: float) -> bool:
         """Moves on over one entry, unless it has to wait for what should be before it."""
         position = self.position or NOTHING
-        if entry.id.epoch > position.epoch and entry.id.sequence == 1:
+        if self._is_old(entry.id):
+            self.suppressed += 1
+            self.position = entry.id
+            return True
+        if entry.id == _after(position):
+            outcomes.append(entry.event)
+        elif entry.id.epoch > position.epoch and entry.id.sequence == 1:
             outcomes.append(Gap(entry.id, "a new epoch began"))
-        elif entry.id != _after(position):
-            if not self._give_up(now):
-                return False
+        elif self._give_up(now):
             outcomes.append(Gap(EventId(entry.id.epoch, entry.id.sequence - 1), "events are missing in the stream"))
             outcomes.append(entry.event)
         else:
-            outcomes.append(entry.event)
-        self.position = entry.id
-        self._patience = Patience(BOUND)
+            return False
+        self._move(entry.id)
         return True
+
+    def _move(self, to: EventId) -> None:
+        if self._delivered.epoch not in (0, to.epoch):
+            self._left.append(self._delivered.epoch)
+        self.position = self._delivered = to
+        self._patience = Patience(BOUND)
+
+    def _is_old(self, at: EventId) -> bool:
+        """Whether it was delivered, or given up, before the stream was replaced by an older copy or put back."""
+        return at.epoch in self._left or (at.epoch == self._delivered.epoch and at <= self._delivered)
 
     def _give_up(self, now: float) -> bool:
         """Waits one bound for a listener to put back what is missing."""

@@ -67,7 +67,7 @@ class RedisSource:
                 now = time.monotonic()
                 if isinstance(message, bytes):
                     self._heard_at = now
-                    self._emit(self._follower.prompt(_event(message)), now)
+                    self._emit(self._prompt(message), now)
                 elif message is Signal.SUBSCRIBED or now - self._heard_at > self._patience:
                     self._heard_at = now
                     self._follower.look()
@@ -79,6 +79,13 @@ class RedisSource:
         finally:
             await self._notifier.disconnect()
             await self._reader.aclose()
+
+    def _prompt(self, message: bytes) -> list[Outcome]:
+        try:
+            return self._follower.prompt(decode(message))
+        except ValueError as error:
+            logger.warning("what was published is not an event: %s", error)
+            return []
 
     async def _catch_up(self) -> None:
         """Reads the stream until there is nothing more, or something is missing."""
@@ -115,10 +122,10 @@ def _entries(answer: Any) -> list[Entry]:
     return [Entry(EventId.parse(key.decode()), _event(fields.get(_FIELD, b""), key.decode())) for key, fields in answer]
 
 
-def _event(text: bytes, event_id: str | None = None) -> Event:
-    """The event in `text`; what isn't one stands as a nameless event, so that the count goes on."""
+def _event(text: bytes, entry_id: str) -> Event:
+    """The event in an entry; what isn't one stands as a nameless event, so that the count goes on."""
     try:
         return decode(text)
     except msgspec.DecodeError as error:
-        logger.warning("an entry of the stream or a message is not an event: %s", error)
-        return Event(channel=MUX_CHANNEL, id=event_id)
+        logger.warning("the stream's entry %s is not an event: %s", entry_id, error)
+        return Event(channel=MUX_CHANNEL, id=entry_id)

@@ -85,6 +85,4 @@ async def _keep_json(connection: psycopg.AsyncConnection) -> None:
 def _json(value: object) -> bytes:
     if value is None:
         return NULL
-    if isinstance(value, msgspec.Raw):
-        return bytes(value)
-    return payload_json(str(value).encode())
+    return payload_json(bytes(value) if isinstance(value, msgspec.Raw) else str(value).encode())

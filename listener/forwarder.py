@@ -20,7 +20,7 @@ from app.core.redis_client import check_redis_operator
 from app.core.retry import Outage
 from listener.messages import statement
 from listener.numbering import Bounds, Numbering
-from listener.registry import HEARTBEAT, Registry
+from listener.registry import HEARTBEAT, REDIS_RETRY, Registry
 from listener.search import Heard
 from listener.stream import Stream
 
@@ -71,7 +71,8 @@ class Forwarder:
         self._fingerprint = fingerprint(str(psycopg.conninfo.conninfo_to_dict(url).get("dbname", "")), channels)
         self._stream, self._registry = stream, registry
         self._bounds, self._canary_interval = bounds, canary_interval
-        self._postgres, self._redis = Outage("PostgreSQL", logger), Outage("Redis", logger)
+        self._postgres = Outage("PostgreSQL", logger)
+        self._redis = Outage("Redis", logger, cap=REDIS_RETRY)
         self._redis_due = self._beat_due = 0.0
         self._probed = False
         self._backend: Backend | None = None
@@ -160,9 +161,9 @@ class Forwarder:
         """Carries out what is due; whether there was something."""
         if now < self._redis_due:
             return False
+        self._beat(numbering, now)
         request = numbering.to_redis(now)
         if request is None:
-            self._beat(numbering, now)
             return False
 
         def ask() -> None:

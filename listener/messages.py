@@ -17,11 +17,16 @@ class Marker(NamedTuple):
 
 
 class Begin(NamedTuple):
-    """Asks for a new epoch above `floor`; `previous` is the stream's head as its sender knew it (rule 5)."""
+    """Asks for a new epoch above `floor`; `previous` is the stream's head as its sender knew it (rule 5).
+
+    `jitter` is added to the epoch, so that two that are asked for in the same millisecond, or while PostgreSQL's clock
+    is behind, are not one.
+    """
 
     token: str
     fingerprint: str
     floor: int
+    jitter: int
     previous: str
     why: str
 
@@ -41,6 +46,7 @@ class Said(msgspec.Struct, frozen=True):
     marker: str | None = None
     canary: str | None = None
     begin: int | None = None
+    floor: int = 0
     by: str = ""
     fingerprint: str = ""
     previous: str = ""
@@ -64,10 +70,10 @@ def statement(message: Message, channels: Iterable[str]) -> str:
         case Marker(token, fingerprint):
             payload = _text(marker=token, fingerprint=fingerprint)
             return listen_sql([MUX_CHANNEL, *channels], f"SELECT pg_notify({literal(MUX_CHANNEL)}, {literal(payload)})")
-        case Begin(token, fingerprint, floor, previous, why):
+        case Begin(token, fingerprint, floor, jitter, previous, why):
             rest = _text(by=token, fingerprint=fingerprint, previous=previous, why=why)
             now = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
-            epoch = f"jsonb_build_object('begin', greatest({now}, {floor:d}))"
+            epoch = f"jsonb_build_object('begin', greatest({now}, {floor:d}) + {jitter:d}, 'floor', {floor:d})"
             return listen_sql(
                 [MUX_CHANNEL], f"SELECT pg_notify({literal(MUX_CHANNEL)}, ({epoch} || {literal(rest)}::jsonb)::text)"
             )

@@ -37,6 +37,7 @@ from listener.verdict import BeginEpoch, Found, Realign, Verdict
 logger = logging.getLogger(__name__)
 
 FRESH_MARKERS = 3  # markers tried while the stream moves without them
+JITTER_MS = 10_000  # an epoch is at most this far in the future
 CANARY_TIMEOUT = 4.0  # seconds a marker or a canary may take to come back
 
 
@@ -66,6 +67,7 @@ class Numbering:
         self.phase: Search | Count | None = None
         self._uid, self._fingerprint, self._bounds = uid, fingerprint, bounds
         self._canary_interval = canary_interval
+        self._rng = rng
         self._bound = BOUND * rng.uniform(1.0, 1.3)
         self._tokens = 0
         self._outbox: deque[Message] = deque()
@@ -121,18 +123,24 @@ class Numbering:
         self._check_bounds()
 
     def _heard_begin(self, said: Said, epoch: int) -> None:
-        """Rule 5: who hears it clears what it holds and counts from there; a lower one is an ordinary event."""
+        """Rule 5: who is asked to begin and counts, or asked for it itself, clears what it holds and counts from there.
+
+        One that was asked for without knowing the epoch at work is an ordinary event, so that of two at once the first
+        counts. A newcomer can't tell, and lets a marker find out.
+        """
         known = self.phase.epoch if isinstance(self.phase, Count) else self.highest
         self.highest = max(self.highest, epoch)
-        if epoch <= known:
+        if said.floor <= known:
             return
         if said.fingerprint != self._fingerprint:
             self._stay_passive()
             if isinstance(self.phase, Count):
                 self._realign()
-            return
-        logger.info("epoch %d begins after %s: %s", epoch, said.previous, said.why)
-        self._count(EventId(epoch, 0), Role.PRIMARY if self._is_own(said) else Role.STANDBY, load=False)
+        elif self._is_own(said) or isinstance(self.phase, Count):
+            logger.info("epoch %d begins after %s: %s", epoch, said.previous, said.why)
+            self._count(EventId(epoch, 0), Role.PRIMARY if self._is_own(said) else Role.STANDBY, load=False)
+        else:
+            self._realign()
 
     def _is_own(self, said: Said) -> bool:
         return (said.marker or said.canary or said.by).startswith(self._uid)
@@ -148,20 +156,20 @@ class Numbering:
 
     def _check_bounds(self) -> None:
         """Rule 10: PostgreSQL is read on, always; what can't be held is given up, and announced by who comes next."""
-        if isinstance(self.phase, Count):
-            events, size = len(self.phase.buffer), self.phase.buffer.bytes
-        elif self.phase:
-            events, size = len(self.phase.early), self.phase.early_bytes
-        else:
-            return
-        if events > self._bounds.events or size > self._bounds.bytes:
-            logger.error(
-                "the buffer is full with %d events of %d bytes (BUFFER_EVENTS, BUFFER_BYTES): they are given up, and "
-                "unless another listener has them, clients will be told of a gap",
-                events,
-                size,
-            )
-            self._realign()
+        match self.phase:
+            case Count() as count if self._exceeded(len(count.buffer), count.buffer.bytes):
+                logger.error(
+                    "the buffer is full with %d events of %d bytes (BUFFER_EVENTS, BUFFER_BYTES): they are given up, "
+                    "and unless another listener has them, clients will be told of a gap",
+                    len(count.buffer),
+                    count.buffer.bytes,
+                )
+                self._realign()
+            case Search() as search if self._exceeded(len(search.early), search.early_bytes):
+                search.mark_anew(self._mark())
+
+    def _exceeded(self, events: int, size: int) -> bool:
+        return events > self._bounds.events or size > self._bounds.bytes
 
     # What Redis is asked, and answers.
 
@@ -209,9 +217,12 @@ class Numbering:
 
     def _send_marker(self, head: EventId) -> None:
         self.highest = max(self.highest, head.epoch)
+        self.phase = Search(self._mark(), self._fingerprint, head, self._bound)
+
+    def _mark(self) -> str:
         self._marker = self._token()
-        self.phase = Search(self._marker, self._fingerprint, head, self._bound)
         self._outbox.append(Marker(self._marker, self._fingerprint))
+        return self._marker
 
     def _appended(self, count: Count, request: Append, answer: Appended, now: float) -> Verdict:
         self.highest = max(self.highest, answer.head.epoch)
@@ -262,7 +273,8 @@ class Numbering:
 
     def _begin(self, why: str) -> None:
         cursor = self.phase.cursor if isinstance(self.phase, Search) else self._position()
-        self._outbox.append(Begin(self._token(), self._fingerprint, self.highest + 1, str(cursor), why))
+        jitter = self._rng.randrange(JITTER_MS)
+        self._outbox.append(Begin(self._token(), self._fingerprint, self.highest + 1, jitter, str(cursor), why))
 
     def _stay_passive(self) -> None:
         """Rule 6: who counts other channels, or another database, is not aligned with."""

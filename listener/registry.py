@@ -2,15 +2,18 @@
 
 import os
 import time
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import redis
 
 from app.core.names import RedisNames
 
 HEARTBEAT = 1.0  # seconds between heartbeats
-_EVERYBODYS_BEAT = 1.5  # seconds in which each living listener has had one
-_ALIVE_MS = 5_000  # a hash that was not refreshed for so long is of a dead listener
+# Redis is asked again at most so many seconds apart after it was away: with its timeout and a standby's delay, less
+# than the bound for which a newcomer waits for somebody to append.
+REDIS_RETRY = 0.5
+_EVERYBODYS_BEAT = HEARTBEAT + REDIS_RETRY + 0.5  # seconds in which each living listener has had a heartbeat
+_DEAD_MS = 5_000  # so much older than another's is the last heartbeat of a dead listener
 _TTL_MS = 60_000  # and for so long it still shows that there was one
 
 
@@ -29,7 +32,7 @@ class Registry:
         self._redis = client
         self._pattern = names.listeners
         self._key = names.listener(pod, uid)
-        self._registered: float | None = None  # since when this process's hash has been there
+        self._registered = time.monotonic()  # since when this process's hash has been there
         self._self: dict[str, str | int] = {
             "pod": pod,
             "program": program,
@@ -46,10 +49,12 @@ class Registry:
         """
         pipeline = self._redis.pipeline(transaction=False)
         mapping: dict[Any, Any] = {**self._self, "state": "running", **fields}
+        pipeline.hsetnx(self._key, "uid", str(self._self["uid"]))
         pipeline.hset(self._key, mapping=mapping)
         pipeline.pexpire(self._key, _TTL_MS)
-        pipeline.execute()
-        self._registered = self._registered or time.monotonic()
+        is_new, *_ = pipeline.execute()
+        if is_new:
+            self._registered = time.monotonic()
 
     def leave(self) -> None:
         """Says that this process ended in order.
@@ -62,7 +67,8 @@ class Registry:
     def shows_others(self) -> bool:
         """Whether another listener is alive, or may be.
 
-        A registry without a trace of anybody may have been wiped: it shows something only after everybody who is alive
+        Heartbeats are compared with each other, for Redis may have been away from everybody until just now. And a
+        registry without a trace of anybody may have been wiped: it shows something only after everybody who is alive
         has had the time for a heartbeat.
 
         Raises:
@@ -70,22 +76,35 @@ class Registry:
         """
         keys = {key.decode() for key in self._redis.scan_iter(match=self._pattern, count=1000)}
         if self._key not in keys:
-            self._registered = None
             self.beat({})
             return True
         keys.remove(self._key)
         if not keys:
-            return self._registered is None or time.monotonic() - self._registered < _EVERYBODYS_BEAT
+            return time.monotonic() - self._registered < _EVERYBODYS_BEAT
+        traces = self._traces(keys)
+        latest = max(trace.ttl_ms for trace in traces)
+        return any(self._is_other(trace) and latest - trace.ttl_ms < _DEAD_MS for trace in traces)
+
+    def _traces(self, keys: set[str]) -> list["_Trace"]:
         pipeline = self._redis.pipeline(transaction=False)
         for key in keys:
             pipeline.pttl(key)
             pipeline.hmget(key, "pod", "program", "state")
         answers = pipeline.execute()
-        return any(
-            self._is_other(cast("int", ttl), fields) for ttl, fields in zip(answers[::2], answers[1::2], strict=True)
-        )
+        return [
+            _Trace(cast("int", ttl), *((field or b"").decode() for field in fields))
+            for ttl, fields in zip(answers[::2], answers[1::2], strict=True)
+        ]
 
-    def _is_other(self, ttl_ms: int, fields: list[bytes | None]) -> bool:
-        pod, program, state = ((field or b"").decode() for field in fields)
-        alive = ttl_ms > _TTL_MS - _ALIVE_MS and state == "running"
-        return alive and (pod, program) != (self._self["pod"], self._self["program"])
+    def _is_other(self, trace: "_Trace") -> bool:
+        me = (self._self["pod"], self._self["program"])
+        return trace.state == "running" and (trace.pod, trace.program) != me
+
+
+class _Trace(NamedTuple):
+    """What a hash shows of a listener: the longer it has to live, the later its last heartbeat."""
+
+    ttl_ms: int
+    pod: str
+    program: str
+    state: str

@@ -46,6 +46,14 @@ class Search:
         self.early.append((heard, now))
         self.early_bytes += len(heard.payload)
 
+    def mark_anew(self, marker: str) -> None:
+        """Goes on with another marker, when what was heard since the last one can't be held (rule 10).
+
+        The bounds run on, or a busy database would keep a newcomer from ever beginning.
+        """
+        self._marker, self.heard_marker = marker, False
+        self.early, self.early_bytes, self.foreign = [], 0, False
+
     def to_redis(self, now: float) -> Scan | LookForOthers | None:
         """The next look into the stream or the registry."""
         if not self.heard_marker or now < self._due:

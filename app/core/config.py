@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import redis
 from dotenv import dotenv_values
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -63,13 +64,17 @@ def _check_channels(channels: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _check_redis_url(url: SecretStr) -> SecretStr:
-    if not re.match(r"(rediss?://[^/\s]+|unix:///)", url.get_secret_value()):
+    if not re.match(r"(rediss?://[^/\s]+|unix://[^/\s]*/)", url.get_secret_value()):
         raise ValueError
+    try:
+        redis.ConnectionPool.from_url(url.get_secret_value()).make_connection()  # it does not connect yet
+    except (TypeError, redis.RedisError):
+        raise ValueError from None
     return url
 
 
 def _check_routing_key(key: str) -> str:
-    if key in {"operation", "data"}:
+    if key in {"operation", "data"} or re.search(r'[\\"\x00-\x1f]', key):
         raise ValueError
     return key
 
@@ -143,7 +148,7 @@ class Settings(BaseSettings):
         "names of up to 63 bytes, separated by commas, none beginning with pg_notify_mux",
     )
     routing_key: Annotated[str, AfterValidator(_check_routing_key)] = _setting(
-        "match_id", "the key in a payload that says which match it belongs to", "a key's name, not operation or data"
+        "match_id", "the key in a payload that says which match it belongs to", "a key's name without quotes and backslashes, not operation or data"
     )
     snapshot_query: SnapshotQuery | None = _setting(
         None,

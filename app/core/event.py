@@ -58,9 +58,11 @@ def decode(text: bytes) -> Event:
         msgspec.DecodeError: it is not one (`msgspec.ValidationError` is a kind of it).
     """
     try:
-        return _decoder.decode(text)
+        event = _decoder.decode(text)
+        text.decode()  # the decoder does not look into a payload's strings
     except (RecursionError, UnicodeDecodeError) as error:
         raise msgspec.DecodeError(str(error)) from None
+    return event
 
 
 def encode(channel: str, payload: bytes, at: float, event_id: EventId | None = None, fingerprint: str = "") -> bytes:
@@ -78,8 +80,12 @@ def _json_name(channel: str) -> bytes:
     return msgspec.json.encode(channel)
 
 
+# In JSON that is valid, a raw line break can only be white space; without it an event is one line everywhere.
+_ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
+
+
 def payload_json(payload: bytes) -> bytes:
-    """A notification's payload as JSON: as it is if it is JSON, an empty one as null, anything else as a string.
+    """A notification's payload as JSON on one line: as it is if it is JSON, an empty one as null, anything else as a string.
 
     JSON that nests so deeply that a reader could refuse it is sent as a string too.
     """
@@ -92,4 +98,4 @@ def payload_json(payload: bytes) -> bytes:
         payload.decode()
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return msgspec.json.encode(payload.decode(errors="replace"))
-    return payload
+    return payload.translate(_ONE_LINE)

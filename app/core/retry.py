@@ -4,7 +4,7 @@ import logging
 
 from redis.backoff import EqualJitterBackoff
 
-_CAP, _BASE = 5.0, 0.1
+_BASE = 0.1  # seconds; the first delay is about twice that
 _DOUBLINGS = 10  # past these the delay is at its cap
 
 
@@ -14,12 +14,14 @@ class Outage:
     Args:
         server: how log lines call the server.
         logger: where they go.
+        cap: the longest delay, in seconds.
     """
 
-    def __init__(self, server: str, logger: logging.Logger) -> None:
+    def __init__(self, server: str, logger: logging.Logger, cap: float = 5.0) -> None:
         self._server = server
         self._logger = logger
-        self._backoff = EqualJitterBackoff(cap=_CAP, base=_BASE)
+        self._backoff = EqualJitterBackoff(cap=cap, base=_BASE)
+        self._cap = cap
         self._failures = 0
         self._said: str | None = None
 
@@ -29,14 +31,12 @@ class Outage:
         return self._said
 
     def failed(self, error: BaseException | str) -> float:
-        """Notes a failed try and returns the seconds to wait before the next, at most 5."""
+        """Notes a failed try and returns the seconds to wait before the next."""
         self._failures += 1
         delay: float = self._backoff.compute(min(self._failures, _DOUBLINGS))
         said = one_line(error)
         if said != self._said:
-            self._logger.warning(
-                "%s is away: %s; trying again in %.1f s and for ever, at most 5 s apart", self._server, said, delay
-            )
+            self._logger.warning("%s is away: %s; trying for ever, at most %g s apart", self._server, said, self._cap)
             self._said = said
         return delay
 

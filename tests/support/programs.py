@@ -85,7 +85,7 @@ class Client:
 
     def __init__(self, port: int, match: object, name: str = "c", query: str = "", pongs: bool = True) -> None:
         self.socket: ClientConnection = connect(
-            f"ws://127.0.0.1:{port}/api/matches/ws/id/{match}/{name}/{query}", open_timeout=10, max_size=None
+            f"ws://127.0.0.1:{port}/api/matches/ws/id/{match}/{name}/{query}", open_timeout=10, max_size=None, legacy=True
         )
         assert self.socket.response
         self.worker = int(self.socket.response.headers["x-worker"])

@@ -1,0 +1,175 @@
+"""What has to be in place before supervisord starts, and what must not be; run by entrypoint.sh."""
+
+import logging
+import os
+import re
+import signal
+import socket
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from app.appliance import ApplianceError, postgres, valkey
+from app.appliance.embedded import HOST, Embedded, write_private
+from app.appliance.folder import hold
+from app.core.config import (
+    EMBEDDED_ENV_FILE,
+    RUN_DIR,
+    Settings,
+    load_settings_or_exit,
+    servers_given,
+)
+from app.core.logs import configure_logging
+
+_SOCKET = RUN_DIR / "supervisor.sock"
+_SOCKET_PATH_LIMIT = 107 - len(".4194304")  # supervisord binds a name with its pid first
+_PROGRAMS = RUN_DIR / "programs.conf"
+_PROGRAM = """
+[program:{name}]
+command=python -m app.appliance {name}
+directory={directory}
+priority={priority}
+autorestart=true
+startretries=1000000
+stopsignal={stopsignal}
+stopwaitsecs={stopwaitsecs}
+killasgroup=true
+redirect_stderr=true
+stdout_logfile=/dev/stdout
+stdout_logfile_maxbytes=0
+"""
+
+
+class _Program(NamedTuple):
+    name: str
+    priority: int  # lower starts earlier and stops later; in supervisord.conf the listener is at 20, the app at 30
+    stopsignal: str
+    stopwaitsecs: int
+
+
+_EMBEDDED = (
+    _Program("postgres", 10, "INT", 8),
+    _Program("valkey", 10, "INT", 8),
+    _Program("demo", 40, "TERM", 2),  # has nothing to finish
+)
+
+logger = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Checks what would keep the appliance from starting, and writes what its programs read.
+
+    Raises:
+        ApplianceError: it can't start here.
+    """
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, lambda number, _: sys.exit(128 + number))  # takes initdb along
+    _make_run_folder()
+    _check_not_running()
+    EMBEDDED_ENV_FILE.unlink(missing_ok=True)  # what is set from here on is set by the user
+    settings = load_settings_or_exit()
+    configure_logging("appliance", settings)
+    _check_port(settings)
+    if servers_given():
+        _write_programs(())
+        return
+    _check_complete(settings)
+    embedded = _prepare_servers(settings.data_dir)
+    write_private(EMBEDDED_ENV_FILE, _environment(embedded))
+    _write_programs(_EMBEDDED)
+    _announce(embedded)
+
+
+def _make_run_folder() -> None:
+    folder = RUN_DIR.resolve()  # in the image a link into /tmp, so that all else may be read-only
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ApplianceError(f"{folder} can't be made: {error.strerror}") from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ApplianceError(f"{folder} belongs to another user, who ran this before: remove it")
+
+
+def _check_not_running() -> None:
+    path = _SOCKET.absolute()
+    if len(os.fsencode(path)) > _SOCKET_PATH_LIMIT:
+        raise ApplianceError(
+            f"{path} is too long for a socket (at most {_SOCKET_PATH_LIMIT} bytes): use a shorter path"
+        )
+    with socket.socket(socket.AF_UNIX) as client:
+        if client.connect_ex(str(path)) == 0:
+            raise ApplianceError(f"already running in {Path.cwd()}: supervisorctl shutdown stops it")
+
+
+def _check_port(settings: Settings) -> None:
+    host, port = settings.host.strip("[]"), settings.port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        reason = str(error.strerror).partition(" (")[0]
+        raise ApplianceError(f"PORT={port} on HOST={settings.host}: {reason}; stop what uses it, or set PORT") from None
+
+
+def _check_complete(settings: Settings) -> None:
+    given = sorted(name.upper() for name in settings.model_fields_set if name.startswith("db_"))
+    if given:
+        raise ApplianceError(f"{', '.join(given)} given without DB_HOST: set DB_HOST too, or none of them")
+
+
+def _prepare_servers(data: Path) -> Embedded:
+    postgres.program("initdb")  # says so if there is none, before anything is made
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        valkey.make_folder(data)
+        locks = [hold(data.absolute() / name, seconds=10) for name in ("postgres", "valkey")]
+        embedded = Embedded.choose(data)
+        postgres.initialise(data)
+    except OSError as error:
+        raise ApplianceError(
+            f"DATA_DIR={str(data)!r}: {error.strerror}: {error.filename}; it takes a folder that user"
+            f" {os.geteuid()} may write"
+        ) from None
+    for lock in locks:
+        os.close(lock)
+    return embedded
+
+
+def _environment(embedded: Embedded) -> str:
+    values = {
+        "DB_HOST": HOST,
+        "DB_PORT": embedded.postgres_port,
+        "DB_USER": "postgres",
+        "DB_PASSWORD": embedded.password,
+        "DB_NAME": "postgres",
+        "DB_SSLMODE": "disable",
+        "REDIS_URL": embedded.redis_url,
+        "USE_REDIS_NOTIFIER": "true",
+        "SNAPSHOT_QUERY": _snapshot_query(),
+    }
+    lines = [f'{name}="{value}"\n' for name, value in values.items()]
+    return "".join(["# The embedded demo's servers. Written at every start.\n", *lines])
+
+
+def _snapshot_query() -> str:
+    query = Path(__file__).with_name("snapshot.sql").read_text(encoding="utf-8")
+    return " ".join(re.sub(r"--.*", "", query).split())
+
+
+def _write_programs(programs: Iterable[_Program]) -> None:
+    directory = str(Path.cwd()).replace("%", "%%")
+    sections = [_PROGRAM.format(directory=directory, **program._asdict()) for program in programs]
+    write_private(_PROGRAMS, "".join(["; This pod's further programs. Written at every start.\n", *sections]))
+
+
+def _announce(embedded: Embedded) -> None:
+    logger.warning("EMBEDDED DEMO: neither DB_HOST nor REDIS_URL is set, so this starts servers of its own")
+    logger.warning(
+        "EMBEDDED DEMO: PostgreSQL on %s:%d, Valkey on %s:%d, a made-up match, data in %s. Not for production",
+        HOST,
+        embedded.postgres_port,
+        HOST,
+        embedded.valkey_port,
+        embedded.data.absolute(),
+    )

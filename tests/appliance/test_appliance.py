@@ -1,0 +1,204 @@
+"""The whole under a real supervisord with the real configuration, on the embedded default, by `./entrypoint.sh`."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+import redis
+from dotenv import dotenv_values
+from psycopg.conninfo import make_conninfo
+
+from tests.support.process import ROOT, Process, environment
+from tests.support.programs import Client, get
+from tests.support.servers import free_port
+from tests.support.waiting import wait_until
+
+LISTENING = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"
+MATCH = 1  # the demo's
+
+
+class Appliance(Process):
+    """A checkout of its own, running."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.port = folder, free_port()
+        folder.mkdir()
+        for name in ("app", "listener"):
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("supervisord.conf", "entrypoint.sh"):
+            shutil.copy(ROOT / name, folder)
+        (folder / ".env").write_text(f"HOST=127.0.0.1\nPORT={self.port}\n")
+        self.settings = {"PYTHONPATH": "", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        super().__init__(["./entrypoint.sh"], folder, self.settings)
+
+    def ctl(self, *arguments: str) -> str:
+        """supervisorctl, as an operator calls it from the project's folder."""
+        return subprocess.run(
+            ["supervisorctl", *arguments],
+            cwd=self.folder,
+            env=environment(self.settings),
+            capture_output=True,
+            text=True,
+            check=False,
+        ).stdout
+
+    def pid_of(self, program: str) -> int:
+        return int(self.ctl("pid", program))
+
+    def states(self) -> dict[str, str]:
+        return {line.split()[0]: line.split()[1] for line in self.ctl("status").splitlines()}
+
+    def ready(self, within: float = 60) -> None:
+        wait_until(lambda: get(self.port, "/readyz")[0] == 200, within, f"ready:\n{self.log[-3000:]}")
+
+    def set(self, **settings: str) -> None:
+        """Edits .env."""
+        given = {"HOST": "127.0.0.1", "PORT": str(self.port), **settings}
+        (self.folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in given.items()))
+
+    @property
+    def embedded(self) -> dict[str, str | None]:
+        return dotenv_values(self.folder / ".run" / "embedded.env", interpolate=False)
+
+    def listening(self) -> int:
+        """How many sessions LISTEN."""
+        given = self.embedded
+        names = {
+            "host": "DB_HOST",
+            "port": "DB_PORT",
+            "user": "DB_USER",
+            "password": "DB_PASSWORD",
+            "dbname": "DB_NAME",
+        }
+        url = make_conninfo(**{name: given[variable] for name, variable in names.items()})
+        with closing(psycopg.connect(url)) as connection:
+            row = connection.execute(LISTENING).fetchone()
+        assert row
+        return int(row[0])
+
+
+@pytest.fixture(scope="module")
+def appliance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
+    with Appliance(tmp_path_factory.mktemp("appliance") / "checkout") as appliance:
+        appliance.ready()
+        yield appliance
+
+
+@pytest.fixture
+def client(appliance: Appliance) -> Iterator[Client]:
+    with Client(appliance.port, MATCH, "viewer") as client:
+        yield client
+
+
+def test_a_client_of_the_demo_match_gets_a_snapshot_and_then_updates(appliance: Appliance, client: Client) -> None:
+    assert client.loaded()["data"]["match"]["id"] == MATCH
+    updates = client.heard(20)
+    assert {update["match_id"] for update in updates} == {MATCH}
+    ids = [tuple(map(int, update["id"].split("-"))) for update in updates]
+    assert ids == sorted(set(ids))
+
+
+def test_one_connection_listens_while_four_workers_serve(appliance: Appliance, client: Client) -> None:
+    workers = psutil.Process(appliance.pid_of("app")).children()
+    assert len(workers) == 4
+    seen = len(client.updates)
+
+    def one_and_going_on() -> bool:
+        assert appliance.listening() == 1
+        return len(client.updates) > seen + 20
+
+    wait_until(one_and_going_on)
+
+
+def test_subscribing_in_redis_shows_the_events_with_their_ids(appliance: Appliance) -> None:
+    with closing(redis.Redis.from_url(str(appliance.embedded["REDIS_URL"]))) as client:
+        pubsub = client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+        pubsub.subscribe("pg_notify:events")
+        message = wait_until(lambda: pubsub.get_message(timeout=1))
+        pubsub.close()
+    assert set(json.loads(message["data"])) >= {"id", "channel", "payload", "at"}
+
+
+def test_one_variable_rolls_back_to_direct_listen_and_forth_again(appliance: Appliance) -> None:
+    appliance.set(USE_REDIS_NOTIFIER="false")
+    appliance.ctl("restart", "app")
+    appliance.ready()
+    wait_until(lambda: appliance.listening() == 5, what="5 rows until the listener is stopped")
+    appliance.ctl("stop", "listener")
+    wait_until(lambda: appliance.listening() == 4, what="4 rows without the listener")
+    with Client(appliance.port, MATCH, "direct") as client:
+        client.heard(10)
+        assert {update["id"] for update in client.updates} == {None}
+    assert get(appliance.port, "/readyz")[1]["mode"] == "postgres"
+    appliance.set()
+    appliance.ctl("start", "listener")
+    appliance.ctl("restart", "app")
+    appliance.ready()
+    wait_until(lambda: appliance.listening() == 1)
+    with Client(appliance.port, MATCH, "redis") as client:
+        assert all(update["id"] for update in client.heard(10))
+
+
+@pytest.mark.parametrize("program", ["listener", "app"])
+def test_a_restart_brings_the_program_back_with_another_pid(appliance: Appliance, program: str) -> None:
+    before = appliance.pid_of(program)
+    assert "started" in appliance.ctl("restart", program)
+    assert appliance.pid_of(program) != before
+    appliance.ready()
+
+
+@pytest.mark.parametrize("program", ["listener", "app", "postgres", "valkey", "demo"])
+def test_a_killed_program_runs_again_and_clients_are_served(appliance: Appliance, program: str) -> None:
+    before = appliance.pid_of(program)
+    os.kill(before, signal.SIGKILL)
+    wait_until(lambda: appliance.states()[program] == "RUNNING" and appliance.pid_of(program) != before, 40)
+    appliance.ready()
+
+    def served() -> bool:
+        with Client(appliance.port, MATCH, "after") as client:
+            return bool(wait_until(lambda: client.code is not None or len(client.updates) > 3)) and client.code is None
+
+    wait_until(served, 40)
+
+
+def test_a_killed_worker_is_replaced_and_the_clients_of_the_others_hear_on(appliance: Appliance) -> None:
+    clients = [Client(appliance.port, MATCH, f"client-{number}") for number in range(24)]
+    victim = clients[0].worker
+    spared = next(client for client in clients if client.worker != victim)
+    os.kill(victim, signal.SIGKILL)
+    clients[0].closed()
+    seen = len(spared.updates)
+    spared.heard(seen + 10)
+    ids = [tuple(map(int, update["id"].split("-"))) for update in spared.updates]
+    assert ids == sorted(set(ids))
+    assert not spared.of("resync")
+    master = psutil.Process(appliance.pid_of("app"))
+    wait_until(lambda: len(master.children()) == 4)
+    for client in clients:
+        client.close()
+
+
+def test_every_program_runs_and_nothing_else(appliance: Appliance) -> None:
+    assert appliance.states() == dict.fromkeys(("app", "listener", "postgres", "valkey", "demo"), "RUNNING")
+
+
+def test_sigterm_ends_everything_with_exit_code_0_and_leaves_nothing(tmp_path: Path) -> None:
+    with Appliance(tmp_path / "checkout") as appliance:
+        appliance.ready()
+        children = psutil.Process(appliance.pid).children(recursive=True)
+        with Client(appliance.port, MATCH, "viewer") as client:
+            client.heard(1)
+            assert appliance.stop(within=20) == 0
+            assert client.closed() == 1012
+        assert [child for child in children if child.is_running()] == []
+        assert "CRIT" not in appliance.log
+        assert "Traceback" not in appliance.log

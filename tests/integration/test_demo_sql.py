@@ -1,0 +1,161 @@
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import psycopg
+import pytest
+
+import app.appliance
+from app.appliance.board import MATCH_ID, Board, create_tables
+from app.appliance.demo import Game
+from app.core.config import DEFAULT_CHANNELS
+
+SNAPSHOT = (Path(app.appliance.__file__).parent / "snapshot.sql").read_bytes()
+
+Session = psycopg.Connection[Any]
+
+
+@pytest.fixture
+def session(connection: Session) -> Session:
+    """A session that finds the demo's tables and LISTENs to all their channels."""
+    create_tables(connection)
+    for channel in DEFAULT_CHANNELS:
+        connection.execute(f"LISTEN {channel}".encode())
+    return connection
+
+
+def heard(session: Session) -> list[tuple[str, dict[str, Any]]]:
+    """What was notified since; the session's own notifications come before the answer to its next query."""
+    session.execute("SELECT 1")
+    return [(note.channel, json.loads(note.payload)) for note in session.notifies(timeout=0)]
+
+
+def played(seconds: int, seed: int = 1) -> Iterator[Game]:
+    game = Game(Random(seed))
+    for _, _ in zip(range(seconds), game.seconds(), strict=False):
+        yield game
+
+
+def test_making_the_tables_twice_changes_nothing(session: Session) -> None:
+    session.execute("INSERT INTO match VALUES (7, 'n', 'h', 'a', 'H', 'A', 'live', 1)")
+    create_tables(session)
+    assert session.execute("SELECT id FROM match").fetchall() == [(7,)]
+    assert len(heard(session)) == 1
+
+
+def test_every_change_is_notified_with_its_row(session: Session) -> None:
+    session.execute("INSERT INTO match VALUES (7, 'n', 'h', 'a', 'H', 'A', 'live', 1)")
+    session.execute("INSERT INTO gameclock VALUES (3, 7, 900, false)")
+    session.execute("UPDATE gameclock SET id = 4, seconds = 899")
+    session.execute("DELETE FROM gameclock")
+    row = {"id": 3, "match_id": 7, "seconds": 900, "running": False}
+    moved = row | {"id": 4, "seconds": 899}
+    notified = heard(session)
+    assert [channel for channel, _ in notified] == ["match_change"] + ["gameclock_change"] * 3
+    assert [payload for _, payload in notified][1:] == [
+        {"table": "gameclock", "operation": "INSERT", "match_id": 7, "new_id": 3, "old_id": None, "data": row},
+        {"table": "gameclock", "operation": "UPDATE", "match_id": 7, "new_id": 4, "old_id": 3, "data": moved},
+        {"table": "gameclock", "operation": "DELETE", "match_id": 7, "new_id": None, "old_id": 4, "data": moved},
+    ]
+
+
+def test_a_row_of_the_matches_themselves_is_its_own_match(session: Session) -> None:
+    session.execute("INSERT INTO match VALUES (7, 'n', 'h', 'a', 'H', 'A', 'live', 1)")
+    [(_, payload)] = heard(session)
+    assert (payload["match_id"], payload["new_id"], payload["data"]["id"]) == (7, 7, 7)
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "漢", '"'])
+def test_a_row_that_is_too_large_is_written_and_announced_without_its_data(session: Session, letter: str) -> None:
+    session.execute("INSERT INTO match VALUES (7, %s, 'h', 'a', 'H', 'A', 'live', 1)", [letter * 8000])
+    session.execute("UPDATE match SET week = 2")
+    assert session.execute("SELECT name FROM match").fetchall() == [(letter * 8000,)]
+    assert [payload["data"] for _, payload in heard(session)] == [None, None]
+
+
+def test_the_largest_row_that_fits_is_notified_whole_and_one_byte_more_is_not(session: Session) -> None:
+    session.execute("INSERT INTO match VALUES (7, '', 'h', 'a', 'H', 'A', 'live', 1)")
+    session.execute("SELECT 1")
+    [note] = session.notifies(timeout=0)
+    room = 7999 - len(note.payload)
+    session.execute("DELETE FROM match")
+    heard(session)
+    for number, length in ((8, room), (9, room + 1)):
+        session.execute("INSERT INTO match VALUES (%s, %s, 'h', 'a', 'H', 'A', 'live', 1)", [number, "x" * length])
+    fits, exceeds = (payload for _, payload in heard(session))
+    assert len(fits["data"]["name"]) == room
+    assert exceeds["data"] is None
+
+
+def test_a_match_shown_is_the_match_in_the_database(session: Session) -> None:
+    board = Board(session)
+    for game in played(600):
+        board.show(game)
+    assert session.execute("SELECT home_score, away_score FROM scoreboard").fetchall() == [tuple(game.score.values())]
+    assert session.execute("SELECT seconds, running FROM gameclock").fetchall() == [(game.clock, game.clock_running)]
+    assert session.execute("SELECT count(*) FROM player_match").fetchone() == (10,)
+
+
+def test_only_what_changed_is_written(session: Session) -> None:
+    board = Board(session)
+    [game] = played(1)
+    board.show(game)
+    assert len(heard(session)) == 15  # five rows and ten players
+    board.show(game)
+    assert heard(session) == []
+
+
+def test_several_changes_a_second_reach_every_channel_but_the_match_itself(session: Session) -> None:
+    board = Board(session)
+    for game in played(600):
+        board.show(game)
+    channels = [channel for channel, _ in heard(session)]
+    assert set(channels) == set(DEFAULT_CHANNELS)
+    assert len(channels) > 600
+
+
+def test_a_new_match_takes_the_place_of_the_old_one(session: Session) -> None:
+    for seed in (1, 2):
+        board = Board(session)
+        for game in played(60, seed):
+            board.show(game)
+    told = session.execute("SELECT kind FROM football_event ORDER BY id").fetchall()
+    assert told[0] == ("kickoff",)
+    assert told.count(("kickoff",)) == 1
+
+
+def test_the_snapshot_is_one_object_with_the_newest_events_first(session: Session) -> None:
+    board = Board(session)
+    for game in played(1500):
+        board.show(game)
+    [(snapshot,)] = session.execute(SNAPSHOT, {"match_id": str(MATCH_ID)}).fetchall()
+    ids = [event["id"] for event in snapshot["events"]]
+    assert snapshot["match"]["home_abbr"] == "SBH"
+    assert snapshot["gameclock"]["seconds"] == game.clock
+    assert snapshot["matchdata"]["yardline"] == game.yardline
+    assert ids == sorted(ids, reverse=True)
+    assert len(ids) == 10
+    assert len(snapshot["players"]) == 10
+
+
+def test_the_snapshot_of_a_match_that_is_not_there_is_empty(session: Session) -> None:
+    [(snapshot,)] = session.execute(SNAPSHOT, {"match_id": "99"}).fetchall()
+    assert snapshot == {
+        "match": None, "matchdata": None, "scoreboard": None, "gameclock": None, "playclock": None,
+        "events": [], "players": [],
+    }  # fmt: skip
+
+
+def test_the_trigger_serves_a_table_whose_ids_are_text(database: str) -> None:
+    with closing(psycopg.connect(database, autocommit=True)) as session:
+        create_tables(session)
+        session.execute("CREATE TABLE line_up (id uuid PRIMARY KEY, match_id text)")
+        session.execute(
+            "CREATE TRIGGER n AFTER INSERT ON line_up FOR EACH ROW EXECUTE FUNCTION notify_change('match_change')"
+        )
+        session.execute("LISTEN match_change")
+        session.execute("INSERT INTO line_up VALUES (gen_random_uuid(), 'final'), (gen_random_uuid(), NULL)")
+        assert [payload["match_id"] for _, payload in heard(session)] == ["final", None]

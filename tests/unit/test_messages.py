@@ -1,0 +1,160 @@
+"""What a client hears, and which match an event belongs to."""
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from app.core.event import NULL, Event, EventId
+from app.messages import Routed, Router, initial_load, resync, update
+
+ROW = b'{"id": 7, "n": 1.10}'
+
+
+def event(payload: bytes, channel: str = "match_change", event_id: str | None = "5-6") -> Event:
+    return Event(channel, msgspec.Raw(payload), event_id)
+
+
+def said(payload: bytes, channel: str = "match_change", event_id: str | None = "5-6", key: str = "match_id") -> Any:
+    """An update as the client reads it."""
+    one = event(payload, channel, event_id)
+    routed = Router(key).route(one)
+    assert routed
+    return json.loads(update(one, routed))
+
+
+@pytest.mark.parametrize(
+    ("channel", "kind", "extra"),
+    [
+        ("matchdata_change", "match-update", None),
+        ("match_change", "match-update", None),
+        ("scoreboard_change", "match-update", None),
+        ("gameclock_change", "gameclock-update", "gameclock"),
+        ("playclock_change", "playclock-update", "playclock"),
+        ("football_event_change", "event-update", None),
+        ("player_match_change", "players-update", None),
+        ("weather", "weather", None),
+        ('"ünï\\', '"ünï\\', None),
+    ],
+)
+def test_an_update_of_each_channel(channel: str, kind: str, extra: str | None) -> None:
+    payload = b'{"table": "t", "operation": "UPDATE", "match_id": 1, "data": %b, "new_id": 7}' % ROW
+    expected: dict[str, object] = {
+        "type": kind,
+        "id": "5-6",
+        "channel": channel,
+        "match_id": 1,
+        "operation": "UPDATE",
+        "data": {"id": 7, "n": 1.1},
+    }
+    assert said(payload, channel) == expected | ({extra: expected["data"]} if extra else {})
+
+
+def test_the_row_is_passed_on_byte_by_byte() -> None:
+    row = b'{"b":1.10,  "a":12345678901234567890123, "b":2}'
+    one = event(b'{"match_id":1,"data":%b}' % row)
+    routed = Router("match_id").route(one)
+    assert routed
+    assert routed.data == row
+    assert b'"data":%b}' % row in update(one, routed)
+
+
+def test_an_event_without_a_number_says_null() -> None:
+    assert said(b'{"match_id": 1, "data": {}}', event_id=None)["id"] is None
+
+
+def test_a_payload_without_data_is_its_own_row() -> None:
+    update = said(b'{"match_id": 1, "score": 3}')
+    assert update["data"] == {"match_id": 1, "score": 3}
+    assert update["operation"] is None
+
+
+def test_data_that_is_null_stays_null() -> None:
+    assert said(b'{"match_id": 1, "operation": "DELETE", "data": null}')["data"] is None
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        (b"1", "1"),
+        (b"-5", "-5"),
+        (b"0", "0"),
+        (b"12345678901234567890123", "12345678901234567890123"),
+        (b'"a b"', "a b"),
+        (b'"1"', "1"),
+        (b'"\\u00fc"', "ü"),
+        ('"\N{SNOWMAN}"'.encode(), "\N{SNOWMAN}"),
+        (b'""', ""),
+    ],
+)
+def test_a_match_id_is_a_number_or_a_string(given: bytes, match: str) -> None:
+    routed = Router("match_id").route(event(b'{"match_id": %b, "data": 1}' % given))
+    assert routed
+    assert routed == Routed(match, given, NULL, b"1")
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"null",
+        b"1",
+        b'"text"',
+        b"[]",
+        b"{}",
+        b'{"match_id": null}',
+        b'{"match_id": true}',
+        b'{"match_id": [1]}',
+        b'{"match_id": {"a": 1}}',
+        b'{"Match_Id": 1}',
+        b'{"data": {"match_id": 1}}',
+    ],
+)
+def test_what_names_no_match_is_for_nobody(payload: bytes) -> None:
+    assert Router("match_id").route(event(payload)) is None
+
+
+@pytest.mark.parametrize("key", ["game", "key", "match id", "ünï"])
+def test_another_key_may_route(key: str) -> None:
+    payload = json.dumps({key: "g7", "match_id": 1, "operation": "INSERT", "data": [1]}).encode()
+    routed = Router(key).route(event(payload))
+    assert routed == Routed("g7", b'"g7"', b'"INSERT"', b"[1]")
+
+
+def test_the_initial_load_has_the_snapshot_and_the_position() -> None:
+    assert json.loads(initial_load("1", EventId(5, 6), b'{"a": 1}', None)) == {
+        "type": "initial-load",
+        "recovered": False,
+        "id": "5-6",
+        "match_id": 1,
+        "data": {"a": 1},
+    }
+
+
+def test_a_snapshot_that_failed_says_so() -> None:
+    message = json.loads(initial_load("1", None, NULL, 'it "failed"'))
+    assert message == {
+        "type": "initial-load",
+        "recovered": False,
+        "id": None,
+        "match_id": 1,
+        "data": None,
+        "error": 'it "failed"',
+    }
+
+
+def test_a_resync_has_a_fresh_snapshot() -> None:
+    assert json.loads(resync("x", EventId(5, 0), b"[1]", None)) == {
+        "type": "resync",
+        "id": "5-0",
+        "match_id": "x",
+        "data": [1],
+    }
+
+
+@pytest.mark.parametrize(
+    ("match", "given"),
+    [("1", 1), ("0", 0), ("007", "007"), ("x", "x"), ("1.5", "1.5"), ("\u0661", "\u0661"), ("\u00b2", "\u00b2"), ("", "")],
+)
+def test_a_match_id_from_a_path_is_a_number_where_it_is_one(match: str, given: object) -> None:
+    assert json.loads(resync(match, None, NULL, None))["match_id"] == given
