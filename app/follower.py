@@ -64,6 +64,7 @@ class Follower:
             self.behind = True
         elif at <= self.position or self._is_old(at):
             self.suppressed += 1
+            self.behind = self.behind or at.epoch < self.position.epoch  # has the stream been replaced?
         else:
             self._move(at)
             outcomes.append(event)

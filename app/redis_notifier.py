@@ -5,6 +5,7 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from enum import Enum, auto
 from typing import Any
 
@@ -52,14 +53,16 @@ class RedisNotifierService:
         self._pubsub: PubSub | None = None
         self._callbacks: dict[tuple[str, Callback], _Runner] = {}
         self._heard_at = 0.0
+        self._asked_at: float | None = None  # when Redis was asked for a sign of life that hasn't come yet
         self._outage = Outage("Redis", logger)
         self._answers = False
+        self._ended = asyncio.Event()  # by `unsubscribe`
         self.tick = TIMEOUT  # seconds between signals of silence
 
     @property
     def is_connected(self) -> bool:
         """Whether Redis answered when it was last asked, which a subscription asks every few seconds."""
-        return self._answers
+        return self._answers and self._outage.reason is None
 
     @property
     def outage(self) -> str | None:
@@ -72,8 +75,15 @@ class RedisNotifierService:
         Raises:
             redis.RedisError: Redis is away, or refuses.
         """
+        new = self._redis is None
         self.open()
-        await self._client().ping()
+        try:
+            await self._client().ping()
+        except (RedisError, OSError):
+            self._answers = False
+            if new:
+                await self.disconnect()
+            raise
         self._answers = True
 
     def open(self) -> None:
@@ -101,7 +111,12 @@ class RedisNotifierService:
             redis.RedisError: it may or may not have been published.
         """
         text = encode(channel, msgspec.json.encode(payload), time.time())
-        heard: int = await self._client().publish(self._channel, text)
+        try:
+            heard: int = await self._client().publish(self._channel, text)
+        except (RedisError, OSError):
+            self._answers = False
+            raise
+        self._answers = True
         return heard
 
     async def subscribe(self) -> None:
@@ -113,11 +128,20 @@ class RedisNotifierService:
         """
         if self._pubsub is None:
             self._pubsub = self._client().pubsub()
-        await self._pubsub.subscribe(self._channel)
-        self._heard_at = time.monotonic()
+        try:
+            await self._pubsub.subscribe(self._channel)
+        except (RedisError, OSError):
+            self._answers = False
+            await self._drop_subscription()
+            raise
+        self._heard_at, self._asked_at = time.monotonic(), None
 
     async def unsubscribe(self) -> None:
         """Ends the subscription, and with it `listen_loop`."""
+        self._ended.set()
+        await self._drop_subscription()
+
+    async def _drop_subscription(self) -> None:
         pubsub, self._pubsub = self._pubsub, None
         if pubsub:
             await pubsub.aclose()  # type: ignore[no-untyped-call]
@@ -133,7 +157,7 @@ class RedisNotifierService:
     def unregister_callback(self, channel: str, callback: Callback) -> None:
         """Ends it; what still waits for it is dropped."""
         if runner := self._callbacks.pop((channel, callback), None):
-            runner.cancel()
+            runner.end()
 
     async def listen_loop(self) -> None:
         """Hears events and hands them to the callbacks until `unsubscribe` or `disconnect`, over any outage.
@@ -152,34 +176,31 @@ class RedisNotifierService:
             RuntimeError: `connect` was not called.
         """
         self._client()
-        while self._redis is not None:
+        self._ended.clear()
+        while not self._ended.is_set():
             try:
                 if self._pubsub is None or self._outage.reason:
-                    await self.unsubscribe()
-                    await self.subscribe()
+                    await self._drop_subscription()
+                    if not self._ended.is_set():
+                        await self.subscribe()
                 while (pubsub := self._pubsub) is not None:
                     yield await self._receive(pubsub)
             except (RedisError, OSError) as error:
-                if self._redis is None or self._pubsub is None:
+                if self._ended.is_set():
                     return
-                self._answers = False
                 delay = self._outage.failed(error)
                 yield Signal.LOST
-                await asyncio.sleep(delay)
-            else:
-                return
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._ended.wait(), delay)
 
     async def _receive(self, pubsub: PubSub) -> bytes | Signal:
         while True:
             message = await pubsub.get_message(timeout=self.tick)
             now = time.monotonic()
             if message is None:
-                if now - self._heard_at > 3 * TIMEOUT:
-                    raise RedisConnectionError(f"no answer for {now - self._heard_at:.0f} s")
-                if now - self._heard_at > TIMEOUT:
-                    await pubsub.ping()
+                await self._ask(pubsub, now)
                 return Signal.SILENT
-            self._heard_at = now
+            self._heard_at, self._asked_at = now, None
             match message["type"]:
                 case "message":
                     text: bytes = message["data"]
@@ -189,17 +210,26 @@ class RedisNotifierService:
                     self._outage.over()
                     return Signal.SUBSCRIBED
 
+    async def _ask(self, pubsub: PubSub, now: float) -> None:
+        """Asks for a sign of life after a silence, so that a dead connection is noticed."""
+        if self._asked_at is None:
+            if now - self._heard_at >= TIMEOUT:
+                self._asked_at = now
+                await pubsub.ping()
+        elif now - self._asked_at >= 2 * TIMEOUT:
+            raise RedisConnectionError("a ping was not answered")
+
     def _dispatch(self, text: bytes) -> None:
         try:
             event = decode(text)
-        except msgspec.DecodeError as error:
+            runners = [runner for (channel, _), runner in self._callbacks.items() if channel == event.channel]
+            # Each gets its own: what one callback does to its payload is not seen by another.
+            payloads = [json.loads(bytes(event.payload)) for _ in runners]
+        except (ValueError, RecursionError) as error:  # also a number of more digits than Python takes
             logger.warning("what was published on %s is not an event: %s", self._channel, error)
             return
-        payload: Any = None
-        for (channel, _), runner in self._callbacks.items():
-            if channel == event.channel:
-                payload = payload if payload is not None else json.loads(bytes(event.payload))
-                runner.offer(payload)
+        for runner, payload in zip(runners, payloads, strict=True):
+            runner.offer(payload)
 
     def _client(self) -> Redis:
         if self._redis is None:
@@ -214,6 +244,7 @@ class _Runner:
         self._channel, self._callback = channel, callback
         self._queue: asyncio.Queue[Any] = asyncio.Queue()
         self._dropped = 0
+        self._ended = False
         self._task = asyncio.create_task(self._run(), name=f"callback for {channel}")
 
     def offer(self, payload: Any) -> None:
@@ -224,17 +255,20 @@ class _Runner:
                 logger.warning("a callback for %s is too slow: the oldest events are dropped", self._channel)
         self._queue.put_nowait(payload)
 
-    def cancel(self) -> None:
-        self._task.cancel()
+    def end(self) -> None:
+        self._ended = True
+        if asyncio.current_task() is not self._task:  # a callback that unregisters itself comes to its own end
+            self._task.cancel()
 
     async def _run(self) -> None:
-        while True:
+        while not (self._ended or self._task.cancelling()):
             payload = await self._queue.get()
             try:
                 await self._callback(self._channel, payload)
-            except Exception:
-                # Whatever the user's code raises harms no other callback.
-                logger.exception("a callback for %s failed", self._channel)
+            except (Exception, asyncio.CancelledError):
+                # Whatever the user's code raises harms no other callback, and not its own next event.
+                if not self._task.cancelling():
+                    logger.exception("a callback for %s failed", self._channel)
 
 
 async def init_redis_notifier(url: str = "redis://localhost:6379") -> RedisNotifierService:

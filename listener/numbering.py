@@ -129,9 +129,9 @@ class Numbering:
         counts. A newcomer can't tell, and lets a marker find out.
         """
         known = self.phase.epoch if isinstance(self.phase, Count) else self.highest
-        self.highest = max(self.highest, epoch)
         if said.floor <= known:
             return
+        self.highest = max(self.highest, epoch)
         if said.fingerprint != self._fingerprint:
             self._stay_passive()
             if isinstance(self.phase, Count):

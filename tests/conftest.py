@@ -11,6 +11,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import NamedTuple
 
+import hypothesis
 import psycopg
 import pytest
 import redis
@@ -19,6 +20,10 @@ from psycopg.conninfo import make_conninfo
 from tests.support.process import ROOT
 from tests.support.programs import App, Listener
 from tests.support.servers import Servers, database_settings, drop_database, new_database
+
+# How long an example takes says more about the machine than about the product.
+hypothesis.settings.register_profile("notifymux", deadline=None)
+hypothesis.settings.load_profile("notifymux")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

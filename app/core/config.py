@@ -148,7 +148,9 @@ class Settings(BaseSettings):
         "names of up to 63 bytes, separated by commas, none beginning with pg_notify_mux",
     )
     routing_key: Annotated[str, AfterValidator(_check_routing_key)] = _setting(
-        "match_id", "the key in a payload that says which match it belongs to", "a key's name without quotes and backslashes, not operation or data"
+        "match_id",
+        "the key in a payload that says which match it belongs to",
+        "a key's name without quotes, not operation or data",
     )
     snapshot_query: SnapshotQuery | None = _setting(
         None,

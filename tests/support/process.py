@@ -42,8 +42,9 @@ class Process:
 
     def _read(self) -> None:
         assert self._popen.stdout
-        for line in self._popen.stdout:
-            self.lines.append(line.rstrip("\n"))
+        with self._popen.stdout as output:
+            for line in output:
+                self.lines.append(line.rstrip("\n"))
 
     def __enter__(self) -> Self:
         return self
@@ -107,5 +108,6 @@ class Process:
                 os.killpg(self.pid, signal.SIGKILL)
                 self._popen.wait()
         self._reader.join(5)
-        assert self._popen.stdout
-        self._popen.stdout.close()
+        if self._reader.is_alive():  # something that it started holds its output
+            os.killpg(self.pid, signal.SIGKILL)
+            self._reader.join()

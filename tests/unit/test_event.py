@@ -36,7 +36,9 @@ def test_any_text_comes_back_as_it_was_notified(text: str) -> None:
 
 
 @given(json_values, st.booleans(), st.sampled_from([None, 1, "\t"]))
-def test_valid_json_is_carried_byte_by_byte_on_one_line(value: object, ascii_only: bool, indent: int | str | None) -> None:
+def test_valid_json_is_carried_byte_by_byte_on_one_line(
+    value: object, ascii_only: bool, indent: int | str | None
+) -> None:
     try:
         notified = json.dumps(value, ensure_ascii=ascii_only, indent=indent).encode()
     except UnicodeEncodeError:
@@ -104,9 +106,7 @@ def test_the_event_around_a_payload_comes_back(channel: str, event_id: EventId |
 
 def test_the_wire_format_is_what_is_documented() -> None:
     text = encode("match_change", b'{"match_id": 1}', 1795375047.801, EventId(1795375047782, 42))
-    assert text == (
-        b'{"id":"1795375047782-42","channel":"match_change","payload":{"match_id": 1},"at":1795375047.801}'
-    )
+    assert text == (b'{"id":"1795375047782-42","channel":"match_change","payload":{"match_id": 1},"at":1795375047.801}')
     assert encode("a", NULL, 0.0) == b'{"id":null,"channel":"a","payload":null,"at":0.000}'
 
 

@@ -154,7 +154,16 @@ def test_a_resync_has_a_fresh_snapshot() -> None:
 
 @pytest.mark.parametrize(
     ("match", "given"),
-    [("1", 1), ("0", 0), ("007", "007"), ("x", "x"), ("1.5", "1.5"), ("\u0661", "\u0661"), ("\u00b2", "\u00b2"), ("", "")],
+    [
+        ("1", 1),
+        ("0", 0),
+        ("007", "007"),
+        ("x", "x"),
+        ("1.5", "1.5"),
+        ("\u0661", "\u0661"),
+        ("\u00b2", "\u00b2"),
+        ("", ""),
+    ],
 )
 def test_a_match_id_from_a_path_is_a_number_where_it_is_one(match: str, given: object) -> None:
     assert json.loads(resync(match, None, NULL, None))["match_id"] == given

@@ -1,19 +1,9 @@
 """What waits for one client."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any
 
 from app.outbox import Outbox
-
-
-def in_a_loop(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
-    """The coroutine as a test of its own."""
-
-    def run() -> None:
-        asyncio.run(test())
-
-    return run
+from tests.support.loops import in_a_loop, turns
 
 
 async def taken(outbox: Outbox) -> list[bytes]:
@@ -24,8 +14,7 @@ async def taken(outbox: Outbox) -> list[bytes]:
 async def waits(outbox: Outbox) -> bool:
     """Whether there is nothing to take, however often the loop goes round."""
     task = asyncio.create_task(outbox.take())
-    for _ in range(10):
-        await asyncio.sleep(0)
+    await turns()
     waited = not task.done()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -45,7 +34,7 @@ async def test_everything_that_waits_is_taken_at_once_and_in_order() -> None:
 async def test_who_waits_is_woken_by_the_next_message() -> None:
     outbox = Outbox(100)
     task = asyncio.create_task(outbox.take())
-    await asyncio.sleep(0)
+    await turns()
     outbox.put(b"a")
     assert await asyncio.wait_for(task, 5) == [b"a"]
 

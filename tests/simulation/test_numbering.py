@@ -1,0 +1,96 @@
+"""Random schedules of faults, and mutations of the rules that such schedules must notice."""
+
+import logging
+import os
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import pytest
+
+from tests.simulation.mutations import MUTATIONS
+from tests.simulation.world import Violation, World
+
+STEPS = 210
+SHORT, LONG = 2_000, 20_000
+CHUNK = 100
+
+# Every way in which a listener may go from where it is; each must be seen.
+TRANSITIONS = [
+    "new -> marked on ReadHead",
+    "new -> primary on heard",
+    "marked -> searching on heard",
+    "marked -> primary on heard",
+    "marked -> new on heard",
+    "searching on LookForOthers",
+    "searching on Scan",
+    "searching -> standby on Scan",
+    "searching -> new on Scan",
+    "searching -> new on heard",
+    "searching -> marked on heard",
+    "searching -> primary on heard",
+    "standby on Load",
+    "standby on ReadHead",
+    "standby on ReadEntry",
+    "standby on Append ok",
+    "standby -> primary on Append ok",
+    "standby -> new on heard",
+    "standby -> standby/hole on Append behind",
+    "standby -> standby/hole on Append gap",
+    "standby/hole -> standby on heard",
+    "primary on Append ok",
+    "primary on ReadEntry",
+    "primary -> standby on Append ok",
+    "primary -> standby on heard",
+    "primary -> new on heard",
+    "primary -> new on Append superseded",
+    "primary -> primary/hole on Append behind",
+    "primary -> primary/hole on Append gap",
+    "primary/hole -> primary on heard",
+]
+
+
+def simulate(first: int, count: int) -> Counter[str]:
+    """Runs schedules; a failing one is named by its seed, which replays it."""
+    logging.disable(logging.CRITICAL)
+    transitions: Counter[str] = Counter()
+    for seed in range(first, first + count):
+        try:
+            World(seed, transitions=transitions).run(STEPS)
+        except Violation as violation:
+            raise AssertionError(f"World({seed}).run({STEPS}): {violation}") from None
+    return transitions
+
+
+def run(schedules: int) -> Counter[str]:
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        parts = [pool.submit(simulate, first, CHUNK) for first in range(0, schedules, CHUNK)]
+        total: Counter[str] = sum((part.result() for part in parts), Counter())
+    print(*(f"{count:10,}  {name}" for name, count in sorted(total.items())), sep="\n")
+    return total
+
+
+@pytest.mark.parametrize(
+    "schedules",
+    [
+        pytest.param(SHORT, marks=pytest.mark.timeout(240)),
+        pytest.param(LONG, marks=[pytest.mark.long, pytest.mark.timeout(1800)]),
+    ],
+)
+def test_no_schedule_of_faults_breaks_a_promise_and_every_transition_is_seen(schedules: int) -> None:
+    seen = run(schedules)
+    assert [name for name in TRANSITIONS if not seen[name]] == []
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.__name__)
+def test_a_broken_rule_is_noticed(mutation: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    logging.disable(logging.CRITICAL)
+    mutation(monkeypatch)
+    try:
+        for seed in range(SHORT):
+            World(seed).run(STEPS)
+    except (Violation, ValueError, IndexError, KeyError):
+        return
+    finally:
+        logging.disable(logging.NOTSET)
+    pytest.fail(f"{SHORT} schedules did not notice: {mutation.__doc__}")
