@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import signal
 import sys
 import uuid
@@ -17,7 +18,8 @@ from listener.numbering import Bounds
 from listener.registry import Registry
 from listener.stream import Stream
 
-PROGRAM = "listener"
+# supervisord's name for this process: `listener` or `listener-standby`.
+PROGRAM = os.environ.get("SUPERVISOR_PROCESS_NAME", "listener")
 
 logger = logging.getLogger("listener")
 

@@ -37,7 +37,7 @@ from listener.verdict import BeginEpoch, Found, Realign, Verdict
 logger = logging.getLogger(__name__)
 
 FRESH_MARKERS = 3  # markers tried while the stream moves without them
-JITTER_MS = 10_000  # an epoch is at most this far in the future
+JITTER_MS = 1000  # of an epoch: less than the bound, so that of two begins a bound apart the later is the higher
 CANARY_TIMEOUT = 4.0  # seconds a marker or a canary may take to come back
 
 
@@ -123,20 +123,21 @@ class Numbering:
         self._check_bounds()
 
     def _heard_begin(self, said: Said, epoch: int) -> None:
-        """Rule 5: who is asked to begin and counts, or asked for it itself, clears what it holds and counts from there.
+        """Rule 5: who counts, or asked for it itself, clears what it holds and counts from there.
 
         One that was asked for without knowing the epoch at work is an ordinary event, so that of two at once the first
-        counts. A newcomer can't tell, and lets a marker find out.
+        counts. A newcomer can't tell whether others take it, and lets a marker find out.
         """
         known = self.phase.epoch if isinstance(self.phase, Count) else self.highest
-        if said.floor <= known:
+        takes_part = isinstance(self.phase, Count) or self._is_own(said)
+        if (said.floor if takes_part else epoch) <= known:
             return
         self.highest = max(self.highest, epoch)
         if said.fingerprint != self._fingerprint:
             self._stay_passive()
             if isinstance(self.phase, Count):
                 self._realign()
-        elif self._is_own(said) or isinstance(self.phase, Count):
+        elif takes_part:
             logger.info("epoch %d begins after %s: %s", epoch, said.previous, said.why)
             self._count(EventId(epoch, 0), Role.PRIMARY if self._is_own(said) else Role.STANDBY, load=False)
         else:

@@ -27,7 +27,7 @@ _SOCKET_PATH_LIMIT = 107 - len(".4194304")  # supervisord binds a name with its 
 _PROGRAMS = RUN_DIR / "programs.conf"
 _PROGRAM = """
 [program:{name}]
-command=python -m app.appliance {name}
+command={command}
 directory={directory}
 priority={priority}
 autorestart=true
@@ -43,16 +43,18 @@ stdout_logfile_maxbytes=0
 
 class _Program(NamedTuple):
     name: str
+    command: str
     priority: int  # lower starts earlier and stops later; in supervisord.conf the listener is at 20, the app at 30
     stopsignal: str
     stopwaitsecs: int
 
 
 _EMBEDDED = (
-    _Program("postgres", 10, "INT", 8),
-    _Program("valkey", 10, "INT", 8),
-    _Program("demo", 40, "TERM", 2),  # has nothing to finish
+    _Program("postgres", "python -m app.appliance postgres", 10, "INT", 8),
+    _Program("valkey", "python -m app.appliance valkey", 10, "INT", 8),
+    _Program("demo", "python -m app.appliance demo", 40, "TERM", 2),  # has nothing to finish
 )
+_STANDBY = _Program("listener-standby", "python -m app.appliance.tied python -m listener", 20, "TERM", 8)
 
 logger = logging.getLogger(__name__)
 
@@ -71,13 +73,14 @@ def main() -> None:
     settings = load_settings_or_exit()
     configure_logging("appliance", settings)
     _check_port(settings)
+    standby = (_STANDBY,) if settings.listener_standby else ()
     if servers_given():
-        _write_programs(())
+        _write_programs(standby)
         return
     _check_complete(settings)
     embedded = _prepare_servers(settings.data_dir)
     write_private(EMBEDDED_ENV_FILE, _environment(embedded))
-    _write_programs(_EMBEDDED)
+    _write_programs(_EMBEDDED + standby)
     _announce(embedded)
 
 

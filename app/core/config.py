@@ -164,6 +164,9 @@ class Settings(BaseSettings):
         5.0, "seconds a snapshot may take before the client is served without", "seconds from above 0 to 3600"
     )
 
+    listener_standby: bool = _setting(
+        False, "true: a second listener takes over when the first ends; one more connection", "true or false"
+    )
     buffer_events: Positive = _setting(
         100_000,
         "events the listener holds while Redis is away; past it they are announced as a gap",

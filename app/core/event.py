@@ -85,7 +85,7 @@ _ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
 
 
 def payload_json(payload: bytes) -> bytes:
-    """A notification's payload as JSON on one line: as it is if it is JSON, an empty one as null, anything else as a string.
+    """A notification's payload as JSON on one line: as it is if it is JSON, an empty one as null, else as a string.
 
     JSON that nests so deeply that a reader could refuse it is sent as a string too.
     """

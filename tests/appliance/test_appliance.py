@@ -66,8 +66,10 @@ class Appliance(Process):
         (self.folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in given.items()))
 
     @property
-    def embedded(self) -> dict[str, str | None]:
-        return dotenv_values(self.folder / ".run" / "embedded.env", interpolate=False)
+    def embedded(self) -> dict[str, str]:
+        """What the programs were told of the embedded servers."""
+        values = dotenv_values(self.folder / ".run" / "embedded.env", interpolate=False)
+        return {name: value or "" for name, value in values.items()}
 
     def listening(self) -> int:
         """How many sessions LISTEN."""

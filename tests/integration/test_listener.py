@@ -6,6 +6,7 @@ from typing import Any
 
 import psycopg
 import pytest
+import redis
 
 from tests.conftest import RedisPlace, StartListener
 from tests.support.waiting import wait_until
@@ -33,6 +34,10 @@ class Stream:
         return [event for _, event in self.entries if event["channel"] != "pg_notify_mux"]
 
 
+def subscriber(client: redis.Redis) -> Any:
+    return client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+
+
 def test_payloads_of_every_kind_pass_unchanged_in_order_under_consecutive_ids(
     settings: dict[str, str], connection: psycopg.Connection, start_listener: StartListener, stream: Stream
 ) -> None:
@@ -51,7 +56,8 @@ def test_payloads_of_every_kind_pass_unchanged_in_order_under_consecutive_ids(
     ]
     for payload, _ in sent:
         connection.execute("SELECT pg_notify('match_change', %s)", [payload])
-    events = wait_until(lambda: len(stream.events) == len(sent) and stream.events)
+    wait_until(lambda: len(stream.events) == len(sent))
+    events = stream.events
     assert [event["payload"] for event in events] == [expected for _, expected in sent]
     assert all(key == event["id"] for key, event in stream.entries)
     epochs, sequences = zip(*(key.split("-") for key, _ in stream.entries), strict=True)
@@ -155,7 +161,7 @@ def test_what_is_published_has_the_streams_texts(
     redis_place: RedisPlace,
 ) -> None:
     start_listener(settings).aligned()
-    with closing(redis_place.client()) as client, closing(client.pubsub(ignore_subscribe_messages=True)) as pubsub:
+    with closing(redis_place.client()) as client, closing(subscriber(client)) as pubsub:
         pubsub.subscribe(f"{redis_place.namespace}:events")
         wait_until(lambda: client.pubsub_numsub(f"{redis_place.namespace}:events")[0][1] == 1)
         connection.execute("NOTIFY match_change, '{\"match_id\": 1}'")

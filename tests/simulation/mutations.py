@@ -46,8 +46,7 @@ def rule_2_the_head_is_read_after_the_marker(patch: Patch) -> None:
     scanned = Search.scanned
 
     def late(search: Search, entries: list[Entry], now: float) -> Any:
-        if not getattr(search, "late", False):
-            search.late = True  # type: ignore[attr-defined]
+        if now < vars(search).setdefault("until", now + 1):
             search.cursor = entries[-1].id if entries else search.cursor
             entries = []
         return scanned(search, entries, now)

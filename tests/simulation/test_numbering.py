@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -66,7 +67,7 @@ def run(schedules: int) -> Counter[str]:
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
         parts = [pool.submit(simulate, first, CHUNK) for first in range(0, schedules, CHUNK)]
         total: Counter[str] = sum((part.result() for part in parts), Counter())
-    print(*(f"{count:10,}  {name}" for name, count in sorted(total.items())), sep="\n")
+    sys.stdout.writelines(f"{count:10,}  {name}\n" for name, count in sorted(total.items()))
     return total
 
 

@@ -37,7 +37,7 @@ EXTRA_CHANNEL = "players_change"
 FAR_BEHIND = 60  # events
 
 
-class Violation(AssertionError):
+class Violation(AssertionError):  # noqa: N818 - it is what the tests call it
     """A promise was broken."""
 
 
@@ -487,6 +487,9 @@ class World:
         """Troubled times, in three parts, each followed by a quiet one."""
         while not all(worker.last for worker in self.workers):
             self.tick()
+        alike = len({listener.channels for listener in self.listeners}) == 1
+        if alike and len({entry.id.epoch for entry in self.redis.entries}) > 1:
+            raise Violation("two epochs were begun although nothing was harmed")
         if self.gentle:
             self._protect_one()
         for _ in range(3):
@@ -546,12 +549,15 @@ class World:
                 self.postgres.commit_event(channel)
                 if channel == EXTRA_CHANNEL:
                     self.others_events.add(self.postgres.committed)
-        actors: list[Listener | Worker] = [*self.listeners, *self.workers]
+        actors = self._actors()
         rng.shuffle(actors)
         for actor in actors:
             if isinstance(actor, Listener):
                 self._carry(actor)
             actor.step(self.now)
+
+    def _actors(self) -> list[Listener | Worker]:
+        return [*self.listeners, *self.workers]
 
     def _carry(self, listener: Listener) -> None:
         session = listener.session
@@ -591,11 +597,12 @@ class World:
             ),
         )
         yield "healed", self.heal
+        yield "Redis is an older copy", self._older_copy
+        yield "Redis wiped under a worker", self._wipe_under_a_worker
+        yield "all others crash", lambda: self._crash(harmed)
         if not self.gentle:
-            yield "Redis is an older copy", self._older_copy
             yield "split", self._split
             yield "PostgreSQL restarts", self._restart_postgres
-            yield "all crash", lambda: [listener.crash() for listener in self.listeners]
 
     def _end_session(self, listener: Listener) -> None:
         if listener.session:
@@ -607,19 +614,31 @@ class World:
             self.postgres.disconnect(session)
 
     def _older_copy(self) -> None:
-        self._move_all(self.redis.copy(self.rng.randint(0, len(self.redis.entries))))
+        lost = self.rng.randint(0, FAR_BEHIND // 2 if self.gentle else len(self.redis.entries))
+        self._move_all(self.redis.copy(max(0, len(self.redis.entries) - lost)))
+
+    @staticmethod
+    def _crash(listeners: list[Listener]) -> None:
+        for listener in listeners:
+            listener.crash()
+
+    def _wipe_under_a_worker(self) -> None:
+        self.rng.choice(self.workers).paused_until = self.now + 1
+        for _ in range(3):
+            self.tick()
+        self.redis.wipe()
 
     def _split(self) -> None:
         other = self.redis.copy(self.rng.randint(len(self.redis.entries) // 2, len(self.redis.entries)))
         self.masters.append(other)
-        for actor in [*self.listeners, *self.workers]:
+        for actor in self._actors():
             if self.rng.random() < 0.5:
                 self._move(actor, other)
 
     def _move_all(self, redis: Redis) -> None:
         self.redis = redis
         self.masters = [redis]
-        for actor in [*self.listeners, *self.workers]:
+        for actor in self._actors():
             self._move(actor, redis)
 
     @staticmethod
@@ -645,4 +664,9 @@ class World:
 
 def _near(position: EventId | None, head: EventId | None) -> bool:
     """Whether only a last canary can be between them."""
-    return bool(position and head) and position.epoch == head.epoch and 0 <= head.sequence - position.sequence <= 10
+    return (
+        position is not None
+        and head is not None
+        and position.epoch == head.epoch
+        and 0 <= head.sequence - position.sequence <= 10
+    )
