@@ -1,0 +1,82 @@
+"""The script that appends, on a real server, held together with its likeness in the simulated world."""
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from app.core.event import EventId
+from app.core.names import RedisNames
+from listener.registry import Registry
+from listener.requests import Append, Appended, Entry, Load, ReadHead, Request, Scan, Status
+from listener.stream import Stream
+from tests.conftest import RedisPlace
+from tests.simulation.world import Redis
+
+EPOCHS = st.integers(1, 3)
+APPENDS = st.builds(
+    lambda epoch, first, count, restore: Append(
+        EventId(epoch, first), [f'"{epoch}-{first + n}"'.encode() for n in range(count)], restore
+    ),
+    EPOCHS,
+    st.integers(1, 8),
+    st.integers(1, 4),
+    st.booleans(),
+)
+
+
+@pytest.fixture
+def stream(redis_place: RedisPlace) -> Stream:
+    names, client = RedisNames(redis_place.namespace), redis_place.client()
+    return Stream(client, names, 1000, Registry(client, names, "pod", "listener", "uid"))
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.one_of(APPENDS, st.just("emptied"), st.just("deleted")), max_size=12))
+def test_the_script_and_its_likeness_answer_the_same(
+    stream: Stream, redis_place: RedisPlace, steps: list[Append | str]
+) -> None:
+    real, likeness = redis_place.client(), Redis()
+    key = RedisNames(redis_place.namespace).log
+    real.delete(key)
+    for step in steps:
+        if isinstance(step, Append):
+            assert stream.perform(step) == likeness.append(step)
+        elif step == "emptied":
+            real.xtrim(key, maxlen=0, approximate=False)
+            likeness.wipe()
+        else:
+            real.delete(key)
+            likeness.wipe()
+        assert stream.perform(Load(100)) == likeness.entries[::-1]
+        assert stream.perform(ReadHead()) == likeness.head
+    real.close()
+
+
+def test_what_is_put_back_is_not_published_again(stream: Stream, redis_place: RedisPlace) -> None:
+    client = redis_place.client()
+    pubsub: Any = client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+    pubsub.subscribe(RedisNames(redis_place.namespace).events)
+    while pubsub.get_message(timeout=1) is not None or not pubsub.subscribed:
+        pass
+    stream.perform(Append(EventId(7, 3), [b'"restored"'], restore=True))
+    stream.perform(Append(EventId(7, 4), [b'"appended"']))
+    heard = None
+    while heard is None:
+        heard = pubsub.get_message(timeout=5)
+    assert heard["data"] == b'"appended"'
+    pubsub.close()
+    client.close()
+
+
+def test_a_repeated_append_adds_nothing(stream: Stream, redis_place: RedisPlace) -> None:
+    first: Request = Append(EventId(7, 1), [b'"1"'])
+    assert stream.perform(first) == Appended(*_ok(7, 1, added=1))
+    # The same ids again are harmless (rule 12): nothing is added, and the head is what it was.
+    assert stream.perform(first) == Appended(*_ok(7, 1, added=0))
+    assert stream.perform(Scan(EventId(0, 0), 10)) == [Entry(EventId(7, 1), b'"1"')]
+
+
+def _ok(epoch: int, sequence: int, added: int) -> tuple[Any, EventId, int]:
+    return Status.OK, EventId(epoch, sequence), added
