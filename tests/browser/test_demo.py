@@ -1,0 +1,60 @@
+"""The pages in a real browser."""
+
+import os
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+from tests.appliance.test_appliance import Appliance
+
+pytestmark = pytest.mark.long
+
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+
+
+@pytest.fixture(scope="module")
+def appliance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
+    with Appliance(tmp_path_factory.mktemp("browser") / "checkout") as appliance:
+        appliance.ready()
+        yield appliance
+
+
+@pytest.fixture(scope="module")
+def pages() -> Iterator[list[Page]]:
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        if os.environ.get("CI"):
+            pytest.fail("there is no Chromium: install the package chromium")
+        pytest.skip("there is no Chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        yield [browser.new_page() for _ in range(2)]
+        browser.close()
+
+
+def test_the_first_page_says_that_it_is_ready_and_leads_to_the_demo(appliance: Appliance, pages: list[Page]) -> None:
+    page = pages[0]
+    page.goto(f"http://127.0.0.1:{appliance.port}/")
+    expect(page.locator("#ready[data-ready=yes]")).to_be_visible()
+    page.get_by_role("link", name="Watch the live match").click()
+    expect(page.locator("body[data-link=live]")).to_be_visible()
+
+
+def test_two_browsers_show_the_same_match_live_over_a_restart_of_the_app(
+    appliance: Appliance, pages: list[Page]
+) -> None:
+    errors: list[str] = []
+    for page in pages:
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(f"http://127.0.0.1:{appliance.port}/demo")
+        expect(page.locator("body[data-link=live]")).to_be_visible()
+    appliance.ctl("restart", "app")
+    for page in pages:
+        expect(page.locator("body[data-link=live]")).to_be_visible(timeout=30_000)
+    first, second = (page.locator("#last-id") for page in pages)
+    appliance.ctl("stop", "demo")
+    expect(first).to_have_text(second.inner_text(), timeout=20_000)
+    assert pages[0].locator("#home-score").inner_text() == pages[1].locator("#home-score").inner_text()
+    assert errors == []
