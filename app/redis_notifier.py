@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from enum import Enum, auto
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from redis.asyncio import Redis
@@ -24,6 +24,7 @@ __all__ = ["NOTIFY_CHANNEL", "Callback", "RedisNotifierService", "Signal", "init
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Callback = Callable[[str, Any], Awaitable[None]]
 
 _QUEUE = 10_000  # payloads that may wait for one callback; past it the oldest is dropped, counted and logged
@@ -56,7 +57,8 @@ class RedisNotifierService:
         self._asked_at: float | None = None  # when Redis was asked for a sign of life that hasn't come yet
         self._outage = Outage("Redis", logger)
         self._answers = False
-        self._ended = asyncio.Event()  # by `unsubscribe`
+        self._ended, self._left = asyncio.Event(), asyncio.Event()  # by `unsubscribe`, and what that interrupted
+        self._waiting: asyncio.Task[Any] | None = None  # who can be interrupted
         self.tick = TIMEOUT  # seconds between signals of silence
 
     @property
@@ -139,7 +141,27 @@ class RedisNotifierService:
     async def unsubscribe(self) -> None:
         """Ends the subscription, and with it `listen_loop`."""
         self._ended.set()
+        if self._waiting:
+            self._waiting.cancel()
+            await self._left.wait()
         await self._drop_subscription()
+
+    async def _interruptible(self, work: Awaitable[T]) -> T | None:
+        """Awaits `work`; None if `unsubscribe` interrupted it.
+
+        (A subscription that is closed while somebody reads it is connected again by redis-py, and then leaks.)
+        """
+        task = self._waiting = asyncio.current_task()
+        self._left.clear()
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if task is None or not self._ended.is_set() or task.uncancel():
+                raise
+            return None
+        finally:
+            self._waiting = None
+            self._left.set()
 
     async def _drop_subscription(self) -> None:
         pubsub, self._pubsub = self._pubsub, None
@@ -182,8 +204,8 @@ class RedisNotifierService:
                 if self._pubsub is None or self._outage.reason:
                     await self._drop_subscription()
                     if not self._ended.is_set():
-                        await self.subscribe()
-                while (pubsub := self._pubsub) is not None:
+                        await self._interruptible(self.subscribe())
+                while (pubsub := self._pubsub) is not None and not self._ended.is_set():
                     yield await self._receive(pubsub)
             except (RedisError, OSError) as error:
                 if self._ended.is_set():
@@ -195,10 +217,11 @@ class RedisNotifierService:
 
     async def _receive(self, pubsub: PubSub) -> bytes | Signal:
         while True:
-            message = await pubsub.get_message(timeout=self.tick)
+            message = await self._interruptible(pubsub.get_message(timeout=self.tick))
             now = time.monotonic()
             if message is None:
-                await self._ask(pubsub, now)
+                if not self._ended.is_set():
+                    await self._ask(pubsub, now)
                 return Signal.SILENT
             self._heard_at, self._asked_at = now, None
             match message["type"]:

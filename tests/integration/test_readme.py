@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pydantic import SecretStr
 from pydantic_core import PydanticUndefined
@@ -163,7 +163,7 @@ def granted(
     with closing(redis_place.client()) as client:
         for line in lines:
             acl = line.replace("pg_notify", redis_place.namespace).replace("notifymux-", f"{own}-")
-            client.execute_command(*shlex.split(acl))
+            client.execute_command(*shlex.split(acl))  # type: ignore[no-untyped-call]
         settings |= database_settings(make_conninfo(database, user=own, password="choose-one"))
         try:
             yield Granted(

@@ -90,7 +90,7 @@ def miscounting() -> bool:
     world.settle()
     epoch = world.redis.entries[-1].id.epoch
     standby = next(listener for listener in world.listeners if listener.count and listener.count.role is Role.STANDBY)
-    world.check_identity = lambda _: None  # type: ignore[method-assign]
+    world.trusting = True
     for _ in range(200):
         if standby.session and standby.session.queue:
             standby.session.queue.popleft()

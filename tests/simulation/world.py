@@ -426,6 +426,7 @@ class World:
         self.workers = [Worker(self) for _ in range(2)]
         self.calm = False
         self.busy = True  # users commit
+        self.trusting = False  # identities are not checked
 
     def make_numbering(self, listener: Listener) -> Numbering:
         uid = f"{self.rng.getrandbits(64):016x}"
@@ -439,7 +440,7 @@ class World:
             self.check_identity(decode(text))
 
     def check_identity(self, event: Event) -> None:
-        if event.id is not None:
+        if event.id is not None and not self.trusting:
             what = event.channel.encode() + bytes(event.payload)
             if self.identities.setdefault(event.id, what) != what:
                 raise Violation(f"{event.id} names {self.identities[event.id]!r} and {what!r}")

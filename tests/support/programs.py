@@ -7,6 +7,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import quote
 
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
@@ -39,7 +40,7 @@ class App(Process):
         self.port = free_port()
         served = {"HOST": "127.0.0.1", "PORT": str(self.port), "WEB_CONCURRENCY": str(workers)}
         command = [str(Path(sys.executable).with_name("gunicorn")), "-c", "python:app.gunicorn_conf", "app.main:app"]
-        super().__init__(command, folder, served | settings)
+        super().__init__(command, folder, {**served, **settings})
 
     def get(self, path: str) -> tuple[int, Any]:
         """A path's status and JSON body; 0 and None if nobody answers."""
@@ -84,9 +85,8 @@ class Client:
     """A WebSocket client of one match that keeps every message, read in a thread of its own."""
 
     def __init__(self, port: int, match: object, name: str = "c", query: str = "", pongs: bool = True) -> None:
-        self.socket: ClientConnection = connect(
-            f"ws://127.0.0.1:{port}/api/matches/ws/id/{match}/{name}/{query}", open_timeout=10, max_size=None, legacy=True
-        )
+        url = f"ws://127.0.0.1:{port}/api/matches/ws/id/{quote(str(match))}/{name}/{query}"
+        self.socket: ClientConnection = connect(url, open_timeout=10, max_size=None, legacy=True)
         assert self.socket.response
         self.worker = int(self.socket.response.headers["x-worker"])
         self.messages: list[dict[str, Any]] = []

@@ -14,6 +14,7 @@ class Proxy:
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listening.getsockname()[1]
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._stuck: list[tuple[socket.socket, socket.socket]] = []
         self._stalled = self._closed = False
         self._refusing = False
         self._lock = threading.Lock()
@@ -23,6 +24,11 @@ class Proxy:
     def stall(self) -> None:
         """From now on nothing passes, in established connections and new ones; no connection is closed."""
         self._stalled = True
+
+    def stall_established(self) -> None:
+        """From now on nothing passes in the connections that are there; new ones work."""
+        with self._lock:
+            self._stuck, self._pairs = [*self._stuck, *self._pairs], []
 
     def resume(self) -> None:
         """What was held back passes."""
@@ -36,7 +42,7 @@ class Proxy:
     def drop(self) -> None:
         """Drops every connection that is there."""
         with self._lock:
-            pairs, self._pairs = self._pairs, []
+            pairs, self._pairs, self._stuck = [*self._pairs, *self._stuck], [], []
         for pair in pairs:
             for end in pair:
                 end.close()

@@ -462,7 +462,8 @@ async def test_who_only_publishes_knows_whether_redis_is_there(own: Servers) -> 
 
 @in_a_loop
 async def test_a_subscription_that_failed_is_made_up_for_by_the_loop(own: Servers) -> None:
-    service = await init_redis_notifier(own.embedded.redis_url)
+    service = RedisNotifierService(own.embedded.redis_url)
+    service.open()
     heard = Heard()
     service.register_callback("c", heard)
     await aside(own.stop_redis)

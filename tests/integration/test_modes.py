@@ -1,0 +1,252 @@
+"""Both modes from end to end: PostgreSQL, the listener, Redis, gunicorn's workers and their clients."""
+
+import json
+import signal
+from typing import Any
+
+import psycopg
+import pytest
+
+from app.core.config import DEFAULT_CHANNELS
+from tests.conftest import StartApp, StartListener
+from tests.support.programs import App, Client
+from tests.support.waiting import wait_until
+
+LISTENING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"
+TERMINATE = LISTENING.replace("count(*)", "count(pg_terminate_backend(pid))")
+SNAPSHOTS = LISTENING.replace("query LIKE 'LISTEN%'", "application_name LIKE 'notifymux-snapshot/%'")
+FLOOD = """
+    SELECT pg_notify('match_change', json_build_object('match_id', 1, 'data', repeat('x', 7000), 'n', n)::text)
+    FROM generate_series(1, 200) n
+"""
+NAMELESS = ["", "no JSON", "[1, 2]", '{"match_id": 2}']  # what no client of match 1 hears
+MODES = ["redis", "postgres"]
+
+
+@pytest.fixture
+def mode(request: pytest.FixtureRequest, settings: dict[str, str], start_listener: StartListener) -> dict[str, str]:
+    """The settings of one mode, with a listener where it needs one."""
+    if request.param == "redis":
+        start_listener(settings).aligned()
+    return settings | {"USE_REDIS_NOTIFIER": "true" if request.param == "redis" else "false"}
+
+
+in_both_modes = pytest.mark.parametrize("mode", MODES, indirect=True)
+
+
+def notify(connection: psycopg.Connection, channel: str, payload: object) -> None:
+    text = payload if isinstance(payload, str) else json.dumps(payload)
+    connection.execute("SELECT pg_notify(%s, %s)", [channel, text])
+
+
+@in_both_modes
+def test_10_000_notifications_reach_a_client_of_each_of_4_workers_once_and_in_order(
+    mode: dict[str, str], connection: psycopg.Connection, start_app: StartApp
+) -> None:
+    app = start_app(mode, workers=4)
+    wait_until(lambda: [app.get("/readyz")[0] for _ in range(12)] == [200] * 12)
+    clients = app.client_of_each_worker(1, 4)
+    with connection.cursor() as cursor, connection.transaction():
+        for number in range(10_000):
+            channel = DEFAULT_CHANNELS[number % 7]
+            payload: Any = {"match_id": 1, "operation": "UPDATE", "data": {"n": number, "filler": "ü" * (number % 50)}}
+            cursor.execute("SELECT pg_notify(%s, %s)", [channel, json.dumps(payload, indent=1 if number % 3 else None)])
+            if number % 10 == 0:
+                cursor.execute(
+                    "SELECT pg_notify(%s, %s)",
+                    [channel, ["", "no JSON", "[1, 2]", '{"match_id": 2}'][number // 10 % 4]],
+                )
+            if number % 500 == 499:
+                connection.execute("COMMIT")
+                connection.execute("BEGIN")
+    for client in clients.values():
+        updates = client.heard(10_000, within=60)
+        assert [update["data"]["n"] for update in updates] == list(range(10_000))
+        assert [update["channel"] for update in updates] == [DEFAULT_CHANNELS[n % 7] for n in range(10_000)]
+        if mode["USE_REDIS_NOTIFIER"] == "true":
+            ids = [tuple(map(int, update["id"].split("-"))) for update in updates]
+            assert ids == sorted(set(ids))
+            assert len({epoch for epoch, _ in ids}) == 1
+        else:
+            assert {update["id"] for update in updates} == {None}
+        client.close()
+    assert len(clients) == 4
+
+
+@in_both_modes
+def test_every_channel_has_its_message(
+    mode: dict[str, str], connection: psycopg.Connection, start_app: StartApp
+) -> None:
+    app = start_app(mode | {"NOTIFY_CHANNELS": ",".join([*DEFAULT_CHANNELS, "weather"])}, workers=1).ready()
+    expected = {
+        "matchdata_change": "match-update",
+        "match_change": "match-update",
+        "scoreboard_change": "match-update",
+        "gameclock_change": "gameclock-update",
+        "playclock_change": "playclock-update",
+        "football_event_change": "event-update",
+        "player_match_change": "players-update",
+    }
+    if mode["USE_REDIS_NOTIFIER"] == "false":
+        expected["weather"] = "weather"
+    with app.client("final 1") as client:
+        assert client.loaded()["match_id"] == "final 1"
+        for channel in expected:
+            notify(connection, channel, {"match_id": "final 1", "operation": "INSERT", "data": {"id": 5}})
+        updates = client.heard(len(expected))
+    assert [update["type"] for update in updates] == list(expected.values())
+    for update, channel in zip(updates, expected, strict=True):
+        extra = {"gameclock_change": ["gameclock"], "playclock_change": ["playclock"]}.get(channel, [])
+        assert set(update) == {"type", "id", "channel", "match_id", "operation", "data", *extra}
+        assert update["operation"] == "INSERT"
+        assert all(update[name] == {"id": 5} for name in ["data", *extra])
+
+
+def test_the_routing_key_is_configurable_and_a_payload_without_data_is_its_own_row(
+    settings: dict[str, str], connection: psycopg.Connection, start_app: StartApp
+) -> None:
+    app = start_app(settings | {"USE_REDIS_NOTIFIER": "false", "ROUTING_KEY": "game"}).ready()
+    with app.client(3) as client:
+        client.loaded()
+        notify(connection, "match_change", {"match_id": 3})
+        notify(connection, "match_change", {"game": 4})
+        notify(connection, "match_change", {"game": 3, "score": 7})
+        [update] = client.heard(1)
+    assert update["data"] == {"game": 3, "score": 7}
+    assert update["match_id"] == 3
+
+
+@in_both_modes
+def test_a_client_starts_with_a_snapshot_and_gets_a_fresh_one_after_a_break(
+    mode: dict[str, str], connection: psycopg.Connection, start_app: StartApp
+) -> None:
+    connection.execute("CREATE TABLE score (match_id int, points int)")
+    connection.execute("INSERT INTO score VALUES (1, 7)")
+    query = "SELECT to_json(s) FROM score s WHERE match_id = %(match_id)s"
+    app = start_app(mode | {"SNAPSHOT_QUERY": query}).ready()
+    with app.client(1) as client:
+        assert client.loaded()["data"] == {"match_id": 1, "points": 7}
+        connection.execute("UPDATE score SET points = 14")
+        connection.execute(TERMINATE)
+        [message] = wait_until(lambda: client.of("resync"))
+        assert message["data"] == {"match_id": 1, "points": 14}
+        notify(connection, "match_change", {"match_id": 1, "data": "after"})
+        assert client.heard(1)[0]["data"] == "after"
+    wait_until(lambda: connection.execute(SNAPSHOTS).fetchone() == (0,), 30, "no snapshot connection at rest")
+
+
+def test_a_failing_snapshot_is_an_error_and_updates_go_on(
+    settings: dict[str, str], connection: psycopg.Connection, start_app: StartApp
+) -> None:
+    query = "SELECT to_json(1) FROM no_such_table WHERE match_id = %(match_id)s"
+    app = start_app(settings | {"USE_REDIS_NOTIFIER": "false", "SNAPSHOT_QUERY": query}).ready()
+    with app.client(1) as client:
+        loaded = client.loaded()
+        assert loaded["data"] is None
+        assert "no_such_table" not in loaded["error"]
+        notify(connection, "match_change", {"match_id": 1})
+        client.heard(1)
+    assert "no_such_table" in app.log
+
+
+def test_a_client_id_belongs_to_its_newest_socket_and_the_older_ones_end_harms_it_not(
+    settings: dict[str, str], connection: psycopg.Connection, start_app: StartApp
+) -> None:
+    app = start_app(settings | {"USE_REDIS_NOTIFIER": "false"}).ready()
+    with app.client(1, "same") as older:
+        older.loaded()
+        with app.client(1, "same") as newer:
+            assert older.closed() == 3510
+            notify(connection, "match_change", {"match_id": 1})
+            newer.heard(1)
+            assert app.get("/readyz")[1]["clients"] == 1
+        wait_until(lambda: app.get("/readyz")[1]["clients"] == 0)
+
+
+def test_a_silent_client_is_closed_and_one_that_answers_stays(
+    settings: dict[str, str], connection: psycopg.Connection, start_app: StartApp
+) -> None:
+    app = start_app(settings | {"USE_REDIS_NOTIFIER": "false", "PING_INTERVAL": "0.2"}).ready()
+    with app.client(1, "answers") as answers, Client(app.port, 1, "silent", pongs=False) as silent:
+        assert silent.closed() == 3012
+        wait_until(lambda: len(answers.of("ping")) > 5)
+        notify(connection, "match_change", {"match_id": 1})
+        answers.heard(1)
+
+
+def test_a_client_that_does_not_read_is_closed_with_3008_and_harms_no_other(
+    settings: dict[str, str], connection: psycopg.Connection, start_app: StartApp
+) -> None:
+    app = start_app(settings | {"USE_REDIS_NOTIFIER": "false", "CLIENT_QUEUE_BYTES": "100000"}).ready()
+    with app.client(1, "reads") as reads, Unread(app.port, 1):
+        reads.loaded()
+        while "is too slow and is closed" not in app.log:
+            seen = len(reads.updates)
+            connection.execute(FLOOD)
+            reads.heard(seen + 200)
+        wait_until(lambda: app.get("/readyz")[1]["clients"] == 1)
+
+
+class Unread(Client):
+    """A client that never reads."""
+
+    def _read(self) -> None:
+        pass
+
+
+@in_both_modes
+def test_what_a_client_says_is_ignored_and_what_is_too_much_closes_only_itself(
+    mode: dict[str, str], connection: psycopg.Connection, start_app: StartApp
+) -> None:
+    app = start_app(mode).ready()
+    with app.client(1, "calm") as calm, app.client(1, "loud") as loud:
+        for noise in ("", "{", '{"type":"subscribe"}', b"\x00\xff", "x" * 4000):
+            loud.socket.send(noise)
+        notify(connection, "match_change", {"match_id": 1})
+        loud.heard(1)
+        loud.socket.send("x" * 5000)
+        assert loud.closed() == 1009
+        notify(connection, "match_change", {"match_id": 1})
+        calm.heard(2)
+
+
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM])
+def test_a_listener_that_ends_and_comes_back_is_announced_and_everything_goes_on(
+    settings: dict[str, str],
+    connection: psycopg.Connection,
+    start_listener: StartListener,
+    start_app: StartApp,
+    ending: signal.Signals,
+) -> None:
+    listener = start_listener(settings).aligned()
+    app = start_app(settings).ready()
+    with app.client(1) as client:
+        client.loaded()
+        listener.signal(ending)
+        listener.exit_code()
+        notify(connection, "match_change", {"match_id": 1, "data": "lost"})
+        wait_until(lambda: app.get("/readyz")[0] == 503)
+        assert "canary" in app.get("/readyz")[1]["reasons"][0]
+        start_listener(settings).aligned()
+        wait_until(lambda: client.of("resync"))
+        notify(connection, "match_change", {"match_id": 1, "data": "heard"})
+        assert [update["data"] for update in client.heard(1)] == ["heard"]
+    app.ready()
+
+
+def test_the_rows_that_listen_are_one_per_listener_or_one_per_worker(
+    settings: dict[str, str], connection: psycopg.Connection, start_listener: StartListener, start_app: StartApp
+) -> None:
+    listener = start_listener(settings).aligned()
+
+    def rows() -> int:
+        row = connection.execute(LISTENING).fetchone()
+        return int(row[0]) if row else 0
+
+    app: App = start_app(settings, workers=4).ready()
+    assert rows() == 1
+    app.stop()
+    start_app(settings | {"USE_REDIS_NOTIFIER": "false"}, workers=4).ready()
+    wait_until(lambda: rows() == 5)
+    listener.stop()
+    wait_until(lambda: rows() == 4)

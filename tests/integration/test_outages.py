@@ -1,0 +1,248 @@
+"""Servers that go away, freeze, come back, or were never there: nothing has to be restarted."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import closing
+
+import psycopg
+import pytest
+
+from tests.conftest import StartApp, StartListener
+from tests.support.programs import App, Client, Listener
+from tests.support.proxy import Proxy
+from tests.support.servers import Servers, database_settings, through
+from tests.support.waiting import hold_for, wait_until
+
+LISTENING = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND application_name LIKE 'notifymux-%'"
+MATCH = 7
+
+# How long a server is away: briefly, and for as long as an upgrade takes.
+OUTAGES = [1, pytest.param(20, marks=pytest.mark.long)]
+
+
+@pytest.fixture
+def own_settings(servers: Servers) -> dict[str, str]:
+    """What a program needs to know to use the test's own servers, in Redis mode."""
+    redis = {"REDIS_URL": servers.embedded.redis_url, "USE_REDIS_NOTIFIER": "true", "CANARY_INTERVAL": "0.5"}
+    return database_settings(servers.embedded.database_url) | redis
+
+
+@pytest.fixture
+def database(servers: Servers) -> Iterator["Database"]:
+    with closing(Database(servers)) as database:
+        yield database
+
+
+class Database:
+    """Notifies numbered events of one match, and remembers how many."""
+
+    def __init__(self, servers: Servers) -> None:
+        self._url = servers.embedded.database_url
+        self.sent = 0
+        self.connect()
+
+    def connect(self) -> None:
+        self._connection = psycopg.connect(self._url, autocommit=True)
+
+    def notify(self, count: int = 1) -> None:
+        for _ in range(count):
+            self.sent += 1
+            payload = json.dumps({"match_id": MATCH, "data": self.sent})
+            self._connection.execute("SELECT pg_notify('match_change', %s)", [payload])
+
+    def listening(self) -> list[int]:
+        return [pid for (pid,) in self._connection.execute(LISTENING).fetchall()]
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def numbers(client: Client) -> list[int]:
+    return [update["data"] for update in client.updates]
+
+
+def notify_for(database: Database, seconds: float) -> None:
+    """Notifies again and again, for as long as an outage lasts."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        database.notify(5)
+        hold_for(0.05, lambda: True)
+
+
+def test_nothing_is_lost_while_redis_restarts_with_its_data(
+    servers: Servers,
+    database: Database,
+    own_settings: dict[str, str],
+    start_listener: StartListener,
+    start_app: StartApp,
+) -> None:
+    _redis_is_away(servers, database, start_listener(own_settings), start_app(own_settings), 1)
+
+
+@pytest.mark.long
+def test_nothing_is_lost_while_redis_is_away_for_20_seconds(
+    servers: Servers,
+    database: Database,
+    own_settings: dict[str, str],
+    start_listener: StartListener,
+    start_app: StartApp,
+) -> None:
+    _redis_is_away(servers, database, start_listener(own_settings), start_app(own_settings), 20)
+
+
+def _redis_is_away(servers: Servers, database: Database, listener: Listener, app: App, seconds: float) -> None:
+    listener.aligned()
+    with app.ready().client(MATCH) as client:
+        client.loaded()
+        database.notify(20)
+        client.heard(20)
+        servers.stop_redis()
+        wait_until(lambda: app.get("/readyz")[0] == 503)
+        notify_for(database, seconds)
+        servers.start_redis()
+        database.notify(20)
+        client.heard(database.sent)
+        assert numbers(client) == list(range(1, database.sent + 1))
+        assert not client.of("resync")
+    app.ready()
+    assert listener.running
+    assert sum("Redis is away" in line for line in listener.lines) <= 3, listener.log
+    assert "Redis is back" in listener.log
+
+
+@pytest.mark.long
+def test_nothing_is_lost_while_redis_is_frozen(
+    servers: Servers,
+    database: Database,
+    own_settings: dict[str, str],
+    start_listener: StartListener,
+    start_app: StartApp,
+) -> None:
+    start_listener(own_settings).aligned()
+    app = start_app(own_settings).ready()
+    with app.client(MATCH) as client:
+        client.loaded()
+        assert servers.redis
+        servers.redis.freeze()
+        notify_for(database, 4)
+        servers.redis.thaw()
+        database.notify(20)
+        client.heard(database.sent)
+        assert numbers(client) == list(range(1, database.sent + 1))
+        assert not client.of("resync")
+
+
+@pytest.mark.parametrize("seconds", OUTAGES)
+def test_after_an_outage_of_postgresql_everything_goes_on_by_itself_and_the_break_is_announced(
+    servers: Servers,
+    database: Database,
+    own_settings: dict[str, str],
+    start_listener: StartListener,
+    start_app: StartApp,
+    seconds: float,
+) -> None:
+    listener = start_listener(own_settings).aligned()
+    app = start_app(own_settings).ready()
+    with app.client(MATCH) as client:
+        database.notify(10)
+        client.heard(10)
+        database.close()
+        servers.stop_postgres()
+        wait_until(lambda: app.get("/readyz")[0] == 503)
+        hold_for(seconds, lambda: listener.running and app.running)
+        servers.start_postgres()
+        database.connect()
+        wait_until(lambda: client.of("resync"), 30)
+        seen = len(client.updates)
+        database.notify(10)
+        assert numbers_of(client.heard(seen + 10)[-10:]) == list(range(11, 21))
+    app.ready()
+    assert len(database.listening()) == 1
+    assert sum("PostgreSQL is away" in line for line in listener.lines) <= 4, listener.log
+
+
+def numbers_of(updates: list[dict[str, int]]) -> list[int]:
+    return [update["data"] for update in updates]
+
+
+@pytest.mark.parametrize("absent", ["postgres", "redis", pytest.param("both", marks=pytest.mark.long)])
+def test_a_server_that_is_absent_at_start_is_waited_for(
+    servers: Servers, own_settings: dict[str, str], start_listener: StartListener, start_app: StartApp, absent: str
+) -> None:
+    if absent in {"postgres", "both"}:
+        servers.stop_postgres()
+    if absent in {"redis", "both"}:
+        servers.stop_redis()
+    listener, app = start_listener(own_settings), start_app(own_settings)
+    wait_until(lambda: app.get("/readyz")[0] == 503)
+    listener.logged("is away")
+    assert app.get("/healthz")[0] == 200
+    if absent in {"postgres", "both"}:
+        servers.start_postgres()
+    if absent in {"redis", "both"}:
+        servers.start_redis()
+    listener.aligned(within=30)
+    app.ready(30)
+    with app.client(MATCH) as client, closing(Database(servers)) as database:
+        client.loaded()
+        database.notify(10)
+        client.heard(10)
+        assert numbers(client) == list(range(1, 11))
+
+
+def test_a_blackholed_path_to_postgresql_is_noticed_and_replaced_within_10_seconds_without_any_event(
+    servers: Servers, database: Database, own_settings: dict[str, str], start_listener: StartListener
+) -> None:
+    with Proxy(servers.embedded.postgres_port) as proxy:
+        settings = own_settings | {"DB_PORT": str(proxy.port), "CANARY_INTERVAL": "2"}
+        listener = start_listener(settings).aligned()
+        [before] = database.listening()
+        # Old connections stay stalled for ever; new ones lead through.
+        proxy.stall_established()
+        wait_until(lambda: (found := database.listening()) and before not in found, 10)
+        listener.aligned(times=2)
+        wait_until(lambda: len(database.listening()) == 1)
+        assert "did not come back" in listener.log
+
+
+@pytest.mark.long
+def test_a_worker_in_postgresql_mode_notices_a_blackholed_path_within_10_seconds(
+    servers: Servers, database: Database, own_settings: dict[str, str], start_app: StartApp
+) -> None:
+    with Proxy(servers.embedded.postgres_port) as proxy:
+        settings = own_settings | {"DB_PORT": str(proxy.port), "CANARY_INTERVAL": "2", "USE_REDIS_NOTIFIER": "false"}
+        app = start_app(settings).ready()
+        with app.client(MATCH) as client:
+            client.loaded()
+            [before] = database.listening()
+            proxy.stall_established()
+            wait_until(lambda: (found := database.listening()) and found[-1] != before, 10)
+            wait_until(lambda: client.of("resync"))
+            database.notify(5)
+            client.heard(5)
+
+
+def test_a_cut_path_to_redis_costs_delay_and_no_event(
+    servers: Servers,
+    database: Database,
+    own_settings: dict[str, str],
+    start_listener: StartListener,
+    start_app: StartApp,
+) -> None:
+    with Proxy(servers.embedded.valkey_port) as proxy:
+        settings = own_settings | {"REDIS_URL": through(servers.embedded.redis_url, proxy.port)}
+        start_listener(settings).aligned()
+        app = start_app(settings).ready()
+        with app.client(MATCH) as client:
+            client.loaded()
+            for fault in (proxy.cut, proxy.stall):
+                fault()
+                notify_for(database, 1)
+                proxy.resume()
+                client.heard(database.sent, within=30)
+            proxy.drop()
+            database.notify(10)
+            client.heard(database.sent)
+            assert numbers(client) == list(range(1, database.sent + 1))
+            assert not client.of("resync")

@@ -1,0 +1,596 @@
+"""MatchDataWebSocketManager in both of its modes, against real servers."""
+
+import asyncio
+import inspect
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import redis
+
+from app.core.config import Settings
+from app.redis_notifier import RedisNotifierService
+from app.websocket_manager import MatchDataWebSocketManager
+from tests.conftest import RedisPlace, StartListener
+from tests.support.loops import aside, holds, in_a_loop, turns, until
+from tests.support.servers import Servers
+
+MODES = pytest.mark.parametrize("mode", ["redis", "postgres"])
+PAYLOAD = {"table": "match", "operation": "UPDATE", "match_id": 1, "data": {"score": 3}}
+
+
+class Ear:
+    """A client of a match in this process, which takes everything that is for it at once."""
+
+    def __init__(self, manager: MatchDataWebSocketManager, match: str = "1", name: str = "c") -> None:
+        self.client = manager.join(match, name)
+        self.messages: list[dict[str, Any]] = []
+        self._task = asyncio.create_task(self._listen())
+
+    async def _listen(self) -> None:
+        while True:
+            self.messages += map(json.loads, await self.client.outbox.take())
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        return [message for message in self.messages if message["type"] == kind]
+
+    @property
+    def data(self) -> list[Any]:
+        """The rows of its updates."""
+        return [message["data"] for message in self.messages if "operation" in message]
+
+
+class Place:
+    """Where a manager finds its servers, and what can be done to them."""
+
+    def __init__(self, mode: str, servers: Servers, namespace: str = "test") -> None:
+        self.mode, self.servers, self.namespace = mode, servers, namespace
+        self.name = f"notifymux-worker/{namespace}"
+
+    def manager(self, **settings: Any) -> MatchDataWebSocketManager:
+        chosen = {"redis_namespace": self.namespace, "pod_name": self.namespace, "canary_interval": 0.2}
+        return MatchDataWebSocketManager(
+            self.servers.embedded.database_url,
+            self.mode == "redis",
+            self.servers.embedded.redis_url,
+            settings=Settings.model_construct(**{**chosen, **settings}),
+        )
+
+    def start(self) -> None:
+        if self.mode == "redis":
+            self.servers.start_redis()
+        else:
+            self.servers.start_postgres()
+
+    def stop(self) -> None:
+        if self.mode == "redis":
+            self.servers.stop_redis()
+        else:
+            self.servers.stop_postgres()
+
+    def notify(self, payload: Any, channel: str = "match_change") -> None:
+        """What both modes deliver live."""
+        text = json.dumps(payload)
+        if self.mode == "redis":
+            event = {"id": None, "channel": channel, "payload": payload}
+            with closing(self.redis()) as client:
+                client.publish(f"{self.namespace}:events", json.dumps(event))
+        else:
+            with self.postgres() as connection:
+                connection.execute("SELECT pg_notify(%s, %s)", [channel, text])
+
+    def kill(self) -> int:
+        """Kills what the manager hears by; how many there were."""
+        if self.mode == "redis":
+            with closing(self.redis()) as client:
+                killed: int = client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")  # type: ignore[no-untyped-call]
+                return killed
+        with self.postgres() as connection:
+            query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s"
+            return len(connection.execute(query, [self.name]).fetchall())
+
+    def sessions(self) -> int:
+        """How many connections of managers the server has."""
+        if self.mode == "redis":
+            with closing(self.redis()) as client:
+                return len([c for c in client.client_list() if c["cmd"] not in {"client|list", "hello", "ping"}])  # type: ignore[union-attr]
+        with self.postgres() as connection:
+            query = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'notifymux%'"
+            [(count,)] = connection.execute(query).fetchall()
+            return int(count)
+
+    def redis(self) -> redis.Redis:
+        return redis.Redis.from_url(self.servers.embedded.redis_url)
+
+    def postgres(self) -> closing[psycopg.Connection]:
+        return closing(psycopg.connect(self.servers.embedded.database_url, autocommit=True))
+
+
+@pytest.fixture
+def place(mode: str, shared_servers: Servers, redis_place: RedisPlace) -> Place:
+    """A place on servers that others use too."""
+    return Place(mode, shared_servers, redis_place.namespace)
+
+
+@pytest.fixture
+def own_place(mode: str, template: Path, tmp_path: Path) -> Iterator[Place]:
+    """A place whose server this test may stop; it isn't running."""
+    servers = Servers(tmp_path / "own", template)
+    try:
+        yield Place(mode, servers)
+    finally:
+        servers.end()
+
+
+@asynccontextmanager
+async def started(manager: MatchDataWebSocketManager) -> AsyncIterator[MatchDataWebSocketManager]:
+    """The manager, started and shut down."""
+    await manager.startup()
+    try:
+        yield manager
+    finally:
+        await manager.shutdown()
+
+
+@asynccontextmanager
+async def connected(manager: MatchDataWebSocketManager) -> AsyncIterator[MatchDataWebSocketManager]:
+    """The manager, hearing."""
+    async with started(manager):
+        await until(lambda: manager.is_connected, what="connected")
+        yield manager
+
+
+def test_the_constructor_is_the_documented_one() -> None:
+    *positional, settings = inspect.signature(MatchDataWebSocketManager).parameters.values()
+    assert [(parameter.name, parameter.default) for parameter in positional] == [
+        ("db_url", inspect.Parameter.empty),
+        ("use_redis", False),
+        ("redis_url", None),
+    ]
+    assert settings.kind is inspect.Parameter.KEYWORD_ONLY
+    assert MatchDataWebSocketManager("host=h").mode == "postgres"
+    assert MatchDataWebSocketManager("host=h", True, "redis://h").mode == "redis"
+    assert MatchDataWebSocketManager(None, use_redis=True, redis_url="redis://h").mode == "redis"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "snapshot_query", "said"),
+    [
+        ((None,), None, "DB_HOST is not set"),
+        (("host=h", True), None, "USE_REDIS_NOTIFIER needs REDIS_URL"),
+        ((None, True, "redis://h"), "SELECT %(match_id)s", "SNAPSHOT_QUERY needs DB_HOST"),
+    ],
+)
+def test_a_manager_without_its_servers_is_refused(arguments: Any, snapshot_query: str | None, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        MatchDataWebSocketManager(*arguments, settings=Settings.model_construct(snapshot_query=snapshot_query))
+
+
+@MODES
+@in_a_loop
+async def test_each_mode_delivers_to_the_clients_of_the_match_and_to_nobody_else(place: Place) -> None:
+    async with connected(place.manager()) as manager:
+        one, two, other = Ear(manager, "1", "a"), Ear(manager, "1", "b"), Ear(manager, "2", "a")
+        for score in range(100):
+            place.notify({**PAYLOAD, "data": {"score": score}})
+        place.notify({**PAYLOAD, "match_id": 2})
+        await until(lambda: len(one.data) == len(two.data) == 100 and other.data)
+        assert one.data == two.data == [{"score": score} for score in range(100)]
+        assert other.data == [{"score": 3}]
+        assert [message["type"] for message in one.messages[:2]] == ["initial-load", "match-update"]
+        assert one.messages[-1] == {
+            "type": "match-update",
+            "id": None,
+            "channel": "match_change",
+            "match_id": 1,
+            "operation": "UPDATE",
+            "data": {"score": 99},
+        }
+
+
+@MODES
+@in_a_loop
+async def test_a_server_that_is_away_at_the_start_is_waited_for(own_place: Place) -> None:
+    async with started(own_place.manager()) as manager:
+        ear = Ear(manager)
+        await until(lambda: ear.of("initial-load"))
+        await until(lambda: not any("not yet" in reason for reason in manager.unready()))
+        await holds(0.5, lambda: not manager.is_connected)
+        assert any("is not connected to" in reason for reason in manager.unready())
+        await aside(own_place.start)
+        await until(lambda: manager.is_connected)
+        own_place.notify(PAYLOAD)
+        await until(lambda: ear.data)
+        assert ear.data == [{"score": 3}]
+
+
+@MODES
+@in_a_loop
+async def test_a_server_that_is_stopped_and_started_is_heard_again(
+    own_place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    await aside(own_place.start)
+    async with connected(own_place.manager()) as manager:
+        ear = Ear(manager)
+        await aside(own_place.stop)
+        await until(lambda: not manager.is_connected)
+        await holds(0.5, lambda: not manager.is_connected)
+        await aside(own_place.start)
+        await until(lambda: manager.is_connected)
+        own_place.notify(PAYLOAD)
+        await until(lambda: ear.data)
+    assert own_place.servers.embedded.password not in caplog.text
+    assert " is back after " in caplog.text
+
+
+@MODES
+@in_a_loop
+async def test_is_connected_is_true_only_between_startup_and_shutdown(place: Place) -> None:
+    manager = place.manager()
+    assert not manager.is_connected
+    assert manager.unready()
+    async with connected(manager):
+        pass
+    assert not manager.is_connected
+    assert manager.unready()
+    await manager.shutdown()
+
+
+@MODES
+@in_a_loop
+async def test_a_killed_subscription_or_session_is_noticed_and_replaced_and_hears_again(place: Place) -> None:
+    async with connected(place.manager()) as manager:
+        ear = Ear(manager)
+        for round_ in range(3):
+            assert place.kill() == 1
+            await until(lambda: not manager.is_connected)
+            assert any("is not connected to" in reason for reason in manager.unready())
+            await until(lambda: manager.is_connected)
+            place.notify({**PAYLOAD, "data": round_})
+            await until(lambda expected=round_: ear.data[-1:] == [expected])
+        assert ear.data == [0, 1, 2]
+        resyncs = len(ear.of("resync"))
+        assert resyncs == (3 if place.mode == "postgres" else 0)  # Redis mode has the stream to go on from
+
+
+@MODES
+@in_a_loop
+async def test_a_source_that_was_ended_by_a_bug_is_told_and_the_shutdown_is_whole(
+    own_place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    await aside(own_place.start)
+    if own_place.mode == "redis":
+        await aside(own_place.servers.start_postgres)
+    manager = own_place.manager(snapshot_query="SELECT %(match_id)s::text")
+    async with connected(manager):
+        ear = Ear(manager)
+        await until(lambda: ear.of("initial-load"))
+        assert ear.messages[0]["data"] == 1
+        monkeypatch.setattr(manager.hub, "deliver", fails)
+        own_place.notify(PAYLOAD)
+        await until(lambda: not manager.is_connected)
+        assert "this worker's source of events has ended: see its log" in manager.unready()
+    assert not manager.is_connected
+    [record] = (record for record in caplog.records if record.levelno == logging.CRITICAL)
+    assert record.exc_info
+    assert isinstance(record.exc_info[1], ZeroDivisionError)
+    await until(lambda: not own_place.sessions(), what="no connection left")
+    assert Place("postgres", own_place.servers).sessions() == 0
+    ear._task.cancel()
+    await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
+
+
+@MODES
+@in_a_loop
+async def test_a_shutdown_leaves_no_connection_and_no_task(own_place: Place) -> None:
+    await aside(own_place.start)
+    async with connected(own_place.manager()):
+        assert own_place.sessions()
+    await until(lambda: not own_place.sessions())
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@MODES
+@in_a_loop
+async def test_a_shutdown_while_the_server_is_away_takes_no_time(own_place: Place) -> None:
+    async with started(own_place.manager()) as manager:
+        await until(lambda: not any("not yet" in reason for reason in manager.unready()))
+        before = time.monotonic()
+    assert time.monotonic() - before < 2
+
+
+@MODES
+@in_a_loop
+async def test_a_shutdown_while_the_server_is_frozen_takes_no_time(own_place: Place) -> None:
+    await aside(own_place.start)
+    server = own_place.servers.redis or own_place.servers.postgres
+    assert server
+    async with connected(own_place.manager()):
+        server.freeze()
+        before = time.monotonic()
+    assert time.monotonic() - before < 5
+    server.thaw()
+
+
+@MODES
+@in_a_loop
+async def test_a_client_that_has_left_is_not_served_and_one_of_its_name_is(place: Place) -> None:
+    async with connected(place.manager()) as manager:
+        old, stays = Ear(manager, name="a"), Ear(manager, name="b")
+        assert len(manager.hub) == 2
+        new = Ear(manager, name="a")
+        assert old.client.closing.result() == 3510
+        manager.leave(old.client)
+        assert len(manager.hub) == 2
+        place.notify(PAYLOAD)
+        await until(lambda: new.data and stays.data)
+        await turns()
+        assert old.data == []
+        for ear in (new, stays, stays):
+            manager.leave(ear.client)
+        assert len(manager.hub) == 0
+
+
+@MODES
+@in_a_loop
+async def test_a_worker_is_ready_when_a_canary_has_passed(
+    mode: str, settings: dict[str, str], redis_place: RedisPlace, database: str, start_listener: StartListener
+) -> None:
+    chosen = Settings.model_construct(redis_namespace=redis_place.namespace, canary_interval=0.5)
+    manager = MatchDataWebSocketManager(database, mode == "redis", redis_place.url, settings=chosen)
+    async with connected(manager):
+        if mode == "redis":
+            assert manager.unready() == ["no canary has come through PostgreSQL, the listener and Redis yet"]
+            listener = start_listener(settings)
+            await until(lambda: not manager.unready())
+            listener.freeze()
+            await until(manager.unready)
+            [reason] = manager.unready()
+            assert reason.startswith("no canary has come through PostgreSQL, the listener and Redis for ")
+            assert manager.is_connected
+            listener.thaw()
+        await until(lambda: not manager.unready())
+
+
+# Redis mode.
+
+
+class Stream:
+    """What a listener writes, written by hand."""
+
+    def __init__(self, place: RedisPlace) -> None:
+        self._client, self._place = place.client(), place
+
+    def event(self, event_id: str, data: Any) -> bytes:
+        payload = {**PAYLOAD, "data": data}
+        return json.dumps({"id": event_id, "channel": "match_change", "payload": payload, "at": 1.0}).encode()
+
+    def add(self, event_id: str, data: Any, text: bytes | None = None, *, publish: bool = True) -> None:
+        text = self.event(event_id, data) if text is None else text
+        self._client.xadd(f"{{{self._place.namespace}}}:log", {"event": text}, id=event_id)
+        if publish:
+            self.publish(text)
+
+    def publish(self, text: bytes) -> None:
+        self._client.publish(f"{self._place.namespace}:events", text)
+
+    def kill(self) -> None:
+        self._client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")  # type: ignore[no-untyped-call]
+
+    def wipe(self) -> None:
+        self._client.delete(f"{{{self._place.namespace}}}:log")
+
+    def close(self) -> None:
+        self._client.close()
+
+
+@pytest.fixture
+def stream(redis_place: RedisPlace) -> Iterator[Stream]:
+    with closing(Stream(redis_place)) as stream:
+        stream.add("5-1", "before")
+        yield stream
+
+
+@pytest.fixture
+def redis_manager(redis_place: RedisPlace) -> MatchDataWebSocketManager:
+    chosen = Settings.model_construct(redis_namespace=redis_place.namespace, canary_interval=0.2)
+    return MatchDataWebSocketManager(None, True, redis_place.url, settings=chosen)
+
+
+@in_a_loop
+async def test_what_is_published_directly_is_delivered_live_and_has_no_number(
+    redis_manager: MatchDataWebSocketManager, redis_place: RedisPlace, stream: Stream
+) -> None:
+    notifier = RedisNotifierService(redis_place.url, f"{redis_place.namespace}:events")
+    await notifier.connect()
+    async with connected(redis_manager):
+        ear = Ear(redis_manager)
+        stream.add("5-2", "numbered")
+        assert await notifier.publish("football_event_change", {"match_id": 1, "data": "direct"}) == 1
+        stream.add("5-3", "numbered")
+        await until(lambda: len(ear.data) == 3)
+        updates = [message for message in ear.messages if "operation" in message]
+        assert [(update["id"], update["type"]) for update in updates] == [
+            ("5-2", "match-update"),
+            (None, "event-update"),
+            ("5-3", "match-update"),
+        ]
+        assert updates[1]["data"] == "direct"
+    await notifier.disconnect()
+
+
+@in_a_loop
+async def test_the_initial_load_has_the_position_and_what_follows_comes_after_it(
+    redis_manager: MatchDataWebSocketManager, stream: Stream
+) -> None:
+    async with connected(redis_manager):
+        stream.add("5-2", 2)
+        early = Ear(redis_manager, name="early")
+        await until(lambda: early.data)
+        late = Ear(redis_manager, name="late")
+        stream.add("5-3", 3)
+        await until(lambda: late.data)
+        assert early.messages[0]["id"] == "5-1"
+        assert late.messages[0]["id"] == "5-2"
+        assert late.data == [3]
+
+
+@in_a_loop
+async def test_what_was_not_published_or_not_heard_comes_from_the_stream_once_and_in_order(
+    redis_manager: MatchDataWebSocketManager, stream: Stream
+) -> None:
+    async with connected(redis_manager):
+        ear = Ear(redis_manager)
+        stream.add("5-2", 2, publish=False)
+        stream.add("5-3", 3)  # a jump
+        await until(lambda: ear.data == [2, 3])
+        stream.kill()
+        for sequence in range(4, 2500):
+            stream.add(f"5-{sequence}", sequence, publish=False)
+        await until(lambda: ear.data[-1] == 2499)
+        stream.add("5-2500", 2500, publish=False)  # a last message that was lost shows no jump
+        await until(lambda: ear.data[-1] == 2500)
+        stream.publish(stream.event("5-2500", "again"))
+        stream.add("5-2501", 2501)
+        await until(lambda: ear.data[-1] == 2501)
+        assert ear.data == list(range(2, 2502))
+        assert not ear.of("resync")
+
+
+@in_a_loop
+async def test_a_new_epoch_and_a_lost_stream_are_announced_with_a_resync(
+    redis_manager: MatchDataWebSocketManager, stream: Stream
+) -> None:
+    async with connected(redis_manager):
+        ear = Ear(redis_manager)
+        stream.add("6-1", None, b'{"id":"6-1","channel":"pg_notify_mux","payload":{"begin":6},"at":1}')
+        stream.add("6-2", "new")
+        await until(lambda: ear.data == ["new"])
+        assert [message["type"] for message in ear.messages] == ["initial-load", "resync", "match-update"]
+        assert ear.of("resync")[0]["id"] == "6-1"
+        stream.wipe()
+        await until(lambda: len(ear.of("resync")) == 2)
+
+
+GARBAGE = [
+    b"not JSON",
+    b"[]",
+    b'{"channel": "match_change", "id": "x", "payload": {"match_id": 1}}',
+    b'{"channel": "match_change", "id": "' + b"9" * 5000 + b'-1", "payload": {"match_id": 1}}',
+    b'{"channel": "match_change", "payload": {"match_id": "\xff"}}',
+    b'{"channel": "match_change", "payload": {"match_id": 1, "data": "\xff"}}',
+    b'{"channel": "match_change", "payload": ' + b"[" * 9000 + b"]" * 9000 + b"}",
+]
+
+
+@in_a_loop
+async def test_what_is_published_and_is_no_event_is_logged_and_skipped(
+    redis_manager: MatchDataWebSocketManager, stream: Stream, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with connected(redis_manager):
+        ear = Ear(redis_manager)
+        for text in GARBAGE:
+            stream.publish(text)
+        stream.add("5-2", "after")
+        await until(lambda: ear.data)
+        assert ear.data == ["after"]
+        assert redis_manager.is_connected
+    said = [message for message in caplog.messages if message.startswith("what was published is not an event: ")]
+    assert len(said) == len(GARBAGE)
+
+
+@in_a_loop
+async def test_an_entry_of_the_stream_that_is_no_event_is_logged_and_skipped_and_is_no_gap(
+    redis_manager: MatchDataWebSocketManager, stream: Stream, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with connected(redis_manager):
+        ear = Ear(redis_manager)
+        for number, text in enumerate(GARBAGE[4:], 2):
+            stream.add(f"5-{number}", None, text, publish=False)
+        stream.add("5-5", "after")
+        await until(lambda: ear.data)
+        assert ear.data == ["after"]
+        assert not ear.of("resync")
+    assert "the stream's entry 5-2 is not an event: " in caplog.text
+
+
+@in_a_loop
+async def test_a_frozen_redis_costs_delay_and_no_event(template: Path, tmp_path: Path) -> None:
+    servers = Servers(tmp_path / "own", template)
+    servers.start_redis()
+    assert servers.redis
+    with closing(Stream(RedisPlace(servers.embedded.redis_url, "test"))) as stream:
+        stream.add("5-1", 1)
+        async with connected(Place("redis", servers).manager()) as manager:
+            ear = Ear(manager)
+            servers.redis.freeze()
+            await until(lambda: not manager.is_connected)
+            servers.redis.thaw()
+            for number in range(2, 50):
+                stream.add(f"5-{number}", number)
+            await until(lambda: ear.data[-1:] == [49])
+            assert ear.data == list(range(2, 50))
+            await until(lambda: manager.is_connected)
+    servers.end()
+
+
+# PostgreSQL mode.
+
+
+@in_a_loop
+async def test_in_postgresql_mode_order_is_kept_and_every_payload_passes(database: str) -> None:
+    manager = MatchDataWebSocketManager(database)
+    async with connected(manager):
+        ear = Ear(manager, "m", "c")
+        payloads = ["", "not JSON", "[]", "\N{SNOWMAN}", "x" * 7999, '{"match_id": "m", "data": "' + "y" * 7900 + '"}']
+        with closing(psycopg.connect(database, autocommit=True)) as connection:
+            for payload in payloads:
+                connection.execute("SELECT pg_notify('match_change', %s)", [payload])
+            query = 'SELECT pg_notify(\'match_change\', format(\'{"match_id": "m", "data": %%s}\', n)) '
+            connection.execute(query + "FROM generate_series(1, %s) n", [2000])
+        await until(lambda: len(ear.data) == 2001)
+        assert ear.data == ["y" * 7900, *range(1, 2001)]
+
+
+@in_a_loop
+async def test_in_postgresql_mode_one_session_listens_at_every_moment_and_shows_listen(database: str) -> None:
+    chosen = Settings.model_construct(canary_interval=0.1, pod_name="here")
+    query = "SELECT query FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE %s"
+    async with connected(MatchDataWebSocketManager(database, settings=chosen)):
+        with closing(psycopg.connect(database, autocommit=True)) as connection:
+
+            def one_that_listens() -> bool:
+                [(text,)] = connection.execute(query, ["notifymux-worker/here"]).fetchall()
+                return str(text).startswith("LISTEN")
+
+            await holds(1.0, one_that_listens)
+
+
+@in_a_loop
+async def test_in_postgresql_mode_a_new_session_is_a_resync_with_a_fresh_snapshot(database: str) -> None:
+    with closing(psycopg.connect(database, autocommit=True)) as connection:
+        connection.execute("CREATE TABLE score (match_id int, points int)")
+        connection.execute("INSERT INTO score VALUES (1, 7)")
+        query = "SELECT to_json(points) FROM score WHERE match_id = %(match_id)s::int"
+        chosen = Settings.model_construct(snapshot_query=query, pod_name="here")
+        async with connected(MatchDataWebSocketManager(database, settings=chosen)) as manager:
+            ear = Ear(manager)
+            await until(lambda: ear.of("initial-load"))
+            connection.execute("UPDATE score SET points = 8")
+            kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s"
+            connection.execute(kill, ["notifymux-worker/here"])
+            await until(lambda: ear.of("resync"))
+    assert [(message["type"], message["id"], message["data"]) for message in ear.messages] == [
+        ("initial-load", None, 7),
+        ("resync", None, 8),
+    ]
