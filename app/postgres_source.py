@@ -17,6 +17,7 @@ from app.core.postgres import (
     ListenSession,
     Notification,
     OperatorError,
+    check_direct,
     check_operator,
     describe,
     listen_sql,
@@ -65,25 +66,30 @@ class PostgresSource:
         while True:
             try:
                 await self._session()
-            except (psycopg.Error, OSError) as error:
+            except (psycopg.Error, OSError, OperatorError) as error:
                 await asyncio.sleep(self._outage.failed(_advice(error)))
-            finally:
-                self.is_connected = False
 
     async def _session(self) -> None:
         connection = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True)
-        loop = asyncio.get_running_loop()
-        session = ListenSession(connection.pgconn)
-        socket = session.fileno()
+        try:
+            row = await (await connection.execute("SELECT pg_backend_pid()")).fetchone()
+            check_direct(connection.pgconn, row[0] if row else None)
+            await self._listen(ListenSession(connection.pgconn))
+        finally:
+            self.is_connected, self._unheard_since = False, None
+            await connection.close()
+
+    async def _listen(self, session: ListenSession) -> None:
+        """Hears until the session is lost; what is heard is delivered right where it is read."""
+        loop, socket = asyncio.get_running_loop(), session.fileno()
         lost: asyncio.Future[None] = loop.create_future()
 
         def readable() -> None:
             try:
                 self._hear(session.receive())
-            except psycopg.Error as error:
-                if not lost.done():
-                    lost.set_exception(error)
-                loop.remove_reader(socket)
+            except Exception as error:  # noqa: BLE001 - `lost` raises it: a lost session is replaced, a bug is shown
+                loop.remove_reader(socket)  # at once: libpq has closed it, and its number may soon be another's
+                lost.set_exception(error)
 
         loop.add_reader(socket, readable)
         try:
@@ -96,9 +102,8 @@ class PostgresSource:
                 self._check_canary()
                 session.send(listen_sql([self._canary_channel], self._canary()))
         finally:
-            self._unheard_since = None
-            loop.remove_reader(socket)
-            await connection.close()
+            if not lost.done():
+                loop.remove_reader(socket)
 
     def _canary(self) -> str:
         return f"SELECT pg_notify({literal(self._canary_channel)}, '')"

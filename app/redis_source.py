@@ -92,7 +92,7 @@ class RedisSource:
         try:
             while self._follower.due(now := time.monotonic()):
                 if self._follower.position is None:
-                    self._follower.start(await self._head())
+                    self._emit(self._follower.start(await self._head()), now)
                 entries = _entries(await self._reader.xrange(self._stream, f"({self._follower.position}", count=_BATCH))
                 head = None if entries else await self._head()
                 self._emit(self._follower.read(entries, head, now), now)

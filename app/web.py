@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,11 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from app.hub import SILENT, Client
 from app.messages import PING
+from app.protocol import ABORT
 from app.websocket_manager import MatchDataWebSocketManager
 
 _STATIC = Path(__file__).parent / "static"
+_CLOSE_WITHIN = 2.0  # seconds a client has to take its close frame
 _SOCKET = "/api/matches/ws/id/{match_id}/{client_id}"
 _HEADERS = [
     (b"content-security-policy", b"default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"),
@@ -97,8 +99,15 @@ class _Session:
             await self._close(code)
 
     async def _close(self, code: int) -> None:
-        with suppress(WebSocketDisconnect, RuntimeError):  # the client was faster
-            await self._websocket.close(code, Client.reason(code))
+        try:
+            async with asyncio.timeout(_CLOSE_WITHIN):
+                await self._websocket.close(code, Client.reason(code))
+        except (WebSocketDisconnect, RuntimeError):
+            pass  # the client was faster
+        except TimeoutError:
+            extension = self._websocket.scope.get("extensions", {}).get(ABORT)
+            if extension:
+                extension["abort"]()
 
     @staticmethod
     def _raise_bugs(results: list[BaseException | None]) -> None:

@@ -73,7 +73,9 @@ class MatchDataWebSocketManager:
         """Why this worker is not ready, for people; empty when a canary has passed within the last seconds."""
         reasons = []
         server = "Redis" if self.mode == "redis" else "PostgreSQL"
-        if not self.is_connected:
+        if self._task and self._task.done():
+            reasons.append("this worker's source of events has ended: see its log")
+        elif not self.is_connected:
             reasons.append(f"this worker is not connected to {server}: {self._source.outage or 'not yet'}")
         at = self._source.canary_at
         if at is None or time.monotonic() - at > self._ready_within:

@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 
 from uvicorn_worker import UvicornWorker
 
+from app.protocol import Protocol
+
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 MAX_MESSAGE = 4096  # bytes; a client has nothing to say but pong
 
@@ -19,7 +21,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]
         "factory": True,
         "loop": "uvloop",
         "http": "httptools",
-        "ws": "websockets-sansio",
+        "ws": Protocol,
         "ws_max_size": MAX_MESSAGE,
         "ws_per_message_deflate": False,
         "access_log": False,

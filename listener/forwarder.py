@@ -15,12 +15,13 @@ import psycopg
 from redis.exceptions import RedisError
 
 from app.core.event import payload_json
-from app.core.postgres import ListenSession, check_operator, describe, listening_conninfo
+from app.core.postgres import ListenSession, check_direct, check_operator, describe, listening_conninfo
 from app.core.redis_client import check_redis_operator
 from app.core.retry import Outage
 from listener.messages import statement
 from listener.numbering import Bounds, Numbering
 from listener.registry import HEARTBEAT, REDIS_RETRY, Registry
+from listener.requests import Append
 from listener.search import Heard
 from listener.stream import Stream
 
@@ -74,7 +75,7 @@ class Forwarder:
         self._postgres = Outage("PostgreSQL", logger)
         self._redis = Outage("Redis", logger, cap=REDIS_RETRY)
         self._redis_due = self._beat_due = 0.0
-        self._probed = False
+        self._probed = self._append_refused = False
         self._backend: Backend | None = None
         self._highest = self._received = 0
         self._stop_by: float | None = None
@@ -110,6 +111,7 @@ class Forwarder:
             "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
         ).fetchone()
         self._backend = Backend(*row) if row else None
+        check_direct(connection.pgconn, self._backend and self._backend.pid)
 
     def _forward(self, session: ListenSession) -> None:
         numbering = Numbering(
@@ -173,7 +175,9 @@ class Forwarder:
             answer = self._stream.perform(request)
             numbering.answered(request, answer, time.monotonic())
 
-        if not self._try_redis(ask):
+        answered = self._try_redis(ask, proof=isinstance(request, Append))
+        self._append_refused = not answered and isinstance(request, Append)
+        if not answered:
             numbering.redis_failed()
         return True
 
@@ -183,17 +187,22 @@ class Forwarder:
         self._beat_due = now + HEARTBEAT
         fields: dict[str, str | int] = {"received": self._received}
         fields |= numbering.report() if numbering else {"role": "unconnected"}
-        self._try_redis(lambda: self._registry.beat(fields))
+        # A heartbeat is small, and passes now and then where an append is still refused.
+        self._try_redis(lambda: self._registry.beat(fields), proof=not self._append_refused)
 
-    def _try_redis(self, call: Callable[[], None]) -> bool:
-        """Whether Redis answered; if it did not, nothing is asked of it for a while."""
+    def _try_redis(self, call: Callable[[], None], *, proof: bool = False) -> bool:
+        """Whether Redis answered; if it did not, nothing is asked of it for a while.
+
+        `proof` calls show that it is well: they write, which a full Redis refuses while it still answers.
+        """
         try:
             call()
         except RedisError as error:
             check_redis_operator(error)
             self._redis_due = time.monotonic() + self._redis.failed(error)
             return False
-        self._redis.over()
+        if proof:
+            self._redis.over()
         return True
 
     def _pause(self, seconds: float) -> None:

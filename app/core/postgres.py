@@ -105,6 +105,17 @@ def check_operator(error: psycopg.Error) -> None:
         raise OperatorError(f"PostgreSQL forbids it: {text}")
 
 
+def check_direct(pgconn: pq.abc.PGconn, backend_pid: int | None) -> None:
+    """Compares whom the connection was made to with who answers, `backend_pid`.
+
+    Raises:
+        OperatorError: a pooler is between. It would lend the session's server out between two queries, and what is
+            notified then is not heard.
+    """
+    if pgconn.backend_pid != backend_pid:
+        raise OperatorError("DB_HOST leads to a connection pooler, and LISTEN needs a connection to PostgreSQL itself")
+
+
 def listen_sql(channels: Iterable[str], then: str = "") -> str:
     """One simple query that LISTENs on all of `channels` or on none, and then does `then`."""
     return "; ".join([*(f"LISTEN {_identifier(channel)}" for channel in channels), *([then] if then else [])])

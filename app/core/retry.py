@@ -23,28 +23,28 @@ class Outage:
         self._backoff = EqualJitterBackoff(cap=cap, base=_BASE)
         self._cap = cap
         self._failures = 0
-        self._said: str | None = None
+        self._said: list[str] = []  # in this outage
 
     @property
     def reason(self) -> str | None:
         """Why the server is away, None while it isn't."""
-        return self._said
+        return self._said[-1] if self._said else None
 
     def failed(self, error: BaseException | str) -> float:
         """Notes a failed try and returns the seconds to wait before the next."""
         self._failures += 1
         delay: float = self._backoff.compute(min(self._failures, _DOUBLINGS))
         said = one_line(error)
-        if said != self._said:
+        if said not in self._said:
             self._logger.warning("%s is away: %s; trying for ever, at most %g s apart", self._server, said, self._cap)
-            self._said = said
+            self._said = [*self._said[-9:], said]
         return delay
 
     def over(self) -> None:
         """Notes that the server answered."""
-        if self._said is not None:
+        if self._said:
             self._logger.info("%s is back after %d failed tries", self._server, self._failures)
-        self._failures, self._said = 0, None
+        self._failures, self._said = 0, []
 
 
 def one_line(error: BaseException | str) -> str:

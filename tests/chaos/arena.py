@@ -93,7 +93,7 @@ class Arena:
     ) -> None:
         self.servers, self.folder = servers, folder
         self.report = Report(listeners, seed, clients=clients)
-        self._rng = Random(seed)
+        self._rng = Random(f"{seed}, {listeners}")
         self._settings = dict(settings or {})
         self._verbose = verbose
         self._stack = ExitStack()

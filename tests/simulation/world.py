@@ -374,7 +374,7 @@ class Worker:
 
     def _read(self, now: float) -> None:
         if self.follower.position is None:
-            self.follower.start(self.redis.head)
+            self._take(self.follower.start(self.redis.head), None)
         assert self.follower.position is not None
         found = self.redis.after(self.follower.position, 50)
         entries = [FollowedEntry(entry.id, decode(entry.text)) for entry in found]
