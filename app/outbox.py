@@ -44,6 +44,12 @@ class Outbox:
         slot.text = text
         self._ready.set()
 
+    @property
+    def held(self) -> bool:
+        """Whether nothing can be sent before a text is known that comes later."""
+        first = self._queue[0] if self._queue else None
+        return isinstance(first, Slot) and first.text is None
+
     async def take(self) -> list[bytes]:
         """Waits for messages and takes all that can be sent, up to the first whose text isn't known yet."""
         while True:

@@ -127,6 +127,8 @@ class _Session:
     async def _ping(self) -> None:
         while True:
             await asyncio.sleep(self._ping_interval)
+            if self._client.outbox.held:
+                continue  # it waits for us
             if self._unanswered > 1:
                 self._client.close(SILENT)
                 return

@@ -29,14 +29,14 @@ MATCH = 1  # the demo's
 class Appliance(Process):
     """A checkout of its own, running."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **settings: str) -> None:
         self.folder, self.port = folder, free_port()
         folder.mkdir()
         for name in ("app", "listener"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("supervisord.conf", "entrypoint.sh"):
             shutil.copy(ROOT / name, folder)
-        (folder / ".env").write_text(f"HOST=127.0.0.1\nPORT={self.port}\n")
+        self.set(**settings)
         self.settings = {"PYTHONPATH": "", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
         super().__init__(["./entrypoint.sh"], folder, self.settings)
 
@@ -204,3 +204,23 @@ def test_sigterm_ends_everything_with_exit_code_0_and_leaves_nothing(tmp_path: P
         assert [child for child in children if child.is_running()] == []
         assert "CRIT" not in appliance.log
         assert "Traceback" not in appliance.log
+
+
+@pytest.mark.long
+def test_with_a_standby_a_restart_of_the_listener_is_no_event(tmp_path: Path) -> None:
+    with Appliance(tmp_path / "checkout", LISTENER_STANDBY="true") as appliance:
+        appliance.ready()
+        assert appliance.states()["listener-standby"] == "RUNNING"
+        wait_until(lambda: appliance.listening() == 2)
+        wait_until(lambda: "aligned at" in appliance.log)
+        with Client(appliance.port, MATCH, "viewer") as client:
+            client.heard(5)
+            for program in ("listener", "listener-standby"):
+                aligned = appliance.log.count("aligned at")
+                appliance.ctl("restart", program)
+                wait_until(lambda before=aligned: appliance.log.count("aligned at") > before)
+                client.heard(len(client.updates) + 10)
+            ids = [tuple(map(int, update["id"].split("-"))) for update in client.updates]
+            assert ids == sorted(set(ids))
+            assert len({epoch for epoch, _ in ids}) == 1
+            assert not client.of("resync")

@@ -2,13 +2,18 @@
 
 import json
 import signal
+import socket
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
 from typing import Any
 
 import psycopg
 import pytest
 
 from app.core.config import DEFAULT_CHANNELS
-from tests.conftest import StartApp, StartListener
+from tests.conftest import RedisPlace, StartApp, StartListener
 from tests.support.programs import App, Client
 from tests.support.waiting import wait_until
 
@@ -54,7 +59,7 @@ def test_10_000_notifications_reach_a_client_of_each_of_4_workers_once_and_in_or
             if number % 10 == 0:
                 cursor.execute(
                     "SELECT pg_notify(%s, %s)",
-                    [channel, ["", "no JSON", "[1, 2]", '{"match_id": 2}'][number // 10 % 4]],
+                    [channel, NAMELESS[number // 10 % 4]],
                 )
             if number % 500 == 499:
                 connection.execute("COMMIT")
@@ -90,7 +95,9 @@ def test_every_channel_has_its_message(
     if mode["USE_REDIS_NOTIFIER"] == "false":
         expected["weather"] = "weather"
     with app.client("final 1") as client:
-        assert client.loaded()["match_id"] == "final 1"
+        loaded = client.loaded()
+        assert isinstance(loaded.pop("id"), str if mode["USE_REDIS_NOTIFIER"] == "true" else type(None))
+        assert loaded == {"type": "initial-load", "recovered": False, "match_id": "final 1", "data": None}
         for channel in expected:
             notify(connection, channel, {"match_id": "final 1", "operation": "INSERT", "data": {"id": 5}})
         updates = client.heard(len(expected))
@@ -250,3 +257,114 @@ def test_the_rows_that_listen_are_one_per_listener_or_one_per_worker(
     wait_until(lambda: rows() == 5)
     listener.stop()
     wait_until(lambda: rows() == 4)
+
+
+@in_both_modes
+def test_with_several_writers_and_rollbacks_clients_hear_the_order_in_which_transactions_were_committed(
+    mode: dict[str, str], connection: psycopg.Connection, database: str, start_app: StartApp
+) -> None:
+    app = start_app(mode, workers=2)
+    wait_until(lambda: [app.get("/readyz")[0] for _ in range(8)] == [200] * 8)
+    clients = app.client_of_each_worker(1, 2)
+    for channel in DEFAULT_CHANNELS:
+        connection.execute(f"LISTEN {channel}")  # type: ignore[call-overload]
+    with ThreadPoolExecutor(6) as pool:
+        committed = sum(pool.map(partial(write, database), range(6)))
+    # Any session that LISTENs is told the one true order.
+    order = [json.loads(note.payload)["data"] for note in connection.notifies(timeout=20, stop_after=committed)]
+    assert len(order) == committed
+    for client in clients.values():
+        assert [update["data"] for update in client.heard(committed)] == order
+        client.close()
+
+
+def write(database: str, writer: int) -> int:
+    """Notifies in transactions, some of which are rolled back; how often it notified."""
+    notified = 0
+    with closing(psycopg.connect(database)) as connection:
+        for number in range(60):
+            for part in range(3):
+                notify(connection, DEFAULT_CHANNELS[part], {"match_id": 1, "data": [writer, number, part]})
+            if number % 4:
+                connection.commit()
+                notified += 3
+            else:
+                connection.rollback()
+    return notified
+
+
+def test_in_redis_mode_what_clients_hear_is_what_the_stream_holds_under_consecutive_ids(
+    settings: dict[str, str],
+    connection: psycopg.Connection,
+    redis_place: RedisPlace,
+    start_listener: StartListener,
+    start_app: StartApp,
+) -> None:
+    start_listener(settings | {"NOTIFY_CHANNELS": "match_change,weather"}).aligned()
+    app = start_app(settings).ready()
+    with app.client(1) as client, closing(redis_place.client()) as redis:
+        position = client.loaded()["id"]
+        for number in range(300):
+            notify(connection, ["match_change", "weather"][number % 2], {"match_id": 1, "data": number})
+        updates = client.heard(300)
+        entries: Any = redis.xrange(f"{{{redis_place.namespace}}}:log")
+    ids = [tuple(map(int, key.decode().split("-"))) for key, _ in entries]
+    assert ids == [(ids[0][0], sequence) for sequence in range(1, len(ids) + 1)]
+    events = [json.loads(fields[b"event"]) for _, fields in entries]
+    heard = [(event["id"], event["channel"], event["payload"]["data"]) for event in events if "by" not in event]
+    heard = [one for one in heard if one[1] != "pg_notify_mux"]
+    assert [(update["id"], update["channel"], update["data"]) for update in updates] == heard
+    assert {update["type"] for update in updates} == {"match-update", "weather"}
+    assert position in {key.decode() for key, _ in entries}
+
+
+def test_a_client_that_waits_for_a_slow_snapshot_is_not_taken_for_a_dead_one(
+    settings: dict[str, str], connection: psycopg.Connection, start_app: StartApp
+) -> None:
+    slow = {"SNAPSHOT_QUERY": "SELECT %(match_id)s || pg_sleep(1.5)::text", "PING_INTERVAL": "0.2"}
+    app = start_app(settings | {"USE_REDIS_NOTIFIER": "false"} | slow).ready()
+    with app.client("x") as client:
+        assert client.loaded()["data"] == "x"
+        wait_until(lambda: len(client.of("ping")) > 5)
+        notify(connection, "match_change", {"match_id": "x"})
+        client.heard(1)
+
+
+def test_a_client_that_is_gone_without_a_word_is_unsubscribed(
+    settings: dict[str, str], connection: psycopg.Connection, start_app: StartApp
+) -> None:
+    app = start_app(settings | {"USE_REDIS_NOTIFIER": "false"}).ready()
+    with app.client(1, "stays") as stays:
+        for number in range(5):
+            gone = app.client(1, f"gone-{number}")
+            gone.loaded()
+            gone.socket.socket.shutdown(socket.SHUT_RDWR)
+        wait_until(lambda: app.get("/readyz")[1]["clients"] == 1)
+        notify(connection, "match_change", {"match_id": 1})
+        stays.heard(1)
+
+
+def test_a_login_that_may_not_notify_listens_to_nothing_until_it_may(
+    settings: dict[str, str], connection: psycopg.Connection, start_listener: StartListener, start_app: StartApp
+) -> None:
+    role = f"notifymux_test_{uuid.uuid4().hex[:12]}"
+    connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'given'")  # type: ignore[call-overload]
+    connection.execute("REVOKE EXECUTE ON FUNCTION pg_notify(text, text) FROM PUBLIC")
+    try:
+        limited = settings | {"DB_USER": role, "DB_PASSWORD": "given", "USE_REDIS_NOTIFIER": "false"}
+        listener = start_listener(limited)
+        assert listener.exit_code() == 2
+        assert "PostgreSQL forbids it: " in listener.lines[-1]
+        app = start_app(limited)
+        status, body = wait_until(lambda: (found := app.get("/readyz"))[0] == 503 and "forbids" in str(found) and found)
+        assert "permission denied for function pg_notify" in body["reasons"][0]
+        assert connection.execute(LISTENING).fetchone() == (0,)
+        connection.execute(f"GRANT EXECUTE ON FUNCTION pg_notify(text, text) TO {role}")  # type: ignore[call-overload]
+        app.ready()
+        with app.client(1) as client:
+            notify(connection, "match_change", {"match_id": 1})
+            client.heard(1)
+        app.stop()
+    finally:
+        connection.execute("GRANT EXECUTE ON FUNCTION pg_notify(text, text) TO PUBLIC")
+        connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")  # type: ignore[call-overload]

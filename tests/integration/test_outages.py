@@ -246,3 +246,44 @@ def test_a_cut_path_to_redis_costs_delay_and_no_event(
             client.heard(database.sent)
             assert numbers(client) == list(range(1, database.sent + 1))
             assert not client.of("resync")
+
+
+def test_readiness_says_which_part_is_missing_and_health_only_that_the_process_lives(
+    servers: Servers, own_settings: dict[str, str], start_listener: StartListener, start_app: StartApp
+) -> None:
+    listener, redis_app = start_listener(own_settings).aligned(), start_app(own_settings)
+    postgres_app = start_app(own_settings | {"USE_REDIS_NOTIFIER": "false"})
+    for app, mode in ((redis_app, "redis"), (postgres_app, "postgres")):
+        app.ready()
+        assert app.get("/readyz")[1] == {"ready": True, "mode": mode, "reasons": [], "clients": 0}
+
+    def told(app: App, *reasons: str) -> bool:
+        status, body = app.get("/readyz")
+        assert app.get("/healthz") == (200, {"alive": True})
+        given = body["reasons"]
+        return status == 503 and len(given) == len(reasons) and all(map(str.startswith, given, reasons))
+
+    no_canary = "no canary has come through PostgreSQL, the listener and Redis for "
+    listener.freeze()
+    wait_until(lambda: told(redis_app, no_canary))
+    listener.thaw()
+    redis_app.ready()
+
+    servers.stop_redis()
+    wait_until(lambda: told(redis_app, "this worker is not connected to Redis: ", no_canary))
+    assert postgres_app.get("/readyz")[0] == 200
+    servers.start_redis()
+    redis_app.ready()
+
+    servers.stop_postgres()
+    wait_until(lambda: told(redis_app, no_canary))
+    no_canary = "no canary has come through PostgreSQL for "
+    wait_until(lambda: told(postgres_app, "this worker is not connected to PostgreSQL: ", no_canary))
+    servers.start_postgres()
+    for app in (redis_app, postgres_app):
+        app.ready(30)
+        assert servers.embedded.password not in app.log
+        for server in ("PostgreSQL", "Redis"):
+            assert app.log.count(f"{server} is away: ") <= 4
+            assert app.log.count(f"{server} is back after ") <= 1
+    assert servers.embedded.password not in listener.log

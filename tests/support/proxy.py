@@ -39,6 +39,11 @@ class Proxy:
         self._refusing = True
         self.drop()
 
+    def lead_to(self, server_port: int) -> None:
+        """From now on connections lead to another server; those that are there are dropped."""
+        self._server_port = server_port
+        self.drop()
+
     def drop(self) -> None:
         """Drops every connection that is there."""
         with self._lock:

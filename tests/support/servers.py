@@ -98,14 +98,14 @@ def database_settings(conninfo: str, port: int | None = None) -> dict[str, str]:
 def new_database(conninfo: str, name: str) -> str:
     """Creates a database and returns its connection string."""
     with closing(psycopg.connect(conninfo, autocommit=True)) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')  # type: ignore[call-overload]
+        connection.execute(f'CREATE DATABASE "{name}"')
     return make_conninfo(conninfo, dbname=name)
 
 
 def drop_database(conninfo: str, name: str) -> None:
     """Drops it, whoever is connected."""
     with closing(psycopg.connect(conninfo, autocommit=True)) as connection:
-        connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')  # type: ignore[call-overload]
+        connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
 
 def through(url: str, port: int) -> str:

@@ -216,6 +216,8 @@ async def test_a_server_that_is_away_at_the_start_is_waited_for(own_place: Place
         own_place.notify(PAYLOAD)
         await until(lambda: ear.data)
         assert ear.data == [{"score": 3}]
+        # What was notified before could not be heard, and its initial load came before, too.
+        assert [message["type"] for message in ear.messages] == ["initial-load", "resync", "match-update"]
 
 
 @MODES

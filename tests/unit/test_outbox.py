@@ -73,9 +73,13 @@ async def test_a_reserved_place_holds_back_what_is_behind_it_until_it_is_filled(
     outbox.put(b"before")
     slot = outbox.reserve()
     outbox.put(b"behind")
+    held = [outbox.held]
     assert await taken(outbox) == [b"before"]
     assert await waits(outbox)
+    held.append(outbox.held)
     outbox.fill(slot, b"the snapshot")
+    held.append(outbox.held)
+    assert held == [False, True, False]
     assert await taken(outbox) == [b"the snapshot", b"behind"]
 
 

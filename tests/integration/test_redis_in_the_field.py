@@ -1,0 +1,146 @@
+"""Debian's Redis 7 as it is run: with a password and TLS, with a replica that lags, short of memory."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
+
+import psycopg
+import pytest
+import redis
+
+from tests.conftest import StartApp, StartListener
+from tests.integration.test_modes import notify
+from tests.support.process import Process
+from tests.support.proxy import Proxy
+from tests.support.servers import database_settings, free_port
+from tests.support.waiting import wait_until
+
+StartRedis = Callable[..., int]
+
+
+@pytest.fixture
+def start_redis(tmp_path: Path) -> Iterator[StartRedis]:
+    """Starts Debian's redis-server on a free port, with options; returns the port."""
+    program = shutil.which("redis-server")
+    if program is None:
+        if os.environ.get("CI"):
+            pytest.fail("there is no redis-server: install the package redis-server")
+        pytest.skip("there is no redis-server")
+    with ExitStack() as stack:
+
+        def start(*options: str, port_option: str = "--port") -> int:
+            port = free_port()
+            folder = tmp_path / f"redis-{port}"
+            folder.mkdir()
+            command = [program, port_option, str(port), "--bind", "127.0.0.1", "--save", "", *options]
+            server = stack.enter_context(Process(command, folder, {}))
+            server.logged("Ready to accept connections")
+            return port
+
+        yield start
+
+
+@pytest.fixture
+def base(database: str) -> dict[str, str]:
+    return database_settings(database) | {"USE_REDIS_NOTIFIER": "true", "CANARY_INTERVAL": "0.5"}
+
+
+def certificate(folder: Path) -> None:
+    """A certificate for localhost that signs itself."""
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    files = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject, *files],
+        check=True,
+        capture_output=True,
+    )
+
+
+def test_a_password_and_tls_are_a_url(
+    base: dict[str, str],
+    connection: psycopg.Connection,
+    start_redis: StartRedis,
+    start_listener: StartListener,
+    start_app: StartApp,
+    tmp_path: Path,
+) -> None:
+    certificate(tmp_path)
+    tls = ["--port", "0", "--tls-cert-file", str(tmp_path / "cert.pem"), "--tls-key-file", str(tmp_path / "key.pem")]
+    authority = ["--tls-ca-cert-file", str(tmp_path / "cert.pem"), "--tls-auth-clients", "no"]
+    port = start_redis(*tls, *authority, "--requirepass", "s3cret", port_option="--tls-port")
+    url = f"rediss://:s3cret@localhost:{port}?ssl_ca_certs={tmp_path / 'cert.pem'}"
+    listener = start_listener(base | {"REDIS_URL": url}).aligned()
+    app = start_app(base | {"REDIS_URL": url}).ready()
+    with app.client(1) as client:
+        client.loaded()
+        notify(connection, "match_change", {"match_id": 1})
+        client.heard(1)
+    assert "s3cret" not in listener.log + app.log
+
+
+def test_a_promoted_replica_that_lags_behind_is_filled_from_memory_and_nobody_is_told_of_a_gap(
+    base: dict[str, str],
+    connection: psycopg.Connection,
+    start_redis: StartRedis,
+    start_listener: StartListener,
+    start_app: StartApp,
+) -> None:
+    master = start_redis()
+    replica = start_redis("--replicaof", f"127.0.0.1 {master}")
+    with (
+        Proxy(master) as proxy,
+        closing(redis.Redis(port=replica)) as lagging,
+        closing(redis.Redis(port=master)) as ahead,
+    ):
+        settings = base | {"REDIS_URL": f"redis://127.0.0.1:{proxy.port}"}
+        listener = start_listener(settings).aligned()
+        app = start_app(settings).ready()
+        with app.client(1) as client:
+            client.loaded()
+            for number in range(200):
+                notify(connection, "match_change", {"match_id": 1, "data": number})
+                if number == 120:
+                    client.heard(100)
+                    wait_until(lambda: int(lagging.xlen("{pg_notify}:log")) > 100)
+                    lagging.replicaof("NO", "ONE")  # hears no more
+            client.heard(200)
+            assert int(lagging.xlen("{pg_notify}:log")) < int(ahead.xlen("{pg_notify}:log"))
+            proxy.lead_to(replica)
+            for number in range(200, 300):
+                notify(connection, "match_change", {"match_id": 1, "data": number})
+            client.heard(300)
+            assert [update["data"] for update in client.updates] == list(range(300))
+            assert not client.of("resync")
+        assert sum("begins after" in line for line in listener.lines) == 1
+
+
+def test_a_full_redis_is_said_once_and_costs_delay(
+    base: dict[str, str],
+    connection: psycopg.Connection,
+    start_redis: StartRedis,
+    start_listener: StartListener,
+    start_app: StartApp,
+) -> None:
+    port = start_redis()
+    settings = base | {"REDIS_URL": f"redis://127.0.0.1:{port}"}
+    listener = start_listener(settings).aligned()
+    app = start_app(settings).ready()
+    with closing(redis.Redis(port=port)) as client_of_redis, app.client(1) as client:
+        client.loaded()
+        notify(connection, "match_change", {"match_id": 1, "data": 0})
+        client.heard(1)
+        client_of_redis.config_set("maxmemory", "1mb")
+        with suppress(redis.exceptions.OutOfMemoryError):
+            client_of_redis.set("filler", b"x" * 2_000_000)
+        for number in range(1, 50):
+            notify(connection, "match_change", {"match_id": 1, "data": number})
+        listener.logged("Redis is away")
+        wait_until(lambda: app.get("/readyz")[0] == 503)
+        client_of_redis.config_set("maxmemory", "0")
+        client.heard(50)
+        assert [update["data"] for update in client.updates] == list(range(50))
+        assert not client.of("resync")
+    assert sum("Redis is away" in line for line in listener.lines) <= 2, listener.log
