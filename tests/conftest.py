@@ -7,7 +7,7 @@ embedded ones are started. A test that stops its servers always has its own.
 import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,13 +69,19 @@ def servers(template: Path, tmp_path: Path) -> Iterator[Servers]:
         servers.end()
 
 
-@pytest.fixture
-def database(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The connection string of a fresh database."""
+@contextmanager
+def fresh_database(request: pytest.FixtureRequest) -> Iterator[str]:
     url = os.environ.get("TEST_DATABASE_URL") or request.getfixturevalue("shared_servers").embedded.database_url
     name = f"notifymux_test_{uuid.uuid4().hex[:12]}"
     yield new_database(make_conninfo(url), name)
     drop_database(url, name)
+
+
+@pytest.fixture
+def database(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The connection string of a fresh database."""
+    with fresh_database(request) as database:
+        yield database
 
 
 class RedisPlace(NamedTuple):
@@ -92,8 +98,8 @@ class RedisPlace(NamedTuple):
         return {"REDIS_URL": self.url, "REDIS_NAMESPACE": self.namespace}
 
 
-@pytest.fixture
-def redis_place(request: pytest.FixtureRequest) -> Iterator[RedisPlace]:
+@contextmanager
+def fresh_redis_place(request: pytest.FixtureRequest) -> Iterator[RedisPlace]:
     url = os.environ.get("TEST_REDIS_URL") or request.getfixturevalue("shared_servers").embedded.redis_url
     place = RedisPlace(url, f"test_{uuid.uuid4().hex[:12]}")
     yield place
@@ -103,13 +109,23 @@ def redis_place(request: pytest.FixtureRequest) -> Iterator[RedisPlace]:
 
 
 @pytest.fixture
+def redis_place(request: pytest.FixtureRequest) -> Iterator[RedisPlace]:
+    with fresh_redis_place(request) as place:
+        yield place
+
+
+@pytest.fixture
 def redis_url(redis_place: RedisPlace) -> str:
     return redis_place.url
 
 
 @pytest.fixture
 def settings(database: str, redis_place: RedisPlace) -> dict[str, str]:
-    """What a program needs to know to use the test's database and namespace, in Redis mode."""
+    return redis_mode(database, redis_place)
+
+
+def redis_mode(database: str, redis_place: RedisPlace) -> dict[str, str]:
+    """What a program needs to know to use a database and a namespace, in Redis mode."""
     return database_settings(database) | redis_place.settings | {"USE_REDIS_NOTIFIER": "true", "CANARY_INTERVAL": "0.5"}
 
 

@@ -158,7 +158,10 @@ def test_a_restart_brings_the_program_back_with_another_pid(appliance: Appliance
     appliance.ready()
 
 
-@pytest.mark.parametrize("program", ["listener", "app", "postgres", "valkey", "demo"])
+@pytest.mark.parametrize(
+    "program",
+    ["listener", "app", *(pytest.param(name, marks=pytest.mark.long) for name in ("postgres", "valkey", "demo"))],
+)
 def test_a_killed_program_runs_again_and_clients_are_served(appliance: Appliance, program: str) -> None:
     before = appliance.pid_of(program)
     os.kill(before, signal.SIGKILL)

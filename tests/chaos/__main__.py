@@ -70,7 +70,7 @@ def table(reports: Sequence[Report]) -> str:
         ("out of order", *(str(report.verdict.disordered) for report in reports)),
         ("gaps announced", *(str(report.gaps.total()) for report in reports)),
         *((f"  {kind}", *(str(report.gaps[kind]) for report in reports)) for kind in _gap_kinds(reports)),
-        ("missing within them", *(f"{report.verdict.announced:,}" for report in reports)),
+        ("  missing, deliveries", *(f"{report.verdict.announced:,}" for report in reports)),
         ("most LISTEN rows each", *(str(report.rows) for report in reports)),
         ("longest recovery, s", *(f"{max(report.recovery.values(), default=0):.1f}" for report in reports)),
     ]

@@ -105,16 +105,17 @@ def test_a_terminated_session_raises_after_what_it_was_told_is_heard(
 def test_a_session_that_does_not_answer_is_given_up_before_its_queries_pile_up(listening: psycopg.Connection) -> None:
     session = ListenSession(listening.pgconn)
     session.send("SELECT pg_sleep(60)")
-    with pytest.raises(psycopg.OperationalError, match="queries wait for an answer"):
-        for _ in range(1000):
-            session.send("SELECT 1")
+    for _ in range(100):
+        session.send("SELECT 1")
+    with pytest.raises(psycopg.OperationalError, match="100 queries wait for an answer"):
+        session.send("SELECT 1")
 
 
 @pytest.mark.parametrize("text", ["", "it's", "back\\slash", "E'\\''", "ünï \N{SNOWMAN}", "a;b--c", "$$", "\t\n"])
 def test_a_literal_is_the_text_whatever_the_servers_settings(connection: psycopg.Connection, text: str) -> None:
     for setting in ("on", "off"):
         try:
-            connection.execute(f"SET standard_conforming_strings = {setting}")  # type: ignore[call-overload]
+            connection.execute(f"SET standard_conforming_strings = {setting}")
         except psycopg.errors.FeatureNotSupported:
             continue  # PostgreSQL 19 has one setting left
         result = connection.pgconn.exec_(f"SELECT {literal(text)}".encode())

@@ -332,6 +332,19 @@ async def test_a_shutdown_while_the_server_does_not_answer_takes_no_time(place: 
 
 @MODES
 @in_a_loop
+async def test_a_client_that_does_not_keep_up_is_closed_with_3008_and_harms_no_other(place: Place) -> None:
+    async with connected(place.manager(client_queue_bytes=10_000)) as manager:
+        slow, ear = manager.join("1", "slow"), Ear(manager)
+        for number in range(30):
+            await aside(place.notify, {**PAYLOAD, "data": [number, "x" * 500]})
+        await until(lambda: len(ear.data) == 30)
+        assert slow.closing.result() == 3008
+        assert not ear.client.closing.done()
+        assert manager.hub.slow_closes == 1
+
+
+@MODES
+@in_a_loop
 async def test_a_client_that_has_left_is_not_served_and_one_of_its_name_is(place: Place) -> None:
     async with connected(place.manager()) as manager:
         old, stays = Ear(manager, name="a"), Ear(manager, name="b")
@@ -532,6 +545,7 @@ async def test_an_entry_of_the_stream_that_is_no_event_is_logged_and_skipped_and
     assert "the stream's entry 5-2 is not an event: " in caplog.text
 
 
+@pytest.mark.long
 @in_a_loop
 async def test_a_frozen_redis_costs_delay_and_no_event(template: Path, tmp_path: Path) -> None:
     servers = Servers(tmp_path / "own", template)
