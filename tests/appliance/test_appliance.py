@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -70,6 +71,13 @@ class Appliance(Process):
         """What the programs were told of the embedded servers."""
         values = dotenv_values(self.folder / ".run" / "embedded.env", interpolate=False)
         return {name: value or "" for name, value in values.items()}
+
+    def alignments(self) -> int:
+        """How often a listener found its place."""
+        return self.log.count("aligned at")
+
+    def has_aligned_since(self, before: int) -> bool:
+        return self.alignments() > before
 
     def listening(self) -> int:
         """How many sessions LISTEN."""
@@ -219,9 +227,9 @@ def test_with_a_standby_a_restart_of_the_listener_is_no_event(tmp_path: Path) ->
         with Client(appliance.port, MATCH, "viewer") as client:
             client.heard(5)
             for program in ("listener", "listener-standby"):
-                aligned = appliance.log.count("aligned at")
+                before = appliance.alignments()
                 appliance.ctl("restart", program)
-                wait_until(lambda before=aligned: appliance.log.count("aligned at") > before)
+                wait_until(partial(appliance.has_aligned_since, before))
                 client.heard(len(client.updates) + 10)
             ids = [tuple(map(int, update["id"].split("-"))) for update in client.updates]
             assert ids == sorted(set(ids))

@@ -91,6 +91,7 @@ def test_a_roll_to_other_channels_is_one_announced_gap_and_the_log_explains_it(
     assert "the listener at work has other NOTIFY_CHANNELS" in log
 
 
+@pytest.mark.long
 def test_three_listeners_cost_redis_less_than_1_3_times_the_commands_of_one(
     servers: Servers, template: Path, tmp_path: Path, seed: int
 ) -> None:
