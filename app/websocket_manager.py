@@ -57,9 +57,10 @@ class MatchDataWebSocketManager:
     async def shutdown(self) -> None:
         """Stops hearing and lets go of every connection, whatever state the source is in."""
         task, self._task = self._task, None
-        if task:
+        while task and not task.done():
+            # More than once: what a driver awaits may complete in the same moment, and swallow it.
             task.cancel()
-            await asyncio.wait([task])
+            await asyncio.wait([task], timeout=1.0)
         await self.hub.aclose()
         if self._snapshots:
             await self._snapshots.close()

@@ -166,7 +166,9 @@ def numbers_of(updates: list[dict[str, int]]) -> list[int]:
     return [update["data"] for update in updates]
 
 
-@pytest.mark.parametrize("absent", ["postgres", "redis", pytest.param("both", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "absent", ["redis", *(pytest.param(absent, marks=pytest.mark.long) for absent in ("postgres", "both"))]
+)
 def test_a_server_that_is_absent_at_start_is_waited_for(
     servers: Servers, own_settings: dict[str, str], start_listener: StartListener, start_app: StartApp, absent: str
 ) -> None:

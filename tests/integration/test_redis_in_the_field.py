@@ -18,6 +18,8 @@ from tests.support.proxy import Proxy
 from tests.support.servers import database_settings, free_port
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.long
+
 StartRedis = Callable[..., int]
 
 
