@@ -12,7 +12,7 @@ from listener.registry import Registry
 from listener.requests import Append, Appended, Entry, Load, ReadHead, Request, Scan, Status
 from listener.stream import Stream
 from tests.conftest import RedisPlace
-from tests.simulation.world import Redis
+from tests.simulation.servers import Redis
 
 EPOCHS = st.integers(1, 3)
 APPENDS = st.builds(

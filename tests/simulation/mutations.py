@@ -20,7 +20,9 @@ from listener.requests import Append, Appended, Entry, Status
 from listener.search import Heard, Search
 from listener.verdict import Found
 from listener.window import Window
-from tests.simulation.world import NOTHING, Listener, Redis, World
+from tests.simulation.actors import Listener
+from tests.simulation.servers import NOTHING, Redis
+from tests.simulation.world import World
 
 Patch = pytest.MonkeyPatch
 

@@ -11,7 +11,8 @@ import pytest
 
 from listener.count import Count, Role
 from tests.simulation.mutations import MUTATIONS
-from tests.simulation.world import Violation, World
+from tests.simulation.servers import Violation
+from tests.simulation.world import World
 
 STEPS = 210
 SHORT, LONG = 2_000, 20_000

@@ -1,0 +1,272 @@
+"""Listeners and workers: the product's state machines, in shells whose every wait is a step of its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from app.core.event import Event, EventId, decode
+from app.follower import Entry as FollowedEntry
+from app.follower import Follower, Gap
+from listener.count import Count
+from listener.numbering import Numbering
+from listener.requests import (
+    Answer,
+    Append,
+    Appended,
+    Load,
+    LookForOthers,
+    ReadEntry,
+    ReadHead,
+    Request,
+    Scan,
+)
+from listener.search import Heard, Search
+from tests.simulation.servers import CHANNEL, EXTRA_CHANNEL, Session, Violation
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+
+class Listener:
+    """The shell around a `Numbering`, as `listener.forwarder` is, with every wait a step of its own."""
+
+    def __init__(self, world: World, name: str, *, extra: bool) -> None:
+        self.world, self.name = world, name
+        self.channels = frozenset([CHANNEL, EXTRA_CHANNEL] if extra else [CHANNEL])
+        self.redis = world.redis
+        self.running = True
+        self.paused_until = self.starts_at = 0.0
+        self.postgres_in = self.postgres_out = True  # the ways from and to PostgreSQL
+        self.redis_way = "open"  # or "cut", or "deaf": carried out, but the answer is lost
+        self.slow = False
+        self.protected = False
+        self._lives = 0
+        self._fresh()
+
+    def _fresh(self) -> None:
+        self._lives += 1
+        self.highest = 0
+        self.earlier_self = self.redis.registry.get(self.name, 0.0)
+        self.registered: float | None = None
+        self.beat_due = 0.0
+        self.numbering: Numbering | None = None
+        self.session: Session | None = None
+        self.request: Request | None = None
+        self.answer: Answer | str | None = None
+
+    def crash(self) -> None:
+        if self.session:
+            self.world.postgres.disconnect(self.session)
+        self._fresh()
+        self.starts_at = self.world.now + self.world.rng.choice([0.1, 1.0, 4.0])
+
+    @property
+    def count(self) -> Count | None:
+        phase = self.numbering.phase if self.numbering else None
+        return phase if isinstance(phase, Count) else None
+
+    def step(self, now: float) -> None:
+        if not self.running or now < self.starts_at or now < self.paused_until:
+            return
+        if self.slow and self.world.rng.random() < 0.8:
+            return
+        if self.request is not None:
+            self._go_on(now)
+            return
+        numbering = self._connected()
+        if numbering is None:
+            self._beat(now)
+            return
+        self._hear(numbering, now)
+        if numbering.lost(now):
+            self._lose()
+            return
+        while message := numbering.to_postgres(now):
+            assert self.session
+            self.session.sent.append(message)
+        self._beat(now)
+        if self.redis_way == "cut" or not self.redis.up:
+            numbering.redis_failed()
+            return
+        self.request = numbering.to_redis(now)
+        if self.request and self.world.rng.random() < 0.7:
+            self._go_on(now)
+
+    def _connected(self) -> Numbering | None:
+        if self.session and self.session.alive and self.numbering:
+            return self.numbering
+        self._lose()
+        if not self.world.postgres_up or not self.postgres_in or not self.postgres_out:
+            return None
+        self.session = self.world.postgres.connect()
+        self.numbering = self.world.make_numbering(self)
+        return self.numbering
+
+    def _lose(self) -> None:
+        if self.numbering:
+            self.highest = self.numbering.highest
+        if self.session:
+            self.world.postgres.disconnect(self.session)
+        self.session = self.numbering = self.request = None
+
+    def _hear(self, numbering: Numbering, now: float) -> None:
+        assert self.session
+        if not self.postgres_in:
+            return
+        queue = self.session.queue
+        heard = [queue.popleft() for _ in range(min(len(queue), self.world.rng.choice([1, 5, 100])))]
+        if heard:
+            before = self._phase()
+            numbering.hear([Heard(channel, payload.encode(), 0.0) for channel, payload in heard], now)
+            self._note(before, "heard")
+
+    def _go_on(self, now: float) -> None:
+        """Carries the request out, in one step or two: a listener can be frozen, or die, in between."""
+        assert self.request is not None
+        if self.answer is None:
+            reached = self.redis.up and self.redis_way != "cut"
+            self.answer = self._perform(self.request, now) if reached else "failed"
+            if self.redis_way == "deaf":
+                self.answer = "failed"
+            if self.world.rng.random() < 0.3:
+                return
+        request, answer = self.request, self.answer
+        self.request = self.answer = None
+        if self.numbering is None:
+            return
+        if answer == "failed":
+            self.numbering.redis_failed()
+            return
+        before = self._phase()
+        self.numbering.answered(request, None if answer == "nothing" else answer, now)  # type: ignore[arg-type]
+        what = (
+            f"{type(request).__name__} {answer.status.value}"
+            if isinstance(answer, Appended)
+            else type(request).__name__
+        )
+        self._note(before, what)
+
+    def _perform(self, request: Request, now: float) -> Answer | str:
+        redis = self.redis
+        match request:
+            case ReadHead():
+                return redis.head or "nothing"
+            case LookForOthers():
+                return self._shows_others(now)
+            case Scan(after, limit):
+                return redis.after(after, limit)
+            case Load(limit):
+                return redis.entries[: -limit - 1 : -1]
+            case ReadEntry(at):
+                found = redis.after(EventId(at.epoch, at.sequence - 1), 1)
+                return found[0].text if found and found[0].id == at else "nothing"
+            case Append():
+                self.world.check_identities(request)
+                return redis.append(request)
+
+    def _shows_others(self, now: float) -> bool:
+        """As `listener.registry`."""
+        if self.registered is None or self.name not in self.redis.registry:
+            self.registered = self.redis.registry[self.name] = now
+            return True
+        others = {name: at for name, at in self.redis.registry.items() if name != self.name}
+        if not others:
+            return now - self.registered < 2
+        latest = max([*others.values(), self.earlier_self])
+        return any(latest - at < 5 for at in others.values())
+
+    def _beat(self, now: float) -> None:
+        if now >= self.beat_due and self.redis.up and self.redis_way != "cut":
+            self.beat_due = now + 1.0
+            if self.name not in self.redis.registry:
+                self.registered = now
+            self.redis.registry[self.name] = now
+
+    def _phase(self) -> str:
+        phase = self.numbering.phase if self.numbering else None
+        if isinstance(phase, Count):
+            hole = "/hole" if phase.to_redis(self.world.now) is None and phase.probe else ""
+            return phase.role.value + hole
+        if isinstance(phase, Search):
+            return "searching" if phase.heard_marker else "marked"
+        return "new"
+
+    def _note(self, before: str, cause: str) -> None:
+        after = self._phase()
+        self.world.transitions[f"{before} -> {after} on {cause}" if before != after else f"{before} on {cause}"] += 1
+
+
+class Worker:
+    """The shell around a `Follower`, as `app.redis_source` is, and the account of what it delivered."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.redis = world.redis
+        self.follower = Follower()
+        self.heard_until = 0
+        self.heard_at = 0.0
+        self.connected = False
+        self.paused_until = 0.0
+        self.last: int | None = None  # the last event delivered
+        self.excused = True  # a gap was announced since
+        self.gaps = 0
+
+    def reconnect(self) -> None:
+        self.connected = False
+        self.follower.interrupted()
+
+    def step(self, now: float) -> None:
+        if now < self.paused_until:
+            return
+        if not self.redis.up:
+            self.reconnect()
+            return
+        if not self.connected:
+            self.connected, self.heard_until = True, len(self.redis.published)
+            self.follower.look()
+        self._hear(now)
+        if now - self.heard_at > 4:
+            self.heard_at = now
+            self.follower.look()
+        if self.follower.due(now):
+            self._read(now)
+
+    def _hear(self, now: float) -> None:
+        published = self.redis.published
+        until = min(len(published), self.heard_until + self.world.rng.choice([1, 5, 100]))
+        for text in published[self.heard_until : until]:
+            if self.world.rng.random() < self.world.drops:
+                continue
+            self.heard_at = now
+            before = self.follower.position
+            self._take(self.follower.prompt(decode(text)), before)
+        self.heard_until = until
+
+    def _read(self, now: float) -> None:
+        if self.follower.position is None:
+            self._take(self.follower.start(self.redis.head), None)
+        assert self.follower.position is not None
+        found = self.redis.after(self.follower.position, 50)
+        entries = [FollowedEntry(entry.id, decode(entry.text)) for entry in found]
+        before = self.follower.position
+        self._take(self.follower.read(entries, self.redis.head, now), before)
+        if len(found) == 50:
+            self.follower.look()
+
+    def _take(self, outcomes: list[Event | Gap], before: EventId | None) -> None:
+        for outcome in outcomes:
+            if isinstance(outcome, Gap):
+                self.excused = True
+                self.gaps += 1
+                self.world.gap_announced(outcome, before)
+            else:
+                self.world.check_identity(outcome)
+                if outcome.channel == CHANNEL:
+                    self._deliver(int(bytes(outcome.payload)))
+
+    def _deliver(self, number: int) -> None:
+        if self.last is not None and number <= self.last:
+            raise Violation(f"event {number} was delivered after {self.last}: twice or out of order")
+        if not self.excused and self.last is not None and self.world.between(self.last, number):
+            raise Violation(f"events between {self.last} and {number} are missing and no gap was announced")
+        self.last, self.excused = number, False

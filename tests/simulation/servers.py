@@ -1,0 +1,138 @@
+"""PostgreSQL and Redis as far as the numbering can tell."""
+
+import json
+from collections import deque
+
+from app.core.config import MUX_CHANNEL
+from app.core.event import EventId
+from listener.messages import Begin, Canary, Marker, Message
+from listener.requests import (
+    Append,
+    Appended,
+    Entry,
+    Status,
+)
+
+NOTHING = EventId(0, 0)
+CHANNEL = "match_change"
+EXTRA_CHANNEL = "players_change"
+
+
+class Violation(AssertionError):  # noqa: N818 - it is what the tests call it
+    """A promise was broken."""
+
+
+class Session:
+    """A LISTENing session as PostgreSQL has it."""
+
+    def __init__(self) -> None:
+        self.channels: frozenset[str] = frozenset()
+        self.sent: deque[Message] = deque()  # on its way to PostgreSQL
+        self.queue: deque[tuple[str, str]] = deque()  # on its way to the listener
+        self.alive = True
+
+
+class Postgres:
+    """Commits in one order, which every session that LISTENs hears."""
+
+    def __init__(self) -> None:
+        self.clock_ms = 1_000_000
+        self.sessions: list[Session] = []
+        self.committed = 0  # events of the users
+
+    def connect(self) -> Session:
+        session = Session()
+        self.sessions.append(session)
+        return session
+
+    def disconnect(self, session: Session) -> None:
+        session.alive = False
+        if session in self.sessions:
+            self.sessions.remove(session)
+
+    def notify(self, channel: str, payload: str) -> None:
+        for session in self.sessions:
+            if channel in session.channels:
+                session.queue.append((channel, payload))
+
+    def commit_event(self, channel: str) -> None:
+        self.committed += 1
+        self.notify(channel, str(self.committed))
+
+    def execute(self, session: Session, message: Message, channels: frozenset[str]) -> None:
+        """One statement of a listener's."""
+        match message:
+            case Marker(token, fingerprint):
+                session.channels = channels | {MUX_CHANNEL}
+                said: dict[str, object] = {"marker": token, "fingerprint": fingerprint}
+            case Begin(token, fingerprint, floor, jitter, previous, why):
+                epoch = max(self.clock_ms, floor) + jitter
+                said = {
+                    "begin": epoch,
+                    "floor": floor,
+                    "by": token,
+                    "fingerprint": fingerprint,
+                    "previous": previous,
+                    "why": why,
+                }
+            case Canary(token):
+                said = {"canary": token}
+        self.notify(MUX_CHANNEL, json.dumps(said))
+
+
+class Redis:
+    """One master: the stream, the registry and what was published."""
+
+    def __init__(self) -> None:
+        self.up = True
+        self.entries: list[Entry] = []
+        self.published: list[bytes] = []
+        self.registry: dict[str, float] = {}  # who beat when
+        self.highest = NOTHING  # ever appended
+
+    def copy(self, entries: int) -> "Redis":
+        """Another master that has only the first `entries` entries (a replica that lagged)."""
+        other = Redis()
+        other.entries = self.entries[:entries]
+        other.registry = dict(self.registry)
+        return other
+
+    def wipe(self) -> None:
+        self.entries, self.registry = [], {}
+
+    @property
+    def head(self) -> EventId | None:
+        return self.entries[-1].id if self.entries else None
+
+    def append(self, request: Append) -> Appended:
+        """`append.lua` (tests/integration/test_append.py holds the two together)."""
+        head = self.head or NOTHING
+        epoch, first = request.first
+        if head.epoch > epoch:
+            return Appended(Status.SUPERSEDED, head, 0)
+        skip = 0
+        if head.epoch == epoch:
+            if first > head.sequence + 1:
+                return Appended(Status.GAP, head, 0)
+            skip = min(head.sequence - first + 1, len(request.texts))
+        elif first != 1 and not request.restore:
+            return Appended(Status.BEHIND, head, 0)
+        for offset in range(skip, len(request.texts)):
+            self.add(Entry(EventId(epoch, first + offset), request.texts[offset]), publish=not request.restore)
+        return Appended(Status.OK, self.head or NOTHING, len(request.texts) - skip)
+
+    def add(self, entry: Entry, *, publish: bool) -> None:
+        """XADD, which refuses an id that is not above the last, and PUBLISH."""
+        if self.head and entry.id <= self.head:
+            raise Violation(f"Redis refuses {entry.id} after {self.head}")
+        self.entries.append(entry)
+        self.highest = max(self.highest, entry.id)
+        if publish:
+            self.published.append(entry.text)
+
+    def after(self, position: EventId, limit: int) -> list[Entry]:
+        low, high = 0, len(self.entries)
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (middle + 1, high) if self.entries[middle].id <= position else (low, middle)
+        return self.entries[low : low + limit]
