@@ -135,8 +135,7 @@ class Numbering:
         self.highest = max(self.highest, epoch)
         if said.fingerprint != self._fingerprint:
             self._stay_passive()
-            if isinstance(self.phase, Count):
-                self._realign()
+            self._realign()
         elif takes_part:
             logger.info("epoch %d begins after %s: %s", epoch, said.previous, said.why)
             self._count(EventId(epoch, 0), Role.PRIMARY if self._is_own(said) else Role.STANDBY, load=False)
@@ -197,6 +196,8 @@ class Numbering:
             case Scan(), list(), Search() as search:
                 verdict = search.scanned(answer, now)
                 self._note_search(search)
+            case ReadHead(), None | EventId(), Search() as search:
+                search.head_read(answer or EventId(0, 0))
             case LookForOthers(), bool(), Search() as search:
                 verdict = search.looked_for_others(answer, now)
             case Load(), list(), Count() as count:

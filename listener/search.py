@@ -6,7 +6,7 @@ from app.core.config import MUX_CHANNEL
 from app.core.event import EventId, decode
 from app.core.patience import BOUND, POLL, Patience
 from listener.messages import parse
-from listener.requests import Entry, LookForOthers, Scan
+from listener.requests import Entry, LookForOthers, ReadHead, Scan
 from listener.verdict import BeginEpoch, Found, Realign, Verdict
 
 SCAN_EVENTS = 1000  # of one read
@@ -38,7 +38,8 @@ class Search:
         self.cursor = head
         self._marker, self._fingerprint = marker, fingerprint
         self._still, self._whole = Patience(bound), Patience(bound)
-        self._moved = self._at_head = False
+        self._moved = False
+        self._turn = 0  # in the cycle of looks
         self._due = 0.0
 
     def hear(self, heard: Heard, now: float) -> None:
@@ -54,15 +55,22 @@ class Search:
         self._marker, self.heard_marker = marker, False
         self.early, self.early_bytes, self.foreign = [], 0, False
 
-    def to_redis(self, now: float) -> Scan | LookForOthers | None:
-        """The next look into the stream or the registry."""
+    def to_redis(self, now: float) -> Scan | ReadHead | LookForOthers | None:
+        """The next look: into the stream, at its head, and into the registry, in turn."""
         if not self.heard_marker or now < self._due:
             return None
-        return LookForOthers() if self._at_head else Scan(self.cursor, SCAN_EVENTS)
+        return (Scan(self.cursor, SCAN_EVENTS), ReadHead(), LookForOthers())[self._turn]
+
+    def head_read(self, head: EventId) -> None:
+        """A stream that was wiped, or is an older copy, may be being put back: that is a movement too."""
+        self._turn = 2
+        if head < self.cursor:
+            self.cursor = head
+            self._still.reset()
 
     def looked_for_others(self, shown: bool, now: float) -> Verdict:
         """Rule 5: where the registry shows nobody else, there is nobody to wait for."""
-        self._at_head, self._due = False, now + (POLL if shown else BOUND)
+        self._turn, self._due = 0, now + (POLL if shown else BOUND)
         return None if shown else BeginEpoch("no other listener is there")
 
     def redis_failed(self) -> None:
@@ -80,7 +88,7 @@ class Search:
                 self.foreign = True
         if len(entries) == SCAN_EVENTS:
             return None  # the head is not reached
-        self._at_head = True
+        self._turn = 1
         if entries:
             self._moved = True
             self._still.reset()

@@ -27,6 +27,7 @@ TRANSITIONS = [
     "marked -> new on heard",
     "searching on LookForOthers",
     "searching on Scan",
+    "searching on ReadHead",
     "searching -> standby on Scan",
     "searching -> new on Scan",
     "searching -> new on heard",
