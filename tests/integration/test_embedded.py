@@ -43,6 +43,7 @@ def gone(pid: int) -> bool:
     return True
 
 
+@pytest.mark.long
 def test_a_killed_postgres_returns_with_its_data_and_on_its_port(servers: Servers) -> None:
     for number in range(1, 4):
         with closing(psycopg.connect(servers.embedded.database_url, autocommit=True)) as session:

@@ -211,6 +211,7 @@ def test_a_silent_client_is_closed_and_one_that_answers_stays(
         answers.heard(1)
 
 
+@pytest.mark.long
 def test_a_client_that_does_not_read_is_closed_with_3008_and_harms_no_other(
     settings: dict[str, str], connection: psycopg.Connection, start_app: StartApp
 ) -> None:

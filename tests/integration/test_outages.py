@@ -224,6 +224,7 @@ def test_a_blackholed_path_to_postgresql_is_noticed_and_replaced_within_10_secon
             assert "did not come back within 4 s" in program.log
 
 
+@pytest.mark.long
 def test_a_cut_path_to_redis_costs_delay_and_no_event(
     servers: Servers,
     database: Database,
@@ -249,6 +250,7 @@ def test_a_cut_path_to_redis_costs_delay_and_no_event(
             assert not client.of("resync")
 
 
+@pytest.mark.long
 def test_readiness_says_which_part_is_missing_and_health_only_that_the_process_lives(
     servers: Servers, own_settings: dict[str, str], start_listener: StartListener, start_app: StartApp
 ) -> None:

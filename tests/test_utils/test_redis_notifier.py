@@ -436,6 +436,7 @@ async def test_redis_may_be_stopped_and_started(own: Servers, log: pytest.LogCap
     assert 1 <= sum("Redis is away" in message for message in log.messages) <= 3
 
 
+@pytest.mark.long
 @in_a_loop
 async def test_a_frozen_redis_is_noticed_and_its_thaw_too(own: Servers) -> None:
     assert own.redis

@@ -546,6 +546,7 @@ async def test_an_entry_of_the_stream_that_is_no_event_is_logged_and_skipped_and
 
 
 @pytest.mark.long
+@pytest.mark.long
 @in_a_loop
 async def test_a_frozen_redis_costs_delay_and_no_event(template: Path, tmp_path: Path) -> None:
     servers = Servers(tmp_path / "own", template)
