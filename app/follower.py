@@ -50,10 +50,10 @@ class Follower:
         """Has the stream read at once: after a subscription, and when it has been silent for too long."""
         self.behind, self._due = True, 0.0
 
-    def start(self, head: EventId | None) -> list[Outcome]:
-        """Takes the stream's head as the place to go on from: for who waited already, that is a gap."""
+    def start(self, head: EventId | None) -> EventId:
+        """Takes the stream's head, which it returns as the position, as the place to go on from."""
         self.position = head or NOTHING
-        return [Gap(self.position, "this worker had not reached Redis before")]
+        return self.position
 
     def prompt(self, event: Event) -> list[Outcome]:
         """Takes in what was published. Only the next event is delivered; after a jump the stream has to be read."""

@@ -1,5 +1,6 @@
 """gunicorn's configuration, from the settings. A wrong setting ends the master here, with one line and exit code 2."""
 
+import logging
 import sys
 from typing import Any
 
@@ -7,7 +8,12 @@ from app.core.config import load_settings_or_exit
 from app.core.logs import logging_config
 from app.core.postgres import OperatorError
 from app.main import compose
-from app.worker import end_with_parent
+from app.worker import allow_open_files, end_with_parent
+
+logger = logging.getLogger(__name__)
+
+_LEAST_SECRET = 32  # bytes
+_SPARE_FILES = 500  # besides clients
 
 _settings = load_settings_or_exit()
 try:
@@ -31,6 +37,15 @@ logconfig_dict = logging_config("app", _settings) | {
 }
 
 
+def on_starting(_server: Any) -> None:
+    """Says, once for all workers, who may come in."""
+    if not (_settings.ws_jwt_secret or _settings.ws_jwt_public_key):
+        logger.warning("anyone may listen to every match: neither WS_JWT_SECRET nor WS_JWT_PUBLIC_KEY is set")
+    elif _settings.ws_jwt_secret and len(_settings.ws_jwt_secret.get_secret_value().encode()) < _LEAST_SECRET:
+        logger.warning("WS_JWT_SECRET is shorter than %d bytes, and can be guessed (RFC 7518, 3.2)", _LEAST_SECRET)
+
+
 def post_fork(_server: Any, worker: Any) -> None:
-    """Ties each worker to its master."""
+    """Ties each worker to its master, and makes room for its clients."""
     end_with_parent(worker.ppid)
+    allow_open_files(_settings.max_clients + _SPARE_FILES)

@@ -2,35 +2,51 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from contextlib import suppress
 
+from app.core.config import MUX_CHANNEL
 from app.core.event import Event, EventId
-from app.messages import Router, initial_load, resync, update
+from app.core.patience import BOUND
+from app.history import History, Mark
+from app.messages import Message, Router, initial_load, recovered, resync, update
 from app.outbox import Outbox
-from app.snapshots import Snapshot
+from app.snapshot_cache import SnapshotCache, TakeSnapshot
 
 logger = logging.getLogger(__name__)
 
-SLOW, REPLACED, SILENT = 3008, 3510, 3012
+NOISY, EXPIRED, SLOW, SILENT, REPLACED = 1008, 3000, 3008, 3012, 3510
 _REASONS = {
+    NOISY: "too many messages: there is nothing to say but pong",
+    EXPIRED: "the token has expired",
     SLOW: "too slow: reconnect with last_event_id",
-    REPLACED: "this client id connected again",
     SILENT: "no answer to pings",
+    REPLACED: "this client id connected again",
 }
+_TRIES = 3  # snapshots that are taken when there is no end of gaps
 
-TakeSnapshot = Callable[[str], Awaitable[Snapshot]]
+Recall = Callable[[EventId, EventId], Awaitable[list[Event] | None]]
+FirstMessage = Callable[[str, EventId | None, bytes, str | None], Message]
 
 
 class Client:
-    """One socket's place in the hub."""
+    """One connection's place in the hub."""
 
     def __init__(self, match: str, name: str, queue_bytes: int) -> None:
         self.match, self.name = match, name
         self.outbox = Outbox(queue_bytes)
+        self.live = False  # hears events as they come; before, its snapshot or what it missed is being fetched
+        self.after: EventId | None = None  # it has every event up to here, which this worker is still to hear
         self.closing: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
+    def begin(self, first: Message, missed: Iterable[Message]) -> None:
+        """Has it hear `first`, what was missed, and from now on everything; unless it has left."""
+        if not self.closing.done():
+            self.outbox.load([first, *missed])
+            self.live = True
+
     def close(self, code: int) -> None:
-        """Has the socket closed, with `code`."""
+        """Has the connection closed, with `code`."""
         if not self.closing.done():
             self.closing.set_result(code)
 
@@ -46,20 +62,27 @@ class Hub:
     Args:
         router: tells an event's match.
         take_snapshot: runs the snapshot query for a match.
+        recall: fetches older events than those that are remembered.
         queue_bytes: bound of a client's queue.
+        history_bytes: bound of what is remembered.
     """
 
-    def __init__(self, router: Router, take_snapshot: TakeSnapshot, queue_bytes: int) -> None:
-        self._router, self._take_snapshot, self._queue_bytes = router, take_snapshot, queue_bytes
+    def __init__(
+        self, router: Router, take_snapshot: TakeSnapshot, recall: Recall, queue_bytes: int, history_bytes: int
+    ) -> None:
+        self._router, self._recall, self._queue_bytes = router, recall, queue_bytes
+        self._history = History(history_bytes)
+        self._snapshots = SnapshotCache(take_snapshot, self._history)
         self._matches: dict[str, dict[str, Client]] = {}
+        self._started = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self.slow_closes = 0
 
     def __len__(self) -> int:
         return sum(map(len, self._matches.values()))
 
-    def join(self, match: str, name: str, position: EventId | None) -> Client:
-        """Adds a client; it hears every event after `position`, which its initial load is taken after.
+    def join(self, match: str, name: str, last: EventId | None = None) -> Client:
+        """Adds a client: it hears every event since `last`, or a snapshot and every event from now on.
 
         A name that is in use in this match belongs to the newest: the older client is closed.
         """
@@ -68,64 +91,140 @@ class Hub:
         if older := clients.get(name):
             older.close(REPLACED)
         clients[name] = client
-        slot = client.outbox.reserve()
-
-        async def load() -> None:
-            snapshot = await self._take_snapshot(match)
-            client.outbox.fill(slot, initial_load(match, position, snapshot.data, snapshot.error))
-
-        self._spawn(load())
+        self._spawn(self._enter(client, last, self._history.mark))
         return client
 
     def leave(self, client: Client) -> None:
         """Removes this client, and not one that took over its name."""
+        client.live = False
+        client.closing.cancel()
         clients = self._matches.get(client.match, {})
         if clients.get(client.name) is client:
             del clients[client.name]
             if not clients:
                 del self._matches[client.match]
 
+    def start(self, position: EventId | None, recent: Sequence[Event]) -> None:
+        """Begins with what was heard before; who would not wait for it starts again."""
+        first = EventId.parse(recent[0].id) if recent and recent[0].id else None
+        self._history.restart(EventId(first.epoch, first.sequence - 1) if first else position)
+        for event in recent:
+            self._record(event)
+        self._started.set()
+        self._resync_all("this worker has found its place")
+
     def deliver(self, event: Event) -> None:
         """Queues an event for every client of its match."""
-        routed = self._router.route(event)
-        clients = self._matches.get(routed.match) if routed else None
-        if routed and clients:
-            text = update(event, routed)
-            for client in clients.values():
-                if not client.outbox.put(text):
+        record = self._record(event)
+        if record is None:
+            return
+        match, event_id, message = record
+        for client in self._matches.get(match, {}).values():
+            if client.live and (client.after is None or event_id is None or event_id > client.after):
+                client.after = None
+                if not client.outbox.put(message):
                     self._close_slow(client)
 
     def gap(self, position: EventId | None, why: str) -> None:
         """Tells every client that continuity was broken, each match with one fresh snapshot."""
-        if self._matches:
-            logger.warning("%d clients start again from a snapshot: %s", len(self), why)
+        self._history.restart(position)
+        self._resync_all(why)
+
+    def _record(self, event: Event) -> tuple[str, EventId | None, Message] | None:
+        event_id = EventId.parse(event.id) if event.id else None
+        self._history.advance(event_id)
+        routed = None if event.channel == MUX_CHANNEL else self._router.route(event)
+        if routed is None:
+            return None
+        message = update(event, routed)
+        self._history.record(routed.match, event_id, message)
+        return routed.match, event_id, message
+
+    async def _enter(self, client: Client, last: EventId | None, now: Mark) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(BOUND):
+                await self._started.wait()
+        missed = await self._missed(client.match, last) if last else None
+        if last is None or missed is None:
+            await self._load(client.match, [client], now, initial_load)
+        else:
+            client.after = last
+            client.begin(recovered(client.match, last), missed)
+
+    async def _missed(self, match: str, last: EventId) -> list[Message] | None:
+        """The match's events since `last`; None if they can't be had in full."""
+        position = self._history.position
+        if position is None or last.epoch != position.epoch:
+            return None
+        if last >= position:
+            return []  # another worker was faster
+        if (remembered := self._history.after(match, last)) is not None:
+            return remembered
+        mark = self._history.mark
+        events = await self._recall(last, position)
+        newer = self._history.since(match, mark)
+        if events is None or newer is None:
+            return None
+        missed = [*self._updates(match, events), *newer]
+        # These texts are this client's alone.
+        return missed if sum(len(message.text) for message in missed) <= self._queue_bytes else None
+
+    def _updates(self, match: str, events: Iterable[Event]) -> Iterable[Message]:
+        for event in events:
+            routed = None if event.channel == MUX_CHANNEL else self._router.route(event)
+            if routed and routed.match == match:
+                yield update(event, routed)
+
+    async def _load(self, match: str, clients: Iterable[Client], now: Mark, first: FirstMessage) -> None:
+        """Has clients begin with a snapshot, the events since it was asked for, and those since `now`."""
+        for _ in range(_TRIES):
+            taken = await self._snapshots.get(match)
+            since = min(now, taken.mark, key=lambda mark: mark.number) if self._history.covers(now) else taken.mark
+            missed = self._history.since(match, since)
+            if missed is not None:
+                break
+        else:
+            logger.warning("match %r: there was a gap during each of %d snapshots", match, _TRIES)
+            for client in clients:
+                client.close(SLOW)
+            return
+        message = first(match, since.position, taken.snapshot.data, taken.snapshot.error)
+        for client in clients:
+            client.begin(message, missed)
+
+    def _resync_all(self, why: str) -> None:
+        """Has every client that was live start again; the others begin after the gap anyway."""
+        loads = []
         for match, clients in self._matches.items():
-            self._resync(match, list(clients.values()), position)
-
-    def _resync(self, match: str, clients: list[Client], position: EventId | None) -> None:
-        slots = [(client, client.outbox.reserve()) for client in clients]
-
-        async def load() -> None:
-            snapshot = await self._take_snapshot(match)
-            text = resync(match, position, snapshot.data, snapshot.error)
-            for client, slot in slots:
-                client.outbox.fill(slot, text)
-
-        self._spawn(load())
+            if live := [client for client in clients.values() if client.live]:
+                loads.append((match, live))
+        if loads:
+            logger.warning("%d clients start again from a snapshot: %s", sum(len(live) for _, live in loads), why)
+        for match, live in loads:
+            for client in live:
+                client.live, client.after = False, None
+            self._spawn(self._load(match, live, self._history.mark, resync))
 
     def _close_slow(self, client: Client) -> None:
         if not client.closing.done():
             self.slow_closes += 1
             logger.warning("client %r of match %r is too slow and is closed", client.name, client.match)
+        client.live = False
         client.close(SLOW)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            logger.critical("a bug left clients without their first message", exc_info=error)
 
     async def aclose(self) -> None:
         """Ends what still runs for clients."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._snapshots.aclose()

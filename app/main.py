@@ -2,9 +2,11 @@
 
 from starlette.applications import Starlette
 
+from app.admission import Admission, Limits
 from app.core.config import Settings, load_settings
 from app.core.postgres import OperatorError, database_url
-from app.web import application
+from app.tokens import Tokens
+from app.web import Doors, application
 from app.websocket_manager import MatchDataWebSocketManager
 
 
@@ -21,7 +23,21 @@ def compose(settings: Settings) -> Starlette:
         )
     except ValueError as error:
         raise OperatorError(str(error)) from None
-    return application(manager, settings.ping_interval)
+    admission = Admission(_tokens(settings), settings.allowed_origins, _limits(settings))
+    doors = Doors(manager, admission, settings.allowed_origins, settings.ping_interval)
+    return application(manager, doors)
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(settings.max_clients, settings.max_clients_per_address)
+
+
+def _tokens(settings: Settings) -> Tokens | None:
+    if settings.ws_jwt_secret:
+        return Tokens(settings.ws_jwt_secret.get_secret_value(), "HS256")
+    if settings.ws_jwt_public_key:
+        return Tokens(settings.ws_jwt_public_key.get_secret_value(), "RS256")
+    return None
 
 
 def app() -> Starlette:

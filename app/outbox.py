@@ -1,14 +1,10 @@
 """What waits to be sent to one client, bounded in bytes."""
 
 import asyncio
-from collections import deque
+from collections import OrderedDict
+from collections.abc import Iterable
 
-
-class Slot:
-    """A message's place in the queue before its text is known: what is behind it waits."""
-
-    def __init__(self) -> None:
-        self.text: bytes | None = None
+from app.messages import Message
 
 
 class Outbox:
@@ -20,52 +16,50 @@ class Outbox:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._queue: deque[bytes | Slot] = deque()
+        self._queue: OrderedDict[int, tuple[Message, int]] = OrderedDict()  # with the bytes each counts for
+        self._rows: dict[bytes, int] = {}  # where the newest event of a row waits that a newer one may replace
+        self._next = 0
         self._bytes = 0
         self._ready = asyncio.Event()
 
-    def put(self, text: bytes) -> bool:
-        """Queues a message; False, and nothing is queued, if it would be too much."""
-        if self._bytes and self._bytes + len(text) > self._limit:
+    def put(self, message: Message) -> bool:
+        """Queues a message; False, and nothing is queued, if it would be too much.
+
+        Once the queue is half full, it takes the place of a waiting event of the same row, at the end: ids never fall.
+        """
+        size = len(message.text)
+        older = self._rows.get(message.row) if message.row and self._bytes * 2 >= self._limit else None
+        others = self._bytes - (self._queue[older][1] if older is not None else 0)
+        if others and others + size > self._limit:
             return False
-        self._queue.append(text)
-        self._bytes += len(text)
-        self._ready.set()
+        if older is not None:
+            del self._queue[older]
+            self._bytes = others
+        if message.row is not None:
+            self._rows[message.row] = self._next
+        self._append(message, size)
         return True
 
-    def reserve(self) -> Slot:
-        """Queues a message whose text comes later, by `fill`."""
-        slot = Slot()
-        self._queue.append(slot)
-        return slot
+    def load(self, messages: Iterable[Message]) -> None:
+        """Queues a snapshot, or what a client has missed: counts for nothing, and no newer event replaces it.
 
-    def fill(self, slot: Slot, text: bytes) -> None:
-        """Gives a reserved message its text; a snapshot counts for nothing, or nobody could start with a large one."""
-        slot.text = text
+        (Or nobody could start with a large one. The texts are shared by all who get them.)
+        """
+        for message in messages:
+            self._append(message, 0)
+
+    async def take(self) -> list[Message]:
+        """Waits for messages and takes all."""
+        await self._ready.wait()
+        self._ready.clear()
+        messages = [message for message, _ in self._queue.values()]
+        self._queue.clear()
+        self._rows.clear()
+        self._bytes = 0
+        return messages
+
+    def _append(self, message: Message, size: int) -> None:
+        self._queue[self._next] = message, size
+        self._next += 1
+        self._bytes += size
         self._ready.set()
-
-    @property
-    def held(self) -> bool:
-        """Whether nothing can be sent before a text is known that comes later."""
-        first = self._queue[0] if self._queue else None
-        return isinstance(first, Slot) and first.text is None
-
-    async def take(self) -> list[bytes]:
-        """Waits for messages and takes all that can be sent, up to the first whose text isn't known yet."""
-        while True:
-            await self._ready.wait()
-            self._ready.clear()
-            if texts := self._sendable():
-                return texts
-
-    def _sendable(self) -> list[bytes]:
-        texts: list[bytes] = []
-        while self._queue:
-            first = self._queue[0]
-            text = first.text if isinstance(first, Slot) else first
-            if text is None:
-                break
-            self._queue.popleft()
-            self._bytes -= 0 if isinstance(first, Slot) else len(text)
-            texts.append(text)
-        return texts

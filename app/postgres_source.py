@@ -52,6 +52,7 @@ class PostgresSource:
         self._sink = sink
         self._outage = Outage("PostgreSQL", logger)
         self._unheard_since: float | None = None
+        self._started = False
         self.is_connected = False
         self.position: EventId | None = None
         self.canary_at: float | None = None
@@ -68,6 +69,9 @@ class PostgresSource:
                 await self._session()
             except (psycopg.Error, OSError, OperatorError) as error:
                 await asyncio.sleep(self._outage.failed(_advice(error)))
+
+    async def recall(self, after: EventId, until: EventId) -> list[Event] | None:
+        """None: events without numbers can't be asked for."""
 
     async def _session(self) -> None:
         connection = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True)
@@ -130,7 +134,11 @@ class PostgresSource:
             self.is_connected = True
             self._outage.over()
             logger.info("connected to %s, listening on %s", describe(self._url), ", ".join(self._channels))
-            self._sink.gap(None, "this worker's session is new")
+            if self._started:
+                self._sink.gap(None, "this worker's session is new")
+            else:
+                self._started = True
+                self._sink.start(None, [])
 
 
 def _advice(error: BaseException) -> BaseException:

@@ -1,17 +1,122 @@
-"""uvicorn's sans-I/O WebSocket protocol, with what ASGI has no word for."""
+"""uvicorn's protocols, with what ASGI has no word for: a bound for handshakes, a drain, an end at once."""
 
+import asyncio
+import random
+import socket
+from contextlib import suppress
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 ABORT = "notifymux.abort"
 
+DRAIN = 2.0  # seconds over which a worker that ends lets go of its clients, so that they don't come back all at once
+_HEAD_WITHIN = 10.0  # seconds a request's head may take
+_MOST_HEAD = 32 * 1024  # bytes of it
+_UNACKNOWLEDGED = 60_000  # milliseconds until the kernel gives up a client that acknowledges nothing
 
-class Protocol(WebSocketsSansIOProtocol):
-    """Offers `scope["extensions"]["notifymux.abort"]["abort"]()`.
 
-    It drops the connection at once: a client that does not read would keep a polite close, and its memory, waiting.
+class HttpProtocol(HttpToolsProtocol):
+    """HTTP for clients who may be slow, hostile or gone.
+
+    Offers `scope["extensions"]["notifymux.abort"]["abort"]()`, which drops the connection at once: a client that does
+    not read would keep a polite close, and its memory, waiting.
     """
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._head_deadline: asyncio.TimerHandle | None = None
+        self._head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Starts the clock."""
+        super().connection_made(transport)
+        _give_up_on_the_dead(transport)
+        self._expect_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Takes bytes in, unless the head is endless."""
+        if self._head_deadline is not None:
+            self._head_bytes += len(data)
+            if self._head_bytes > _MOST_HEAD:
+                self.transport.abort()
+                return
+        super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        """Begins a request."""
+        super().on_message_begin()
+        self.scope["extensions"] = {ABORT: {"abort": self.transport.abort}}
+        if self._head_deadline is None:
+            self._expect_head()
+
+    def on_headers_complete(self) -> None:
+        """Stops the clock: what follows is the application's."""
+        self._forget_head()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stops the clock."""
+        self._forget_head()
+        super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """Ends a response that would last, after a random delay."""
+        super().shutdown()
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.loop.call_later(DRAIN * (0.1 + 0.9 * random.random()), self._end_response)  # noqa: S311
+
+    def _end_response(self) -> None:
+        if self.cycle.response_complete:
+            return
+        self.cycle.disconnected = True
+        self.cycle.message_event.set()
+        self.transport.close()
+
+    def _expect_head(self) -> None:
+        self._head_bytes = 0
+        self._head_deadline = self.loop.call_later(_HEAD_WITHIN, self.transport.abort)
+
+    def _forget_head(self) -> None:
+        if self._head_deadline is not None:
+            self._head_deadline.cancel()
+            self._head_deadline = None
+
+
+class WebSocketProtocol(WebSocketsSansIOProtocol):
+    """WebSocket, with the same extension in its scope."""
+
     async def run_asgi(self) -> None:
-        """Runs the application, with the extension in its scope."""
+        """Runs the application."""
         self.scope["extensions"][ABORT] = {"abort": self.transport.abort}
         await super().run_asgi()
+
+    def send_receive_event_to_app(self) -> None:
+        """Hands a message on; text that is none closes with 1007, without the traceback that uvicorn has for it."""
+        if self.curr_msg_data_type == "text" and not self.close_sent:
+            try:
+                b"".join(self.frames).decode()
+            except UnicodeDecodeError:
+                self.conn.send_close(1007)
+                self.handle_parser_exception()
+                return
+        super().send_receive_event_to_app()
+
+    def shutdown(self) -> None:
+        """Closes with 1012, after a random delay."""
+        if self.handshake_complete and not self.close_sent:
+            self.loop.call_later(DRAIN * random.random(), self._close_for_restart)  # noqa: S311
+        else:
+            super().shutdown()
+
+    def _close_for_restart(self) -> None:
+        if not self.disconnected and not self.transport.is_closing():
+            super().shutdown()
+
+
+def _give_up_on_the_dead(transport: asyncio.Transport) -> None:
+    connection = transport.get_extra_info("socket")
+    if connection is not None and connection.family in (socket.AF_INET, socket.AF_INET6):
+        with suppress(OSError):  # it is gone already
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED)

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -21,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 _FIELD = EVENT_FIELD.encode()
 _BATCH = 1000  # entries of one read
+_RECENT = 20_000  # entries that are read at most, at start and for one client that comes back
 
 
 class RedisSource:
@@ -30,14 +32,17 @@ class RedisSource:
         url: Redis.
         names: the names in it.
         canary_interval: seconds; after two without a message the stream is read.
+        recent_bytes: how much is read back at most at start.
         sink: where events go.
     """
 
-    def __init__(self, url: str, names: RedisNames, canary_interval: float, sink: Sink) -> None:
+    def __init__(self, url: str, names: RedisNames, canary_interval: float, recent_bytes: int, sink: Sink) -> None:
         self._notifier = RedisNotifierService(url, names.events)
         self._reader = async_client(url)
         self._stream = names.log
         self._patience = 2 * canary_interval
+        self._recent_bytes = recent_bytes
+        self._recalling = False
         self._sink = sink
         self._follower = Follower()
         self._reading = Outage("Redis' stream", logger)
@@ -92,7 +97,7 @@ class RedisSource:
         try:
             while self._follower.due(now := time.monotonic()):
                 if self._follower.position is None:
-                    self._emit(self._follower.start(await self._head()), now)
+                    await self._start()
                 entries = _entries(await self._reader.xrange(self._stream, f"({self._follower.position}", count=_BATCH))
                 head = None if entries else await self._head()
                 self._emit(self._follower.read(entries, head, now), now)
@@ -104,6 +109,50 @@ class RedisSource:
         else:
             self._reading.over()
 
+    async def _start(self) -> None:
+        """Takes the stream's head as the place to go on from, and the last entries before it as what is remembered."""
+        newest_first: list[Entry] = []
+        before, size = "+", 0
+        while len(newest_first) < _RECENT and size < self._recent_bytes:
+            entries = _entries(await self._reader.xrevrange(self._stream, before, count=_BATCH))
+            kept = _contiguous(newest_first[-1:] + entries)[len(newest_first[-1:]) :]
+            newest_first += kept
+            size += sum(len(entry.event.payload) for entry in kept)
+            if len(kept) < len(entries) or len(entries) < _BATCH:
+                break
+            before = f"({kept[-1].id}"
+        position = self._follower.start(newest_first[0].id if newest_first else None)
+        self._sink.start(position, [entry.event for entry in reversed(newest_first)])
+
+    async def recall(self, after: EventId, until: EventId) -> list[Event] | None:
+        """The events after one number up to another of its epoch, from the stream.
+
+        None if the stream doesn't hold them all, if they are more than 20,000, if Redis is away, or if another
+        recall is under way: a crowd that has been away for long must not read Redis dry.
+        """
+        if self._recalling or until.sequence - after.sequence > _RECENT:
+            return None
+        self._recalling = True
+        try:
+            return await self._read_range(after, until)
+        except (RedisError, OSError) as error:
+            logger.debug("could not read back to %s: %s", after, error)
+            return None
+        finally:
+            self._recalling = False
+
+    async def _read_range(self, after: EventId, until: EventId) -> list[Event] | None:
+        events: list[Event] = []
+        at = after
+        while at < until:
+            entries = _entries(await self._reader.xrange(self._stream, f"({at}", str(until), count=_BATCH))
+            expected = [EventId(at.epoch, at.sequence + number) for number in range(1, len(entries) + 1)]
+            if not entries or [entry.id for entry in entries] != expected:
+                return None
+            events += [entry.event for entry in entries]
+            at = entries[-1].id
+        return events
+
     async def _head(self) -> EventId | None:
         entries = _entries(await self._reader.xrevrange(self._stream, count=1))
         return entries[0].id if entries else None
@@ -112,10 +161,18 @@ class RedisSource:
         for outcome in outcomes:
             if isinstance(outcome, Gap):
                 self._sink.gap(*outcome)
-            elif outcome.channel != MUX_CHANNEL:
-                self._sink.deliver(outcome)
-            elif outcome.id is not None:
+                continue
+            self._sink.deliver(outcome)
+            if outcome.channel == MUX_CHANNEL and outcome.id is not None:
                 self.canary_at = now
+
+
+def _contiguous(newest_first: list[Entry]) -> list[Entry]:
+    """The entries up to the first hole, or to where another epoch ends."""
+    for number, (newer, older) in enumerate(pairwise(newest_first), 1):
+        if newer.id != EventId(older.id.epoch, older.id.sequence + 1):
+            return newest_first[:number]
+    return newest_first
 
 
 def _entries(answer: Any) -> list[Entry]:

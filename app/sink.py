@@ -1,15 +1,22 @@
 """Where a source of events delivers them."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from app.core.event import Event, EventId
 
 
 class Sink(Protocol):
-    """Hears what a source hears; neither method may wait."""
+    """Hears what a source hears; no method may wait."""
+
+    def start(self, position: EventId | None, recent: Sequence[Event]) -> None:
+        """Takes note that the source has found its place: what is delivered from now on comes after `position`.
+
+        `recent` are the last events up to there, without a hole; none where events have no numbers.
+        """
 
     def deliver(self, event: Event) -> None:
-        """Takes the next event."""
+        """Takes the next event; those on the project's own channel have numbers too."""
 
     def gap(self, position: EventId | None, why: str) -> None:
         """Takes note that continuity was broken: what is delivered from now on comes after `position`.
@@ -39,3 +46,6 @@ class Source(Protocol):
 
     async def run(self) -> None:
         """Delivers events until it is cancelled, whatever server goes away."""
+
+    async def recall(self, after: EventId, until: EventId) -> list[Event] | None:
+        """The events after one number up to another, from where they are kept; None if they can't be had in full."""

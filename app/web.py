@@ -1,47 +1,105 @@
 """The HTTP and WebSocket doors."""
 
-import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from uuid import uuid4
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from app.hub import SILENT, Client
-from app.messages import PING
-from app.protocol import ABORT
+from app.admission import Admission, Refusal
+from app.core.event import EventId
+from app.session import Session, Wire
 from app.websocket_manager import MatchDataWebSocketManager
+from app.wires import EventStreamWire, WebSocketWire
 
 _STATIC = Path(__file__).parent / "static"
-_CLOSE_WITHIN = 2.0  # seconds a client has to take its close frame
 _SOCKET = "/api/matches/ws/id/{match_id}/{client_id}"
+_EVENTS = "/api/matches/{match_id}/events"
 _HEADERS = [
     (b"content-security-policy", b"default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
 ]
+_CROSS_ORIGIN_HEADERS = ["Authorization", "Cache-Control", "Last-Event-ID"]  # what clients of event streams may send
 
 
-def routes() -> list[BaseRoute]:
-    """Every door. They expect `state.manager` and `state.ping_interval` on the application."""
-    return [
-        Route("/", _page("index.html")),
-        Route("/demo", _page("demo.html")),
-        Route("/healthz", healthz),
-        Route("/readyz", readyz),
-        WebSocketRoute(_SOCKET + "/", match_socket),
-        WebSocketRoute(_SOCKET, match_socket),
-        Mount("/static", StaticFiles(directory=_STATIC)),
-    ]
+class Doors:
+    """Who is let in is served by this worker's manager.
+
+    Args:
+        manager: this worker's.
+        admission: lets clients in.
+        origins: pages of other hosts that may read event streams.
+        ping_interval: seconds between pings to a client.
+    """
+
+    def __init__(
+        self, manager: MatchDataWebSocketManager, admission: Admission, origins: Sequence[str], ping_interval: float
+    ) -> None:
+        self._manager, self._admission, self._ping_interval = manager, admission, ping_interval
+        self._cors = Middleware(CORSMiddleware, allow_origins=origins, allow_headers=_CROSS_ORIGIN_HEADERS)
+
+    def routes(self) -> list[BaseRoute]:
+        """Every door."""
+        return [
+            Route("/", _page("index.html")),
+            Route("/demo", _page("demo.html")),
+            Route("/healthz", healthz),
+            Route("/readyz", self.readyz),
+            WebSocketRoute(_SOCKET + "/", self.match_socket),
+            WebSocketRoute(_SOCKET, self.match_socket),
+            Route(_EVENTS, self.match_events, methods=["GET", "OPTIONS"], middleware=[self._cors]),
+            Mount("/static", StaticFiles(directory=_STATIC)),
+        ]
+
+    async def readyz(self, _: Request) -> Response:
+        """200 if a canary has passed within the last seconds, by the mode's own path; else 503 with the reasons."""
+        reasons = self._manager.unready()
+        clients = len(self._manager.hub)
+        body = {"ready": not reasons, "mode": self._manager.mode, "reasons": reasons, "clients": clients}
+        return JSONResponse(body, status_code=503 if reasons else 200, headers={"cache-control": "no-store"})
+
+    async def match_socket(self, websocket: WebSocket) -> None:
+        """One client of one match over a WebSocket, until it leaves or has to."""
+        try:
+            with self._admission.admit(websocket, websocket.path_params["match_id"]) as expires:
+                await websocket.accept(headers=[_worker()])
+                await self._talk(websocket, WebSocketWire(websocket), websocket.path_params["client_id"], expires)
+        except Refusal as refusal:
+            await websocket.send_denial_response(_refused(refusal))
+        except WebSocketDisconnect:
+            pass  # it was gone before it was in
+
+    async def match_events(self, request: Request) -> ASGIApp:
+        """One client of one match as server-sent events, until it leaves or has to."""
+
+        async def stream(scope: Scope, receive: Receive, send: Send) -> None:
+            try:
+                with self._admission.admit(request, request.path_params["match_id"]) as expires:
+                    wire = EventStreamWire(scope, receive, send)
+                    await wire.begin([_worker()])
+                    await self._talk(request, wire, uuid4().hex, expires)
+            except Refusal as refusal:
+                await _refused(refusal)(scope, receive, send)
+
+        return stream if request.method == "GET" else Response(status_code=204)
+
+    async def _talk(self, connection: HTTPConnection, wire: Wire, name: str, expires: float | None) -> None:
+        client = self._manager.join(connection.path_params["match_id"], name, _last_event_id(connection))
+        try:
+            await Session(wire, client, self._ping_interval, expires).run()
+        finally:
+            self._manager.leave(client)
 
 
 def _page(name: str) -> ASGIApp:
@@ -56,84 +114,21 @@ async def healthz(_: Request) -> Response:
     return JSONResponse({"alive": True})
 
 
-async def readyz(request: Request) -> Response:
-    """200 if a canary has passed within the last seconds, by the mode's own path; else 503 with the reasons."""
-    manager: MatchDataWebSocketManager = request.app.state.manager
-    reasons = manager.unready()
-    body = {"ready": not reasons, "mode": manager.mode, "reasons": reasons, "clients": len(manager.hub)}
-    return JSONResponse(body, status_code=503 if reasons else 200, headers={"cache-control": "no-store"})
+def _worker() -> tuple[bytes, bytes]:
+    return b"x-worker", str(os.getpid()).encode()
 
 
-async def match_socket(websocket: WebSocket) -> None:
-    """One client of one match, until it leaves or has to."""
-    manager: MatchDataWebSocketManager = websocket.app.state.manager
-    match, name = websocket.path_params["match_id"], websocket.path_params["client_id"]
-    await websocket.accept(headers=[(b"x-worker", str(os.getpid()).encode())])
-    client = manager.join(match, name)
-    session = _Session(websocket, client, websocket.app.state.ping_interval)
+def _refused(refusal: Refusal) -> Response:
+    return JSONResponse({"error": str(refusal)}, status_code=refusal.status, headers=refusal.headers)
+
+
+def _last_event_id(connection: HTTPConnection) -> EventId | None:
+    """What the client heard last, by its word; None if it says nothing that makes sense."""
+    text = connection.headers.get("last-event-id") or connection.query_params.get("last_event_id", "")
     try:
-        await session.run()
-    finally:
-        manager.leave(client)
-
-
-class _Session:
-    """A client's conversation: what waits for it is sent, what it says is heard, whichever ends first ends both."""
-
-    def __init__(self, websocket: WebSocket, client: Client, ping_interval: float) -> None:
-        self._websocket, self._client, self._ping_interval = websocket, client, ping_interval
-        self._unanswered = 0
-
-    async def run(self) -> None:
-        tasks = [asyncio.create_task(work) for work in (self._send(), self._hear(), self._ping())]
-        try:
-            ends: list[asyncio.Future[Any]] = [*tasks, self._client.closing]
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-            results = await asyncio.gather(*tasks, return_exceptions=True)
-        self._raise_bugs(results)
-        if self._client.closing.done():
-            code = self._client.closing.result()
-            await self._close(code)
-
-    async def _close(self, code: int) -> None:
-        try:
-            async with asyncio.timeout(_CLOSE_WITHIN):
-                await self._websocket.close(code, Client.reason(code))
-        except (WebSocketDisconnect, RuntimeError):
-            pass  # the client was faster
-        except TimeoutError:
-            extension = self._websocket.scope.get("extensions", {}).get(ABORT)
-            if extension:
-                extension["abort"]()
-
-    @staticmethod
-    def _raise_bugs(results: list[BaseException | None]) -> None:
-        for result in results:
-            if isinstance(result, Exception) and not isinstance(result, WebSocketDisconnect):
-                raise result
-
-    async def _send(self) -> None:
-        while True:
-            for text in await self._client.outbox.take():
-                await self._websocket.send_text(text.decode())
-
-    async def _hear(self) -> None:
-        while (await self._websocket.receive())["type"] == "websocket.receive":
-            self._unanswered = 0
-
-    async def _ping(self) -> None:
-        while True:
-            await asyncio.sleep(self._ping_interval)
-            if self._client.outbox.held:
-                continue  # it waits for us
-            if self._unanswered > 1:
-                self._client.close(SILENT)
-                return
-            self._unanswered += 1
-            self._client.outbox.put(PING)
+        return EventId.parse(text)
+    except ValueError:
+        return None
 
 
 class _SecurityHeaders:
@@ -151,21 +146,15 @@ class _SecurityHeaders:
         await self._app(scope, receive, with_headers if scope["type"] == "http" else send)
 
 
-def application(manager: MatchDataWebSocketManager, ping_interval: float) -> Starlette:
-    """The ASGI application around a manager, which it starts and shuts down.
-
-    Args:
-        manager: this worker's.
-        ping_interval: seconds between pings to a client.
-    """
+def application(manager: MatchDataWebSocketManager, doors: Doors) -> Starlette:
+    """The ASGI application around a manager, which it starts and shuts down."""
 
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        app.state.manager, app.state.ping_interval = manager, ping_interval
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
         await manager.startup()
         try:
             yield
         finally:
             await manager.shutdown()
 
-    return Starlette(routes=routes(), middleware=[Middleware(_SecurityHeaders)], lifespan=lifespan)
+    return Starlette(routes=doors.routes(), middleware=[Middleware(_SecurityHeaders)], lifespan=lifespan)

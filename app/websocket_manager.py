@@ -5,7 +5,7 @@ import logging
 import time
 
 from app.core.config import Settings
-from app.core.event import NULL
+from app.core.event import NULL, Event, EventId
 from app.core.names import RedisNames
 from app.hub import Client, Hub
 from app.messages import Router
@@ -43,7 +43,13 @@ class MatchDataWebSocketManager:
         self.mode = "redis" if use_redis else "postgres"
         self._ready_within = 3 * settings.canary_interval + 1
         self._snapshots = _snapshots(db_url, settings)
-        self.hub = Hub(Router(settings.routing_key), self._take_snapshot, settings.client_queue_bytes)
+        self.hub = Hub(
+            Router(settings.routing_key, settings.latest_wins_channels),
+            self._take_snapshot,
+            self._recall,
+            settings.client_queue_bytes,
+            settings.history_bytes,
+        )
         self._source = _source(db_url, redis_url if use_redis else None, use_redis, settings, self.hub)
         self._task: asyncio.Task[None] | None = None
 
@@ -85,9 +91,9 @@ class MatchDataWebSocketManager:
             reasons.append(f"no canary has come through {way} {age}")
         return reasons
 
-    def join(self, match: str, name: str) -> Client:
-        """Adds a client to a match; it hears everything from now on, after its initial load."""
-        return self.hub.join(match, name, self._source.position)
+    def join(self, match: str, name: str, last: EventId | None = None) -> Client:
+        """Adds a client to a match; it hears everything since `last`, or else since the snapshot it starts with."""
+        return self.hub.join(match, name, last)
 
     def leave(self, client: Client) -> None:
         """Removes a client."""
@@ -95,6 +101,9 @@ class MatchDataWebSocketManager:
 
     async def _take_snapshot(self, match: str) -> Snapshot:
         return await self._snapshots.take(match) if self._snapshots else Snapshot(NULL)
+
+    async def _recall(self, after: EventId, until: EventId) -> list[Event] | None:
+        return await self._source.recall(after, until)
 
 
 def _snapshots(db_url: str | None, settings: Settings) -> Snapshots | None:
@@ -110,7 +119,8 @@ def _source(db_url: str | None, redis_url: str | None, use_redis: bool, settings
     if use_redis:
         if redis_url is None:
             raise ValueError("USE_REDIS_NOTIFIER needs REDIS_URL: it takes the URL of the Redis to hear")
-        return RedisSource(redis_url, RedisNames(settings.redis_namespace), settings.canary_interval, sink)
+        names = RedisNames(settings.redis_namespace)
+        return RedisSource(redis_url, names, settings.canary_interval, settings.history_bytes, sink)
     if db_url is None:
         raise ValueError("DB_HOST is not set: it takes the host of the PostgreSQL to listen to")
     name = f"notifymux-worker/{settings.pod_name}"

@@ -3,12 +3,13 @@
 import ctypes
 import logging
 import os
+import resource
 import signal
 from typing import Any, ClassVar
 
 from uvicorn_worker import UvicornWorker
 
-from app.protocol import Protocol
+from app.protocol import DRAIN, HttpProtocol, WebSocketProtocol
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 MAX_MESSAGE = 4096  # bytes; a client has nothing to say but pong
@@ -20,20 +21,29 @@ class Worker(UvicornWorker):  # type: ignore[misc]
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
         "factory": True,
         "loop": "uvloop",
-        "http": "httptools",
-        "ws": Protocol,
+        "http": HttpProtocol,
+        "ws": WebSocketProtocol,
         "ws_max_size": MAX_MESSAGE,
         "ws_per_message_deflate": False,
         "access_log": False,
         "server_header": False,
-        "timeout_graceful_shutdown": 3,
+        "timeout_graceful_shutdown": int(DRAIN) + 1,
     }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.config.root_path = self.cfg.root_path
-        # Its info lines name every path with its query, and a token may stand there.
-        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+        # Its info lines name paths with their queries, where tokens may stand; its warnings are clients' mistakes.
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+
+
+def allow_open_files(count: int) -> None:
+    """Raises this process's limit of open files as far as it may, if it is below `count`."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < count:
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (min(count, hard) if hard != resource.RLIM_INFINITY else count, hard)
+        )
 
 
 def end_with_parent(parent: int) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import jwt
 import redis
 from dotenv import dotenv_values
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
@@ -85,7 +86,28 @@ def _check_snapshot_query(query: str) -> str:
     return query
 
 
+def _check_public_key(key: SecretStr) -> SecretStr:
+    pem = key.get_secret_value().replace("\\n", "\n")
+    try:
+        jwt.get_algorithm_by_name("RS256").prepare_key(pem)
+    except (ValueError, jwt.InvalidKeyError):
+        raise ValueError from None
+    if "PRIVATE" in pem:
+        raise ValueError
+    return SecretStr(pem)
+
+
+def _check_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
+    origins = tuple(origin.rstrip("/").lower() for origin in origins)
+    if any(origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s?#@]+", origin) for origin in origins):
+        raise ValueError
+    return origins
+
+
 Channels = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_check_channels)]
+OptionalChannels = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_check_origins)]
+PublicKey = Annotated[SecretStr, AfterValidator(_check_public_key)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_check_redis_url)]
 SnapshotQuery = Annotated[str, AfterValidator(_check_snapshot_query)]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -197,8 +219,48 @@ class Settings(BaseSettings):
     client_queue_bytes: Positive = _setting(
         2**20, "bytes that may wait for one client before it is closed with 3008", "a whole number from 1"
     )
+    latest_wins_channels: OptionalChannels = _setting(
+        ("gameclock_change", "playclock_change"),
+        "channels on which a newer event of a row replaces one that waits, once a client's queue is half full",
+        "names of channels, separated by commas; a comma alone for none",
+    )
+    history_bytes: Positive = _setting(
+        32 * 2**20,
+        "bytes of recent events a worker remembers for clients that come back; older ones it reads from Redis",
+        "a whole number from 1",
+    )
     ping_interval: Seconds = _setting(
         30.0, "seconds between pings to a client; one that is silent for two is closed", "seconds from above 0 to 3600"
+    )
+
+    ws_jwt_secret: SecretStr | None = _setting(
+        None,
+        "clients must show a token signed with this (HS256); without it and WS_JWT_PUBLIC_KEY anyone may listen",
+        "a secret, best 32 bytes and more; not together with WS_JWT_PUBLIC_KEY",
+    )
+    ws_jwt_secret_file: Path | None = _setting(
+        None, "a file that holds the secret instead", "the path of a readable file; not together with WS_JWT_SECRET"
+    )
+    ws_jwt_public_key: PublicKey | None = _setting(
+        None,
+        "clients must show a token that this key verifies (RS256)",
+        "an RSA public key as PEM, its lines separated by line breaks or \\n; not together with WS_JWT_SECRET",
+    )
+    ws_jwt_public_key_file: Path | None = _setting(
+        None, "a file that holds the key instead", "the path of a readable file; not together with WS_JWT_PUBLIC_KEY"
+    )
+    allowed_origins: Origins = _setting(
+        (),
+        "pages that may connect besides those of the same host, by comma; * for all",
+        "origins such as https://example.com, separated by commas, or *",
+    )
+    max_clients: Positive = _setting(
+        10_000, "clients a worker takes; more are refused with 503", "a whole number from 1"
+    )
+    max_clients_per_address: Positive | None = _setting(
+        None,
+        "the same for one client address; none: no such limit (behind a proxy, FORWARDED_ALLOW_IPS has to be right)",
+        "a whole number from 1",
     )
 
     data_dir: Path = _setting(Path("data"), "where the embedded servers keep their data", "the path of a folder")
@@ -249,7 +311,7 @@ def _own_layers() -> dict[str, str]:
 
 def _layers() -> dict[str, str]:
     values = _own_layers() if servers_given() else _read(EMBEDDED_ENV_FILE) | _own_layers()
-    for name in ("DB_PASSWORD", "REDIS_URL"):
+    for name in ("DB_PASSWORD", "REDIS_URL", "WS_JWT_SECRET", "WS_JWT_PUBLIC_KEY"):
         if path := values.get(f"{name}_FILE"):
             values[name] = _secret(name, path, values)
     return values
@@ -280,9 +342,14 @@ def load_settings() -> Settings:
         SettingsError: a value is wrong; the message has one line for each, and never a secret.
     """
     try:
-        return Settings()
+        settings = Settings()
     except ValidationError as error:
         raise SettingsError("\n".join(_explain(detail) for detail in error.errors(include_url=False))) from None
+    if settings.ws_jwt_secret and settings.ws_jwt_public_key:
+        raise SettingsError(
+            "WS_JWT_SECRET and WS_JWT_PUBLIC_KEY are both given: give the one your tokens are signed for"
+        )
+    return settings
 
 
 def _explain(detail: ErrorDetails) -> str:

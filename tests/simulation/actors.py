@@ -244,7 +244,7 @@ class Worker:
 
     def _read(self, now: float) -> None:
         if self.follower.position is None:
-            self._take(self.follower.start(self.redis.head), None)
+            self.follower.start(self.redis.head)
         assert self.follower.position is not None
         found = self.redis.after(self.follower.position, 50)
         entries = [FollowedEntry(entry.id, decode(entry.text)) for entry in found]

@@ -38,7 +38,7 @@ class Ear:
 
     async def _listen(self) -> None:
         while True:
-            self.messages += map(json.loads, await self.client.outbox.take())
+            self.messages += [json.loads(message.text) for message in await self.client.outbox.take()]
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         return [message for message in self.messages if message["type"] == kind]

@@ -363,7 +363,7 @@ def test_the_example_shows_the_defaults(example: Example) -> None:
     write_env("\n".join(f"{name}={default}" for name, (_, default) in example.variables.items()))
     assert load_settings().model_dump() == defaults
     shown = {name for name, (_, default) in example.variables.items() if default}
-    constant = {name.upper() for name, field in FIELDS.items() if field.default not in (None, "")} - {"POD_NAME"}
+    constant = {name.upper() for name, field in FIELDS.items() if field.default not in (None, "", ())} - {"POD_NAME"}
     assert shown == constant
 
 

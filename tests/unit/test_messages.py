@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from app.core.event import NULL, Event, EventId
-from app.messages import Routed, Router, initial_load, resync, update
+from app.messages import PING, Routed, Router, initial_load, recovered, resync, update
 
 ROW = b'{"id": 7, "n": 1.10}'
 
@@ -21,7 +21,7 @@ def said(payload: bytes, channel: str = "match_change", event_id: str | None = "
     one = event(payload, channel, event_id)
     routed = Router(key).route(one)
     assert routed
-    return json.loads(update(one, routed))
+    return json.loads(update(one, routed).text)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_the_row_is_passed_on_byte_by_byte() -> None:
     routed = Router("match_id").route(one)
     assert routed
     assert routed.data == row
-    assert b'"data":%b}' % row in update(one, routed)
+    assert b'"data":%b}' % row in update(one, routed).text
 
 
 def test_an_event_without_a_number_says_null() -> None:
@@ -122,7 +122,7 @@ def test_another_key_may_route(key: str) -> None:
 
 
 def test_the_initial_load_has_the_snapshot_and_the_position() -> None:
-    assert json.loads(initial_load("1", EventId(5, 6), b'{"a": 1}', None)) == {
+    assert json.loads(initial_load("1", EventId(5, 6), b'{"a": 1}', None).text) == {
         "type": "initial-load",
         "recovered": False,
         "id": "5-6",
@@ -132,7 +132,7 @@ def test_the_initial_load_has_the_snapshot_and_the_position() -> None:
 
 
 def test_a_snapshot_that_failed_says_so() -> None:
-    message = json.loads(initial_load("1", None, NULL, 'it "failed"'))
+    message = json.loads(initial_load("1", None, NULL, 'it "failed"').text)
     assert message == {
         "type": "initial-load",
         "recovered": False,
@@ -144,7 +144,7 @@ def test_a_snapshot_that_failed_says_so() -> None:
 
 
 def test_a_resync_has_a_fresh_snapshot() -> None:
-    assert json.loads(resync("x", EventId(5, 0), b"[1]", None)) == {
+    assert json.loads(resync("x", EventId(5, 0), b"[1]", None).text) == {
         "type": "resync",
         "id": "5-0",
         "match_id": "x",
@@ -166,4 +166,53 @@ def test_a_resync_has_a_fresh_snapshot() -> None:
     ],
 )
 def test_a_match_id_from_a_path_is_a_number_where_it_is_one(match: str, given: object) -> None:
-    assert json.loads(resync(match, None, NULL, None))["match_id"] == given
+    assert json.loads(resync(match, None, NULL, None).text)["match_id"] == given
+
+
+def test_who_misses_nothing_is_told_so_and_keeps_its_place() -> None:
+    message = recovered("1", EventId(5, 6))
+    assert message.event_id == "5-6"
+    assert json.loads(message.text) == {
+        "type": "initial-load",
+        "recovered": True,
+        "id": "5-6",
+        "match_id": 1,
+        "data": None,
+    }
+
+
+def test_a_server_sent_event_is_an_id_line_and_a_data_line() -> None:
+    one = event(b'{"match_id": 1, "data": {"text": "two\\nlines"}}')
+    routed = Router("match_id").route(one)
+    assert routed
+    message = update(one, routed)
+    assert message.chunk == b"id: 5-6\ndata: " + message.text + b"\n\n"
+    assert PING.chunk == b'data: {"type":"ping"}\n\n'
+    assert initial_load("1", None, NULL, None).chunk.startswith(b"data: ")
+
+
+@pytest.mark.parametrize(
+    ("channel", "data", "named"),
+    [
+        ("gameclock_change", b'{"id": 7, "s": 1}', True),
+        ("gameclock_change", b'{"s": 1, "id": "x"}', True),
+        ("gameclock_change", b'{"s": 1}', False),
+        ("gameclock_change", b"[1]", False),
+        ("gameclock_change", b"null", False),
+        ("match_change", b'{"id": 7}', False),
+    ],
+)
+def test_a_row_has_a_name_on_the_channels_whose_latest_wins(channel: str, data: bytes, named: bool) -> None:
+    router = Router("match_id", ["gameclock_change", "playclock_change"])
+    routed = router.route(event(b'{"match_id": 1, "data": %b}' % data, channel))
+    assert routed
+    assert (routed.row is not None) == named
+
+
+def test_equal_ids_on_two_channels_are_two_rows() -> None:
+    router = Router("match_id", ["gameclock_change", "playclock_change"])
+    payload = b'{"match_id": 1, "data": {"id": 7}}'
+    game, play = (router.route(event(payload, channel)) for channel in ("gameclock_change", "playclock_change"))
+    assert game
+    assert play
+    assert game.row != play.row

@@ -2,13 +2,21 @@
 
 import asyncio
 
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.messages import Message
 from app.outbox import Outbox
 from tests.support.loops import in_a_loop, turns
 
 
-async def taken(outbox: Outbox) -> list[bytes]:
+def message(text: str, row: str | None = None) -> Message:
+    return Message(text.encode(), row=row.encode() if row else None)
+
+
+async def taken(outbox: Outbox) -> list[str]:
     """What can be taken now."""
-    return await asyncio.wait_for(outbox.take(), 5)
+    return [message.text.decode() for message in await asyncio.wait_for(outbox.take(), 5)]
 
 
 async def waits(outbox: Outbox) -> bool:
@@ -24,97 +32,116 @@ async def waits(outbox: Outbox) -> bool:
 @in_a_loop
 async def test_everything_that_waits_is_taken_at_once_and_in_order() -> None:
     outbox = Outbox(100)
-    for text in (b"a", b"b", b"c"):
-        assert outbox.put(text)
-    assert await taken(outbox) == [b"a", b"b", b"c"]
+    for text in ("a", "b", "c"):
+        assert outbox.put(message(text))
+    assert await taken(outbox) == ["a", "b", "c"]
     assert await waits(outbox)
 
 
 @in_a_loop
 async def test_who_waits_is_woken_by_the_next_message() -> None:
     outbox = Outbox(100)
-    task = asyncio.create_task(outbox.take())
+    task = asyncio.create_task(taken(outbox))
     await turns()
-    outbox.put(b"a")
-    assert await asyncio.wait_for(task, 5) == [b"a"]
+    outbox.put(message("a"))
+    assert await task == ["a"]
 
 
 @in_a_loop
 async def test_what_would_be_too_much_is_refused_and_what_waits_stays() -> None:
     outbox = Outbox(10)
-    assert outbox.put(b"12345")
-    assert outbox.put(b"67890")
-    assert not outbox.put(b"x")
-    assert await taken(outbox) == [b"12345", b"67890"]
+    assert outbox.put(message("12345"))
+    assert outbox.put(message("67890"))
+    assert not outbox.put(message("x"))
+    assert await taken(outbox) == ["12345", "67890"]
 
 
 @in_a_loop
 async def test_what_was_taken_makes_room() -> None:
     outbox = Outbox(10)
     for _ in range(5):
-        assert outbox.put(b"1234567890")
-        assert not outbox.put(b"1")
-        assert await taken(outbox) == [b"1234567890"]
+        assert outbox.put(message("1234567890"))
+        assert not outbox.put(message("1"))
+        assert await taken(outbox) == ["1234567890"]
 
 
 @in_a_loop
 async def test_one_message_larger_than_the_limit_passes_when_nothing_else_waits() -> None:
     outbox = Outbox(10)
-    assert outbox.put(b"x" * 1000)
-    assert not outbox.put(b"x")
-    assert await taken(outbox) == [b"x" * 1000]
-    assert outbox.put(b"x")
-    assert not outbox.put(b"x" * 1000)
+    assert outbox.put(message("x" * 1000))
+    assert not outbox.put(message("x"))
+    assert await taken(outbox) == ["x" * 1000]
+    assert outbox.put(message("x"))
+    assert not outbox.put(message("x" * 1000))
 
 
 @in_a_loop
-async def test_a_reserved_place_holds_back_what_is_behind_it_until_it_is_filled() -> None:
-    outbox = Outbox(100)
-    outbox.put(b"before")
-    slot = outbox.reserve()
-    outbox.put(b"behind")
-    held = [outbox.held]
-    assert await taken(outbox) == [b"before"]
-    assert await waits(outbox)
-    held.append(outbox.held)
-    outbox.fill(slot, b"the snapshot")
-    held.append(outbox.held)
-    assert held == [False, True, False]
-    assert await taken(outbox) == [b"the snapshot", b"behind"]
-
-
-@in_a_loop
-async def test_reserved_places_keep_their_order_whichever_is_filled_first() -> None:
-    outbox = Outbox(100)
-    first, second = outbox.reserve(), outbox.reserve()
-    outbox.fill(second, b"2")
-    assert await waits(outbox)
-    outbox.fill(first, b"1")
-    assert await taken(outbox) == [b"1", b"2"]
-
-
-@in_a_loop
-async def test_what_waits_behind_a_reserved_place_is_bounded_too() -> None:
+async def test_a_snapshot_and_what_was_missed_count_for_nothing() -> None:
     outbox = Outbox(10)
-    slot = outbox.reserve()
-    assert outbox.put(b"1234567890")
-    assert not outbox.put(b"x")
-    outbox.fill(slot, b"s")
-    assert await taken(outbox) == [b"s", b"1234567890"]
+    outbox.load([message("x" * 1000), message("y" * 1000)])
+    assert outbox.put(message("1234567890"))
+    assert not outbox.put(message("1"))
+    assert await taken(outbox) == ["x" * 1000, "y" * 1000, "1234567890"]
 
 
 @in_a_loop
-async def test_a_snapshot_counts_for_nothing() -> None:
+async def test_a_newer_event_of_a_row_takes_the_place_of_the_waiting_one_once_the_queue_is_half_full() -> None:
     outbox = Outbox(10)
-    outbox.fill(outbox.reserve(), b"x" * 1000)
-    assert outbox.put(b"1234567890")
-    assert await taken(outbox) == [b"x" * 1000, b"1234567890"]
-    assert outbox.put(b"1234567890")
+    outbox.put(message("c1", "clock"))
+    outbox.put(message("c2", "clock"))  # not half full: both
+    outbox.put(message("s1"))
+    outbox.put(message("c3", "clock"))  # in the place of c2, but at the end: ids never fall
+    assert await taken(outbox) == ["c1", "s1", "c3"]
+
+
+@in_a_loop
+async def test_a_clock_that_ticks_for_ever_never_fills_the_queue() -> None:
+    outbox = Outbox(100)
+    assert all(outbox.put(message(f"{number:04}", "clock")) for number in range(10_000))
+    texts = await taken(outbox)
+    assert texts[-1] == "9999"
+    assert len(texts) < 20
+
+
+@in_a_loop
+async def test_an_event_that_was_missed_is_not_replaced() -> None:
+    outbox = Outbox(4)
+    outbox.load([message("m1", "clock")])
+    outbox.put(message("xx"))
+    outbox.put(message("c2", "clock"))
+    assert await taken(outbox) == ["m1", "xx", "c2"]
+
+
+Step = tuple[str, int, bool]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["a", "b", None]), st.integers(1, 8), st.booleans())), st.integers(1, 40))
+def test_order_is_kept_the_newest_of_each_row_is_there_and_the_bound_holds(steps: list[Step], limit: int) -> None:
+    @in_a_loop
+    async def run() -> None:
+        outbox = Outbox(limit)
+        put: list[tuple[int, str | None]] = []
+        got: list[int] = []
+        for number, (row, size, take) in enumerate(steps):
+            if outbox.put(message(f"{number} ".ljust(size), row)):
+                put.append((number, row))
+            if take and put and put[-1][0] not in got:
+                got += [int(text) for text in await taken(outbox)]
+        if put and put[-1][0] not in got:
+            texts = await taken(outbox)
+            assert len(texts) == 1 or sum(map(len, texts)) <= limit
+            got += map(int, texts)
+        assert got == sorted(set(got))
+        assert {number for number, row in put if row is None} <= set(got)
+        last = {row: number for number, row in put}
+        assert set(last.values()) <= set(got)
+
+    run()
 
 
 @in_a_loop
 async def test_a_take_that_is_cancelled_takes_nothing() -> None:
     outbox = Outbox(100)
     assert await waits(outbox)
-    outbox.put(b"a")
-    assert await taken(outbox) == [b"a"]
+    outbox.put(message("a"))
+    assert await taken(outbox) == ["a"]
