@@ -47,7 +47,12 @@ class Doors:
         self, manager: MatchDataWebSocketManager, admission: Admission, origins: Sequence[str], ping_interval: float
     ) -> None:
         self._manager, self._admission, self._ping_interval = manager, admission, ping_interval
-        self._cors = Middleware(CORSMiddleware, allow_origins=origins, allow_headers=_CROSS_ORIGIN_HEADERS)
+        self._cors = Middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_headers=_CROSS_ORIGIN_HEADERS,
+            expose_headers=["Retry-After"],
+        )
 
     def routes(self) -> list[BaseRoute]:
         """Every door."""
@@ -59,7 +64,7 @@ class Doors:
             WebSocketRoute(_SOCKET + "/", self.match_socket),
             WebSocketRoute(_SOCKET, self.match_socket),
             Route(_EVENTS, self.match_events, methods=["GET", "OPTIONS"], middleware=[self._cors]),
-            Mount("/static", StaticFiles(directory=_STATIC)),
+            Mount("/static", StaticFiles(directory=_STATIC), middleware=[self._cors]),
         ]
 
     async def readyz(self, _: Request) -> Response:

@@ -1,7 +1,7 @@
 // The demo page: connects one match to the scoreboard. Whatever comes from a payload is set as text.
 
-import { connect } from "./connection.js";
 import { drawField } from "./field.js";
+import { connect } from "./notifymux.js";
 import { EMPTY, abbr, apply, clockText, downText, quarterText, topPlayers } from "./scoreboard.js";
 
 const RATE_OVER = 5; // seconds
@@ -25,7 +25,8 @@ function element(name, className, text) {
 
 // ---- the match
 
-const matchId = new URLSearchParams(location.search).get("match") || "1";
+const query = new URLSearchParams(location.search);
+const matchId = query.get("match") || "1";
 const renderField = drawField($("field"));
 let state = EMPTY;
 let shown = null;
@@ -144,12 +145,17 @@ function showLink(name, text) {
   setText($("link"), text);
 }
 
-function linkChanged({ name, attempt }) {
+const LINKS = { connecting: "Connecting…", live: "Live", refused: "Refused", replaced: "Open elsewhere", closed: "Closed" };
+
+function linkChanged({ name, attempt, reason }) {
   clearTimeout(settle);
   link = name;
-  if (name === "live") showLink("live", "Live");
-  else if (name === "connecting") showLink(name, "Connecting…");
-  else showLink(name, `${connected ? "Reconnecting" : "No connection yet"} (try ${attempt})…`);
+  const again = `${connected ? "Reconnecting" : "No connection yet"} (try ${attempt})…`;
+  showLink(name, LINKS[name] ?? again);
+  if (name === "refused") {
+    state = { ...state, note: `The server refuses this page: ${reason}.` };
+    frame ||= requestAnimationFrame(render);
+  }
 }
 
 function resynced(text) {
@@ -179,12 +185,7 @@ function heard(message) {
   frame ||= requestAnimationFrame(render);
 }
 
-function randomId() {
-  if (crypto.randomUUID) return crypto.randomUUID(); // only where the page is secure or local
-  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, "0")).join("");
-}
-
-const url = new URL(`api/matches/ws/id/${encodeURIComponent(matchId)}/${randomId()}/`, document.baseURI);
-url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
 render();
-connect(url, { on: heard, state: linkChanged });
+const connection = connect({ match: matchId, token: query.get("token") ?? undefined });
+connection.on("*", heard);
+connection.onState(linkChanged);

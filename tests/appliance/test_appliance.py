@@ -79,9 +79,9 @@ class Appliance(Process):
     def has_aligned_since(self, before: int) -> bool:
         return self.alignments() > before
 
-    def listening(self) -> int:
-        """How many sessions LISTEN."""
-        given = self.embedded
+    @property
+    def database_url(self) -> str:
+        """The embedded PostgreSQL's."""
         names = {
             "host": "DB_HOST",
             "port": "DB_PORT",
@@ -89,8 +89,12 @@ class Appliance(Process):
             "password": "DB_PASSWORD",
             "dbname": "DB_NAME",
         }
-        url = make_conninfo(**{name: given[variable] for name, variable in names.items()})
-        with closing(psycopg.connect(url)) as connection:
+        given = self.embedded
+        return make_conninfo(**{name: given[variable] for name, variable in names.items()})
+
+    def listening(self) -> int:
+        """How many sessions LISTEN."""
+        with closing(psycopg.connect(self.database_url)) as connection:
             row = connection.execute(LISTENING).fetchone()
         assert row
         return int(row[0])

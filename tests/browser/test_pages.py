@@ -1,37 +1,21 @@
 """The pages in a real browser."""
 
-import os
-import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from tests.appliance.test_appliance import Appliance
 
 pytestmark = pytest.mark.long
 
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-
 
 @pytest.fixture(scope="module")
-def appliance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
-    with Appliance(tmp_path_factory.mktemp("browser") / "checkout") as appliance:
-        appliance.ready()
-        yield appliance
-
-
-@pytest.fixture(scope="module")
-def pages() -> Iterator[list[Page]]:
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        if os.environ.get("CI"):
-            pytest.fail("there is no Chromium: install the package chromium")
-        pytest.skip("there is no Chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
-        yield [browser.new_page() for _ in range(2)]
-        browser.close()
+def pages(chromium: Browser) -> Iterator[list[Page]]:
+    pages = [chromium.new_page() for _ in range(2)]
+    yield pages
+    for page in pages:
+        page.close()
 
 
 def test_the_first_page_says_that_it_is_ready_and_leads_to_the_demo(appliance: Appliance, pages: list[Page]) -> None:

@@ -29,35 +29,17 @@ from app.core.names import NOTIFY_CHANNEL
 from app.main import compose
 from app.worker import MAX_MESSAGE
 from tests.conftest import RedisPlace, StartApp, StartListener
+from tests.support.documents import DOCUMENTS, OPERATIONS, PROTOCOL, README, block, blocks, prose
 from tests.support.process import ROOT, Process
 from tests.support.servers import Servers, database_settings
 from tests.support.waiting import wait_until
 
-README, PROTOCOL, OPERATIONS = ROOT / "README.md", ROOT / "docs/protocol.md", ROOT / "docs/operations.md"
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 DEPLOYED = sorted((ROOT / "docs/deploy").glob("*.yaml"))
 IMAGE = re.compile(r"notifymux(:.+)?")
-
-_FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def name(path: Path) -> str:
     return str(path.relative_to(ROOT))
-
-
-def blocks(document: Path, language: str) -> list[str]:
-    """A document's code blocks of one language."""
-    return [text for kind, text in _FENCED.findall(document.read_text(encoding="utf-8")) if kind == language]
-
-
-def block(document: Path, language: str, containing: str) -> str:
-    """The one code block that contains a text."""
-    [found] = [text for text in blocks(document, language) if containing in text]
-    return found
-
-
-def prose(document: Path) -> str:
-    return _FENCED.sub("", document.read_text(encoding="utf-8"))
 
 
 # What is shown, run.
