@@ -1,0 +1,160 @@
+"""One snapshot for all who ask."""
+
+import asyncio
+
+from app.core.event import EventId
+from app.history import History
+from app.messages import Message
+from app.snapshot_cache import SnapshotCache, Taken
+from app.snapshots import Snapshot
+from tests.support.loops import in_a_loop, turns
+
+
+class Queries:
+    """Queries that end when the test says so."""
+
+    def __init__(self) -> None:
+        self.history = History(100_000)
+        self.history.restart(EventId(7, 0))
+        self.cache = SnapshotCache(self._take, self.history)
+        self.running: list[tuple[str, asyncio.Future[Snapshot]]] = []
+        self.asked = 0
+        self._count = 0
+
+    async def _take(self, match: str) -> Snapshot:
+        self.asked += 1
+        future: asyncio.Future[Snapshot] = asyncio.get_running_loop().create_future()
+        self.running.append((match, future))
+        return await future
+
+    def end(self, snapshot: Snapshot | None = None) -> None:
+        _, future = self.running.pop(0)
+        future.set_result(snapshot or Snapshot(b"%d" % self.asked))
+
+    def event(self, match: str = "1") -> None:
+        self._count += 1
+        number = EventId(7, self._count)
+        self.history.advance(number)
+        self.history.record(match, number, Message(b"{}", str(number)))
+
+    async def get(self, match: str = "1") -> Taken:
+        """A snapshot, whatever it takes."""
+        task = asyncio.create_task(self.cache.get(match))
+        await turns()
+        if self.running:
+            self.end()
+        return await task
+
+
+@in_a_loop
+async def test_all_who_wait_for_a_match_share_one_query() -> None:
+    queries = Queries()
+    tasks = [asyncio.create_task(queries.cache.get("1")) for _ in range(1000)]
+    await turns()
+    assert len(queries.running) == 1
+    queries.end(Snapshot(b'"once"'))
+    assert {taken.snapshot.data for taken in await asyncio.gather(*tasks)} == {b'"once"'}
+
+
+@in_a_loop
+async def test_matches_do_not_wait_for_each_other() -> None:
+    queries = Queries()
+    tasks = [asyncio.create_task(queries.cache.get(match)) for match in ("1", "2")]
+    await turns()
+    assert sorted(match for match, _ in queries.running) == ["1", "2"]
+    queries.end()
+    queries.end()
+    await asyncio.gather(*tasks)
+
+
+@in_a_loop
+async def test_a_snapshot_is_reused_until_its_match_has_a_newer_event() -> None:
+    queries = Queries()
+    first = await queries.get()
+    queries.event("2")
+    assert await queries.get() is first
+    queries.event("1")
+    assert await queries.get() is not first
+    assert queries.asked == 2
+
+
+@in_a_loop
+async def test_an_event_while_the_query_runs_makes_it_news() -> None:
+    queries = Queries()
+    task = asyncio.create_task(queries.cache.get("1"))
+    await turns()
+    queries.event()
+    queries.end()
+    taken = await task
+    assert taken.mark.position == EventId(7, 0)
+    await queries.get()
+    assert queries.asked == 2
+
+
+@in_a_loop
+async def test_past_three_queries_in_ten_seconds_the_last_snapshot_does_with_the_events_since() -> None:
+    queries = Queries()
+    for _ in range(10):
+        taken = await queries.get()
+        queries.event()
+    assert queries.asked == 3
+    missed = queries.history.since("1", taken.mark)
+    assert missed is not None
+    assert len(missed) == 8
+
+
+@in_a_loop
+async def test_what_was_forgotten_or_broken_by_a_gap_is_asked_for_again_however_often() -> None:
+    queries = Queries()
+    for _ in range(5):
+        await queries.get()
+        queries.history.restart(EventId(8, 1))
+    assert queries.asked == 5
+
+
+@in_a_loop
+async def test_a_failure_is_not_kept_for_the_next_but_does_not_become_a_storm() -> None:
+    queries = Queries()
+    for _ in range(10):
+        task = asyncio.create_task(queries.cache.get("1"))
+        await turns()
+        if queries.running:
+            queries.end(Snapshot(b"null", "no"))
+        assert (await task).snapshot.error == "no"
+    assert queries.asked == 3
+
+
+@in_a_loop
+async def test_who_stops_waiting_does_not_end_the_others_query() -> None:
+    queries = Queries()
+    impatient, patient = (asyncio.create_task(queries.cache.get("1")) for _ in range(2))
+    await turns()
+    impatient.cancel()
+    await turns()
+    queries.end(Snapshot(b"1"))
+    assert (await patient).snapshot.data == b"1"
+
+
+@in_a_loop
+async def test_what_is_kept_is_bounded_and_the_oldest_makes_room() -> None:
+    queries = Queries()
+    large = Snapshot(b'"' + b"x" * 6 * 2**20 + b'"')
+    for match in ("1", "2", "3"):
+        task = asyncio.create_task(queries.cache.get(match))
+        await turns()
+        queries.end(large)
+        await task
+    assert await queries.cache.get("3")
+    assert queries.asked == 3
+    await queries.get("1")
+    assert queries.asked == 4
+
+
+@in_a_loop
+async def test_closing_ends_what_runs() -> None:
+    queries = Queries()
+    task = asyncio.create_task(queries.cache.get("1"))
+    await turns()
+    await queries.cache.aclose()
+    await turns()
+    assert task.cancelled()
