@@ -26,7 +26,7 @@ OFTEN = {
     "unheard": 1,
     "fail": 2,
     "lose": 1,
-    "restart": 2,
+    "restart": 5,
 }
 STEPS = [step for step, times in OFTEN.items() for _ in range(times)]
 Step = tuple[str, int, int]
@@ -51,12 +51,13 @@ class Schedule:
         """Everybody comes back, everything is heard: nobody can tell what has been."""
         await settle(self.workers)
         for viewer in self.viewers:
-            while True:
+            for _ in range(5):
                 await viewer.read()
                 if viewer.connected:
                     break
                 viewer.connect(self.workers[0])
                 await settle(self.workers)
+            assert viewer.connected
         for viewer in self.viewers:
             await viewer.read()
             truth = self.database.state(viewer.match)

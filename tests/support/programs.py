@@ -5,7 +5,9 @@ import json
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from socket import SHUT_RDWR
 from typing import Any, Self
 from urllib.parse import quote
 
@@ -51,8 +53,11 @@ class App(Process):
         wait_until(lambda: self.get("/readyz")[0] == 200, within, f"ready:\n{self.get('/readyz')}\n{self.log}")
         return self
 
-    def client(self, match: object, name: str = "c", query: str = "") -> "Client":
-        return Client(self.port, match, name, query)
+    def client(self, match: object, name: str = "c", query: str = "", **options: Any) -> "Client":
+        return Client(self.port, match, name, query, **options)
+
+    def stream(self, match: object, query: str = "", headers: Mapping[str, str] | None = None) -> "EventStream":
+        return EventStream(self.port, match, query, headers)
 
     def client_of_each_worker(self, match: object, workers: int) -> dict[int, "Client"]:
         """One client on each worker, by the worker's process id."""
@@ -81,31 +86,11 @@ def get(port: int, path: str) -> tuple[int, Any]:
         connection.close()
 
 
-class Client:
-    """A WebSocket client of one match that keeps every message, read in a thread of its own."""
+class Heard:
+    """What a client has heard."""
 
-    def __init__(self, port: int, match: object, name: str = "c", query: str = "", pongs: bool = True) -> None:
-        url = f"ws://127.0.0.1:{port}/api/matches/ws/id/{quote(str(match))}/{name}/{query}"
-        self.socket: ClientConnection = connect(url, open_timeout=10, max_size=None, legacy=True)
-        assert self.socket.response
-        self.worker = int(self.socket.response.headers["x-worker"])
+    def __init__(self) -> None:
         self.messages: list[dict[str, Any]] = []
-        self.code: int | None = None
-        self._pongs = pongs
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
-
-    def _read(self) -> None:
-        try:
-            for text in self.socket:
-                message = json.loads(text)
-                if message["type"] == "ping" and self._pongs:
-                    self.socket.send('{"type":"pong"}')
-                self.messages.append(message)
-        except ConnectionClosed:
-            pass
-        finally:
-            self.code = self.socket.close_code
 
     def of(self, *kinds: str) -> list[dict[str, Any]]:
         """The messages of some types."""
@@ -125,6 +110,44 @@ class Client:
         """Waits for the initial load."""
         return wait_until(lambda: self.of("initial-load"))[0]
 
+
+class Client(Heard):
+    """A WebSocket client of one match that keeps every message, read in a thread of its own."""
+
+    def __init__(
+        self,
+        port: int,
+        match: object,
+        name: str = "c",
+        query: str = "",
+        *,
+        pongs: bool = True,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        url = f"ws://127.0.0.1:{port}/api/matches/ws/id/{quote(str(match))}/{name}/{query}"
+        self.socket: ClientConnection = connect(
+            url, open_timeout=10, max_size=None, legacy=True, additional_headers=headers
+        )
+        assert self.socket.response
+        self.worker = int(self.socket.response.headers["x-worker"])
+        super().__init__()
+        self.code: int | None = None
+        self._pongs = pongs
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        try:
+            for text in self.socket:
+                message = json.loads(text)
+                if message["type"] == "ping" and self._pongs:
+                    self.socket.send('{"type":"pong"}')
+                self.messages.append(message)
+        except ConnectionClosed:
+            pass
+        finally:
+            self.code = self.socket.close_code
+
     def closed(self, within: float = 20.0) -> int:
         """Waits until the other side closes; the code."""
         self._thread.join(within)
@@ -134,6 +157,46 @@ class Client:
     def close(self) -> None:
         self.socket.close()
         self._thread.join(5)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class EventStream(Heard):
+    """The same over server-sent events; keeps every line as well."""
+
+    def __init__(self, port: int, match: object, query: str = "", headers: Mapping[str, str] | None = None) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self._connection = http.client.HTTPConnection("127.0.0.1", port)
+        self._connection.request("GET", f"/api/matches/{quote(str(match))}/events{query}", headers=dict(headers or {}))
+        self._socket = self._connection.sock
+        self.response = self._connection.getresponse()
+        self.worker = int(self.response.headers.get("x-worker", 0))
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        with suppress(OSError, ValueError, http.client.HTTPException):  # it was cut off, or closed from here
+            for line in self.response:
+                self.lines.append(line.decode().rstrip("\n"))
+                if line.startswith(b"data: "):
+                    self.messages.append(json.loads(line[6:]))
+
+    def ended(self, within: float = 20.0) -> None:
+        """Waits until the other side ends it."""
+        self._thread.join(within)
+        assert not self._thread.is_alive()
+
+    def close(self) -> None:
+        with suppress(OSError):  # the other side was faster
+            self._socket.shutdown(SHUT_RDWR)
+        self._thread.join(5)
+        self.response.close()
+        self._connection.close()
 
     def __enter__(self) -> Self:
         return self
