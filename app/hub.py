@@ -15,9 +15,8 @@ from app.snapshot_cache import SnapshotCache, TakeSnapshot
 
 logger = logging.getLogger(__name__)
 
-NOISY, EXPIRED, SLOW, SILENT, REPLACED = 1008, 3000, 3008, 3012, 3510
+EXPIRED, SLOW, SILENT, REPLACED = 3000, 3008, 3012, 3510
 _REASONS = {
-    NOISY: "too many messages: there is nothing to say but pong",
     EXPIRED: "the token has expired",
     SLOW: "too slow: reconnect with last_event_id",
     SILENT: "no answer to pings",

@@ -6,8 +6,9 @@ import socket
 from contextlib import suppress
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.protocol import State
 
 ABORT = "notifymux.abort"
 
@@ -15,6 +16,9 @@ DRAIN = 2.0  # seconds over which a worker that ends lets go of its clients, so 
 _HEAD_WITHIN = 10.0  # seconds a request's head may take
 _MOST_HEAD = 32 * 1024  # bytes of it
 _UNACKNOWLEDGED = 60_000  # milliseconds until the kernel gives up a client that acknowledges nothing
+_BODY = {b"content-length", b"transfer-encoding"}
+_NOISE = 1000  # frames of any kind that a client may send between two of WebSocket's own pings
+_PIECE = 4096  # bytes that are parsed at once, so that a flood is noticed early
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -28,6 +32,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._head_deadline: asyncio.TimerHandle | None = None
         self._head_bytes = 0
+        self._serving: RequestResponseCycle | None = None  # `cycle` may be one that waits behind it
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Starts the clock."""
@@ -37,6 +42,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Takes bytes in, unless the head is endless."""
+        if self._head_deadline is None and self.cycle is not None and self.cycle.response_complete:
+            self._expect_head()  # they may be line breaks, which begin nothing
         if self._head_deadline is not None:
             self._head_bytes += len(data)
             if self._head_bytes > _MOST_HEAD:
@@ -52,27 +59,39 @@ class HttpProtocol(HttpToolsProtocol):
             self._expect_head()
 
     def on_headers_complete(self) -> None:
-        """Stops the clock: what follows is the application's."""
+        """Stops the clock. A request with a body is the connection's last: no door takes one, or waits for its end."""
         self._forget_head()
         super().on_headers_complete()
+        if self.cycle is not None and any(name in _BODY for name, _ in self.headers):
+            self.cycle.keep_alive = False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stops the clock."""
+        """Stops the clock, and whatever is being served."""
         self._forget_head()
         super().connection_lost(exc)
+        self._end_cycle()
 
     def shutdown(self) -> None:
         """Ends a response that would last, after a random delay."""
         super().shutdown()
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self._serving is not None and not self._serving.response_complete:
             self.loop.call_later(DRAIN * (0.1 + 0.9 * random.random()), self._end_response)  # noqa: S311
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._serving = cycle
+        super()._start_asgi_task(cycle, app)
+
     def _end_response(self) -> None:
-        if self.cycle.response_complete:
-            return
-        self.cycle.disconnected = True
-        self.cycle.message_event.set()
-        self.transport.close()
+        if self._end_cycle():
+            self.transport.close()
+
+    def _end_cycle(self) -> bool:
+        """Has what is being served end; False if it has."""
+        if self._serving is None or self._serving.response_complete:
+            return False
+        self._serving.disconnected = True
+        self._serving.message_event.set()
+        return True
 
     def _expect_head(self) -> None:
         self._head_bytes = 0
@@ -85,12 +104,50 @@ class HttpProtocol(HttpToolsProtocol):
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
-    """WebSocket, with the same extension in its scope."""
+    """WebSocket, with the same extension in its scope, for clients who don't keep to it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._noise = 0
 
     async def run_asgi(self) -> None:
         """Runs the application."""
         self.scope["extensions"][ABORT] = {"abort": self.transport.abort}
         await super().run_asgi()
+
+    def data_received(self, data: bytes) -> None:
+        """Takes bytes in. A handshake that is none is answered; uvicorn would wait, for ever, for a better one."""
+        for start in range(0, len(data), _PIECE):
+            if self.transport.is_closing():
+                return
+            super().data_received(data[start : start + _PIECE])
+        if not self.handshake_initiated:
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.transport.close()
+
+    def handle_events(self) -> None:
+        """Hands frames on, unless they are too many."""
+        self._noise += len(self.conn.events)
+        if self._noise > _NOISE and self.conn.state is State.OPEN:
+            self.conn.fail(1008, "too many messages: there is nothing to say but pong")
+            self.handle_parser_exception()
+        else:
+            super().handle_events()
+
+    def send_keepalive_ping(self) -> None:
+        """Pings, and begins to count anew."""
+        self._noise = 0
+        super().send_keepalive_ping()
+
+    def keepalive_timeout(self) -> None:
+        """Closes with 1011; the client is gone."""
+        super().keepalive_timeout()
+        self.disconnected = True  # or uvicorn takes what is still sent for the application's bug
+
+    def handle_parser_exception(self) -> None:
+        """Closes with the parser's code; the client is gone."""
+        super().handle_parser_exception()
+        self.disconnected = True
 
     def send_receive_event_to_app(self) -> None:
         """Hands a message on; text that is none closes with 1007, without the traceback that uvicorn has for it."""

@@ -5,11 +5,10 @@ import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from app.hub import EXPIRED, NOISY, SILENT, Client
+from app.hub import EXPIRED, SILENT, Client
 from app.messages import PING, Message
 
 _CLOSE_WITHIN = 2.0  # seconds a client has to take its close
-_NOISE = 100  # messages a client may send between two pings
 
 
 class Wire(Protocol):
@@ -44,7 +43,6 @@ class Session:
         self._wire, self._client = wire, client
         self._ping_interval, self._expires = ping_interval, expires
         self._unanswered = 0
-        self._noise = 0
 
     async def run(self) -> None:
         """Talks until the client leaves or has to."""
@@ -76,9 +74,6 @@ class Session:
     async def _hear(self) -> None:
         while await self._wire.receive():
             self._unanswered = 0
-            self._noise += 1
-            if self._noise > _NOISE:
-                self._client.close(NOISY)
 
     async def _tick(self) -> None:
         """Pings, and ends the conversation with a client that is silent, or whose time is up."""
@@ -94,7 +89,6 @@ class Session:
                 self._ping()
 
     def _ping(self) -> None:
-        self._noise = 0
         if not self._client.live:
             return  # it waits for us
         if self._unanswered > 1 and self._wire.answers_pings:
