@@ -4,7 +4,7 @@ import http.client
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -15,7 +15,7 @@ import pytest
 import redis
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import InvalidStatus
 
 from tests.conftest import StartApp, fresh_database, fresh_redis_place, redis_mode
 from tests.support.programs import App, Client, EventStream, Listener, get
@@ -441,19 +441,6 @@ def test_the_log_says_once_that_anyone_may_listen(postgres_settings: dict[str, s
 
 
 # ---- being let go
-
-
-def test_a_client_that_talks_too_much_is_closed_with_1008(
-    postgres_settings: dict[str, str], start_app: StartApp
-) -> None:
-    app = start_app(postgres_settings).ready()
-    with app.client(1, "loud") as loud, app.client(1, "calm") as calm:
-        calm.loaded()
-        with suppress(ConnectionClosed):
-            for _ in range(5_000):
-                loud.socket.send('{"type":"pong"}')
-        assert loud.closed() == 1008
-        assert calm.code is None
 
 
 def test_a_worker_that_ends_lets_go_of_its_clients_one_after_another(
