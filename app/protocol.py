@@ -155,7 +155,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             try:
                 b"".join(self.frames).decode()
             except UnicodeDecodeError:
-                self.conn.send_close(1007)
+                self.conn.fail(1007)
                 self.handle_parser_exception()
                 return
         super().send_receive_event_to_app()

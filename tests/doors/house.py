@@ -25,7 +25,7 @@ class House:
     """
 
     def __init__(self, app: App, database: str) -> None:
-        self.app, self._database = app, database
+        self.app, self.database = app, database
         self.worker = self._workers()[0]
         self._visits = count(1)
 
@@ -64,7 +64,7 @@ class House:
         told, ending = [0], threading.Event()
 
         def tell() -> None:
-            with closing(psycopg.connect(self._database, autocommit=True)) as connection:
+            with closing(psycopg.connect(self.database, autocommit=True)) as connection:
                 while not ending.is_set() or not told[0]:
                     connection.execute(
                         "SELECT pg_notify('match_change', json_build_object('match_id', %s::text, 'n', %s::int)::text)",
@@ -86,7 +86,7 @@ class House:
 
     def _files(self) -> int:
         """The worker's open files, but for the snapshots' connections, which it keeps for five seconds."""
-        port = int(conninfo_to_dict(self._database)["port"] or 0)
+        port = int(conninfo_to_dict(self.database)["port"] or 0)
         connections = self.worker.net_connections()
         snapshots: int = sum(bool(found.raddr) and found.raddr.port == port for found in connections)
         return int(self.worker.num_fds()) - snapshots

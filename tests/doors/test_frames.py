@@ -27,6 +27,7 @@ BROKEN = {
     "a text cut within a character": (1007, frame(TEXT, "ü".encode()[:1])),
     "a text that is none, in fragments": (1007, frame(TEXT, b"x", fin=False) + frame(CONTINUATION, b"\xff")),
     "a surrogate": (1007, frame(TEXT, b"\xed\xa0\x80")),
+    "a text that is none, before a close": (1000, frame(TEXT, b"\xff") + frame(CLOSE, b"\x03\xe8")),
     "4,097 bytes": (1009, frame(TEXT, b"x" * 4097)),
     "4,097 bytes in fragments": (1009, frame(BINARY, b"x" * 4000, fin=False) + frame(CONTINUATION, b"x" * 97)),
     "2^63 - 1 bytes, by its word": (1009, struct.pack("!BBQI", 0x82, 0xFF, 2**63 - 1, 0)),

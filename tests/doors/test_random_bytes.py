@@ -47,7 +47,7 @@ def mutated(rng: Random, request: bytes) -> bytes:
     """A good request in which some bytes are others, are missing or stand twice."""
     changed = bytearray(request)
     for _ in range(rng.randrange(1, 6)):
-        at = rng.randrange(len(changed))
+        at = rng.randrange(len(changed) + 1)
         changed[at : at + rng.randrange(3)] = rng.randbytes(rng.randrange(3))
     return bytes(changed)
 
