@@ -8,7 +8,7 @@ from app.core.config import load_settings_or_exit
 from app.core.logs import logging_config
 from app.core.postgres import OperatorError
 from app.main import compose
-from app.worker import allow_open_files, end_with_parent
+from app.worker import allow_open_files, collect_seldom, end_with_parent
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +46,7 @@ def on_starting(_server: Any) -> None:
 
 
 def post_fork(_server: Any, worker: Any) -> None:
-    """Ties each worker to its master, and makes room for its clients."""
+    """Ties each worker to its master, and makes room and time for its clients."""
     end_with_parent(worker.ppid)
     allow_open_files(_settings.max_clients + _SPARE_FILES)
+    collect_seldom()
