@@ -12,6 +12,7 @@ from app.core.config import Settings, load_settings_or_exit
 from app.core.logs import configure_logging
 from app.core.names import RedisNames
 from app.core.postgres import OperatorError, database_url
+from app.core.pulse import Pulse
 from app.core.redis_client import describe_redis, sync_client
 from listener.forwarder import Forwarder
 from listener.numbering import Bounds
@@ -63,6 +64,7 @@ def compose(settings: Settings) -> Forwarder:
         registry=registry,
         bounds=Bounds(settings.buffer_events, settings.buffer_bytes),
         canary_interval=settings.canary_interval,
+        pulse=Pulse(PROGRAM),
     )
 
 

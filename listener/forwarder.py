@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 
 from app.core.event import payload_json
 from app.core.postgres import ListenSession, check_direct, check_operator, describe, listening_conninfo
+from app.core.pulse import Pulse
 from app.core.redis_client import check_redis_operator
 from app.core.retry import Outage
 from listener.messages import statement
@@ -54,6 +55,7 @@ class Forwarder:
         registry: where heartbeats go.
         bounds: of what is held while Redis is away.
         canary_interval: seconds.
+        pulse: shows the appliance's keeper that this goes round.
     """
 
     def __init__(
@@ -66,12 +68,14 @@ class Forwarder:
         registry: Registry,
         bounds: Bounds,
         canary_interval: float,
+        pulse: Pulse,
     ) -> None:
         self._url, self._channels = url, channels
         self._conninfo = listening_conninfo(url, f"notifymux-listener/{pod}")
         self._fingerprint = fingerprint(str(psycopg.conninfo.conninfo_to_dict(url).get("dbname", "")), channels)
         self._stream, self._registry = stream, registry
         self._bounds, self._canary_interval = bounds, canary_interval
+        self._pulse = pulse
         self._postgres = Outage("PostgreSQL", logger)
         self._redis = Outage("Redis", logger, cap=REDIS_RETRY)
         self._redis_due = self._beat_due = 0.0
@@ -126,6 +130,7 @@ class Forwarder:
         poll.register(session, select.POLLIN)
         proven = False
         while not self._is_over(numbering):
+            self._pulse.beat()
             now = time.monotonic()
             self._hear(session, numbering, now)
             if reason := numbering.lost(now):
@@ -209,5 +214,6 @@ class Forwarder:
         """Waits before PostgreSQL is tried again, with heartbeats."""
         until = time.monotonic() + seconds
         while self._stop_by is None and (now := time.monotonic()) < until:
+            self._pulse.beat()
             self._beat(None, now)
             time.sleep(min(_TICK, until - now))

@@ -1,4 +1,4 @@
-"""`python -m app.appliance prepare|postgres|valkey|demo|welcome|ready`."""
+"""`python -m app.appliance prepare|keeper|postgres|valkey|demo|welcome|ready`."""
 
 import importlib
 import signal
@@ -12,6 +12,7 @@ from app.core.config import SettingsError  # noqa: E402
 # Only what is asked for is imported: a server is the sooner back.
 _MODULES = {
     "prepare": "app.appliance.prepare",
+    "keeper": "app.appliance.keeper",
     "postgres": "app.appliance.postgres",
     "valkey": "app.appliance.valkey",
     "demo": "app.appliance.feed",

@@ -30,14 +30,16 @@ _PROGRAM = """
 command={command}
 directory={directory}
 priority={priority}
-autorestart=true
-startretries=1000000
+autorestart=false
+startretries=0
 stopsignal={stopsignal}
 stopwaitsecs={stopwaitsecs}
 killasgroup=true
-redirect_stderr=true
-stdout_logfile=/dev/stdout
-stdout_logfile_maxbytes=0
+stderr_logfile=/dev/stdout
+stderr_logfile_maxbytes=0
+stdout_logfile={stdout}
+stdout_logfile_maxbytes={most}
+stdout_logfile_backups=1
 """
 
 
@@ -47,14 +49,15 @@ class _Program(NamedTuple):
     priority: int  # lower starts earlier and stops later; in supervisord.conf the listener is at 20, the app at 30
     stopsignal: str
     stopwaitsecs: int
+    logs_itself: bool = True  # its lines are on both outputs (app.core.logs)
 
 
 _EMBEDDED = (
-    _Program("postgres", "python -m app.appliance postgres", 10, "INT", 8),
-    _Program("valkey", "python -m app.appliance valkey", 10, "INT", 8),
+    _Program("postgres", "python -m app.appliance postgres", 10, "INT", 6, logs_itself=False),
+    _Program("valkey", "python -m app.appliance valkey", 10, "INT", 6, logs_itself=False),
     _Program("demo", "python -m app.appliance demo", 40, "TERM", 2),  # has nothing to finish
 )
-_STANDBY = _Program("listener-standby", "python -m app.appliance.tied python -m listener", 20, "TERM", 8)
+_STANDBY = _Program("listener-standby", "python -m app.appliance.tied python -m listener", 20, "TERM", 6)
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +91,8 @@ def _make_run_folder() -> None:
     folder = RUN_DIR.resolve()  # in the image a link into /tmp, so that all else may be read-only
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in ("log", "pulse"):
+            (folder / name).mkdir(exist_ok=True)
     except OSError as error:
         raise ApplianceError(f"{folder} can't be made: {error.strerror}") from None
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -161,9 +166,14 @@ def _snapshot_query() -> str:
 
 
 def _write_programs(programs: Iterable[_Program]) -> None:
-    directory = str(Path.cwd()).replace("%", "%%")
-    sections = [_PROGRAM.format(directory=directory, **program._asdict()) for program in programs]
+    sections = [_section(program) for program in programs]
     write_private(_PROGRAMS, "".join(["; This pod's further programs. Written at every start.\n", *sections]))
+
+
+def _section(program: _Program) -> str:
+    directory = str(Path.cwd()).replace("%", "%%")
+    stdout, most = (f"{directory}/.run/log/{program.name}.log", "1MB") if program.logs_itself else ("/dev/stdout", "0")
+    return _PROGRAM.format(directory=directory, stdout=stdout, most=most, **program._asdict())
 
 
 def _announce(embedded: Embedded) -> None:

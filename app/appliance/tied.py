@@ -12,10 +12,10 @@ import sys
 _PR_SET_PDEATHSIG = 1
 
 
-def tie() -> None:
-    """From now on, and beyond exec, the kernel sends this process SIGTERM when its parent dies. Linux only."""
+def tie(ending: signal.Signals = signal.SIGTERM) -> None:
+    """From now on, and beyond exec, the kernel sends this process `ending` when its parent dies. Linux only."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, ending)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,12 @@
-"""Log lines on standard output: a timestamp, the program, the level and one sentence; as text or as JSON."""
+"""Log lines: a timestamp, the program, the level and one sentence; as text or as JSON.
+
+They go to standard output; under supervisord to standard error, which it passes on, and to standard output as well, of
+which it keeps the last for `supervisorctl tail`.
+"""
 
 import logging
 import logging.config
+import os
 import sys
 import time
 from typing import Any
@@ -35,21 +40,27 @@ class _JsonFormatter(_TextFormatter):
         return msgspec.json.encode(line).decode()
 
 
-def logging_config(program: str, settings: Settings) -> dict[str, Any]:
+def logging_config(program: str, settings: Settings, *, to_stdout: bool = True) -> dict[str, Any]:
     """A `logging.config.dictConfig` dictionary for `program`, for who configures logging itself (gunicorn)."""
+    streams = ["stdout"] if to_stdout else []
+    if "SUPERVISOR_ENABLED" in os.environ:
+        streams.append("stderr")
     formatter = _JsonFormatter if settings.log_format == "json" else _TextFormatter
     return {
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"line": {"()": formatter, "program": program}},
-        "handlers": {"stdout": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout", "formatter": "line"}},
-        "root": {"level": settings.log_level.upper(), "handlers": ["stdout"]},
+        "handlers": {
+            name: {"class": "logging.StreamHandler", "stream": f"ext://sys.{name}", "formatter": "line"}
+            for name in streams
+        },
+        "root": {"level": settings.log_level.upper(), "handlers": streams},
     }
 
 
-def configure_logging(program: str, settings: Settings) -> None:
-    """Sends this process's log lines to standard output."""
-    logging.config.dictConfig(logging_config(program, settings))
+def configure_logging(program: str, settings: Settings, *, to_stdout: bool = True) -> None:
+    """Logs this process's lines; `to_stdout` is false for who speaks another protocol there."""
+    logging.config.dictConfig(logging_config(program, settings, to_stdout=to_stdout))
     sys.excepthook = _log_uncaught
 
 

@@ -205,7 +205,7 @@ def test_a_killed_worker_is_replaced_and_the_clients_of_the_others_hear_on(appli
 
 
 def test_every_program_runs_and_nothing_else(appliance: Appliance) -> None:
-    assert appliance.states() == dict.fromkeys(("app", "listener", "postgres", "valkey", "demo"), "RUNNING")
+    assert appliance.states() == dict.fromkeys(("app", "listener", "keeper", "postgres", "valkey", "demo"), "RUNNING")
 
 
 def test_sigterm_ends_everything_with_exit_code_0_and_leaves_nothing(tmp_path: Path) -> None:
