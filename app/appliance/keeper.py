@@ -9,14 +9,15 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Hashable
-from contextlib import suppress
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager, suppress
 from logging import getLogger
 from pathlib import Path
 from typing import Any
 from xmlrpc.client import Fault
 
 from supervisor import childutils
+from supervisor.xmlrpc import Faults
 
 from app.appliance.restart_policy import RestartPolicy
 from app.appliance.tied import tie
@@ -26,7 +27,7 @@ from app.core.logs import configure_logging
 from app.core.pulse import pulse_file
 
 _LOOK = 1.0  # seconds
-_END_WITHIN = 7.0  # seconds from SIGTERM until what still runs is killed; Docker's grace is 10
+_END_WITHIN = 5.0  # seconds from SIGTERM until what still runs is killed; the servers follow, and Docker waits 10 s
 _SELF = "keeper"
 _SERVERS = ("postgres", "valkey")  # of the embedded demo: they outlast who uses them
 
@@ -43,13 +44,21 @@ def main() -> None:
         _configure()
         Keeper(writing).run()
     os.close(writing)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # the child is tied to this
-    while select.select([reading], [], [], SILENT)[0] or select.select([reading], [], [], _LOOK * 5)[0]:
-        if not os.read(reading, 1024):
-            sys.exit(1)  # it ended; supervisord starts us both again
-    os.kill(child, signal.SIGKILL)
-    sys.stderr.write("notifymux: the keeper was frozen, and is started again\n")
-    sys.exit(1)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        sys.exit(_watch(reading))
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def _watch(alive: int) -> str:
+    """Waits until the other end is silent or closed, and says which; supervisord starts both again."""
+    while select.select([alive], [], [], SILENT)[0] or select.select([alive], [], [], 5 * _LOOK)[0]:
+        if not os.read(alive, 1024):
+            return "notifymux: the keeper ended, and is started again"
+    return "notifymux: the keeper was frozen, and is started again"
 
 
 def _configure() -> None:
@@ -82,11 +91,23 @@ class Keeper:
         while True:
             childutils.listener.ready(sys.stdout)
             while not select.select([sys.stdin], [], [], _LOOK)[0]:
-                self._go_round()
+                with self._unless_ending():
+                    self._go_round()
             headers, payload = _receive()
-            self._hear(headers["eventname"], payload)
+            with self._unless_ending():
+                self._hear(headers["eventname"], payload)
+                self._go_round()
             childutils.listener.ok(sys.stdout)
-            self._go_round()
+
+    @contextmanager
+    def _unless_ending(self) -> Iterator[None]:
+        """Supervisord answers nothing more once it ends, which may be before its event of that is heard."""
+        try:
+            yield
+        except Fault as fault:
+            if fault.faultCode != Faults.SHUTDOWN_STATE:
+                raise
+            self._end_all()
 
     def _take_over(self) -> None:
         """Finds what died before this was there."""
@@ -135,6 +156,8 @@ class Keeper:
         try:
             self._supervisor.startProcess(program, False)
         except Fault as fault:
+            if fault.faultCode == Faults.SHUTDOWN_STATE:
+                raise
             # It was started or removed by hand, or there is no such command: then a FATAL follows.
             logger.info("%s is not started: %s", program, fault.faultString)
 
@@ -155,7 +178,9 @@ class Keeper:
             _kill(self._pids[program])
 
     def _end_all(self) -> None:
-        """Programs are ended one after the other; told at once, they need no longer than the slowest."""
+        """Supervisord ends one program after the other; told at once, they need no longer than the slowest."""
+        if self._end_at is not None:
+            return
         self._end_at = time.monotonic() + _END_WITHIN
         for program, pid in self._pids.items():
             if program not in (_SELF, *_SERVERS):

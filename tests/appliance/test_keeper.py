@@ -1,0 +1,170 @@
+"""What the keeper does about programs that die, freeze, crash in a loop or were stopped, under the real supervisord."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.appliance.test_appliance import Appliance, runs
+from tests.support.programs import get
+from tests.support.waiting import hold_for, wait_until
+
+
+@pytest.fixture(scope="module")
+def appliance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
+    with Appliance(tmp_path_factory.mktemp("keeper") / "checkout") as appliance:
+        appliance.ready()
+        yield appliance
+
+
+def replaced(appliance: Appliance, program: str, pid: int) -> bool:
+    """Whether a program runs again, with another pid."""
+    return appliance.states()[program] == "RUNNING" and appliance.pid_of(program) not in (0, pid)
+
+
+def keeper(appliance: Appliance) -> psutil.Process:
+    """The process that decides; supervisord's child is the one that watches it."""
+    [child] = wait_until(lambda: psutil.Process(appliance.pid_of("keeper")).children())
+    return child
+
+
+def test_what_an_operator_stopped_stays_so_also_when_the_keeper_dies(appliance: Appliance) -> None:
+    appliance.ctl("stop", "demo")
+    before = appliance.pid_of("keeper")
+    os.kill(before, signal.SIGKILL)
+    wait_until(lambda: replaced(appliance, "keeper", before))
+    listener = appliance.pid_of("listener")
+    os.kill(listener, signal.SIGKILL)
+    wait_until(lambda: replaced(appliance, "listener", listener))
+    assert appliance.states()["demo"] == "STOPPED"
+    appliance.ctl("start", "demo")
+
+
+def test_what_died_while_there_was_no_keeper_is_found(appliance: Appliance) -> None:
+    demo, before = appliance.pid_of("demo"), appliance.pid_of("keeper")
+    os.kill(before, signal.SIGKILL)
+    os.kill(demo, signal.SIGKILL)
+    wait_until(lambda: replaced(appliance, "demo", demo))
+
+
+def test_each_decision_is_one_line_that_says_what_why_and_when_next(appliance: Appliance) -> None:
+    demo, seen = appliance.pid_of("demo"), len(appliance.lines)
+    os.kill(demo, signal.SIGKILL)
+    wait_until(lambda: replaced(appliance, "demo", demo))
+    [line] = [line for line in appliance.lines[seen:] if " keeper WARNING demo ended" in line]
+    assert "(by a signal): started again" in line
+
+
+def test_the_last_log_lines_of_a_program_are_supervisorctls_to_show(appliance: Appliance) -> None:
+    for program in ("listener", "app"):
+        tail = appliance.ctl("tail", program).splitlines()
+        assert tail
+        whole = [line for line in tail if line.startswith("20")]
+        assert all(appliance.log.count(line) == 1 for line in whole), "and each is once in the appliance's own log"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("program", ["listener", "app", "postgres", "valkey", "demo"])
+def test_a_program_that_is_frozen_is_noticed_within_30_seconds_and_replaced(appliance: Appliance, program: str) -> None:
+    before = appliance.pid_of(program)
+    os.kill(before, signal.SIGSTOP)
+    wait_until(lambda: replaced(appliance, program, before), 30 + 8)
+    assert f"keeper ERROR {program} has shown no sign of life" in appliance.log
+    appliance.ready()
+
+
+@pytest.mark.long
+def test_a_frozen_worker_is_replaced_and_the_others_serve_on(appliance: Appliance) -> None:
+    master = psutil.Process(appliance.pid_of("app"))
+    victim = master.children()[0]
+    victim.suspend()
+    wait_until(lambda: not victim.is_running() and len(master.children()) == 4, 30)
+    assert master.is_running()
+    appliance.ready()
+
+
+@pytest.mark.long
+def test_a_frozen_keeper_is_replaced_by_the_one_that_watches_it_and_the_other_way_round(appliance: Appliance) -> None:
+    before = appliance.pid_of("keeper")
+    keeper(appliance).suspend()
+    wait_until(lambda: replaced(appliance, "keeper", before), 40)
+    before = appliance.pid_of("keeper")
+    os.kill(before, signal.SIGSTOP)
+    wait_until(lambda: replaced(appliance, "keeper", before), 40)
+    demo = appliance.pid_of("demo")
+    os.kill(demo, signal.SIGKILL)
+    wait_until(lambda: replaced(appliance, "demo", demo))
+
+
+@pytest.mark.long
+def test_nobody_is_taken_for_dead_after_the_whole_was_frozen(appliance: Appliance) -> None:
+    everything = [psutil.Process(appliance.pid), *psutil.Process(appliance.pid).children(recursive=True)]
+    pids = {program: appliance.pid_of(program) for program in appliance.states()}
+    for process in everything:
+        process.suspend()
+    time.sleep(30)  # as long as it is frozen
+    for process in reversed(everything):
+        process.resume()
+    appliance.ready()
+    hold_for(10, lambda: {program: appliance.pid_of(program) for program in pids} == pids)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_a_program_that_crashes_in_a_loop_is_tried_once_a_minute_and_comes_back_when_it_can(
+    tmp_path: Path,
+) -> None:
+    with Appliance(tmp_path / "checkout") as appliance:
+        appliance.ready()
+        app = appliance.pid_of("app")
+        password = appliance.embedded["DB_PASSWORD"]
+        given = {name: value for name, value in appliance.embedded.items() if name != "SNAPSHOT_QUERY"}
+        appliance.set(**given | {"DB_PASSWORD": "wrong"})
+        appliance.ctl("restart", "listener")
+        started = time.monotonic()
+        starts: list[float] = []
+
+        def noted() -> bool:
+            while len(starts) < appliance.log.count("refuses this login"):
+                starts.append(time.monotonic() - started)
+            return time.monotonic() - started > 150
+
+        wait_until(noted, 160)
+        later = [at for at in starts if at > 60]
+        assert 1 <= len(later) <= 2, starts
+        assert len(starts) < 12
+        assert appliance.pid_of("app") == app, "untouched"
+        appliance.set(**given | {"DB_PASSWORD": password})
+        wait_until(lambda: appliance.states()["listener"] == "RUNNING", 60)
+        appliance.ready()
+
+
+@pytest.mark.long
+def test_a_stop_takes_less_than_10_seconds_also_with_frozen_programs_and_the_exit_code_is_0(tmp_path: Path) -> None:
+    with Appliance(tmp_path / "checkout") as appliance:
+        appliance.ready()
+        children = psutil.Process(appliance.pid).children(recursive=True)
+        for program in ("listener", "app"):
+            os.kill(appliance.pid_of(program), signal.SIGSTOP)
+        assert appliance.stop(within=10) == 0
+        assert [child for child in children if runs(child)] == []
+        assert "listener has not ended within 5 s: it is killed" in appliance.log
+
+
+def test_no_zombies_are_left_of_what_was_killed(appliance: Appliance) -> None:
+    for program in ("listener", "demo", "app"):
+        before = appliance.pid_of(program)
+        os.kill(before, signal.SIGKILL)
+        wait_until(partial(replaced, appliance, program, before), 40)
+    wait_until(lambda: get(appliance.port, "/readyz")[0] == 200)
+    zombies = [
+        process.pid
+        for process in psutil.Process(appliance.pid).children(recursive=True)
+        if process.status() == psutil.STATUS_ZOMBIE
+    ]
+    assert zombies == []
