@@ -4,7 +4,7 @@ import logging
 import sys
 from typing import Any
 
-from app.core.config import load_settings_or_exit
+from app.core.config import load_settings_or_exit, where_settings_come_from
 from app.core.logs import logging_config
 from app.core.postgres import OperatorError
 from app.main import compose
@@ -38,7 +38,8 @@ logconfig_dict = logging_config("app", _settings) | {
 
 
 def on_starting(_server: Any) -> None:
-    """Says, once for all workers, who may come in."""
+    """Says, once for all workers, where the settings come from, and who may come in."""
+    logger.info("settings %s", where_settings_come_from())
     if not (_settings.ws_jwt_secret or _settings.ws_jwt_public_key):
         logger.warning("anyone may listen to every match: neither WS_JWT_SECRET nor WS_JWT_PUBLIC_KEY is set")
     elif _settings.ws_jwt_secret and len(_settings.ws_jwt_secret.get_secret_value().encode()) < _LEAST_SECRET:

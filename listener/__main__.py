@@ -8,7 +8,7 @@ import sys
 import uuid
 from importlib.metadata import version
 
-from app.core.config import Settings, load_settings_or_exit
+from app.core.config import Settings, load_settings_or_exit, where_settings_come_from
 from app.core.logs import configure_logging
 from app.core.names import RedisNames
 from app.core.postgres import OperatorError, database_url
@@ -32,6 +32,7 @@ def main() -> int:
     parser.parse_args()
     settings = load_settings_or_exit()
     configure_logging(PROGRAM, settings)
+    logger.info("settings %s", where_settings_come_from())
     try:
         forwarder = compose(settings)
         for stop in (signal.SIGTERM, signal.SIGINT):

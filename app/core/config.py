@@ -29,6 +29,9 @@ ENV_FILE = Path(".env")
 RUN_DIR = Path(".run")
 EMBEDDED_ENV_FILE = RUN_DIR / "embedded.env"
 
+# Of these, NAME_FILE may name a file that holds the value.
+_FROM_FILES = ("DB_PASSWORD", "REDIS_URL", "WS_JWT_SECRET", "WS_JWT_PUBLIC_KEY")
+
 # Any of these makes the servers the operator's own; without them the appliance brings its own.
 OWN_SERVERS = ("DB_HOST", "REDIS_URL", "REDIS_URL_FILE")
 
@@ -311,7 +314,7 @@ def _own_layers() -> dict[str, str]:
 
 def _layers() -> dict[str, str]:
     values = _own_layers() if servers_given() else _read(EMBEDDED_ENV_FILE) | _own_layers()
-    for name in ("DB_PASSWORD", "REDIS_URL", "WS_JWT_SECRET", "WS_JWT_PUBLIC_KEY"):
+    for name in _FROM_FILES:
         if path := values.get(f"{name}_FILE"):
             values[name] = _secret(name, path, values)
     return values
@@ -333,6 +336,23 @@ def _secret(name: str, path: str, values: Mapping[str, str]) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise SettingsError(f"{name}_FILE={path!r}: {reason}; it takes the path of a readable file") from None
+
+
+def where_settings_come_from() -> str:
+    """Which settings are set where, for the log: names only."""
+    names = {name.upper() for name in Settings.model_fields}
+    layers = {"the environment": {name for name, value in os.environ.items() if value}, ".env": set(_read(ENV_FILE))}
+    if not servers_given():
+        layers["the embedded demo"] = set(_read(EMBEDDED_ENV_FILE))
+    parts = []
+    left = names
+    for layer, given in layers.items():
+        if found := sorted(given & left):
+            parts.append(f"from {layer}: {', '.join(found)}")
+        left = left - given
+    if strange := sorted(layers[".env"] - names):
+        parts.append(f"in .env, but no settings: {', '.join(strange)}")
+    return "; ".join([*parts, "the rest: defaults"])
 
 
 def load_settings() -> Settings:

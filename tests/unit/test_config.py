@@ -12,7 +12,14 @@ import pytest
 from dotenv import dotenv_values
 from pydantic import SecretStr
 
-from app.core.config import DEFAULT_CHANNELS, Settings, SettingsError, load_settings, servers_given
+from app.core.config import (
+    DEFAULT_CHANNELS,
+    Settings,
+    SettingsError,
+    load_settings,
+    servers_given,
+    where_settings_come_from,
+)
 from app.core.postgres import database_url, describe
 from app.core.redis_client import describe_redis
 from tests.support.process import environment
@@ -377,3 +384,18 @@ def test_nothing_of_the_settings_is_exported() -> None:
     before = dict(os.environ)
     load_settings()
     assert dict(os.environ) == before
+
+
+def test_the_log_tells_which_settings_come_from_where_and_never_their_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("secret").write_text("hidden-one")
+    write_env("DB_USER=dotenv\nREDDIS_URL=redis://typo\nREDIS_URL_FILE=secret\nPORT=")
+    set_environment(monkeypatch, DB_USER="environment", WS_JWT_SECRET="hidden-two")
+    assert where_settings_come_from() == (
+        "from the environment: DB_USER, WS_JWT_SECRET; from .env: REDIS_URL_FILE; in .env, but no settings: REDDIS_URL;"
+        " the rest: defaults"
+    )
+
+
+def test_the_log_tells_what_the_embedded_demo_sets() -> None:
+    write_embedded("DB_HOST=127.0.0.1")
+    assert where_settings_come_from() == "from the embedded demo: DB_HOST; the rest: defaults"
