@@ -36,12 +36,14 @@ class Listener(Process):
 
 
 class App(Process):
-    """gunicorn and its workers."""
+    """gunicorn and its workers; `factory` makes the application that they serve."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, str], workers: int = 1) -> None:
+    def __init__(
+        self, folder: Path, settings: Mapping[str, str], workers: int = 1, factory: str = "app.main:app"
+    ) -> None:
         self.port = free_port()
         served = {"HOST": "127.0.0.1", "PORT": str(self.port), "WEB_CONCURRENCY": str(workers)}
-        command = [str(Path(sys.executable).with_name("gunicorn")), "-c", "python:app.gunicorn_conf", "app.main:app"]
+        command = [str(Path(sys.executable).with_name("gunicorn")), "-c", "python:app.gunicorn_conf", factory]
         super().__init__(command, folder, {**served, **settings})
 
     def get(self, path: str) -> tuple[int, Any]:
