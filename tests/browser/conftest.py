@@ -10,9 +10,9 @@ from tests.appliance.test_appliance import Appliance
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """A real browser; without one, CI fails."""
+    """A real browser; without one, CI fails. (Of a module: while Playwright is there, nobody else has a loop.)"""
     path = shutil.which("chromium") or shutil.which("google-chrome")
     if path is None:
         if os.environ.get("CI"):
