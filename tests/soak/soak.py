@@ -154,8 +154,10 @@ class Soak:
             victim.send_signal(
                 {"kill -9": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "freeze": signal.SIGSTOP}[fault.kind]
             )
-            # Until it is gone it may well be served by what does not need it.
+            # Until another is in its place, it may well be served by what is about to end.
             wait_until(lambda: not runs(victim), SERVED_WITHIN, f"{fault} ended")
+            if fault.program != "worker":
+                wait_until(lambda: appliance.pid_of(fault.program) not in (0, victim.pid), SERVED_WITHIN, f"{fault}")
         wait_until(lambda: served(appliance), SERVED_WITHIN, f"served after {fault}:\n{appliance.log[-2000:]}")
         self.times[fault].append(time.monotonic() - began)
         self._say(f"{fault}: served again after {self.times[fault][-1]:.1f} s")
