@@ -120,7 +120,7 @@ class Hub:
         match, event_id, message = record
         for client in self._matches.get(match, {}).values():
             if client.live and (client.after is None or event_id is None or event_id > client.after):
-                client.after = None
+                client.after = None if event_id else client.after
                 if not client.outbox.put(message):
                     self._close_slow(client)
 

@@ -156,7 +156,8 @@ def test_without_numbers_nothing_is_recovered_and_every_viewer_ends_with_the_tru
 
 
 @pytest.mark.long
-@settings(max_examples=10_000)
+@pytest.mark.timeout(900)
+@settings(max_examples=3_000)
 @given(st.lists(STEP, min_size=60, max_size=250))
 def test_over_many_more_schedules(steps: list[Step]) -> None:
     asyncio.run(Schedule(numbered=True).run(steps))

@@ -113,6 +113,17 @@ async def test_who_was_ahead_of_this_worker_hears_on_from_where_it_was() -> None
 
 
 @in_a_loop
+async def test_who_was_ahead_is_not_put_back_by_what_was_published_directly() -> None:
+    world = World()
+    client = world.hub.join("1", "c", EventId(7, 2))
+    await heard(client)
+    world.hub.deliver(event(None))
+    for number in (1, 2, 3):
+        world.hub.deliver(event(number))
+    assert ids(await heard(client)) == [None, "7-3"]
+
+
+@in_a_loop
 async def test_what_is_no_longer_remembered_is_recalled_with_what_comes_meanwhile() -> None:
     world = World(history=1_500)
     for number in range(1, 8):
