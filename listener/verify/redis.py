@@ -126,9 +126,8 @@ def listeners(client: redis.Redis, names: RedisNames) -> Check:
     alive = [process for process in found if process.is_running and process.silent_ms < DEAD_MS]
     if not alive:
         return failed("listeners", "none is registered here", "supervisorctl status listener; its log says why")
-    said = [
-        f"{process.name} {process.fields['role']} at {process.fields['position'] or '?'},"
-        f" {process.fields['buffered'] or 0} events held"
-        for process in alive
-    ]
-    return passed("listeners", f"{len(alive)}: {'; '.join(sorted(said))}")
+    said = []
+    for process in sorted(alive, key=lambda process: process.name):
+        place = f" at {position}" if (position := process.fields["position"]) else ""
+        said.append(f"{process.name} {process.fields['role']}{place}, {process.fields['buffered'] or 0} events held")
+    return passed("listeners", f"{len(alive)}: {'; '.join(said)}")

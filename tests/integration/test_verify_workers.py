@@ -94,12 +94,14 @@ def test_the_readmes_table_is_what_verify_says_of_the_demo(
     connection: psycopg.Connection,
     start_listener: StartListener,
     start_app: StartApp,
+    verify: Verify,
     tmp_path: Path,
 ) -> None:
     create_tables(connection)
     start_listener(named).aligned()
     app = start_app(named, 4).ready()
     wait_until(lambda: [app.get("/readyz")[0] for _ in range(12)] == [200] * 12)
+    wait_until(lambda: "primary" in verify(named).text("listeners"), what="a heartbeat since it aligned")
     with Process([sys.executable, "-m", "listener", "verify"], tmp_path, named) as process:
         assert process.exit_code() == 0
     shown = block(README, "", "✓ worker").splitlines()
