@@ -53,19 +53,18 @@ _TRIGGERS = """
 
 def reach(url: str, pod: str) -> tuple[Check, psycopg.Connection | None]:
     """Connects as the listener does; with the result goes the connection, if it leads where LISTEN works."""
-    name = "PostgreSQL"
+    connection: psycopg.Connection | None = None
     try:
         connection = psycopg.connect(listening_conninfo(url, f"notifymux-verify/{pod}"), autocommit=True)
-    except psycopg.Error as error:
-        return fault(name, error), None
-    try:
         backend, is_in_recovery = _row(connection, "SELECT pg_backend_pid(), pg_is_in_recovery()")
         check_direct(connection.pgconn, backend)
         check_primary(is_in_recovery=is_in_recovery)
     except (psycopg.Error, OperatorError) as error:
-        connection.close()
-        return fault(name, error), None
-    return passed(name, f"{describe(url)}: the primary, reached directly"), connection
+        if connection:
+            connection.close()
+        check = fault("PostgreSQL", error)
+        return check._replace(text=f"{describe(url)}: {check.text}"), None
+    return passed("PostgreSQL", f"{describe(url)}: the primary, reached directly"), connection
 
 
 def fault(name: str, error: psycopg.Error | OperatorError) -> Check:

@@ -23,14 +23,14 @@ Info = dict[str, Any]
 
 def reach(client: redis.Redis, url: str) -> tuple[Check, Info | None]:
     """Connects; with the result goes what Redis says of itself: empty if it won't, None if it can't be reached."""
-    name = "Redis"
     try:
         info = client.info()
     except ResponseError:
         info = {}  # it answers, but not this user
     except RedisError as error:
-        return fault(name, error), None
-    return passed(name, describe_redis(url)), info
+        check = fault("Redis", error)
+        return check._replace(text=f"{describe_redis(url)}: {check.text}"), None
+    return passed("Redis", describe_redis(url)), info
 
 
 def fault(name: str, error: RedisError) -> Check:

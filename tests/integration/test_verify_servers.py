@@ -104,7 +104,7 @@ def test_a_read_only_replica_is_a_failed_check(
     start_listener(settings).aligned()
     verified = verify(settings | {"DB_PORT": str(replica)})
     assert (verified.code, verified.of("failed")) == (1, ["PostgreSQL", "canary"])
-    assert verified.text("PostgreSQL") == "DB_HOST leads to a read-only standby"
+    assert verified.text("PostgreSQL").endswith(": DB_HOST leads to a read-only standby")
     assert "needs the primary" in verified.remedy("PostgreSQL")
 
 
