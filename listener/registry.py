@@ -13,8 +13,8 @@ HEARTBEAT = 1.0  # seconds between heartbeats
 # than the bound for which a newcomer waits for somebody to append.
 REDIS_RETRY = 0.5
 _EVERYBODYS_BEAT = HEARTBEAT + REDIS_RETRY + 0.5  # seconds in which each living listener has had a heartbeat
-_DEAD_MS = 5_000  # so much older than another's is the last heartbeat of a dead listener
-_TTL_MS = 60_000  # and for so long it still shows that there was one
+DEAD_MS = 5_000  # so much older than another's is the last heartbeat of a dead listener
+TTL_MS = 60_000  # and for so long it still shows that there was one
 
 
 class Registry:
@@ -51,7 +51,7 @@ class Registry:
         mapping: dict[Any, Any] = {**self._self, "state": "running", **fields}
         pipeline.hsetnx(self._key, "uid", str(self._self["uid"]))
         pipeline.hset(self._key, mapping=mapping)
-        pipeline.pexpire(self._key, _TTL_MS)
+        pipeline.pexpire(self._key, TTL_MS)
         is_new, *_ = pipeline.execute()
         if is_new:
             self._registered = time.monotonic()
@@ -83,7 +83,7 @@ class Registry:
             return time.monotonic() - self._registered < _EVERYBODYS_BEAT
         traces = self._traces(keys)
         latest = max(trace.ttl_ms for trace in traces)
-        return any(self._is_other(trace) and latest - trace.ttl_ms < _DEAD_MS for trace in traces)
+        return any(self._is_other(trace) and latest - trace.ttl_ms < DEAD_MS for trace in traces)
 
     def _traces(self, keys: set[str]) -> list["_Trace"]:
         pipeline = self._redis.pipeline(transaction=False)

@@ -30,3 +30,8 @@ class RedisNames(NamedTuple):
     def listeners(self) -> str:
         """The pattern that finds every listener's hash."""
         return f"{{{self.namespace}}}:listener:*"
+
+    @property
+    def workers(self) -> str:
+        """The pattern that finds every worker's hash."""
+        return f"{{{self.namespace}}}:worker:*"

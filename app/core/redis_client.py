@@ -47,10 +47,10 @@ def check_redis_operator(error: RedisError) -> None:
     """
     text = " ".join(str(error).split())
     if isinstance(error, AuthenticationError | AuthorizationError):
-        raise OperatorError(f"Redis refuses this login: {text}; check REDIS_URL's user and password")
+        raise OperatorError(f"Redis refuses this login: {text}", "check REDIS_URL's user and password")
     if isinstance(error, NoPermissionError):
-        raise OperatorError(f"Redis forbids it: {text}; docs/operations.md lists what this user needs")
+        raise OperatorError(f"Redis forbids it: {text}", "docs/operations.md lists what this user needs")
     if _UNKNOWN_COMMAND.search(text):
         raise OperatorError(
-            f"this server lacks a command that is needed (Redis 7 or Valkey 8 and later have it): {text}"
+            f"this server lacks a command that is needed: {text}", "Redis 7 or Valkey 8 and later have it"
         )
