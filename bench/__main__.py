@@ -5,12 +5,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import throughput
+from bench import fanout, latency, listener, throughput
 from bench.arena import arena
 from bench.machine import describe
 from bench.report import Report
 
-BENCHES = {"throughput": throughput}
+BENCHES = {"latency": latency, "throughput": throughput, "fanout": fanout, "listener": listener}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -179,9 +179,13 @@ class Clients:
         """The codes with which clients were closed."""
         return [client.closed for client in self.all if client.closed is not None]
 
+    def forget(self) -> None:
+        """Lets go of them, and leaves them open."""
+        self._poll.close()
+
     def close(self) -> None:
         """Ends all."""
-        self._poll.close()
+        self.forget()
         for client in self.all:
             client.close()
 
@@ -200,15 +204,10 @@ def on_each_worker(port: int, path: Callable[[int], str], workers: int) -> Clien
     raise AssertionError(f"{len(found)} of {workers} workers took a client")
 
 
-def crowd(port: int, path: Callable[[int], str], numbers: Iterable[int], at_once: int = 50) -> list[Client]:
-    """Many clients, which connect some at once."""
-    allow_open_files()
-    clients: list[Client] = []
-    numbers = list(numbers)
-    for start in range(0, len(numbers), at_once):
-        coming = [Client(port, path(number)) for number in numbers[start : start + at_once]]
-        clients += [client.open() for client in coming]
-    return clients
+def crowd(port: int, path: Callable[[int], str], numbers: Iterable[int]) -> list[Client]:
+    """Clients that connect all at once."""
+    coming = [Client(port, path(number)) for number in numbers]
+    return [client.open() for client in coming]
 
 
 def allow_open_files() -> None:

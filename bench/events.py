@@ -1,5 +1,6 @@
 """The events of a measurement: about 230 bytes of JSON each, with a serial that every server hands on as it is."""
 
+import random
 import re
 import threading
 import time
@@ -118,5 +119,6 @@ def _pace(done: Connection, conninfo: str, first: int, events: int, rate: float)
             time.sleep(max(0.0, due - time.monotonic()))
             times.append(time.time())
             connection.pgconn.exec_(statement)
-            due = max(due + 1 / rate, time.monotonic() - 0.1)  # what can't be caught up is given up
+            # At irregular intervals, so that nothing goes in step with a clock; what can't be caught up is given up.
+            due = max(due + random.uniform(0.5, 1.5) / rate, time.monotonic() - 0.1)
         done.send(times)
