@@ -66,17 +66,6 @@ class Client:
         self.socket.setblocking(False)
         return self
 
-    def read(self) -> bytes:
-        """Keeps what is there for later."""
-        try:
-            chunk = self.socket.recv(_READ)
-        except BlockingIOError:
-            return b""
-        except OSError:
-            chunk = b""
-        self.chunks.append((time.time(), chunk))
-        return chunk
-
     def arrivals(self) -> list[Arrival]:
         """The events that were read since the last call, in order; answers the pings that were among them."""
         found: list[Arrival] = []
@@ -130,9 +119,13 @@ class Clients:
 
     def __init__(self, clients: Sequence[Client]) -> None:
         self.all = list(clients)
-        self._by_file = {client.socket.fileno(): client for client in clients}
+        files = {client.socket.fileno(): client for client in clients}
+        # Bound once: of thousands of clients, each costs its share of the machine that is measured.
+        self._receive = {file: client.socket.recv for file, client in files.items()}
+        self._keep = {file: client.chunks.append for file, client in files.items()}
+        self._open = set(files)
         self._poll = select.epoll()
-        for file in self._by_file:
+        for file in files:
             self._poll.register(file, select.EPOLLIN)
 
     def read_until(self, serial: int, patience: float, pause: float = 0.0) -> float | None:
@@ -140,34 +133,44 @@ class Clients:
 
         With a `pause` (seconds) between two looks, more is read at once, which leaves the machine to what is measured.
         """
-        wanted, waiting = mark(serial), set(self._by_file)
+        wanted, waiting = mark(serial), set(self._open)
         tails: dict[int, bytes] = {}
-        clients, poll = self._by_file, self._poll.poll
         while waiting:
-            ready = poll(patience, 1 << 10)
-            if not ready:
+            chunks = self._read(patience)
+            if not chunks:
                 return None
-            for file, _ in ready:
-                chunk = clients[file].read()
-                if not chunk:
-                    self._lost(file, waiting)
-                elif wanted in chunk[-_TAIL:] or (file in tails and wanted in (tails[file] + chunk)[-_TAIL:]):
+            for file, chunk in chunks:
+                if wanted in chunk[-_TAIL:] or (file in tails and wanted in (tails[file] + chunk)[-_TAIL:]):
                     waiting.discard(file)
+                elif not chunk:
+                    waiting.discard(file)  # it is lost
                 elif file in waiting:
                     tails[file] = chunk[-_TAIL:]
             if pause:
                 time.sleep(pause)
-        return max(client.chunks[-1][0] for client in self.all)
+        return max(client.chunks[-1][0] for client in self.all if client.chunks)
 
-    def _lost(self, file: int, waiting: set[int]) -> None:
-        self._poll.unregister(file)
-        waiting.discard(file)
+    def _read(self, patience: float) -> list[tuple[int, bytes]]:
+        """Waits for `patience` seconds, and keeps what is there for later; of which client, and what."""
+        ready = self._poll.poll(patience, 1 << 10)
+        now = time.time()
+        found = []
+        for file, _ in ready:
+            try:
+                chunk = self._receive[file](_READ)
+            except OSError:
+                chunk = b""
+            if not chunk:
+                self._poll.unregister(file)
+                self._open.discard(file)
+            self._keep[file]((now, chunk))
+            found.append((file, chunk))
+        return found
 
     def pump(self) -> None:
         """Reads what is there, answers pings, and forgets everything."""
-        for file, _ in self._poll.poll(0, len(self._by_file) or -1):
-            if not self._by_file[file].read():
-                self._poll.unregister(file)
+        while self._read(0):
+            pass
         self.arrivals()
 
     def arrivals(self) -> list[list[Arrival]]:
