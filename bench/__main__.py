@@ -5,12 +5,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import fanout, latency, listener, pods, storm, throughput, writers
+from bench import fanout, latency, listener, peers, pods, storm, throughput, writers
 from bench.arena import arena
 from bench.machine import describe
 from bench.report import Report
 
-BENCHES = {"writers": writers, "latency": latency, "throughput": throughput, "fanout": fanout, "listener": listener, "storm": storm, "pods": pods}
+BENCHES = {"writers": writers, "latency": latency, "throughput": throughput, "fanout": fanout, "listener": listener, "storm": storm, "peers": peers, "pods": pods}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -88,7 +88,6 @@ def _listener(arena: Arena) -> Iterator[Forwarding]:
 def _loop(arena: Arena) -> Iterator[Forwarding]:
     with arena.place() as place:
         command = [sys.executable, "-m", "bench.programs.drain", RedisNames(place.namespace).events]
-        environment = {"DATABASE": place.database, "REDIS_URL": place.redis_url}
-        with Process(command, place.folder, environment) as process, Emitter(place.database) as emitter:
+        with Process(command, place.folder, place.environment) as process, Emitter(place.database) as emitter:
             process.logged("listening")
             yield Forwarding(BASE, process.pid, place, emitter)

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 from bench.arena import Arena
 from bench.report import Report
-from bench.systems import Start, Watched, direct, plain_listen, through_redis
+from bench.systems import System, Watched, direct, plain_listen, through_redis
 
 BASE = "plain-listen"
 _ROUNDS, _SHORT_ROUNDS = 5, 2
@@ -16,13 +16,14 @@ _PAUSE = 0.002  # seconds
 
 def measure(arena: Arena, report: Report, *, short: bool) -> None:
     """Both modes, and a plain LISTEN in each worker."""
-    compare("throughput", (through_redis, direct, plain_listen), arena, report, short=short)
+    with ExitStack() as stack:
+        systems = [stack.enter_context(start(arena)) for start in (through_redis, direct, plain_listen)]
+        compare("throughput", systems, arena, report, short=short)
 
 
-def compare(bench: str, starts: Sequence[Start], arena: Arena, report: Report, *, short: bool) -> None:
+def compare(bench: str, systems: Sequence[System], arena: Arena, report: Report, *, short: bool) -> None:
     """Some systems, all of them up and idle but the one whose turn it is."""
     with ExitStack() as stack:
-        systems = [stack.enter_context(start(arena)) for start in starts]
         watched = [stack.enter_context(Watched.on_each_worker(system, arena)) for system in systems]
         for batch in (1, 100):
             figures: dict[str, dict[str, list[float]]] = {each.name: {} for each in watched}

@@ -13,7 +13,6 @@ from typing import Any
 
 import psycopg
 import redis
-from psycopg.conninfo import conninfo_to_dict
 
 from app.appliance.postgres import program
 from app.core.event import EventId
@@ -108,8 +107,7 @@ _WAYS = {"direct": _direct, "listener": _through_the_listener}
 @contextmanager
 def _ears(place: Place, count: int, cores: set[int], *where: str) -> Iterator[None]:
     command = [sys.executable, "-m", "bench.programs.ears", str(count), *where]
-    environment = {"DATABASE": place.database, "REDIS_URL": place.redis_url}
-    with Process(command, place.folder, environment) as process:
+    with Process(command, place.folder, place.environment) as process:
         process.logged("hearing")
         pin(process.pid, cores)
         yield
@@ -126,9 +124,7 @@ def _pgbench(place: Place, script: str, seconds: int, cores: set[int]) -> tuple[
     """Commits, and how many a second. They don't wait for the disk, which would hide what is measured."""
     path = place.folder / "pgbench.sql"
     path.write_text(script, encoding="utf-8")
-    parts = {name: str(value) for name, value in conninfo_to_dict(place.database).items()}
-    names = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD", "dbname": "PGDATABASE"}
-    environment = {"PGOPTIONS": "-c synchronous_commit=off"} | {names[name]: parts[name] for name in names if name in parts}
+    environment = place.environment | {"PGOPTIONS": "-c synchronous_commit=off"}
     command = [str(program("pgbench")), "-n", "-M", "prepared", "-c", str(_WRITERS), "-T", str(seconds), "-f", str(path)]
     result = subprocess.run(
         command,

@@ -11,7 +11,7 @@ import redis
 
 def postgres(channel: str) -> tuple[object, socket.socket]:
     """A session that LISTENs; what holds it, and its socket."""
-    connection = psycopg.connect(os.environ["DATABASE"], autocommit=True)
+    connection = psycopg.connect("", autocommit=True)
     connection.execute(f"LISTEN {channel}".encode())
     return connection, socket.socket(fileno=os.dup(connection.fileno()))
 
