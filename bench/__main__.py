@@ -10,7 +10,16 @@ from bench.arena import arena
 from bench.machine import describe
 from bench.report import Report
 
-BENCHES = {"writers": writers, "latency": latency, "throughput": throughput, "fanout": fanout, "listener": listener, "storm": storm, "peers": peers, "pods": pods}
+BENCHES = {
+    "writers": writers,
+    "latency": latency,
+    "throughput": throughput,
+    "fanout": fanout,
+    "listener": listener,
+    "storm": storm,
+    "peers": peers,
+    "pods": pods,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -35,7 +35,7 @@ class Place:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What anybody else's program needs to know: the database in the variables that every PostgreSQL client reads."""
+        """What other programs need to know: the database in the variables that every client of PostgreSQL reads."""
         parts = conninfo_to_dict(self.database)
         found = {variable: str(parts[name]) for name, variable in _LIBPQ.items() if name in parts}
         return found | {"REDIS_URL": self.redis_url}

@@ -9,7 +9,7 @@ from app.core.names import RedisNames
 from bench.arena import Arena, Place
 from bench.cpu import cpu_seconds, family
 from bench.events import Emitter, paced
-from bench.report import Report
+from bench.report import Figure, Report
 from bench.tap import Tap
 from tests.support.process import Process
 from tests.support.programs import Listener
@@ -46,12 +46,9 @@ def measure(arena: Arena, report: Report, *, short: bool) -> None:
     with ExitStack() as stack:
         every = [stack.enter_context(start(arena)) for start in (_listener, _loop)]
         for case, run in cases.items():
-            figures: dict[str, list[float]] = {each.name: [] for each in every}
             for _ in range(_SHORT_ROUNDS if short else _ROUNDS):
                 for each in every:
-                    figures[each.name].append(run(each))
-            for name, runs in figures.items():
-                report.add("listener", case, name, "listener_cpu", "µs/event", runs)
+                    report.run("listener", case, each.name, Figure("listener CPU", "µs/event", run(each)))
 
 
 def _flood(each: Forwarding, events: int, batch: int) -> float:

@@ -9,7 +9,7 @@ import redis
 
 from bench.arena import Arena, Place
 from bench.events import paced
-from bench.report import Report
+from bench.report import Figure, Report
 from tests.support.programs import Listener
 
 BASE = "1 listener"
@@ -22,22 +22,19 @@ _COUNTED_WITHIN = 2.5  # seconds: a session's commits are counted when it is ask
 
 def measure(arena: Arena, report: Report, *, short: bool) -> None:
     """At rest and under load, with each number of listeners."""
-    figures: dict[tuple[str, str, str], list[float]] = {}
+    seconds = _SHORT_SECONDS if short else _SECONDS
     for _ in range(_SHORT_ROUNDS if short else _ROUNDS):
         for count in _COUNTS:
             with arena.place() as place, ExitStack() as stack:
                 for number in range(1, count + 1):
                     settings = place.settings | {"POD_NAME": f"pod-{number}"}
                     stack.enter_context(Listener(place.folder, settings)).aligned()
-                for case, rate in (("at rest", 0), (f"{_RATE} events/s", _RATE)):
-                    used = _used(place, _SHORT_SECONDS if short else _SECONDS, rate)
-                    for metric, value in used.items():
-                        figures.setdefault((case, metric, f"{count} listener{'s' if count > 1 else ''}"), []).append(value)
-    for (case, metric, config), runs in figures.items():
-        report.add("pods", case, config, metric, "/s", runs)
+                config = f"{count} listener{'s' if count > 1 else ''}"
+                report.run("pods", "at rest", config, *_used(place, seconds, 0))
+                report.run("pods", f"{_RATE} events/s", config, *_used(place, seconds, _RATE))
 
 
-def _used(place: Place, seconds: float, rate: int) -> dict[str, float]:
+def _used(place: Place, seconds: float, rate: int) -> list[Figure]:
     """Commands and commits a second, without the writer's own commits."""
     events = int(seconds * rate)
     before, began = _counts(place), time.monotonic()
@@ -51,7 +48,7 @@ def _used(place: Place, seconds: float, rate: int) -> dict[str, float]:
         took = time.monotonic() - began
     used = {name: (now - before[name]) / took for name, now in _counts(place).items()}
     used["PostgreSQL commits"] -= events / took
-    return used
+    return [Figure(name, "/s", value) for name, value in used.items()]
 
 
 def _counts(place: Place) -> dict[str, float]:
@@ -59,6 +56,12 @@ def _counts(place: Place) -> dict[str, float]:
     with closing(redis.Redis.from_url(place.redis_url)) as client, psycopg.connect(place.database) as connection:
         commands: Any = client.info("commandstats")
         calls = {name: found["calls"] for name, found in commands.items()}
-        row = connection.execute("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()").fetchone()
+        row = connection.execute(
+            "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
+        ).fetchone()
         scripts = calls.get("cmdstat_evalsha", 0) + calls.get("cmdstat_eval", 0)
-        return {"Redis commands": sum(calls.values()), "Redis scripts": scripts, "PostgreSQL commits": row[0] if row else 0}
+        return {
+            "Redis commands": sum(calls.values()),
+            "Redis scripts": scripts,
+            "PostgreSQL commits": row[0] if row else 0,
+        }

@@ -1,7 +1,7 @@
 """Thousands of clients that all reconnect within a second, with their last id or without; as tests/storm has it."""
 
 from bench.arena import Arena
-from bench.report import Report
+from bench.report import Figure, Report
 from tests.storm.arena import Arena as Storms
 
 BASE = "with ids"
@@ -13,7 +13,7 @@ _WORKERS, _MATCHES = 4, 20
 def measure(arena: Arena, report: Report, *, short: bool) -> None:
     """Storms of one crowd, one after the other; every client is checked to have missed nothing."""
     clients = _SHORT_CLIENTS if short else _CLIENTS
-    figures: dict[tuple[str, str, str], list[float]] = {}
+    case = f"{clients} clients, {_WORKERS} workers"
     with arena.place() as place:
         settings = place.settings | {"USE_REDIS_NOTIFIER": "true"}
         with Storms(place.folder, place.database, settings, clients, _WORKERS, _MATCHES) as storms:
@@ -21,11 +21,12 @@ def measure(arena: Arena, report: Report, *, short: bool) -> None:
             for _ in range(_SHORT_ROUNDS if short else _ROUNDS):
                 for config, keep in ((BASE, True), ("without", False)):
                     row = storms.storm(config, keep=keep)
-                    figures.setdefault((config, "half of them served after", "s"), []).append(row.half)
-                    figures.setdefault((config, "all of them served after", "s"), []).append(row.all)
+                    half, everybody = (
+                        Figure("half served after", "s", row.half),
+                        Figure("all served after", "s", row.all),
+                    )
+                    report.run("storm", case, config, half, everybody)
+                    if not keep:
+                        report.run("storm", case, config, Figure("snapshots of a match", "queries", row.queries))
                     if row.losses:
                         report.note(f"storm, {config}: connections lost before they were served: {dict(row.losses)}")
-                    if not keep:
-                        figures.setdefault((config, "snapshot queries for a match", ""), []).append(row.queries)
-    for (config, metric, unit), runs in figures.items():
-        report.add("storm", f"{clients} clients, {_WORKERS} workers", config, metric, unit, runs)

@@ -49,7 +49,7 @@ Start = Callable[[Arena, int], AbstractContextManager[System]]
 
 @contextmanager
 def through_redis(arena: Arena, workers: int = WORKERS) -> Iterator[System]:
-    """notifymux: one listener, and workers that hear Redis."""
+    """Our Redis mode: one listener, and workers that hear Redis."""
     with arena.place() as place:
         settings = place.settings | {"USE_REDIS_NOTIFIER": "true"}
         with Listener(place.folder, settings) as listener, App(place.folder, settings, workers) as app:
@@ -60,7 +60,7 @@ def through_redis(arena: Arena, workers: int = WORKERS) -> Iterator[System]:
 
 @contextmanager
 def direct(arena: Arena, workers: int = WORKERS) -> Iterator[System]:
-    """notifymux in PostgreSQL mode: its workers LISTEN directly."""
+    """Our PostgreSQL mode: the workers LISTEN directly."""
     with arena.place() as place, App(place.folder, place.settings, workers) as app:
         yield System("postgres", place, app.ready().port, _OURS, {"workers": app.pid})
 

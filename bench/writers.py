@@ -20,7 +20,7 @@ from app.core.names import RedisNames
 from bench.arena import Arena, Place
 from bench.cpu import halves, pin
 from bench.events import CHANNEL, MATCH, payload
-from bench.report import Report
+from bench.report import Figure, Report
 from tests.support.process import Process
 from tests.support.programs import Listener
 
@@ -58,20 +58,16 @@ def measure(arena: Arena, report: Report, *, short: bool) -> None:
         writing, hearing = halves()
         stack.enter_context(_pinned(arena, writing, hearing))
         for case, script in _SCRIPTS.items():
-            figures: dict[str, list[float]] = {f"{way}, {count}": [] for way in _WAYS for count in counts}
-            forwarded: dict[str, list[float]] = {name: [] for name in figures}
             for _ in range(_SHORT_ROUNDS if short else _ROUNDS):
                 for count in counts:
                     for way, hear in _WAYS.items():
                         with hear(place, count, hearing):
                             commits, rate = _pgbench(place, script, _SHORT_SECONDS if short else _SECONDS, writing)
-                            if way == "listener":
-                                forwarded[f"{way}, {count}"].append(_sequence(place) / commits * 100)
-                            figures[f"{way}, {count}"].append(rate)
-            for name, runs in figures.items():
-                report.add("writers", case, name, "commits_per_s", "/s", runs)
-            for name, runs in forwarded.items():
-                report.add("writers", case, name, "forwarded when the writers end", "%", runs)
+                            forwarded = _sequence(place)
+                        report.run("writers", case, f"{way}, {count}", Figure("commits_per_s", "/s", rate))
+                        if way == "listener":
+                            share = Figure("forwarded when the writers end", "%", forwarded / commits * 100)
+                            report.run("writers", case, f"{way}, {count}", share)
 
 
 @contextmanager
@@ -125,7 +121,18 @@ def _pgbench(place: Place, script: str, seconds: int, cores: set[int]) -> tuple[
     path = place.folder / "pgbench.sql"
     path.write_text(script, encoding="utf-8")
     environment = place.environment | {"PGOPTIONS": "-c synchronous_commit=off"}
-    command = [str(program("pgbench")), "-n", "-M", "prepared", "-c", str(_WRITERS), "-T", str(seconds), "-f", str(path)]
+    command = [
+        str(program("pgbench")),
+        "-n",
+        "-M",
+        "prepared",
+        "-c",
+        str(_WRITERS),
+        "-T",
+        str(seconds),
+        "-f",
+        str(path),
+    ]
     result = subprocess.run(
         command,
         env=os.environ | environment,

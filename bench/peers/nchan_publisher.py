@@ -8,7 +8,8 @@ from collections.abc import Iterable
 import psycopg
 
 _POST = (
-    "POST /publish/{match} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {size}\r\n\r\n"
+    "POST /publish/{match} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+    "Content-Type: application/json\r\nContent-Length: {size}\r\n\r\n"
 )
 _ANSWER = b"HTTP/1.1 2"
 

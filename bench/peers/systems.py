@@ -29,7 +29,7 @@ def pg_listen(arena: Arena, workers: int = WORKERS) -> Iterator[System]:
 
 @contextmanager
 def broadcaster(arena: Arena, workers: int = WORKERS) -> Iterator[System]:
-    """broadcaster, Starlette and uvicorn under gunicorn."""
+    """The package broadcaster, Starlette and uvicorn under gunicorn."""
     folder = installed("broadcaster", pip("broadcaster==0.3.1", "asyncpg==0.32.0"))
     with arena.place() as place:
         environment = place.environment | {"PYTHONPATH": f"{ROOT}:{folder}"}
@@ -39,7 +39,7 @@ def broadcaster(arena: Arena, workers: int = WORKERS) -> Iterator[System]:
 
 @contextmanager
 def nchan(arena: Arena, workers: int = WORKERS) -> Iterator[System]:
-    """nginx with nchan, and a loop that LISTENs and posts."""
+    """Debian's nginx with nchan, and a loop that LISTENs and posts."""
     folder = installed("nchan", debian("nginx", "libnginx-mod-nchan"))
     with arena.place() as place:
         port = free_port()
@@ -59,4 +59,11 @@ def nchan(arena: Arena, workers: int = WORKERS) -> Iterator[System]:
 def _with_var_lib_nginx() -> list[str]:
     """Debian's nginx insists on this folder: it gets one that nobody else sees."""
     namespaces = ["--mount"] if os.geteuid() == 0 else ["--mount", "--user", "--map-root-user"]
-    return ["unshare", *namespaces, "sh", "-c", 'mount -t tmpfs none /var/lib && mkdir /var/lib/nginx && exec "$@"', "sh"]
+    return [
+        "unshare",
+        *namespaces,
+        "sh",
+        "-c",
+        'mount -t tmpfs none /var/lib && mkdir /var/lib/nginx && exec "$@"',
+        "sh",
+    ]

@@ -18,10 +18,10 @@ def postgres(channel: str) -> tuple[object, socket.socket]:
 
 def subscriber(channel: str) -> tuple[object, socket.socket]:
     """A subscriber of Redis; what holds it, and its socket."""
-    pubsub = redis.Redis.from_url(os.environ["REDIS_URL"]).pubsub()
+    pubsub = redis.Redis.from_url(os.environ["REDIS_URL"]).pubsub()  # type: ignore[no-untyped-call]
     pubsub.subscribe(channel)
     pubsub.get_message(timeout=5)
-    return pubsub, pubsub.connection._sock  # type: ignore[union-attr]  # noqa: SLF001 - only its bytes are wanted
+    return pubsub, pubsub.connection._sock  # noqa: SLF001 - only its bytes are wanted
 
 
 def main(count: int, where: str, channel: str) -> None:

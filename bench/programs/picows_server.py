@@ -12,7 +12,7 @@ from picows import WSListener, WSMsgType, WSTransport, WSUpgradeRequest, ws_crea
 clients: defaultdict[str, set[WSTransport]] = defaultdict(set)
 
 
-class Client(WSListener):  # type: ignore[misc]
+class Client(WSListener):
     """One client."""
 
     def __init__(self, match: str) -> None:
