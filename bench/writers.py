@@ -63,11 +63,11 @@ def measure(arena: Arena, report: Report, *, short: bool) -> None:
                     for way, hear in _WAYS.items():
                         with hear(place, count, hearing):
                             commits, rate = _pgbench(place, script, _SHORT_SECONDS if short else _SECONDS, writing)
-                            forwarded = _sequence(place)
-                        report.run("writers", case, f"{way}, {count}", Figure("commits_per_s", "/s", rate))
-                        if way == "listener":
-                            share = Figure("forwarded when the writers end", "%", forwarded / commits * 100)
-                            report.run("writers", case, f"{way}, {count}", share)
+                            figures = [Figure("commits_per_s", "/s", rate)]
+                            if way == _LISTENER:
+                                share = _forwarded(place) / commits * 100
+                                figures.append(Figure("forwarded when the writers end", "%", share))
+                        report.run("writers", case, f"{way}, {count}", *figures)
 
 
 @contextmanager
@@ -97,7 +97,8 @@ def _through_the_listener(place: Place, count: int, cores: set[int]) -> Iterator
             yield
 
 
-_WAYS = {"direct": _direct, "listener": _through_the_listener}
+_LISTENER = "listener"
+_WAYS = {"direct": _direct, _LISTENER: _through_the_listener}
 
 
 @contextmanager
@@ -109,32 +110,14 @@ def _ears(place: Place, count: int, cores: set[int], *where: str) -> Iterator[No
         yield
 
 
-def _sequence(place: Place) -> int:
-    """How many notifications the listener has appended since it began."""
-    with closing(redis.Redis.from_url(place.redis_url)) as client:
-        entries: Any = client.xrevrange(RedisNames(place.namespace).log, count=1)
-    return EventId.parse(entries[0][0].decode()).sequence
-
-
 def _pgbench(place: Place, script: str, seconds: int, cores: set[int]) -> tuple[int, float]:
-    """Commits, and how many a second. They don't wait for the disk, which would hide what is measured."""
+    """Commits, and how many a second. They don't wait for the disk: that would hide what is measured."""
     path = place.folder / "pgbench.sql"
     path.write_text(script, encoding="utf-8")
     environment = place.environment | {"PGOPTIONS": "-c synchronous_commit=off"}
-    command = [
-        str(program("pgbench")),
-        "-n",
-        "-M",
-        "prepared",
-        "-c",
-        str(_WRITERS),
-        "-T",
-        str(seconds),
-        "-f",
-        str(path),
-    ]
+    options = f"-n -M prepared -c {_WRITERS} -T {seconds} -f".split()
     result = subprocess.run(
-        command,
+        [str(program("pgbench")), *options, str(path)],
         env=os.environ | environment,
         capture_output=True,
         text=True,
@@ -145,3 +128,10 @@ def _pgbench(place: Place, script: str, seconds: int, cores: set[int]) -> tuple[
     if commits is None or rate is None:
         raise ValueError(f"pgbench said no rate: {result.stdout}")
     return int(commits[1]), float(rate[1])
+
+
+def _forwarded(place: Place) -> int:
+    """How many notifications the listener has forwarded since it began."""
+    with closing(redis.Redis.from_url(place.redis_url)) as client:
+        entries: Any = client.xrevrange(RedisNames(place.namespace).log, count=1)
+    return EventId.parse(entries[0][0].decode()).sequence
