@@ -37,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with arena(options.database, options.redis) as servers:
         report = Report([*describe(), servers.versions])
         for name in names:
+            print(f"bench: {name}", file=sys.stderr)  # noqa: T201 - the figures alone go to stdout
             BENCHES[name].measure(servers, report, short=options.short)
     sys.stdout.write(report.table({name: bench.BASE for name, bench in BENCHES.items()}) + "\n")
     if options.json:

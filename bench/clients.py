@@ -16,7 +16,7 @@ _REQUEST = (
 )
 _TEXT, _CLOSE, _PING = 1, 8, 9
 _PONG_FRAME = b"\x81\x8f\0\0\0\0" + b'{"type":"pong"}'
-_READ = 1 << 16
+_READ = 1 << 18
 _TAIL = 2048  # bytes that surely hold the last event
 _WORKER = re.compile(rb"\r\nx-worker: *(\w+)", re.IGNORECASE)
 
