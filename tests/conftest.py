@@ -17,6 +17,7 @@ import pytest
 import redis
 from psycopg.conninfo import make_conninfo
 
+from app.core.names import RedisNames
 from tests.support.process import ROOT
 from tests.support.programs import App, Listener
 from tests.support.servers import Servers, database_settings, drop_database, new_database
@@ -102,6 +103,11 @@ class RedisPlace(NamedTuple):
 def fresh_redis_place(request: pytest.FixtureRequest) -> Iterator[RedisPlace]:
     url = os.environ.get("TEST_REDIS_URL") or request.getfixturevalue("shared_servers").embedded.redis_url
     place = RedisPlace(url, f"test_{uuid.uuid4().hex[:12]}")
+    with closing(place.client()) as client:
+        # Of one that ended in order; where there is no trace of anybody, a listener waits for 2 s (rule 5).
+        trace = RedisNames(place.namespace).listener("earlier", "0")
+        client.hset(trace, mapping={"pod": "earlier", "program": "listener", "state": "stopped"})
+        client.pexpire(trace, 60_000)
     yield place
     with closing(place.client()) as client:
         for key in client.scan_iter(match=f"{{{place.namespace}}}:*"):

@@ -59,7 +59,11 @@ class Appliance(Process):
         return {line.split()[0]: line.split()[1] for line in self.ctl("status").splitlines()}
 
     def ready(self, within: float = 60) -> None:
-        wait_until(lambda: get(self.port, "/readyz")[0] == 200, within, f"ready:\n{self.log[-3000:]}")
+        wait_until(self._is_ready, within, lambda: f"ready:\n{self.log[-3000:]}")
+
+    def _is_ready(self) -> bool:
+        assert self.running, self.log[-3000:]
+        return get(self.port, "/readyz")[0] == 200
 
     def set(self, **settings: str) -> None:
         """Edits .env."""
@@ -102,7 +106,7 @@ class Appliance(Process):
 
 @pytest.fixture(scope="module")
 def appliance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
-    with Appliance(tmp_path_factory.mktemp("appliance") / "checkout") as appliance:
+    with Appliance(tmp_path_factory.mktemp("appliance") / "pod") as appliance:
         appliance.ready()
         yield appliance
 
@@ -210,11 +214,14 @@ def test_every_program_runs_and_nothing_else(appliance: Appliance) -> None:
 
 def runs(process: psutil.Process) -> bool:
     """Whether it is there; what waits for this machine's first process to notice its end is not."""
-    return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:  # it ended between the two
+        return False
 
 
 def test_sigterm_ends_everything_with_exit_code_0_and_leaves_nothing(tmp_path: Path) -> None:
-    with Appliance(tmp_path / "checkout") as appliance:
+    with Appliance(tmp_path / "pod") as appliance:
         appliance.ready()
         children = psutil.Process(appliance.pid).children(recursive=True)
         with Client(appliance.port, MATCH, "viewer") as client:
@@ -228,7 +235,7 @@ def test_sigterm_ends_everything_with_exit_code_0_and_leaves_nothing(tmp_path: P
 
 @pytest.mark.long
 def test_with_a_standby_a_restart_of_the_listener_is_no_event(tmp_path: Path) -> None:
-    with Appliance(tmp_path / "checkout", LISTENER_STANDBY="true") as appliance:
+    with Appliance(tmp_path / "pod", LISTENER_STANDBY="true") as appliance:
         appliance.ready()
         assert appliance.states()["listener-standby"] == "RUNNING"
         wait_until(lambda: appliance.listening() == 2)

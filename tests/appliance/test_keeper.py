@@ -17,7 +17,7 @@ from tests.support.waiting import hold_for, wait_until
 
 @pytest.fixture(scope="module")
 def appliance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
-    with Appliance(tmp_path_factory.mktemp("keeper") / "checkout") as appliance:
+    with Appliance(tmp_path_factory.mktemp("keeper") / "pod") as appliance:
         appliance.ready()
         yield appliance
 
@@ -119,7 +119,7 @@ def test_nobody_is_taken_for_dead_after_the_whole_was_frozen(appliance: Applianc
 def test_a_program_that_crashes_in_a_loop_is_tried_once_a_minute_and_comes_back_when_it_can(
     tmp_path: Path,
 ) -> None:
-    with Appliance(tmp_path / "checkout") as appliance:
+    with Appliance(tmp_path / "pod") as appliance:
         appliance.ready()
         app = appliance.pid_of("app")
         password = appliance.embedded["DB_PASSWORD"]
@@ -146,7 +146,7 @@ def test_a_program_that_crashes_in_a_loop_is_tried_once_a_minute_and_comes_back_
 
 @pytest.mark.long
 def test_a_stop_takes_less_than_10_seconds_also_with_frozen_programs_and_the_exit_code_is_0(tmp_path: Path) -> None:
-    with Appliance(tmp_path / "checkout") as appliance:
+    with Appliance(tmp_path / "pod") as appliance:
         appliance.ready()
         children = psutil.Process(appliance.pid).children(recursive=True)
         for program in ("listener", "app"):

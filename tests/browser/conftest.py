@@ -26,6 +26,6 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def appliance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
-    with Appliance(tmp_path_factory.mktemp("browser") / "checkout") as appliance:
+    with Appliance(tmp_path_factory.mktemp("browser") / "pod") as appliance:
         appliance.ready()
         yield appliance

@@ -143,9 +143,9 @@ def test_a_refused_redis_password_is_one_line_and_exit_2_and_never_logged(
 def test_the_registry_shows_the_listener_and_that_it_ended_in_order(
     settings: dict[str, str], start_listener: StartListener, redis_place: RedisPlace
 ) -> None:
-    listener = start_listener(settings).aligned()
+    listener = start_listener(settings | {"POD_NAME": "a"}).aligned()
     with closing(redis_place.client()) as client:
-        [key] = wait_until(lambda: client.keys(f"{{{redis_place.namespace}}}:listener:*"))
+        [key] = wait_until(lambda: client.keys(f"{{{redis_place.namespace}}}:listener:a:*"))
         wait_until(lambda: client.hget(key, "role") == b"primary")
         assert client.hget(key, "pid") == str(listener.pid).encode()
         listener.stop()

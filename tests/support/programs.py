@@ -30,7 +30,7 @@ class Listener(Process):
         wait_until(
             lambda: sum(" begins after " in line or " aligned at " in line for line in self.lines) >= times,
             within,
-            f"aligned {times} times:\n{self.log}",
+            lambda: f"aligned {times} times:\n{self.log}",
         )
         return self
 
@@ -52,7 +52,7 @@ class App(Process):
 
     def ready(self, within: float = 20.0) -> Self:
         """Waits until a worker says that it is ready."""
-        wait_until(lambda: self.get("/readyz")[0] == 200, within, f"ready:\n{self.get('/readyz')}\n{self.log}")
+        wait_until(lambda: self.get("/readyz")[0] == 200, within, lambda: f"ready: {self.get('/readyz')}\n{self.log}")
         return self
 
     def client(self, match: object, name: str = "c", query: str = "", **options: Any) -> "Client":

@@ -1,5 +1,6 @@
 """Real servers: the product's own embedded ones, each in a folder of its own, or those that were given."""
 
+import random
 import socket
 import subprocess
 import sys
@@ -17,12 +18,17 @@ from app.appliance.valkey import make_folder
 from tests.support.process import Process
 from tests.support.waiting import wait_until
 
+# Below the embedded servers' and the range from which Linux takes the ports of outgoing connections: of thousands of
+# those, one might be in the program's place before it starts.
+_PORTS = range(10_000, 20_000)
+
 
 def free_port() -> int:
     """A loopback port that nobody uses."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
+    while True:
+        port = random.choice(_PORTS)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 class Servers:

@@ -7,11 +7,15 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def wait_until(condition: Callable[[], T], within: float = 20.0, what: str = "") -> T:
-    """Looks until `condition()` is true, and returns what it gave; an AssertionError after `within` seconds."""
+def wait_until(condition: Callable[[], T], within: float = 20.0, what: str | Callable[[], str] = "") -> T:
+    """Looks until `condition()` is true, and returns what it gave; an AssertionError after `within` seconds.
+
+    `what` is said then; a function is asked then.
+    """
     deadline = time.monotonic() + within
     while not (found := condition()):
-        assert time.monotonic() < deadline, f"not within {within:g} s: {what or condition}"
+        if time.monotonic() >= deadline:
+            raise AssertionError(f"not within {within:g} s: {what() if callable(what) else what or condition}")
         time.sleep(0.02)
     return found
 

@@ -99,7 +99,7 @@ def test_with_a_server_given_there_is_nothing_embedded(tmp_path: Path, given: di
     (tmp_path / ".run" / "embedded.env").write_text("DB_HOST=127.0.0.1\n")
     assert prepare(tmp_path, **given).returncode == 0
     assert programs(tmp_path) == []
-    assert sorted(path.name for path in (tmp_path / ".run").iterdir()) == ["programs.conf"]
+    assert sorted(path.name for path in (tmp_path / ".run").iterdir()) == ["log", "programs.conf", "pulse"]
     assert not (tmp_path / "data").exists()
 
 

@@ -69,7 +69,7 @@ def test_a_token_signed_with_the_private_key_is_good_with_the_public_one() -> No
         (unsigned({"alg": "none"}, {}), "not valid"),
         (unsigned({"alg": "HS256"}, {}), "not valid"),
         (signed({"exp": 1}), "the token has expired"),
-        (signed({"nbf": time.time() + 60}), "not valid (ImmatureSignatureError)"),
+        (signed({"nbf": 2**40}), "not valid (ImmatureSignatureError)"),
         (signed({"exp": "soon"}), "not valid"),
         (signed({"matches": "1"}), "matches is not a list"),
         (signed({"matches": {"1": True}}), "matches is not a list"),
