@@ -78,10 +78,11 @@ def svg(chart: Chart, rows: Sequence[Row]) -> str:
 
 
 def _bar(row: Row, top: int, scale: float, kind: str) -> list[str]:
+    name = escape(_NAMES.get(row.config, row.config))
     middle, end = top + _BAR / 2, _LABEL + row.median * scale
     least, most = (_LABEL + value * scale for value in (min(row.runs), max(row.runs)))
     return [
-        f'<text x="{_LABEL - 8}" y="{middle + 4:.0f}" text-anchor="end">{escape(_NAMES.get(row.config, row.config))}</text>',
+        f'<text x="{_LABEL - 8}" y="{middle + 4:.0f}" text-anchor="end">{name}</text>',
         f'<rect class="{kind}" x="{_LABEL}" y="{top}" width="{row.median * scale:.1f}" height="{_BAR}" rx="2"/>',
         f'<line class="runs" x1="{least:.1f}" x2="{most:.1f}" y1="{middle}" y2="{middle}"/>',
         f'<text x="{max(end, most) + 8:.1f}" y="{middle + 4:.0f}">{readable(row.median)}</text>',

@@ -1,15 +1,14 @@
 """One event to many clients, on one worker and on four: how fast, at what cost; and what an idle client weighs."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import NamedTuple
 
 from bench.arena import Arena
-from bench.clients import Client, Clients, allow_open_files, crowd
-from bench.cpu import Meter, family, memory_bytes
-from bench.events import Emitter
+from bench.clients import Clients, allow_open_files, crowd
+from bench.cpu import family, memory_bytes
 from bench.report import Figure, Report
-from bench.systems import WORKERS, Start, System, picows, plain_listen, through_redis
+from bench.systems import WORKERS, Start, System, Watched, picows, plain_listen, through_redis
 
 BASE = "plain-listen"  # Starlette's `send_text` in a loop
 _SIZES, _SHORT_SIZES = (100, 1000, 5000), (20, 60)
@@ -24,9 +23,14 @@ def measure(arena: Arena, report: Report, *, short: bool) -> None:
     """One worker beside Starlette's and picows, then four."""
     allow_open_files()
     sizes, rounds = (_SHORT_SIZES, _SHORT_ROUNDS) if short else (_SIZES, _ROUNDS)
-    for workers, starts in ((1, (through_redis, plain_listen, picows)), (WORKERS, (through_redis, plain_listen))):
+    cases: list[tuple[int, list[Start]]] = [
+        (1, [through_redis, plain_listen, picows]),
+        (WORKERS, [through_redis, plain_listen]),
+    ]
+    for workers, starts in cases:
         with ExitStack() as stack:
-            crowds = [stack.enter_context(_gathering(start, workers, arena)) for start in starts]
+            systems = [stack.enter_context(start(arena, workers)) for start in starts]
+            crowds = [stack.enter_context(Crowd(system, arena)) for system in systems]
             for size in sizes:
                 _gather(crowds, size)
                 _compare(crowds, _case(size, workers), report, rounds)
@@ -37,22 +41,19 @@ def _case(size: int, workers: int) -> str:
     return f"{size} clients, {workers} worker{'s' if workers > 1 else ''}"
 
 
-class Crowd:
-    """The clients of one system."""
+class Crowd(Watched):
+    """A system and its many clients."""
 
-    def __init__(self, system: System) -> None:
-        self.system = system
-        self.emitter = Emitter(system.place.database)
-        self.all: list[Client] = []
-        self.clients = Clients([])
+    def __init__(self, system: System, arena: Arena) -> None:
+        super().__init__(system, Clients([]), arena)
         self._empty = self._memory()
 
     def grow(self, count: int) -> None:
         """Some more connect."""
-        size = len(self.all)
-        self.all += crowd(self.system.port, self.system.client_path, range(size, size + count))
+        size = len(self.clients.all)
+        coming = crowd(self.system.port, self.system.client_path, range(size, size + count))
         self.clients.forget()
-        self.clients = Clients(self.all)
+        self.clients = Clients([*self.clients.all, *coming])
 
     def event(self, events: int) -> tuple[float, float]:
         """Notifies; seconds from the first client's first event to the last client's last, and from NOTIFY to that.
@@ -67,42 +68,25 @@ class Crowd:
         expected = list(range(first, first + events))
         complete = [arrival.serial for each in arrivals for arrival in each] == expected * len(arrivals)
         assert last
-        assert complete, f"{self.system.name}: not every client got every event"
+        assert complete, f"{self.name}: not every client got every event"
         return last - min(each[0].at for each in arrivals), last - began
-
-    def meter(self) -> Meter:
-        """CPU time of the workers from now on."""
-        return Meter(self.system.parts)
 
     @property
     def weight(self) -> float:
         """Bytes of the workers' memory for each client."""
-        return (self._memory() - self._empty) / len(self.all)
+        return (self._memory() - self._empty) / len(self.clients.all)
 
     def _memory(self) -> int:
         return memory_bytes(family(self.system.parts["workers"]))
 
 
-@contextmanager
-def _gathering(start: Start, workers: int, arena: Arena) -> Iterator[Crowd]:
-    with start(arena, workers) as system:
-        found = Crowd(system)
-        try:
-            yield found
-        finally:
-            found.clients.close()
-            found.emitter.__exit__()
-
-
 def _gather(crowds: Sequence[Crowd], size: int) -> None:
-    while any(len(each.all) < size for each in crowds):
+    while any(len(each.clients.all) < size for each in crowds):
         for each in crowds:
-            each.grow(min(_AT_ONCE, size - len(each.all)))
+            each.grow(min(_AT_ONCE, size - len(each.clients.all)))
             each.clients.pump()
-    for each in crowds:  # everybody has what a client begins with, and hears
-        while each.emitter.once() and not each.clients.read_until(each.emitter.last, 1.0):
-            each.clients.pump()
-        each.clients.pump()
+    for each in crowds:
+        each.heard()
 
 
 def _compare(crowds: Sequence[Crowd], case: str, report: Report, rounds: int) -> None:
@@ -112,7 +96,7 @@ def _compare(crowds: Sequence[Crowd], case: str, report: Report, rounds: int) ->
             report.run(
                 "fanout",
                 case,
-                each.system.name,
+                each.name,
                 Figure("frames_per_s", "/s", single.rate),
                 Figure(f"frames_per_s in bursts of {_BURST}", "/s", burst.rate),
                 Figure(f"bursts of {_BURST} over single events", "times", burst.rate / single.rate),
@@ -134,8 +118,8 @@ class Spread(NamedTuple):
 
 def _several(each: Crowd, events: int) -> Spread:
     """Transactions of so many events, the next when everybody has got the last."""
-    times = min(_MOST_EVENTS, 1 + _FRAMES // (len(each.all) * events))
-    frames = times * events * len(each.all)
+    times = min(_MOST_EVENTS, 1 + _FRAMES // (len(each.clients.all) * events))
+    frames = times * events * len(each.clients.all)
     meter = each.meter()
     took = [each.event(events) for _ in range(times)]
     cpu = meter.read()["workers"]
@@ -144,4 +128,4 @@ def _several(each: Crowd, events: int) -> Spread:
 
 def _weigh(crowds: Sequence[Crowd], case: str, report: Report) -> None:
     for each in crowds:
-        report.run("fanout", case, each.system.name, Figure("idle client", "KiB", each.weight / 1024))
+        report.run("fanout", case, each.name, Figure("idle client", "KiB", each.weight / 1024))
