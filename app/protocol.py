@@ -3,6 +3,7 @@
 import asyncio
 import random
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -10,7 +11,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.protocol import State
 
-ABORT = "notifymux.abort"
+# In a scope's `extensions`: functions that drop the connection at once, and that send bytes at once, as they are; these
+# return False, and send nothing, while the client is still to take earlier ones.
+ABORT, WRITE = "notifymux.abort", "notifymux.write"
 
 DRAIN = 2.0  # seconds over which a worker that ends lets go of its clients, so that they don't come back all at once
 _HEAD_WITHIN = 10.0  # seconds a request's head may take
@@ -24,8 +27,8 @@ _PIECE = 4096  # bytes that are parsed at once, so that a flood is noticed early
 class HttpProtocol(HttpToolsProtocol):
     """HTTP for clients who may be slow, hostile or gone.
 
-    Offers `scope["extensions"]["notifymux.abort"]["abort"]()`, which drops the connection at once: a client that does
-    not read would keep a polite close, and its memory, waiting.
+    Offers `ABORT`, for a client that does not read would keep a polite close, and its memory, waiting; and `WRITE`,
+    which sends a piece of the response's body.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -54,7 +57,7 @@ class HttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Begins a request."""
         super().on_message_begin()
-        self.scope["extensions"] = {ABORT: {"abort": self.transport.abort}}
+        self.scope["extensions"] = _offer(self.transport.abort, self._write_body)
         if self._head_deadline is None:
             self._expect_head()
 
@@ -76,6 +79,12 @@ class HttpProtocol(HttpToolsProtocol):
         super().shutdown()
         if self._serving is not None and not self._serving.response_complete:
             self.loop.call_later(DRAIN * (0.1 + 0.9 * random.random()), self._end_response)  # noqa: S311
+
+    def _write_body(self, piece: bytes) -> bool:
+        cycle = self._serving
+        if cycle is None or not cycle.chunked_encoding or cycle.disconnected or cycle.response_complete:
+            return False
+        return _write_at_once(self.transport, b"%x\r\n%b\r\n" % (len(piece), piece))
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._serving = cycle
@@ -104,7 +113,7 @@ class HttpProtocol(HttpToolsProtocol):
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
-    """WebSocket, with the same extension in its scope, for clients who don't keep to it."""
+    """WebSocket, with the same in its scope, for clients who don't keep to it; `WRITE` takes whole frames."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -112,8 +121,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     async def run_asgi(self) -> None:
         """Runs the application."""
-        self.scope["extensions"][ABORT] = {"abort": self.transport.abort}
+        self.scope["extensions"] |= _offer(self.transport.abort, self._write_frames)
         await super().run_asgi()
+
+    def _write_frames(self, frames: bytes) -> bool:
+        return not self.close_sent and not self.disconnected and _write_at_once(self.transport, frames)
 
     def data_received(self, data: bytes) -> None:
         """Takes bytes in. A handshake that is none is answered; uvicorn would wait, for ever, for a better one."""
@@ -170,6 +182,17 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def _close_for_restart(self) -> None:
         if not self.disconnected and not self.transport.is_closing():
             super().shutdown()
+
+
+def _offer(abort: Callable[[], None], write: Callable[[bytes], bool]) -> dict[str, Any]:
+    return {ABORT: abort, WRITE: write}
+
+
+def _write_at_once(transport: asyncio.Transport, data: bytes) -> bool:
+    if transport.get_write_buffer_size() or transport.is_closing():
+        return False
+    transport.write(data)
+    return True
 
 
 def _give_up_on_the_dead(transport: asyncio.Transport) -> None:
