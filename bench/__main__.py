@@ -5,12 +5,21 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import fanout, latency, listener, throughput
+from bench import fanout, latency, listener, peers, pods, storm, throughput, writers
 from bench.arena import arena
 from bench.machine import describe
 from bench.report import Report
 
-BENCHES = {"latency": latency, "throughput": throughput, "fanout": fanout, "listener": listener}
+BENCHES = {
+    "writers": writers,
+    "latency": latency,
+    "throughput": throughput,
+    "fanout": fanout,
+    "listener": listener,
+    "storm": storm,
+    "peers": peers,
+    "pods": pods,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,11 +9,14 @@ from pathlib import Path
 
 import psycopg
 import redis
+from psycopg.conninfo import conninfo_to_dict
 
 from tests.support.servers import Servers, database_settings, drop_database, new_database
 
 # More than the 100 that PostgreSQL starts with: `writers` has 100 sessions that LISTEN, besides those that write.
 _CONNECTIONS = 250
+_LIBPQ = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD", "dbname": "PGDATABASE",
+          "sslmode": "PGSSLMODE"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,13 @@ class Place:
     def settings(self) -> dict[str, str]:
         """What a program of ours needs to know to work here."""
         return database_settings(self.database) | {"REDIS_URL": self.redis_url, "REDIS_NAMESPACE": self.namespace}
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What other programs need to know: the database in the variables that every client of PostgreSQL reads."""
+        parts = conninfo_to_dict(self.database)
+        found = {variable: str(parts[name]) for name, variable in _LIBPQ.items() if name in parts}
+        return found | {"REDIS_URL": self.redis_url}
 
 
 @dataclass

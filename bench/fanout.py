@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import NamedTuple
 
 from bench.arena import Arena
 from bench.clients import Client, Clients, allow_open_files, crowd
 from bench.cpu import Meter, family, memory_bytes
 from bench.events import Emitter
-from bench.report import Report
+from bench.report import Figure, Report
 from bench.systems import WORKERS, Start, System, picows, plain_listen, through_redis
 
 BASE = "plain-listen"  # Starlette's `send_text` in a loop
@@ -22,17 +23,18 @@ _SILENCE = 5.0  # seconds after which no more is expected
 def measure(arena: Arena, report: Report, *, short: bool) -> None:
     """One worker beside Starlette's and picows, then four."""
     allow_open_files()
+    sizes, rounds = (_SHORT_SIZES, _SHORT_ROUNDS) if short else (_SIZES, _ROUNDS)
     for workers, starts in ((1, (through_redis, plain_listen, picows)), (WORKERS, (through_redis, plain_listen))):
         with ExitStack() as stack:
             crowds = [stack.enter_context(_gathering(start, workers, arena)) for start in starts]
-            for size in _SHORT_SIZES if short else _SIZES:
+            for size in sizes:
                 _gather(crowds, size)
-                _compare(crowds, f"{size} clients, {_workers(workers)}", report, rounds=_SHORT_ROUNDS if short else _ROUNDS)
-            _weigh(crowds, _workers(workers), report)
+                _compare(crowds, _case(size, workers), report, rounds)
+            _weigh(crowds, _case(sizes[-1], workers), report)
 
 
-def _workers(count: int) -> str:
-    return f"{count} worker{'s' if count > 1 else ''}"
+def _case(size: int, workers: int) -> str:
+    return f"{size} clients, {workers} worker{'s' if workers > 1 else ''}"
 
 
 class Crowd:
@@ -104,42 +106,42 @@ def _gather(crowds: Sequence[Crowd], size: int) -> None:
 
 
 def _compare(crowds: Sequence[Crowd], case: str, report: Report, rounds: int) -> None:
-    figures: dict[str, list[dict[str, float]]] = {each.system.name: [] for each in crowds}
     for _ in range(rounds):
         for each in crowds:
-            figures[each.system.name].append(_run(each))
+            single, burst = _several(each, 1), _several(each, _BURST)
+            report.run(
+                "fanout",
+                case,
+                each.system.name,
+                Figure("frames_per_s", "/s", single.rate),
+                Figure(f"frames_per_s in bursts of {_BURST}", "/s", burst.rate),
+                Figure(f"bursts of {_BURST} over single events", "times", burst.rate / single.rate),
+                Figure("last client after", "ms", single.last * 1000),
+                Figure("workers CPU", "µs/frame", single.cpu * 1e6),
+                Figure(f"workers CPU in bursts of {_BURST}", "µs/frame", burst.cpu * 1e6),
+            )
             for other in crowds:
                 other.clients.pump()
-    for metric, unit in _UNITS.items():
-        for name, runs in figures.items():
-            report.add("fanout", case, name, metric, unit, [run[metric] for run in runs])
 
 
-_SINGLE, _BURSTS, _GAIN = "frames_per_s", "frames_per_s, bursts of 10", "bursts of 10 over single events"
-_UNITS = {_SINGLE: "/s", _BURSTS: "/s", _GAIN: "times", "last client after": "ms", "workers_cpu": "µs/frame",
-          "workers_cpu, bursts of 10": "µs/frame"}  # fmt: skip
+class Spread(NamedTuple):
+    """How some events reached a crowd: means, in seconds."""
+
+    rate: float  # frames a second, from the first client's first to the last client's last
+    last: float  # from NOTIFY to the last client
+    cpu: float  # of the workers, for each frame
 
 
-def _run(each: Crowd) -> dict[str, float]:
-    single, last, cpu = _several(each, 1)
-    bursts, _, bursts_cpu = _several(each, _BURST)
-    found = (single, bursts, bursts / single, last * 1000, cpu, bursts_cpu)
-    return dict(zip(_UNITS, found, strict=True))
-
-
-def _several(each: Crowd, events: int) -> tuple[float, float, float]:
-    """Frames/s, seconds from NOTIFY to the last client, and µs of the workers' CPU for each frame: means."""
+def _several(each: Crowd, events: int) -> Spread:
+    """Transactions of so many events, the next when everybody has got the last."""
     times = min(_MOST_EVENTS, 1 + _FRAMES // (len(each.all) * events))
+    frames = times * events * len(each.all)
     meter = each.meter()
     took = [each.event(events) for _ in range(times)]
     cpu = meter.read()["workers"]
-    frames = times * events * len(each.all)
-    return frames / sum(spread for spread, _ in took), sum(last for _, last in took) / times, cpu / frames * 1e6
+    return Spread(frames / sum(spread for spread, _ in took), sum(last for _, last in took) / times, cpu / frames)
 
 
 def _weigh(crowds: Sequence[Crowd], case: str, report: Report) -> None:
     for each in crowds:
-        size = len(each.all)
-        report.add("fanout", f"{size} clients, {case}", each.system.name, "idle client", "KiB", [each.weight / 1024])
-
-
+        report.run("fanout", case, each.system.name, Figure("idle client", "KiB", each.weight / 1024))

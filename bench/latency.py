@@ -1,7 +1,5 @@
 """From NOTIFY to a client on each of four workers, at a steady rate; and where on the way the time goes."""
 
-import re
-from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from statistics import fmean, quantiles
 from typing import Any
@@ -10,14 +8,14 @@ import redis
 
 from app.core.event import decode
 from app.core.names import EVENT_FIELD, RedisNames
-from bench.arena import Arena
+from bench.arena import Arena, Place
 from bench.events import SERIAL, paced
-from bench.report import Report
+from bench.report import Figure, Report
 from bench.systems import Watched, direct, plain_listen, through_redis
 from bench.tap import Tap
 
 BASE = "plain-listen"
-_RATES = (200, 2000)
+_RATES = (200, 2000)  # events a second
 _ROUNDS, _SHORT_ROUNDS = 5, 2
 _SECONDS, _SHORT_SECONDS = 3.0, 0.5
 _SILENCE = 5.0  # seconds after which no more is expected
@@ -30,27 +28,27 @@ def measure(arena: Arena, report: Report, *, short: bool) -> None:
         systems = [stack.enter_context(start(arena)) for start in (through_redis, direct, plain_listen)]
         watched = [stack.enter_context(Watched.on_each_worker(system, arena)) for system in systems]
         for rate in _RATES:
-            figures: dict[str, list[dict[str, float]]] = {each.name: [] for each in watched}
             for _ in range(rounds):
                 for each in watched:
-                    figures[each.name].append(_percentiles(_times(each, rate, seconds, report)))
+                    report.run("latency", f"{rate}/s", each.name, *_percentiles(each, rate, seconds, report))
                     for other in watched:
                         other.clients.pump()
-            _add(report, f"{rate}/s", figures)
-        through = watched[0]
+        through, *others = watched
         for rate in _RATES:
-            hops = [_hops(through, rate, seconds, report) for _ in range(rounds)]
-            _add(report, f"{rate}/s, hops", {"redis": hops})
+            for _ in range(rounds):
+                report.run("latency", f"{rate}/s, means", through.name, *_hops(through, rate, seconds, report))
+                for other in others:
+                    other.clients.pump()
 
 
-def _times(watched: Watched, rate: int, seconds: float, report: Report) -> list[float]:
-    """Milliseconds from just before a NOTIFY was sent to a client's read, of every client and event."""
+def _percentiles(watched: Watched, rate: int, seconds: float, report: Report) -> list[Figure]:
+    """Of the milliseconds from just before a NOTIFY was sent to a client's read, of every client and event."""
     sent = _send(watched, rate, seconds)
     arrivals = watched.clients.arrivals()
-    for each in arrivals:
-        if [arrival.serial for arrival in each] != list(sent):
-            report.note(f"{watched.name}, {rate}/s: NOT every event came to every client, in order")
-    return [(arrival.at - sent[arrival.serial]) * 1000 for each in arrivals for arrival in each]
+    if any([arrival.serial for arrival in each] != list(sent) for each in arrivals):
+        report.note(f"{watched.name}, {rate}/s: NOT every event came to every client, in order")
+    cuts = quantiles([(arrival.at - sent[arrival.serial]) * 1000 for each in arrivals for arrival in each], n=1000)
+    return [Figure("p50", "ms", cuts[499]), Figure("p99", "ms", cuts[989]), Figure("p99.9", "ms", cuts[998])]
 
 
 def _send(watched: Watched, rate: int, seconds: float) -> dict[int, float]:
@@ -62,39 +60,35 @@ def _send(watched: Watched, rate: int, seconds: float) -> dict[int, float]:
         return dict(zip(range(first, emitter.last + 1), times(), strict=True))
 
 
-def _percentiles(times: list[float]) -> dict[str, float]:
-    cuts = quantiles(times, n=1000)
-    return {"p50": cuts[499], "p99": cuts[989], "p99.9": cuts[998]}
+def _hops(watched: Watched, rate: int, seconds: float, report: Report) -> list[Figure]:
+    """Each part of the way, from what the listener wrote and a subscriber of our own saw.
 
-
-def _hops(watched: Watched, rate: int, seconds: float, report: Report) -> dict[str, float]:
-    """The mean milliseconds of each part of the way, from what the listener wrote and a subscriber of our own saw.
-
-    (Means, for the listener's clock is written in whole milliseconds.)
+    Means, for the listener writes whole milliseconds.
     """
     place = watched.system.place
     with Tap(place.redis_url, RedisNames(place.namespace).events) as tap:
         sent = _send(watched, rate, seconds)
         published = tap.arrivals()
-    read = _read_by_listener(place.redis_url, place.namespace)
+    read = _read_by_listener(place)
     got = {arrival.serial: arrival.at for arrival in watched.clients.arrivals()[0]}
     known = sent.keys() & published.keys() & read.keys() & got.keys()
     if len(known) < len(sent):
         report.note(f"hops at {rate}/s: {len(sent) - len(known)} of {len(sent)} events were not seen everywhere")
-    steps = {"NOTIFY to listener": (sent, read), "listener to subscriber": (read, published),
-             "subscriber to client": (published, got), "NOTIFY to client": (sent, got)}  # fmt: skip
-    return {name: fmean((to[serial] - since[serial]) * 1000 for serial in known) for name, (since, to) in steps.items()}
+    steps = {
+        "NOTIFY to listener": (sent, read),
+        "listener to subscriber": (read, published),
+        "subscriber to client": (published, got),
+        "NOTIFY to client": (sent, got),
+    }
+    return [
+        Figure(name, "ms", fmean((to[serial] - since[serial]) * 1000 for serial in known))
+        for name, (since, to) in steps.items()
+    ]
 
 
-def _read_by_listener(url: str, namespace: str) -> dict[int, float]:
+def _read_by_listener(place: Place) -> dict[int, float]:
     """When the listener read each event that is in the stream."""
-    with closing(redis.Redis.from_url(url)) as client:
-        entries: Any = client.xrange(RedisNames(namespace).log)
+    with closing(redis.Redis.from_url(place.redis_url)) as client:
+        entries: Any = client.xrange(RedisNames(place.namespace).log)
     texts = [fields[EVENT_FIELD.encode()] for _, fields in entries]
-    return {int(found[1]): decode(text).at or 0.0 for text in texts if (found := re.search(SERIAL, text))}
-
-
-def _add(report: Report, case: str, figures: Mapping[str, list[dict[str, float]]]) -> None:
-    for metric in next(iter(figures.values()))[0]:
-        for name, runs in figures.items():
-            report.add("latency", case, name, metric, "ms", [run[metric] for run in runs])
+    return {int(found[1]): decode(text).at or 0.0 for text in texts if (found := SERIAL.search(text))}

@@ -9,7 +9,7 @@ from app.core.names import RedisNames
 from bench.arena import Arena, Place
 from bench.cpu import cpu_seconds, family
 from bench.events import Emitter, paced
-from bench.report import Report
+from bench.report import Figure, Report
 from bench.tap import Tap
 from tests.support.process import Process
 from tests.support.programs import Listener
@@ -46,12 +46,9 @@ def measure(arena: Arena, report: Report, *, short: bool) -> None:
     with ExitStack() as stack:
         every = [stack.enter_context(start(arena)) for start in (_listener, _loop)]
         for case, run in cases.items():
-            figures: dict[str, list[float]] = {each.name: [] for each in every}
             for _ in range(_SHORT_ROUNDS if short else _ROUNDS):
                 for each in every:
-                    figures[each.name].append(run(each))
-            for name, runs in figures.items():
-                report.add("listener", case, name, "listener_cpu", "µs/event", runs)
+                    report.run("listener", case, each.name, Figure("listener CPU", "µs/event", run(each)))
 
 
 def _flood(each: Forwarding, events: int, batch: int) -> float:
@@ -88,7 +85,6 @@ def _listener(arena: Arena) -> Iterator[Forwarding]:
 def _loop(arena: Arena) -> Iterator[Forwarding]:
     with arena.place() as place:
         command = [sys.executable, "-m", "bench.programs.drain", RedisNames(place.namespace).events]
-        environment = {"DATABASE": place.database, "REDIS_URL": place.redis_url}
-        with Process(command, place.folder, environment) as process, Emitter(place.database) as emitter:
+        with Process(command, place.folder, place.environment) as process, Emitter(place.database) as emitter:
             process.logged("listening")
             yield Forwarding(BASE, process.pid, place, emitter)

@@ -11,12 +11,13 @@ _PACKAGES = ("notifymux", "psycopg", "redis", "hiredis", "uvloop", "uvicorn", "g
 
 
 def describe() -> list[str]:
-    """Lines that tell the machine, the versions and the settings."""
+    """Lines that tell the machine, how busy it was before, and the versions."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    day, cores = time.strftime("%Y-%m-%d"), len(os.sched_getaffinity(0))
     return [
-        f"{time.strftime('%Y-%m-%d')}: {_processor()}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB,"
-        f" {platform.system()} {platform.release()}; load before {load}",
+        f"{day}: {_processor()}, {cores} cores, {memory:.0f} GiB, {platform.system()} {platform.release()}",
+        f"load before: {load}",
         f"Python {platform.python_version()}, {', '.join(f'{name} {version(name)}' for name in _PACKAGES)}",
     ]
 

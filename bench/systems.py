@@ -49,7 +49,7 @@ Start = Callable[[Arena, int], AbstractContextManager[System]]
 
 @contextmanager
 def through_redis(arena: Arena, workers: int = WORKERS) -> Iterator[System]:
-    """notifymux: one listener, and workers that hear Redis."""
+    """Our Redis mode: one listener, and workers that hear Redis."""
     with arena.place() as place:
         settings = place.settings | {"USE_REDIS_NOTIFIER": "true"}
         with Listener(place.folder, settings) as listener, App(place.folder, settings, workers) as app:
@@ -60,7 +60,7 @@ def through_redis(arena: Arena, workers: int = WORKERS) -> Iterator[System]:
 
 @contextmanager
 def direct(arena: Arena, workers: int = WORKERS) -> Iterator[System]:
-    """notifymux in PostgreSQL mode: its workers LISTEN directly."""
+    """Our PostgreSQL mode: the workers LISTEN directly."""
     with arena.place() as place, App(place.folder, place.settings, workers) as app:
         yield System("postgres", place, app.ready().port, _OURS, {"workers": app.pid})
 
@@ -71,13 +71,22 @@ _OURS = f"/api/matches/ws/id/{MATCH}/{{}}/"
 @contextmanager
 def plain_listen(arena: Arena, workers: int = WORKERS) -> Iterator[System]:
     """What people write: psycopg's `notifies()` in each worker, Starlette, uvicorn under gunicorn, `send_text`."""
-    with arena.place() as place:
-        port = free_port()
-        command = [str(Path(sys.executable).with_name("gunicorn")), "--no-control-socket", "-b", f"127.0.0.1:{port}"]
-        command += ["-k", "uvicorn_worker.UvicornWorker", "-w", str(workers), "bench.programs.plain_listen:app"]
-        with Process(command, place.folder, {"DATABASE": place.database}) as process:
-            wait_until(lambda: process.log.count("startup complete") == workers, 30, process.log)
-            yield System("plain-listen", place, port, f"/{MATCH}/{{}}", {"workers": process.pid})
+    with (
+        arena.place() as place,
+        gunicorn("bench.programs.plain_listen:app", workers, place.folder, place.environment) as (port, process),
+    ):
+        yield System("plain-listen", place, port, f"/{MATCH}/{{}}", {"workers": process.pid})
+
+
+@contextmanager
+def gunicorn(app: str, workers: int, folder: Path, environment: Mapping[str, str]) -> Iterator[tuple[int, Process]]:
+    """An ASGI application as most people serve it; its port and its process."""
+    port = free_port()
+    command = [str(Path(sys.executable).with_name("gunicorn")), "--no-control-socket", "-b", f"127.0.0.1:{port}"]
+    command += ["-k", "uvicorn_worker.UvicornWorker", "-w", str(workers), app]
+    with Process(command, folder, environment) as process:
+        wait_until(lambda: process.log.count("startup complete") == workers, 30, process.log)
+        yield port, process
 
 
 @contextmanager
@@ -87,7 +96,7 @@ def picows(arena: Arena, workers: int = 1) -> Iterator[System]:
     with arena.place() as place:
         port = free_port()
         command = [sys.executable, "-m", "bench.programs.picows_server", str(port)]
-        with Process(command, place.folder, {"DATABASE": place.database}) as process:
+        with Process(command, place.folder, place.environment) as process:
             process.logged("listening")
             yield System("picows", place, port, f"/{MATCH}/{{}}", {"workers": process.pid})
 

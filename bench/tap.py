@@ -22,7 +22,7 @@ class Tap:
 
     def __init__(self, url: str, channel: str) -> None:
         self._redis = redis.Redis.from_url(url)
-        self._pubsub = self._redis.pubsub()
+        self._pubsub = self._redis.pubsub()  # type: ignore[no-untyped-call]
         self._pubsub.subscribe(channel)
         self._pubsub.get_message(timeout=5)
         connection = self._pubsub.connection

@@ -13,7 +13,7 @@ import redis
 def main(channel: str) -> None:
     """Forwards until it is ended."""
     client = redis.Redis.from_url(os.environ["REDIS_URL"])
-    with psycopg.connect(os.environ["DATABASE"], autocommit=True) as connection:
+    with psycopg.connect("", autocommit=True) as connection:
         connection.execute("LISTEN match_change")
         sys.stdout.write("listening\n")
         while True:

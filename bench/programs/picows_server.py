@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import sys
 from collections import defaultdict
 
@@ -13,7 +12,7 @@ from picows import WSListener, WSMsgType, WSTransport, WSUpgradeRequest, ws_crea
 clients: defaultdict[str, set[WSTransport]] = defaultdict(set)
 
 
-class Client(WSListener):  # type: ignore[misc]
+class Client(WSListener):
     """One client."""
 
     def __init__(self, match: str) -> None:
@@ -31,7 +30,7 @@ class Client(WSListener):  # type: ignore[misc]
 
 async def listen() -> None:
     """Sends what is notified to the clients of its match."""
-    async with await psycopg.AsyncConnection.connect(os.environ["DATABASE"], autocommit=True) as connection:
+    async with await psycopg.AsyncConnection.connect("", autocommit=True) as connection:
         await connection.execute("LISTEN match_change")
         async for notification in connection.notifies():
             payload = json.loads(notification.payload)

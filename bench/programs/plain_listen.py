@@ -17,7 +17,7 @@ clients: defaultdict[str, set[WebSocket]] = defaultdict(set)
 
 async def listen() -> None:
     """Sends what is notified to the clients of its match."""
-    async with await psycopg.AsyncConnection.connect(os.environ["DATABASE"], autocommit=True) as connection:
+    async with await psycopg.AsyncConnection.connect("", autocommit=True) as connection:
         await connection.execute("LISTEN match_change")
         async for notification in connection.notifies():
             payload = json.loads(notification.payload)
