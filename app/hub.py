@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
-from typing import Protocol
 
 from app.core.config import MUX_CHANNEL
 from app.core.event import Event, EventId
@@ -30,25 +29,18 @@ Recall = Callable[[EventId, EventId], Awaitable[list[Event] | None]]
 FirstMessage = Callable[[str, EventId | None, bytes, str | None], Message]
 
 
-class Line(Protocol):
-    """Takes to a client what is for it."""
-
-    def write(self, burst: Burst) -> bool:
-        """Sends messages at once; False, and nothing is sent, if the client is still to take earlier ones."""
-
-    def wake(self) -> None:
-        """Has what is in the outbox sent."""
-
-
 class Client:
     """One connection's place in the hub."""
 
-    __slots__ = ("after", "closing", "line", "live", "match", "name", "outbox")
+    __slots__ = ("after", "closing", "live", "match", "name", "outbox", "wake", "write")
 
     def __init__(self, match: str, name: str, queue_bytes: int) -> None:
         self.match, self.name = match, name
         self.outbox = Outbox(queue_bytes)
-        self.line: Line | None = None
+        # Its connection's, once there is one: has what is in the outbox sent; and while that is empty, sends messages at
+        # once, or returns False and sends nothing if the client is still to take earlier ones.
+        self.wake: Callable[[], None] | None = None
+        self.write: Callable[[Burst], bool] | None = None
         self.live = False  # hears events as they come; before, its snapshot or what it missed is being fetched
         self.after: EventId | None = None  # it has every event up to here, which this worker is still to hear
         self.closing: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -62,20 +54,15 @@ class Client:
 
     def offer(self, burst: Burst) -> bool:
         """Sends messages at once if nothing waits, or else queues them; False if they would be too much."""
-        if self.line and not self.outbox and self.line.write(burst):
+        if self.write and self.write(burst):
             return True
         took_all = all(map(self.outbox.put, burst.messages))
         self._wake()
         return took_all
 
-    def attach(self, line: Line) -> None:
-        """Has `line` take what is for it from now on."""
-        self.line = line
-        self._wake()
-
     def _wake(self) -> None:
-        if self.line and self.outbox:
-            self.line.wake()
+        if self.wake:
+            self.wake()
 
     def close(self, code: int) -> None:
         """Has the connection closed, with `code`."""

@@ -34,7 +34,7 @@ class Wire(Protocol):
 
 
 class Session:
-    """What is for a client is sent, what it says is heard, until it leaves or has to. It is the client's `Line`.
+    """What is for a client is sent, what it says is heard, until it leaves or has to.
 
     Args:
         wire: the connection.
@@ -56,11 +56,13 @@ class Session:
     async def run(self) -> None:
         """Talks until the client leaves or has to."""
         hearer = asyncio.create_task(self._hear())
-        self._client.attach(self)
+        self._client.wake = self._wake
+        self._wake()
         self._set_timer()
         try:
             code = await self._client.closing
         finally:
+            self._client.wake = self._client.write = None
             self._cancel_timer()
             tasks = [hearer, *([self._sender] if self._sender else [])]
             for task in tasks:
@@ -72,13 +74,10 @@ class Session:
         if code != GONE:
             await self._close(code)
 
-    def write(self, burst: Burst) -> bool:
-        """Sends messages at once; False, and nothing is sent, while the client is still to take earlier ones."""
-        return self._sender is None and self._wire.write(burst)
-
-    def wake(self) -> None:
-        """Has what is in the outbox sent."""
+    def _wake(self) -> None:
+        """Has what is in the outbox sent; then what comes is written at once."""
         if self._sender is None:
+            self._client.write = None
             self._sender = asyncio.create_task(self._send())
             self._sender.add_done_callback(self._sent)
 
@@ -92,9 +91,9 @@ class Session:
         if task.cancelled() or task.exception() or not task.result():
             self._client.close(GONE)
             return
-        self._sender = None
+        self._sender, self._client.write = None, self._wire.write
         if self._client.outbox:  # since the task ended
-            self.wake()
+            self._wake()
 
     async def _hear(self) -> None:
         try:

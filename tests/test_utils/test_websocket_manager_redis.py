@@ -35,14 +35,14 @@ class Ear:
     def __init__(self, manager: MatchDataWebSocketManager, match: str = "1", name: str = "c") -> None:
         self.client = manager.join(match, name)
         self.messages: list[dict[str, Any]] = []
-        self.client.attach(self)
+        self.client.wake, self.client.write = self._wake, self._write
 
-    def write(self, burst: Burst) -> bool:
+    def _write(self, burst: Burst) -> bool:
         self.messages += [json.loads(message.text) for message in burst.messages]
         return True
 
-    def wake(self) -> None:
-        self.write(Burst(self.client.outbox.take()))
+    def _wake(self) -> None:
+        self._write(Burst(self.client.outbox.take()))
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         return [message for message in self.messages if message["type"] == kind]
