@@ -24,9 +24,10 @@ def sync_client(url: str) -> redis.Redis:
     return redis.Redis.from_url(url, retry=redis.retry.Retry(NoBackoff(), 0), **_options())
 
 
-def async_client(url: str) -> redis.asyncio.Redis:
-    """A client for an event loop; nothing is connected yet."""
-    return redis.asyncio.Redis.from_url(url, retry=redis.asyncio.retry.Retry(NoBackoff(), 0), **_options())
+def async_client(url: str, **options: Any) -> redis.asyncio.Redis:
+    """A client for an event loop; nothing is connected yet. `options` are those of redis-py's connections."""
+    retry = redis.asyncio.retry.Retry(NoBackoff(), 0)
+    return redis.asyncio.Redis.from_url(url, retry=retry, **_options(), **options)
 
 
 def _options() -> dict[str, Any]:
