@@ -37,8 +37,8 @@ class Client:
     def __init__(self, match: str, name: str, queue_bytes: int) -> None:
         self.match, self.name = match, name
         self.outbox = Outbox(queue_bytes)
-        # Its connection's, once there is one: has what is in the outbox sent; and while that is empty, sends messages at
-        # once, or returns False and sends nothing if the client is still to take earlier ones.
+        # Its connection's, once there is one: has what is in the outbox sent; and, while that is empty, sends messages
+        # at once, or returns False and sends nothing if the client is still to take earlier ones.
         self.wake: Callable[[], None] | None = None
         self.write: Callable[[Burst], bool] | None = None
         self.live = False  # hears events as they come; before, its snapshot or what it missed is being fetched
