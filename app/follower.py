@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from app.core.event import Event, EventId
 from app.core.patience import BOUND, POLL, Patience
+from app.sink import Break
 
 NOTHING = EventId(0, 0)  # before every event
 
@@ -17,7 +18,7 @@ class Gap(NamedTuple):
     """Continuity was broken; what follows comes after `position`."""
 
     position: EventId
-    why: str
+    why: Break
 
 
 class Entry(NamedTuple):
@@ -80,7 +81,7 @@ class Follower:
                 return outcomes
         if not entries and (head or NOTHING) < (self.position or NOTHING) and self._give_up(now):
             self.position = head or NOTHING
-            outcomes.append(Gap(self.position, "the stream was lost"))
+            outcomes.append(Gap(self.position, Break.STREAM_LOST))
         return outcomes
 
     def interrupted(self) -> None:
@@ -98,9 +99,9 @@ class Follower:
         if entry.id == _after(position):
             outcomes.append(entry.event)
         elif entry.id.epoch > position.epoch and entry.id.sequence == 1:
-            outcomes.append(Gap(entry.id, "a new epoch began"))
+            outcomes.append(Gap(entry.id, Break.EPOCH))
         elif self._give_up(now):
-            outcomes.append(Gap(EventId(entry.id.epoch, entry.id.sequence - 1), "events are missing in the stream"))
+            outcomes.append(Gap(EventId(entry.id.epoch, entry.id.sequence - 1), Break.EVENTS_MISSING))
             outcomes.append(entry.event)
         else:
             return False

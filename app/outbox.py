@@ -22,6 +22,11 @@ class Outbox:
         self._bytes = 0
         self._ready = asyncio.Event()
 
+    @property
+    def bytes(self) -> int:
+        """What waits and counts."""
+        return self._bytes
+
     def put(self, message: Message) -> bool:
         """Queues a message; False, and nothing is queued, if it would be too much.
 
