@@ -13,6 +13,7 @@ from app.core.config import Settings, load_settings, servers_given
 from app.core.names import RedisNames
 from app.core.postgres import OperatorError, database_url, describe_server
 from app.core.redis_client import async_client, describe_redis
+from app.metrics import WorkerMetrics
 from app.operator_doors import OperatorDoors
 from app.registry import Registry
 from app.status import Place, Status
@@ -38,10 +39,11 @@ def compose(settings: Settings) -> Starlette:
     admission = Admission(_tokens(settings), settings.allowed_origins, _limits(settings))
     doors = Doors(manager, admission, settings.allowed_origins, settings.ping_interval, settings.status_page)
     registry = _registry(settings, manager) if settings.use_redis_notifier else None
-    status = Status(_place(settings, db_url), manager, registry)
-    routes = doors.routes() + (OperatorDoors(status, admission).routes() if settings.status_page else [])
-    tasks: list[Task] = [partial(every_second, manager.observer.tick), *([registry.run] if registry else [])]
-    return application(manager, routes, tasks)
+    place = _place(settings, db_url)
+    status, metrics = Status(place, manager, registry), WorkerMetrics(manager, place.version)
+    routes = [*doors.routes(), *OperatorDoors(status, metrics, admission).routes(settings.status_page)]
+    tasks: list[Task] = [partial(every_second, manager.observer.tick, metrics.update)]
+    return application(manager, routes, [*tasks, registry.run] if registry else tasks)
 
 
 def _registry(settings: Settings, manager: MatchDataWebSocketManager) -> Registry:

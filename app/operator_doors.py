@@ -1,4 +1,4 @@
-"""The doors for operators: the status, once and live."""
+"""The doors for operators: the status, once and live, and the metrics."""
 
 import asyncio
 import random
@@ -6,13 +6,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.admission import Admission, Refusal
+from app.core.metrics import exposition
 from app.messages import Message
+from app.metrics import WorkerMetrics
 from app.status import Status, Watcher
 from app.wires import EventStreamWire
 
@@ -27,16 +30,27 @@ class OperatorDoors:
 
     Args:
         status: what is shown.
+        metrics: the same for Prometheus.
         admission: lets operators in.
     """
 
-    def __init__(self, status: Status, admission: Admission) -> None:
-        self._status, self._admission = status, admission
+    def __init__(self, status: Status, metrics: WorkerMetrics, admission: Admission) -> None:
+        self._status, self._metrics, self._admission = status, metrics, admission
         self._watchers = 0
 
-    def routes(self) -> list[BaseRoute]:
-        """Every door."""
-        return [Route("/api/status", self.status), Route("/api/status/events", self.events, methods=["GET"])]
+    def routes(self, status_page: bool) -> list[BaseRoute]:
+        """Every door; those to the status only if `status_page`."""
+        status = [Route("/api/status", self.status), Route("/api/status/events", self.events, methods=["GET"])]
+        return [Route("/metrics", self.metrics), *(status if status_page else [])]
+
+    async def metrics(self, request: Request) -> Response:
+        """The metrics of every process of this pod."""
+        try:
+            self._admission.admit_operator(request)
+        except Refusal as refusal:
+            return refusal.response()
+        text = await asyncio.to_thread(exposition, self._metrics.registry)
+        return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4, headers=_NO_STORE)
 
     async def status(self, request: Request) -> Response:
         """The status, once."""

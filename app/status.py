@@ -160,8 +160,7 @@ class Status:
     # The parts.
 
     def _postgres(self, alive: list[Row], direct: int) -> dict[str, Any]:
-        observer, manager = self._observer, self._manager
-        canary = observer.canary if time.monotonic() - observer.canary_at <= manager.ready_within else None
+        manager, canary = self._manager, self._manager.last_canary
         if manager.mode == "postgres":
             state = "up" if manager.is_connected else "down"
         elif self._registry and self._registry.outage:
@@ -172,10 +171,10 @@ class Status:
         return {
             "state": state,
             "where": self._place.postgres,
-            "queue_usage": canary and canary.queue,
-            "max_connections": canary and canary.max_connections,
-            "connections": canary and canary.connections,
-            "listening": canary and canary.listening,
+            "queue_usage": canary.queue,
+            "max_connections": canary.max_connections,
+            "connections": canary.connections,
+            "listening": canary.listening,
             "direct": direct,
         }
 

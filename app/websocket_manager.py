@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 
+from app.core.canary import Canary
 from app.core.config import Settings
 from app.core.event import NULL, Event, EventId
 from app.core.names import RedisNames
@@ -44,7 +45,7 @@ class MatchDataWebSocketManager:
         settings: Settings = _DEFAULTS,
     ) -> None:
         self.mode = "redis" if use_redis else "postgres"
-        self.ready_within = 3 * settings.canary_interval + 1
+        self._ready_within = 3 * settings.canary_interval + 1
         self._snapshots = _snapshots(db_url, settings)
         router = Router(settings.routing_key, settings.latest_wins_channels)
         self.hub = Hub(
@@ -96,6 +97,17 @@ class MatchDataWebSocketManager:
         """Whether this worker knows of events that it has not delivered yet."""
         return self._source.behind
 
+    @property
+    def canary_at(self) -> float | None:
+        """When a canary last came through, on the monotonic clock."""
+        return self._source.canary_at
+
+    @property
+    def last_canary(self) -> Canary:
+        """What the last canary said; nothing, if that is too long ago."""
+        is_fresh = time.monotonic() - self.observer.canary_at <= self._ready_within
+        return self.observer.canary if is_fresh else Canary()
+
     def unready(self) -> list[str]:
         """Why this worker is not ready, for people; empty when a canary has passed within the last seconds."""
         reasons = []
@@ -105,7 +117,7 @@ class MatchDataWebSocketManager:
         elif not self.is_connected:
             reasons.append(f"this worker is not connected to {server}: {self._source.outage or 'not yet'}")
         at = self._source.canary_at
-        if at is None or time.monotonic() - at > self.ready_within:
+        if at is None or time.monotonic() - at > self._ready_within:
             way = "PostgreSQL, the listener and Redis" if self.mode == "redis" else "PostgreSQL"
             age = "yet" if at is None else f"for {time.monotonic() - at:.0f} s"
             reasons.append(f"no canary has come through {way} {age}")

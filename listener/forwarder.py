@@ -23,6 +23,7 @@ from app.core.pulse import Pulse
 from app.core.redis_client import check_redis_operator
 from app.core.retry import Outage
 from listener.messages import Canary, Message, statement
+from listener.metrics import ListenerMetrics
 from listener.numbering import Bounds, Numbering
 from listener.registry import REDIS_RETRY, Registry
 from listener.report import report
@@ -62,6 +63,9 @@ class Forwarder:
         bounds: of what is held while Redis is away.
         canary_interval: seconds.
         pulse: shows the appliance's keeper that this goes round.
+        tally: counts what this does.
+        round_trip: times its canaries.
+        metrics: shows both.
     """
 
     def __init__(
@@ -75,20 +79,23 @@ class Forwarder:
         bounds: Bounds,
         canary_interval: float,
         pulse: Pulse,
+        tally: Tally,
+        round_trip: RoundTrip,
+        metrics: ListenerMetrics,
     ) -> None:
         self._url, self._channels = url, channels
         self._conninfo = listening_conninfo(url, f"notifymux-listener/{pod}")
         self._fingerprint = fingerprint(str(psycopg.conninfo.conninfo_to_dict(url).get("dbname", "")), channels)
         self._stream, self._registry = stream, registry
         self._bounds, self._canary_interval = bounds, canary_interval
-        self._pulse = pulse
+        self._pulse, self._metrics, self._metrics_due = pulse, metrics, 0.0
         self._postgres = Outage("PostgreSQL", logger)
         self._redis = Outage("Redis", logger, cap=REDIS_RETRY)
         self._redis_due = self._beat_due = 0.0
         self._probed = self._append_refused = False
         self._backend: Backend | None = None
         self._highest = 0
-        self._tally, self._round_trip = Tally(), RoundTrip()
+        self._tally, self._round_trip = tally, round_trip
         self._connected_since: float | None = None
         self._stop_by: float | None = None
 
@@ -143,8 +150,8 @@ class Forwarder:
         poll = select.poll()
         poll.register(session, select.POLLIN)
         while not self._is_over(numbering):
-            self._pulse.beat()
             now = time.monotonic()
+            self._show(numbering, now)
             self._hear(session, numbering, now)
             if reason := numbering.lost(now):
                 raise psycopg.OperationalError(reason)
@@ -205,6 +212,14 @@ class Forwarder:
             numbering.redis_failed()
         return True
 
+    def _show(self, numbering: Numbering | None, now: float) -> None:
+        """Shows that this goes round, and, once a second, how."""
+        self._pulse.beat()
+        if now >= self._metrics_due:
+            self._metrics_due = now + HEARTBEAT
+            reconnects = {"postgres": self._postgres.recoveries, "redis": self._redis.recoveries}
+            self._metrics.update(report(numbering), reconnects, connected=self._connected_since is not None)
+
     def _beat(self, numbering: Numbering | None, now: float) -> None:
         if now < self._beat_due or now < self._redis_due:
             return
@@ -244,6 +259,6 @@ class Forwarder:
         """Waits before PostgreSQL is tried again, with heartbeats."""
         until = time.monotonic() + seconds
         while self._stop_by is None and (now := time.monotonic()) < until:
-            self._pulse.beat()
+            self._show(None, now)
             self._beat(None, now)
             time.sleep(min(_TICK, until - now))
