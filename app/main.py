@@ -42,7 +42,7 @@ def compose(settings: Settings) -> Starlette:
     place = _place(settings, db_url)
     status, metrics = Status(place, manager, registry), WorkerMetrics(manager, place.version)
     routes = [*doors.routes(), *OperatorDoors(status, metrics, admission).routes(settings.status_page)]
-    tasks: list[Task] = [partial(every_second, manager.observer.tick, metrics.update)]
+    tasks: list[Task] = [partial(every_second, manager.tick, metrics.update)]
     return application(manager, routes, [*tasks, registry.run] if registry else tasks)
 
 

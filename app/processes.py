@@ -22,11 +22,10 @@ Row = dict[str, Any]
 
 
 def listeners(records: Iterable[Record]) -> list[Row]:
-    """Every listener's row. One that has been replaced by a later one of its pod and program is left out."""
-    rows = [_listener(record) for record in records]
-    alive = {(row["pod"], row["program"]) for row in rows if row["state"] == "alive"}
-    rows = [row for row in rows if row["state"] == "alive" or (row["pod"], row["program"]) not in alive]
-    return sorted(rows, key=lambda row: (row["pod"], row["program"], row["started"]))
+    """Every listener's row. One that ended and was replaced by a later one of its pod and program is left out."""
+    rows = sorted(map(_listener, records), key=lambda row: (row["pod"], row["program"], row["started"]))
+    latest = {(row["pod"], row["program"]): row["uid"] for row in rows}
+    return [row for row in rows if row["state"] == "alive" or row["uid"] == latest[row["pod"], row["program"]]]
 
 
 def workers(records: Iterable[Record]) -> list[Row]:

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Callback = Callable[[str, Any], Awaitable[None]]
 
-_RETRY = 2.0  # seconds at most until Redis is tried again: who comes back has much to catch up on
+_RETRY = 1.0  # seconds at most until Redis is tried again, for clients wait, and then there is much to catch up on
 _QUEUE = 10_000  # payloads that may wait for one callback; past it the oldest is dropped, counted and logged
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -78,6 +79,7 @@ class Registry:
         self._watchers = 0
         self._turned = asyncio.Event()
         self._asked = False
+        self._back_at = -math.inf  # when Redis was last away no more
         self.reading: Reading | None = None
         self.outage: str | None = None
 
@@ -119,6 +121,8 @@ class Registry:
     async def _turn(self) -> None:
         try:
             await self._beat()
+            if self.outage:
+                self._back_at = time.monotonic()
             if self._watchers or self._asked:
                 self._asked = False
                 self.reading = await self._read()
@@ -168,7 +172,7 @@ class Registry:
         pipeline.xrevrange(self._names.log, count=1)
         pipeline.xlen(self._names.log)
         *hashes, lines, head, length = await pipeline.execute()
-        records = dict(_records(keys, hashes))
+        records = dict(_records(keys, hashes, time.monotonic() - self._back_at))
         self._found = set(records)
         return Reading(
             time.monotonic(),
@@ -189,8 +193,9 @@ class Registry:
                 break
 
 
-def _records(keys: Iterable[str], answers: list[Any]) -> Iterator[tuple[str, Record]]:
+def _records(keys: Iterable[str], answers: list[Any], most: float) -> Iterator[tuple[str, Record]]:
+    """What the hashes say; none is older than `most` seconds, for before that nobody could have renewed it."""
     for key, ttl, fields in zip(keys, answers[::2], answers[1::2], strict=True):
         if fields:
             decoded = {name.decode(): value.decode(errors="replace") for name, value in fields.items()}
-            yield key, Record(decoded, age(ttl))
+            yield key, Record(decoded, min(age(ttl), most))

@@ -22,7 +22,7 @@ class Report(NamedTuple):
     restarted: int  # clients that came back and started from a snapshot
     snapshots: int  # queries
     failed_snapshots: int
-    queue_bytes: int  # what waits for all clients
+    queue_bytes: int  # what waits for all clients, as it was within the last second
     p50: float | None  # seconds from NOTIFY to here, in the last minute
     p99: float | None
     verified: Verified | None

@@ -7,20 +7,17 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from app import processes
-from app.core.event import EventId
+from app import diagnosis, processes
 from app.core.ledger import Line, line
 from app.processes import Row
 from app.registry import Record, Registry
-from app.report import fields
+from app.report import Report, fields
 from app.tail import Look
 from app.timeline import STEP, Point
 from app.websocket_manager import MatchDataWebSocketManager
 
 _LINES = 50  # of the ledger
 _READ_EVERY = 1.2  # seconds, a little more than the registry takes between two readings
-_SOME = 100  # events that nobody calls a delay
-_QUEUE_FILLS = 0.5  # of PostgreSQL's queue
 
 
 class Place(NamedTuple):
@@ -78,12 +75,10 @@ class Status:
         return self._observer.tail.look(mark, channel, match)
 
     def _body(self) -> dict[str, Any]:
-        place, manager, observer = self._place, self._manager, self._observer
-        listeners, workers = self._listeners(), self._workers()
-        alive = [row for row in listeners if row["state"] == "alive"]
-        delays = self._delays(alive)
-        postgres = self._postgres(alive, len(workers))
-        problems = self._problems(listeners, postgres) + delays
+        place, manager, report = self._place, self._manager, self._manager.report()
+        listeners, workers = self._listeners(), self._workers(report)
+        postgres, delays = self._postgres(listeners, len(workers)), self._delays(listeners, report)
+        problems = self._problems(listeners, postgres["queue_usage"]) + delays
         state = "broken" if manager.broken else "degraded" if problems else "healthy"
         return {
             "at": round(time.time(), 3),
@@ -100,10 +95,10 @@ class Status:
             "workers": workers,
             "clients": sum(row["clients"] for row in workers),
             "catching_up": bool(delays),
-            "rate": round(observer.timeline.rate, 1),
-            "latency": self._latency(),
+            "rate": round(self._observer.timeline.rate, 1),
+            "latency": self._latency(report),
             "ledger": [entry._asdict() for entry in self._ledger()],
-            "totals": self._totals(listeners),
+            "totals": self._totals(listeners, report),
         }
 
     # Who is there.
@@ -112,11 +107,11 @@ class Status:
         reading = self._registry and self._registry.reading
         return processes.listeners(self._aged(reading.listeners, reading.at)) if reading else []
 
-    def _workers(self) -> list[Row]:
+    def _workers(self, report: Report) -> list[Row]:
         reading = self._registry and self._registry.reading
         place = self._place
         me = {"pod": place.pod, "pid": str(place.pid), "started": f"{place.started:.3f}"}
-        own = processes.worker(Record(me | {k: str(v) for k, v in fields(self._manager.report()).items()}, 0.0))
+        own = processes.worker(Record(me | {k: str(v) for k, v in fields(report).items()}, 0.0))
         rows = processes.workers(self._aged(reading.workers, reading.at)) if reading else []
         return [own, *(row for row in rows if (row["pod"], row["pid"]) != (place.pod, place.pid))]
 
@@ -127,46 +122,31 @@ class Status:
 
     # What is wrong.
 
-    def _problems(self, listeners: list[Row], postgres: dict[str, Any]) -> list[str]:
-        problems = self._manager.unready()
+    def _problems(self, listeners: list[Row], queue_usage: float | None) -> list[str]:
+        problems = self._manager.unready() + diagnosis.of_queue(queue_usage)
         if self._registry and self._registry.outage:
-            if self._manager.is_connected:
+            if self._manager.is_connected:  # or it has been said
                 problems.append(f"the registry in Redis can't be kept: {self._registry.outage}")
         elif self._registry and self._registry.reading:
-            problems += _about(listeners)
-        if (postgres["queue_usage"] or 0) > _QUEUE_FILLS:
-            share = f"{postgres['queue_usage']:.0%}"
-            problems.append(f"PostgreSQL's queue of notifications is {share} full: some session does not read")
+            problems += diagnosis.of_listeners(listeners)
         return problems
 
-    def _delays(self, alive: list[Row]) -> list[str]:
-        """Who holds events that are not where they should be yet."""
-        much = _SOME + self._observer.timeline.rate
-        delays = []
-        reading = self._registry and self._registry.reading
-        position = self._manager.report().position
-        if self._registry and not self._registry.outage and reading and reading.head and position:
-            head, at = EventId.parse(reading.head), EventId.parse(position)
-            lag = head.sequence - at.sequence if head.epoch == at.epoch else 0
-            if lag > (0 if self._manager.behind else much):
-                delays.append(f"catching up: this worker is {lag} events behind")
-            delays += [
-                f"catching up: listener {_name(row)} holds {row['buffered']} events"
-                for row in alive
-                if row["buffered"] > much
-            ]
-        return delays
+    def _delays(self, listeners: list[Row], report: Report) -> list[str]:
+        if self._registry is None or self._registry.outage or self._registry.reading is None:
+            return []
+        lag = diagnosis.lag(report.position, self._registry.reading.head)
+        return diagnosis.of_delays(listeners, lag, self._observer.timeline.rate, behind=self._manager.behind)
 
     # The parts.
 
-    def _postgres(self, alive: list[Row], direct: int) -> dict[str, Any]:
+    def _postgres(self, listeners: list[Row], direct: int) -> dict[str, Any]:
         manager, canary = self._manager, self._manager.last_canary
         if manager.mode == "postgres":
             state = "up" if manager.is_connected else "down"
         elif self._registry and self._registry.outage:
             state = "unknown"
         else:
-            connected = [row["connected_since"] is not None for row in alive]
+            connected = [row["connected_since"] is not None for row in listeners if row["state"] == "alive"]
             state = "unknown" if not connected else "up" if any(connected) else "down"
         return {
             "state": state,
@@ -191,15 +171,15 @@ class Status:
             "outage": outage,
         }
 
-    def _latency(self) -> dict[str, Any]:
+    def _latency(self, report: Report) -> dict[str, Any]:
         observer, now = self._observer, time.monotonic()
         hops: dict[str, float | None] = {"postgres_listener_ms": None, "listener_worker_ms": None}
         if self._registry:
             hops["postgres_listener_ms"] = _milliseconds(observer.first_hop.percentile(50, now))
             hops["listener_worker_ms"] = _milliseconds(observer.last_hop.percentile(50, now))
         return {
-            "p50_ms": _milliseconds(observer.whole.percentile(50, now)),
-            "p99_ms": _milliseconds(observer.whole.percentile(99, now)),
+            "p50_ms": _milliseconds(report.p50),
+            "p99_ms": _milliseconds(report.p99),
             "hops": hops,
         }
 
@@ -210,8 +190,7 @@ class Status:
             lines += self._registry.reading.lines
         return sorted(lines, reverse=True)[:_LINES]
 
-    def _totals(self, listeners: list[Row]) -> dict[str, int]:
-        report = self._manager.report()
+    def _totals(self, listeners: list[Row], report: Report) -> dict[str, int]:
         return {
             "gaps": report.gaps.total(),
             "failovers": sum(row["failovers"] for row in listeners),
@@ -240,25 +219,6 @@ class Watcher:
         message = self._status.message(self._last_point, look)
         self._mark, self._last_point = look.mark, self._status.last_point
         return message
-
-
-def _about(listeners: list[Row]) -> list[str]:
-    problems = []
-    if not any(row["state"] == "alive" for row in listeners):
-        problems.append("no listener is alive")
-    for row in listeners:
-        name, role = _name(row), row["role"]
-        if row["state"] in {"late", "dead"}:
-            problems.append(f"listener {name} has been silent for {row['beat_age']:.0f} s")
-        elif row["state"] == "alive" and role == "unconnected":
-            problems.append(f"listener {name} is not connected to PostgreSQL")
-        elif row["state"] == "alive" and role == "unaligned":
-            problems.append(f"listener {name} is looking for its place in the count")
-    return problems
-
-
-def _name(row: Row) -> str:
-    return f"{row['pod']}/{row['program']}"
 
 
 def _point(point: Point) -> list[float | None]:

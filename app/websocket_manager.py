@@ -58,6 +58,7 @@ class MatchDataWebSocketManager:
         self.observer = Observer(self.hub, Tail(router))
         self._source = _source(db_url, redis_url if use_redis else None, use_redis, settings, self.observer)
         self._task: asyncio.Task[None] | None = None
+        self._queue_bytes = 0
 
     async def startup(self) -> None:
         """Starts hearing, in the background: a server that is away is waited for."""
@@ -123,6 +124,11 @@ class MatchDataWebSocketManager:
             reasons.append(f"no canary has come through {way} {age}")
         return reasons
 
+    def tick(self) -> None:
+        """To be called once a second, for who watches."""
+        self.observer.tick()
+        self._queue_bytes = self.hub.queue_bytes  # which takes a while where there are many clients
+
     def report(self) -> Report:
         """What this worker says of itself."""
         now, source, hub, observer = time.monotonic(), self._source, self.hub, self.observer
@@ -139,7 +145,7 @@ class MatchDataWebSocketManager:
             restarted=hub.restarted,
             snapshots=self._snapshots.queries if self._snapshots else 0,
             failed_snapshots=self._snapshots.failures if self._snapshots else 0,
-            queue_bytes=hub.queue_bytes,
+            queue_bytes=self._queue_bytes,
             p50=observer.whole.percentile(50, now),
             p99=observer.whole.percentile(99, now),
             verified=observer.verified,
