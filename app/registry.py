@@ -81,7 +81,8 @@ class Registry:
         self._asked = False
         self._back_at = -math.inf  # when Redis was last away no more
         self.reading: Reading | None = None
-        self.outage: str | None = None
+        self.outage: str | None = None  # why Redis is away
+        self.refusal: str | None = None  # what it doesn't let this user do
 
     @contextmanager
     def watch(self) -> Iterator[None]:
@@ -93,14 +94,14 @@ class Registry:
             self._watchers -= 1
 
     async def look(self) -> None:
-        """Waits until `reading` is at most a second old, or `outage` says why it isn't; for seconds at most."""
+        """Waits until `reading` is at most a second old, or it is known why it can't be; for seconds at most."""
         with suppress(TimeoutError):
             async with asyncio.timeout(TIMEOUT + 0.5):
                 while self.reading is None or time.monotonic() - self.reading.at > HEARTBEAT:
                     turned, self._asked = self._turned, True
                     self._wake.set()
                     await turned.wait()
-                    if self.outage:
+                    if self.outage or self.refusal:
                         return
 
     async def run(self) -> None:
@@ -129,19 +130,19 @@ class Registry:
         except (RedisError, OSError) as error:
             self._failed(error)
         else:
-            self.outage = None
+            self.outage = self.refusal = None
 
     def _failed(self, error: RedisError | OSError) -> None:
-        """That Redis is away, the source says already; what an operator has to mend, it may not meet."""
-        said = one_line(error)
-        if isinstance(error, RedisError):
-            try:
+        """That Redis is away, the source says already; what this user may not do, it may not meet."""
+        try:
+            if isinstance(error, RedisError):
                 check_redis_operator(error)
-            except OperatorError as advice:
-                said = str(advice)
-                if said != self.outage:
-                    logger.warning("this worker is not registered: %s", said)
-        self.outage = said
+        except OperatorError as advice:
+            if self.refusal is None:
+                logger.warning("this worker can't register: %s", advice)
+            self.outage, self.refusal = None, str(advice)
+        else:
+            self.outage = one_line(error)
 
     async def _beat(self) -> None:
         pipeline = self._redis.pipeline(transaction=False)

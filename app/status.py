@@ -123,11 +123,14 @@ class Status:
     # What is wrong.
 
     def _problems(self, listeners: list[Row], queue_usage: float | None) -> list[str]:
-        problems = self._manager.unready() + diagnosis.of_queue(queue_usage)
-        if self._registry and self._registry.outage:
-            if self._manager.is_connected:  # or it has been said
-                problems.append(f"the registry in Redis can't be kept: {self._registry.outage}")
-        elif self._registry and self._registry.reading:
+        problems, registry = self._manager.unready() + diagnosis.of_queue(queue_usage), self._registry
+        if registry is None:
+            return problems
+        if registry.refusal:
+            problems.append(f"this worker can't register: {registry.refusal}")
+        elif registry.outage and self._manager.is_connected:
+            problems.append(f"Redis does not answer: {registry.outage}")
+        elif registry.reading and not registry.outage:
             problems += diagnosis.of_listeners(listeners)
         return problems
 
