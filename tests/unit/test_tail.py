@@ -26,14 +26,15 @@ def numbers(look: Look) -> list[int]:
 
 def test_what_is_shown_of_an_event() -> None:
     events = tail()
+    payload = '{"match_id": "final", "x": "<b>"}'
     with events.watch() as mark:
-        events.note(Event("match_change", msgspec.Raw(b'{"match_id": "final", "x": "<b>"}'), "7-1", 1.5))
+        events.note(Event("match_change", msgspec.Raw(payload.encode()), "7-1", 1.5))
         events.note(Event("weather", msgspec.Raw(b'"rain"'), None, None))
         look = events.look(mark)
     assert look.events == [
-        {"at": 1.5, "id": "7-1", "channel": "match_change", "match": "final", "payload": '{"match_id": "final", "x": "<b>"}'},
+        {"at": 1.5, "id": "7-1", "channel": "match_change", "match": "final", "payload": payload},
         {"at": None, "id": None, "channel": "weather", "match": None, "payload": '"rain"'},
-    ]  # fmt: skip
+    ]
 
 
 def test_a_long_payload_is_cut_between_characters() -> None:

@@ -1,5 +1,7 @@
 """Rates and latencies over the last quarter of an hour."""
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,7 +45,7 @@ def test_only_new_points_are_given_on_and_old_ones_make_room() -> None:
     at, _ = ticked(timeline, STEP * (POINTS + 50), 1)
     points = timeline.since(0)
     assert len(points) == POINTS
-    assert [later.start - earlier.start for earlier, later in zip(points, points[1:], strict=False)] == [STEP] * 179
+    assert [later.start - earlier.start for earlier, later in pairwise(points)] == [STEP] * 179
     assert points[-1].start == timeline.last == int(at) - 2 * STEP
     assert timeline.since(points[-3].start) == points[-2:]
     assert timeline.since(timeline.last) == []
