@@ -6,7 +6,6 @@ process that takes the slot of a dead one goes on with its counters: they never 
 
 import fcntl
 import os
-import struct
 from collections.abc import Iterable
 from contextlib import suppress
 from itertools import count
@@ -82,13 +81,12 @@ class _Merged(Collector):
 
     def collect(self) -> Iterable[Metric]:
         for _ in range(3):
-            # A program that starts at this moment removes files, or has made one without anything in it yet.
-            with suppress(FileNotFoundError, struct.error):
+            with suppress(FileNotFoundError):  # a program that starts removes its files
                 return self._merge()
         return self._merge()
 
     def _merge(self) -> Iterable[Metric]:
-        paths = [path for path in self._folder.glob("*/*.db") if not path.name.startswith("gauge") or _is_held(path)]
+        paths = [path for path in self._folder.glob("*/*.db") if _counts(path)]
         metrics: Iterable[Metric] = MultiProcessCollector.merge(map(str, paths))  # type: ignore[no-untyped-call]
         return metrics
 
@@ -105,6 +103,11 @@ def _lock(path: Path, kind: int) -> IO[bytes]:
         file.close()
         raise
     return file
+
+
+def _counts(path: Path) -> bool:
+    """Whether a file is to be read: nothing is in it if its process was killed at its beginning."""
+    return path.stat().st_size > 0 and (not path.name.startswith("gauge") or _is_held(path))
 
 
 def _is_held(path: Path) -> bool:
