@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from starlette.requests import HTTPConnection
+from starlette.responses import JSONResponse
 
 from app.tokens import Claims, TokenError, Tokens
 
@@ -28,6 +29,10 @@ class Refusal(Exception):  # noqa: N818 - it is not an error
     def __init__(self, status: int, reason: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(reason)
         self.status, self.headers = status, headers
+
+    def response(self) -> JSONResponse:
+        """What HTTP says of it."""
+        return JSONResponse({"error": str(self)}, self.status, self.headers)
 
 
 class Limits(NamedTuple):
@@ -70,6 +75,21 @@ class Admission:
         with self._place(connection.client.host if connection.client else ""):
             yield claims.expires
 
+    def admit_operator(self, connection: HTTPConnection) -> float | None:
+        """Lets an operator in, who may see everything.
+
+        Returns:
+            When it has to leave again: Unix seconds, None for never.
+
+        Raises:
+            Refusal: it may not come in.
+        """
+        self._check_origin(connection)
+        claims = self._verify(connection)
+        if not claims.operator:
+            raise _unauthorized("the token's claim operator is not true")
+        return claims.expires
+
     def allows_origin(self, origin: str, host: str) -> bool:
         """Whether a page of `origin` may connect to `host`, which is what the client calls this server."""
         origin = origin.lower()
@@ -87,11 +107,11 @@ class Admission:
 
     def _verify(self, connection: HTTPConnection) -> Claims:
         if self._tokens is None:
-            return Claims(None, None)
+            return Claims(None, None, operator=True)
         try:
             return self._tokens.verify(_token(connection))
         except TokenError as error:
-            raise Refusal(401, str(error), {"www-authenticate": "Bearer"}) from None
+            raise _unauthorized(str(error)) from None
 
     @contextmanager
     def _place(self, address: str) -> Iterator[None]:
@@ -115,6 +135,10 @@ class Admission:
         if is_full or crowded:
             reason = "this worker is full" if is_full else "too many clients of this address"
             raise Refusal(503, reason, {"retry-after": str(random.randint(1, 10))})  # noqa: S311 - spreads a crowd
+
+
+def _unauthorized(reason: str) -> Refusal:
+    return Refusal(401, reason, {"www-authenticate": "Bearer"})
 
 
 def _token(connection: HTTPConnection) -> str | None:

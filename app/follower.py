@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from app.core.event import Event, EventId
 from app.core.patience import BOUND, POLL, Patience
+from app.sink import Break
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +22,7 @@ class Gap(NamedTuple):
     """Continuity was broken; what follows comes after `position`."""
 
     position: EventId
-    why: str
+    why: Break
 
 
 class Entry(NamedTuple):
@@ -106,7 +107,7 @@ class Follower:
                 return outcomes
         if not entries and (head or NOTHING) < (self.position or NOTHING) and self._give_up(now):
             self.position = head or NOTHING
-            outcomes.append(Gap(self.position, "the stream was lost"))
+            outcomes.append(Gap(self.position, Break.STREAM_LOST))
         return outcomes
 
     def interrupted(self) -> None:
@@ -124,9 +125,9 @@ class Follower:
         if entry.id == _after(position):
             outcomes.append(entry.event)
         elif entry.id.epoch > position.epoch and entry.id.sequence == 1:
-            outcomes.append(Gap(entry.id, "a new epoch began"))
+            outcomes.append(Gap(entry.id, Break.EPOCH))
         elif self._give_up(now):
-            outcomes.append(Gap(EventId(entry.id.epoch, entry.id.sequence - 1), "events are missing in the stream"))
+            outcomes.append(Gap(EventId(entry.id.epoch, entry.id.sequence - 1), Break.EVENTS_MISSING))
             outcomes.append(entry.event)
         else:
             return False

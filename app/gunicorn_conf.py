@@ -2,8 +2,10 @@
 
 import logging
 import sys
+from contextlib import suppress
 from typing import Any
 
+from app.core import metrics
 from app.core.config import load_settings_or_exit, where_settings_come_from
 from app.core.logs import logging_config
 from app.core.postgres import OperatorError
@@ -39,6 +41,10 @@ logconfig_dict = logging_config("app", _settings) | {
 
 def on_starting(_server: Any) -> None:
     """Says, once for all workers, where the settings come from, and who may come in."""
+    try:
+        metrics.begin("app")
+    except OSError as error:
+        logger.warning("/metrics will show the worker that answers, and nobody else: %s", error)
     logger.info("settings %s", where_settings_come_from())
     if not (_settings.ws_jwt_secret or _settings.ws_jwt_public_key):
         logger.warning("anyone may listen to every match: neither WS_JWT_SECRET nor WS_JWT_PUBLIC_KEY is set")
@@ -47,7 +53,9 @@ def on_starting(_server: Any) -> None:
 
 
 def post_fork(_server: Any, worker: Any) -> None:
-    """Ties each worker to its master, and makes room and time for its clients."""
+    """Ties each worker to its master, and makes room and time for its clients, and a place for its metrics."""
     end_with_parent(worker.ppid)
     allow_open_files(_settings.max_clients + _SPARE_FILES)
     collect_seldom()
+    with suppress(OSError):  # it has been said
+        metrics.keep("app")

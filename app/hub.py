@@ -96,9 +96,15 @@ class Hub:
         self._started = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self.slow_closes = 0
+        self.recovered = self.restarted = 0  # clients that came back: to what they missed, or to a snapshot
 
     def __len__(self) -> int:
         return sum(map(len, self._matches.values()))
+
+    @property
+    def queue_bytes(self) -> int:
+        """What waits for all clients."""
+        return sum(client.outbox.bytes for clients in self._matches.values() for client in clients.values())
 
     def join(self, match: str, name: str, last: EventId | None = None) -> Client:
         """Adds a client: it hears every event since `last`, or a snapshot and every event from now on.
@@ -168,8 +174,10 @@ class Hub:
                 await self._started.wait()
         missed = await self._missed(client.match, last) if last else None
         if last is None or missed is None:
+            self.restarted += last is not None
             await self._load(client.match, [client], now, initial_load)
         else:
+            self.recovered += 1
             client.after = last
             client.begin(recovered(client.match, last), missed)
 

@@ -1,12 +1,25 @@
 """The web side's composition root: settings become an ASGI application. `gunicorn` runs `app.main:app`."""
 
+import os
+import time
+from functools import partial
+from importlib.metadata import version
+
 from starlette.applications import Starlette
 
+from app import report
 from app.admission import Admission, Limits
-from app.core.config import Settings, load_settings
-from app.core.postgres import OperatorError, database_url
+from app.core.config import Settings, load_settings, servers_given
+from app.core.names import RedisNames
+from app.core.postgres import OperatorError, database_url, describe_server
+from app.core.redis_client import async_client, describe_redis
+from app.metrics import WorkerMetrics
+from app.operator_doors import OperatorDoors
+from app.registry import Registry
+from app.status import Place, Status
+from app.ticks import every_second
 from app.tokens import Tokens
-from app.web import Doors, application
+from app.web import Doors, Task, application
 from app.websocket_manager import MatchDataWebSocketManager
 
 
@@ -24,8 +37,37 @@ def compose(settings: Settings) -> Starlette:
     except ValueError as error:
         raise OperatorError(str(error)) from None
     admission = Admission(_tokens(settings), settings.allowed_origins, _limits(settings))
-    doors = Doors(manager, admission, settings.allowed_origins, settings.ping_interval)
-    return application(manager, doors)
+    doors = Doors(manager, admission, settings.allowed_origins, settings.ping_interval, settings.status_page)
+    registry = _registry(settings, manager) if settings.use_redis_notifier else None
+    place = _place(settings, db_url)
+    status, metrics = Status(place, manager, registry), WorkerMetrics(manager, place.version)
+    routes = [*doors.routes(), *OperatorDoors(status, metrics, admission).routes(settings.status_page)]
+    tasks: list[Task] = [partial(every_second, manager.tick, metrics.update)]
+    return application(manager, routes, [*tasks, registry.run] if registry else tasks)
+
+
+def _registry(settings: Settings, manager: MatchDataWebSocketManager) -> Registry:
+    return Registry(
+        async_client(settings.redis_url.get_secret_value()),
+        RedisNames(settings.redis_namespace),
+        settings.pod_name,
+        report=lambda: report.fields(manager.report()),
+        incidents=manager.observer.incidents,
+        wake=manager.observer.asked,
+    )
+
+
+def _place(settings: Settings, db_url: str | None) -> Place:
+    return Place(
+        version=version("notifymux"),
+        embedded=not servers_given(),
+        namespace=settings.redis_namespace,
+        pod=settings.pod_name,
+        pid=os.getpid(),
+        started=time.time(),
+        postgres=describe_server(db_url) if db_url else None,
+        redis=describe_redis(settings.redis_url.get_secret_value()),
+    )
 
 
 def _limits(settings: Settings) -> Limits:

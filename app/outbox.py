@@ -24,6 +24,11 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._queue)
 
+    @property
+    def bytes(self) -> int:
+        """What waits and counts."""
+        return self._bytes
+
     def put(self, message: Message) -> bool:
         """Queues a message; False, and nothing is queued, if it would be too much.
 

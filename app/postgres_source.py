@@ -11,6 +11,7 @@ import uuid
 import msgspec
 import psycopg
 
+from app.core.canary import canary_sql
 from app.core.config import MUX_CHANNEL
 from app.core.event import Event, EventId, payload_json
 from app.core.postgres import (
@@ -22,10 +23,9 @@ from app.core.postgres import (
     describe,
     listen_sql,
     listening_conninfo,
-    literal,
 )
 from app.core.retry import Outage
-from app.sink import Sink
+from app.sink import Break, Sink
 
 logger = logging.getLogger(__name__)
 
@@ -53,14 +53,20 @@ class PostgresSource:
         self._outage = Outage("PostgreSQL", logger)
         self._unheard_since: float | None = None
         self._started = False
-        self.is_connected = False
+        self.is_connected = self.behind = False
         self.position: EventId | None = None
         self.canary_at: float | None = None
+        self.suppressed = 0
 
     @property
     def outage(self) -> str | None:
         """Why it isn't connected."""
         return self._outage.reason
+
+    @property
+    def reconnects(self) -> int:
+        """How often PostgreSQL was away and came back."""
+        return self._outage.recoveries
 
     async def run(self) -> None:
         """Listens until cancelled."""
@@ -110,7 +116,7 @@ class PostgresSource:
                 loop.remove_reader(socket)
 
     def _canary(self) -> str:
-        return f"SELECT pg_notify({literal(self._canary_channel)}, '')"
+        return canary_sql(self._canary_channel, "", time.time())
 
     def _check_canary(self) -> None:
         if self._unheard_since and time.monotonic() - self._unheard_since > _CANARY_TIMEOUT:
@@ -127,8 +133,8 @@ class PostgresSource:
                 events.append(Event(channel, msgspec.Raw(payload_json(payload)), None, at))
                 continue
             self._deliver(events)
-            events = []
             self._canary_came_back()
+            events = [Event(MUX_CHANNEL, msgspec.Raw(payload), None, at)]
         self._deliver(events)
 
     def _deliver(self, events: list[Event]) -> None:
@@ -143,7 +149,7 @@ class PostgresSource:
             self._outage.over()
             logger.info("connected to %s, listening on %s", describe(self._url), ", ".join(self._channels))
             if self._started:
-                self._sink.gap(None, "this worker's session is new")
+                self._sink.gap(None, Break.SESSION)
             else:
                 self._started = True
                 self._sink.start(None, [])

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Callback = Callable[[str, Any], Awaitable[None]]
 
+_RETRY = 1.0  # seconds at most until Redis is tried again, for clients wait, and then there is much to catch up on
 _QUEUE = 10_000  # payloads that may wait for one callback; past it the oldest is dropped, counted and logged
 
 
@@ -56,7 +57,7 @@ class RedisNotifierService:
         self._callbacks: dict[tuple[str, Callback], _Runner] = {}
         self._heard_at = 0.0
         self._asked_at: float | None = None  # when Redis was asked for a sign of life that hasn't come yet
-        self._outage = Outage("Redis", logger)
+        self._outage = Outage("Redis", logger, cap=_RETRY)
         self._answers = False
         self._ended, self._left = asyncio.Event(), asyncio.Event()  # by `unsubscribe`, and what that interrupted
         self._waiting: asyncio.Task[Any] | None = None  # who can be interrupted
@@ -71,6 +72,11 @@ class RedisNotifierService:
     def outage(self) -> str | None:
         """Why Redis is away, None while it isn't."""
         return self._outage.reason
+
+    @property
+    def reconnects(self) -> int:
+        """How often Redis was away and came back."""
+        return self._outage.recoveries
 
     async def connect(self) -> None:
         """Connects.

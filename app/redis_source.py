@@ -64,6 +64,21 @@ class RedisSource:
         """The last event delivered."""
         return self._follower.position
 
+    @property
+    def behind(self) -> bool:
+        """Whether the stream is to be read."""
+        return self._follower.behind
+
+    @property
+    def suppressed(self) -> int:
+        """Events that were not delivered again."""
+        return self._follower.suppressed
+
+    @property
+    def reconnects(self) -> int:
+        """How often Redis was away and came back."""
+        return self._notifier.reconnects
+
     async def run(self) -> None:
         """Follows the stream until cancelled."""
         self._notifier.open()

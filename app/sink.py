@@ -1,9 +1,19 @@
 """Where a source of events delivers them."""
 
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import Protocol
 
 from app.core.event import Event, EventId
+
+
+class Break(StrEnum):
+    """Why continuity was broken, for people; the names are for metrics."""
+
+    EPOCH = "a new epoch began"
+    STREAM_LOST = "the stream was lost"
+    EVENTS_MISSING = "events are missing in the stream"
+    SESSION = "this worker's session is new"
 
 
 class Sink(Protocol):
@@ -18,7 +28,7 @@ class Sink(Protocol):
     def deliver(self, events: Sequence[Event]) -> None:
         """Takes the next events; those on the project's own channel have numbers too."""
 
-    def gap(self, position: EventId | None, why: str) -> None:
+    def gap(self, position: EventId | None, why: Break) -> None:
         """Takes note that continuity was broken: what is delivered from now on comes after `position`.
 
         The position is None where events have no numbers.
@@ -43,6 +53,18 @@ class Source(Protocol):
     @property
     def canary_at(self) -> float | None:
         """When a canary last passed, on the monotonic clock."""
+
+    @property
+    def behind(self) -> bool:
+        """Whether it knows of events that it has not delivered yet."""
+
+    @property
+    def suppressed(self) -> int:
+        """Events that came again and were not delivered again, so far."""
+
+    @property
+    def reconnects(self) -> int:
+        """How often its server was away and came back."""
 
     async def run(self) -> None:
         """Delivers events until it is cancelled, whatever server goes away."""

@@ -56,6 +56,7 @@ class Snapshots:
             configure=_keep_json,
             open=False,
         )
+        self.queries = self.failures = 0
         logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
 
     async def open(self) -> None:
@@ -68,10 +69,12 @@ class Snapshots:
 
     async def take(self, match: str) -> Snapshot:
         """The match's snapshot; a failure is logged, and said in the snapshot without its details."""
+        self.queries += 1
         try:
             async with asyncio.timeout(self._timeout), self._pool.connection() as connection:
                 row = await (await connection.execute(self._query, {"match_id": match})).fetchone()
         except (psycopg.Error, PoolTimeout, TimeoutError) as error:
+            self.failures += 1
             logger.warning("the snapshot of match %r failed: %s", match, one_line(error))
             return Snapshot(NULL, _UNAVAILABLE)
         return Snapshot(_json(row[0] if row else None))

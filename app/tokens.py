@@ -16,6 +16,7 @@ class Claims(NamedTuple):
 
     matches: Collection[str] | None  # those it is good for, None for all
     expires: float | None  # Unix seconds
+    operator: bool = False  # whether it is good for the status page and the metrics
 
     def allow(self, match: str) -> bool:
         """Whether the token is good for a match."""
@@ -51,7 +52,8 @@ class Tokens:
         except (jwt.InvalidTokenError, RecursionError, OverflowError, ValueError) as error:
             raise TokenError(f"the token is not valid ({type(error).__name__})") from None
         expires = claims.get("exp")
-        return Claims(_matches(claims), None if expires is None else float(expires))
+        expires_at = None if expires is None else float(expires)
+        return Claims(_matches(claims), expires_at, claims.get("operator") is True)
 
 
 def _matches(claims: dict[str, Any]) -> frozenset[str] | None:

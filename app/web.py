@@ -1,7 +1,9 @@
 """The HTTP and WebSocket doors."""
 
+import asyncio
+import logging
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -22,6 +24,10 @@ from app.session import Session, Wire
 from app.websocket_manager import MatchDataWebSocketManager
 from app.wires import EventStreamWire, WebSocketWire
 
+logger = logging.getLogger(__name__)
+
+Task = Callable[[], Coroutine[None, None, None]]
+
 _STATIC = Path(__file__).parent / "static"
 _SOCKET = "/api/matches/ws/id/{match_id}/{client_id}"
 _EVENTS = "/api/matches/{match_id}/events"
@@ -41,12 +47,19 @@ class Doors:
         admission: lets clients in.
         origins: pages of other hosts that may read event streams.
         ping_interval: seconds between pings to a client.
+        status_page: whether there is one.
     """
 
     def __init__(
-        self, manager: MatchDataWebSocketManager, admission: Admission, origins: Sequence[str], ping_interval: float
+        self,
+        manager: MatchDataWebSocketManager,
+        admission: Admission,
+        origins: Sequence[str],
+        ping_interval: float,
+        status_page: bool,
     ) -> None:
         self._manager, self._admission, self._ping_interval = manager, admission, ping_interval
+        self._status_page = status_page
         self._cors = Middleware(
             CORSMiddleware,
             allow_origins=origins,
@@ -57,7 +70,7 @@ class Doors:
     def routes(self) -> list[BaseRoute]:
         """Every door."""
         return [
-            Route("/", _page("index.html")),
+            *([Route("/", _page("index.html"))] if self._status_page else []),
             Route("/demo", _page("demo.html")),
             Route("/healthz", healthz),
             Route("/readyz", self.readyz),
@@ -71,7 +84,14 @@ class Doors:
         """200 if a canary has passed within the last seconds, by the mode's own path; else 503 with the reasons."""
         reasons = self._manager.unready()
         clients = len(self._manager.hub)
-        body = {"ready": not reasons, "mode": self._manager.mode, "reasons": reasons, "clients": clients}
+        state = "broken" if self._manager.broken else "degraded" if reasons else "ready"
+        body = {
+            "ready": not reasons,
+            "state": state,
+            "mode": self._manager.mode,
+            "reasons": reasons,
+            "clients": clients,
+        }
         return JSONResponse(body, status_code=503 if reasons else 200, headers={"cache-control": "no-store"})
 
     async def match_socket(self, websocket: WebSocket) -> None:
@@ -81,7 +101,7 @@ class Doors:
                 await websocket.accept(headers=[_worker()])
                 await self._talk(websocket, WebSocketWire(websocket), websocket.path_params["client_id"], expires)
         except Refusal as refusal:
-            await websocket.send_denial_response(_refused(refusal))
+            await websocket.send_denial_response(refusal.response())
         except WebSocketDisconnect:
             pass  # it was gone before it was in
 
@@ -95,7 +115,7 @@ class Doors:
                     await wire.begin([_worker()])
                     await self._talk(request, wire, uuid4().hex, expires)
             except Refusal as refusal:
-                await _refused(refusal)(scope, receive, send)
+                await refusal.response()(scope, receive, send)
 
         return stream if request.method == "GET" else Response(status_code=204)
 
@@ -123,10 +143,6 @@ def _worker() -> tuple[bytes, bytes]:
     return b"x-worker", str(os.getpid()).encode()
 
 
-def _refused(refusal: Refusal) -> Response:
-    return JSONResponse({"error": str(refusal)}, status_code=refusal.status, headers=refusal.headers)
-
-
 def _last_event_id(connection: HTTPConnection) -> EventId | None:
     """What the client heard last, by its word; None if it says nothing that makes sense."""
     text = connection.headers.get("last-event-id") or connection.query_params.get("last_event_id", "")
@@ -151,15 +167,26 @@ class _SecurityHeaders:
         await self._app(scope, receive, with_headers if scope["type"] == "http" else send)
 
 
-def application(manager: MatchDataWebSocketManager, doors: Doors) -> Starlette:
-    """The ASGI application around a manager, which it starts and shuts down."""
+def application(manager: MatchDataWebSocketManager, routes: Sequence[BaseRoute], tasks: Iterable[Task]) -> Starlette:
+    """The ASGI application around a manager, which it starts and shuts down; `tasks` run as long."""
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         await manager.startup()
+        running = [asyncio.create_task(task()) for task in tasks]
+        for task in running:
+            task.add_done_callback(_report_bug)
         try:
             yield
         finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
             await manager.shutdown()
 
-    return Starlette(routes=doors.routes(), middleware=[Middleware(_SecurityHeaders)], lifespan=lifespan)
+    return Starlette(routes=routes, middleware=[Middleware(_SecurityHeaders)], lifespan=lifespan)
+
+
+def _report_bug(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()):
+        logger.critical("a bug ended a part of this worker", exc_info=error)

@@ -4,15 +4,19 @@ import asyncio
 import logging
 import time
 
+from app.core.canary import Canary
 from app.core.config import Settings
 from app.core.event import NULL, Event, EventId
 from app.core.names import RedisNames
 from app.hub import Client, Hub
 from app.messages import Router
+from app.observer import Observer
 from app.postgres_source import PostgresSource
 from app.redis_source import RedisSource
+from app.report import Report
 from app.sink import Sink, Source
 from app.snapshots import Snapshot, Snapshots
+from app.tail import Tail
 
 logger = logging.getLogger(__name__)
 
@@ -43,15 +47,18 @@ class MatchDataWebSocketManager:
         self.mode = "redis" if use_redis else "postgres"
         self._ready_within = 3 * settings.canary_interval + 1
         self._snapshots = _snapshots(db_url, settings)
+        router = Router(settings.routing_key, settings.latest_wins_channels)
         self.hub = Hub(
-            Router(settings.routing_key, settings.latest_wins_channels),
+            router,
             self._take_snapshot,
             self._recall,
             settings.client_queue_bytes,
             settings.history_bytes,
         )
-        self._source = _source(db_url, redis_url if use_redis else None, use_redis, settings, self.hub)
+        self.observer = Observer(self.hub, Tail(router))
+        self._source = _source(db_url, redis_url if use_redis else None, use_redis, settings, self.observer)
         self._task: asyncio.Task[None] | None = None
+        self._queue_bytes = 0
 
     async def startup(self) -> None:
         """Starts hearing, in the background: a server that is away is waited for."""
@@ -76,11 +83,37 @@ class MatchDataWebSocketManager:
         """Whether the server that this worker hears is there and answers, at this moment."""
         return self._task is not None and not self._task.done() and self._source.is_connected
 
+    @property
+    def outage(self) -> str | None:
+        """Why that server is away, None while it isn't."""
+        return self._source.outage
+
+    @property
+    def broken(self) -> bool:
+        """Whether a bug ended this worker's source, so that only a restart helps."""
+        return self._task is not None and self._task.done()
+
+    @property
+    def behind(self) -> bool:
+        """Whether this worker knows of events that it has not delivered yet."""
+        return self._source.behind
+
+    @property
+    def canary_at(self) -> float | None:
+        """When a canary last came through, on the monotonic clock."""
+        return self._source.canary_at
+
+    @property
+    def last_canary(self) -> Canary:
+        """What the last canary said; nothing, if that is too long ago."""
+        is_fresh = time.monotonic() - self.observer.canary_at <= self._ready_within
+        return self.observer.canary if is_fresh else Canary()
+
     def unready(self) -> list[str]:
         """Why this worker is not ready, for people; empty when a canary has passed within the last seconds."""
         reasons = []
         server = "Redis" if self.mode == "redis" else "PostgreSQL"
-        if self._task and self._task.done():
+        if self.broken:
             reasons.append("this worker's source of events has ended: see its log")
         elif not self.is_connected:
             reasons.append(f"this worker is not connected to {server}: {self._source.outage or 'not yet'}")
@@ -90,6 +123,33 @@ class MatchDataWebSocketManager:
             age = "yet" if at is None else f"for {time.monotonic() - at:.0f} s"
             reasons.append(f"no canary has come through {way} {age}")
         return reasons
+
+    def tick(self) -> None:
+        """To be called once a second, for who watches."""
+        self.observer.tick()
+        self._queue_bytes = self.hub.queue_bytes  # which takes a while where there are many clients
+
+    def report(self) -> Report:
+        """What this worker says of itself."""
+        now, source, hub, observer = time.monotonic(), self._source, self.hub, self.observer
+        return Report(
+            mode=self.mode,
+            clients=len(hub),
+            position=str(source.position) if source.position else None,
+            events=observer.events,
+            gaps=observer.gaps,
+            suppressed=source.suppressed,
+            reconnects=source.reconnects,
+            slow_closes=hub.slow_closes,
+            recovered=hub.recovered,
+            restarted=hub.restarted,
+            snapshots=self._snapshots.queries if self._snapshots else 0,
+            failed_snapshots=self._snapshots.failures if self._snapshots else 0,
+            queue_bytes=self._queue_bytes,
+            p50=observer.whole.percentile(50, now),
+            p99=observer.whole.percentile(99, now),
+            verified=observer.verified,
+        )
 
     def join(self, match: str, name: str, last: EventId | None = None) -> Client:
         """Adds a client to a match; it hears everything since `last`, or else since the snapshot it starts with."""

@@ -9,6 +9,7 @@ import uuid
 from contextlib import closing
 from importlib.metadata import version
 
+from app.core import metrics
 from app.core.config import Settings, load_settings_or_exit, where_settings_come_from
 from app.core.logs import configure_logging
 from app.core.names import RedisNames
@@ -16,9 +17,12 @@ from app.core.postgres import OperatorError, database_url
 from app.core.pulse import Pulse
 from app.core.redis_client import describe_redis, sync_client
 from listener.forwarder import Forwarder
+from listener.metrics import ListenerMetrics
 from listener.numbering import Bounds
 from listener.registry import Registry
+from listener.round_trip import RoundTrip
 from listener.stream import Stream
+from listener.tally import Tally
 from listener.verify.checklist import checklist
 from listener.verify.report import as_json, as_table, is_ok
 
@@ -82,6 +86,8 @@ def compose(settings: Settings) -> Forwarder:
     client = sync_client(redis_url)
     names = RedisNames(settings.redis_namespace)
     registry = Registry(client, names, settings.pod_name, PROGRAM, uuid.uuid4().hex)
+    _keep_metrics()
+    tally, round_trip = Tally(), RoundTrip()
     return Forwarder(
         url=url,
         channels=settings.notify_channels,
@@ -91,7 +97,18 @@ def compose(settings: Settings) -> Forwarder:
         bounds=Bounds(settings.buffer_events, settings.buffer_bytes),
         canary_interval=settings.canary_interval,
         pulse=Pulse(PROGRAM),
+        tally=tally,
+        round_trip=round_trip,
+        metrics=ListenerMetrics(tally, round_trip.fresh),
     )
+
+
+def _keep_metrics() -> None:
+    try:
+        metrics.begin(PROGRAM)
+        metrics.keep(PROGRAM)
+    except OSError as error:
+        logger.warning("/metrics will not show this listener: %s", error)
 
 
 if __name__ == "__main__":

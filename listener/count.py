@@ -5,10 +5,12 @@ from typing import NamedTuple
 
 from app.core.config import MUX_CHANNEL
 from app.core.event import EventId, decode, encode
+from app.core.ledger import Kind
 from app.core.patience import POLL, Patience
 from listener.messages import parse
 from listener.requests import Append, Appended, Entry, Load, ReadEntry, ReadHead, Request, Status
 from listener.search import Heard
+from listener.tally import Tally
 from listener.verdict import BeginEpoch, Realign, Verdict
 from listener.window import Window
 
@@ -41,22 +43,24 @@ class Count:
         load: whether to read the memory from the stream first (rule 4).
         memory_bytes: the memory's bound.
         bound: seconds to wait for somebody who can close a hole.
+        tally: counts what becomes of events.
     """
 
     def __init__(
-        self, at: EventId, fingerprint: str, role: Role, *, load: bool, memory_bytes: int, bound: float
+        self, at: EventId, fingerprint: str, role: Role, *, load: bool, memory_bytes: int, bound: float, tally: Tally
     ) -> None:
         self.epoch, self.sequence = at
         self.role = role
         self.buffer, self.memory = Window(at.sequence + 1), Window(at.sequence + 1)
         self.leaving = False
-        self.added = self.suppressed = self.restored = 0
+        self._tally = tally
         self._fingerprint, self._memory_bytes, self._bound = fingerprint, memory_bytes, bound
         self._load = load
         self._waiting_since = 0.0
         self._overdue = False
         self._canary: tuple[int, str] | None = None  # one whose entry is to be compared (rule 11)
         self._hole: Hole | None = None
+        self._restored = 0  # events put back into it
         self._probed = False
         self._patience = Patience(bound)
         self._due = 0.0
@@ -122,7 +126,7 @@ class Count:
         if head.epoch > self.epoch:
             return Realign("the stream has a later epoch")
         if head.epoch == self.epoch and head.sequence >= self.buffer.first:
-            self.suppressed += self._settle(head)
+            self._tally.suppressed += self._settle(head)
             self._waiting_since = now
         else:
             self._overdue = True
@@ -142,21 +146,24 @@ class Count:
         if answer.status is not Status.OK:
             return self._found_hole(answer, probe, now)
         if request.restore:
-            self.restored += answer.added
+            self._restored += answer.added
         else:
-            self._take_role(request, answer)
+            self._take_role(request, answer, now)
         self._settle(answer.head)
         self._overdue = False
         if self._hole and answer.head.sequence + 1 >= self.buffer.first:
-            self._hole = None
+            self._close_hole(now)
         elif self._hole:
             self._hole = self._hole._replace(head=answer.head)
         return None
 
-    def _take_role(self, request: Append, answer: Appended) -> None:
-        self.added += answer.added
+    def _take_role(self, request: Append, answer: Appended, now: float) -> None:
+        self._tally.added += answer.added
         skipped = len(request.texts) - answer.added
-        self.suppressed += skipped
+        self._tally.suppressed += skipped
+        if answer.added and self.role is Role.STANDBY:
+            self._tally.failovers += 1
+            self._tally.incidents.note(Kind.FAILOVER, f"became primary at {request.first}: nobody else appended", now)
         self.role = Role.PRIMARY if answer.added else Role.STANDBY
         own = range(request.first.sequence + skipped, request.first.sequence + len(request.texts))
         if self._canary and self._canary[0] in own:
@@ -188,6 +195,13 @@ class Count:
             self._patience.reset()
             return BeginEpoch("events are missing between the stream and what this listener holds", loudly=True)
         return None
+
+    def _close_hole(self, now: float) -> None:
+        if self._restored:
+            self._tally.restored += self._restored
+            text = f"put {self._restored} events back into a stream that had lost them"
+            self._tally.incidents.note(Kind.PUT_BACK, text, now)
+        self._hole, self._restored = None, 0
 
     @property
     def probe(self) -> str | None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 import select
 import time
 import uuid
@@ -15,16 +16,22 @@ import psycopg
 from redis.exceptions import RedisError
 
 from app.core.event import payload_json
+from app.core.heartbeat import HEARTBEAT
+from app.core.ledger import Kind
 from app.core.postgres import ListenSession, check_direct, check_operator, describe, listening_conninfo
 from app.core.pulse import Pulse
 from app.core.redis_client import check_redis_operator
 from app.core.retry import Outage
-from listener.messages import statement
+from listener.messages import Canary, Message, statement
+from listener.metrics import ListenerMetrics
 from listener.numbering import Bounds, Numbering
-from listener.registry import HEARTBEAT, REDIS_RETRY, Registry
+from listener.registry import REDIS_RETRY, Registry
+from listener.report import report
 from listener.requests import Append
+from listener.round_trip import RoundTrip
 from listener.search import Heard
 from listener.stream import Stream
+from listener.tally import Tally
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +63,9 @@ class Forwarder:
         bounds: of what is held while Redis is away.
         canary_interval: seconds.
         pulse: shows the appliance's keeper that this goes round.
+        tally: counts what this does.
+        round_trip: times its canaries.
+        metrics: shows both.
     """
 
     def __init__(
@@ -69,19 +79,24 @@ class Forwarder:
         bounds: Bounds,
         canary_interval: float,
         pulse: Pulse,
+        tally: Tally,
+        round_trip: RoundTrip,
+        metrics: ListenerMetrics,
     ) -> None:
         self._url, self._channels = url, channels
         self._conninfo = listening_conninfo(url, f"notifymux-listener/{pod}")
         self._fingerprint = fingerprint(str(psycopg.conninfo.conninfo_to_dict(url).get("dbname", "")), channels)
         self._stream, self._registry = stream, registry
         self._bounds, self._canary_interval = bounds, canary_interval
-        self._pulse = pulse
+        self._pulse, self._metrics, self._metrics_due = pulse, metrics, 0.0
         self._postgres = Outage("PostgreSQL", logger)
         self._redis = Outage("Redis", logger, cap=REDIS_RETRY)
         self._redis_due = self._beat_due = 0.0
         self._probed = self._append_refused = False
         self._backend: Backend | None = None
-        self._highest = self._received = 0
+        self._highest = 0
+        self._tally, self._round_trip = tally, round_trip
+        self._connected_since: float | None = None
         self._stop_by: float | None = None
 
     def stop(self) -> None:
@@ -94,12 +109,17 @@ class Forwarder:
         Raises:
             OperatorError: only an operator can mend it.
         """
+        self._tally.incidents.note(Kind.START, f"started as process {os.getpid()}", time.monotonic())
         while self._stop_by is None:
             try:
+                self._beat_due = 0.0  # connecting may take as long as others wait until they take this one for dead
+                self._beat(None, time.monotonic())
                 with closing(psycopg.connect(self._conninfo, autocommit=True)) as connection:
                     self._replace(connection)
                     self._forward(ListenSession(connection.pgconn))
             except psycopg.Error as error:
+                self._connected_since = None
+                self._round_trip.lost()
                 check_operator(error)
                 self._pause(self._postgres.failed(error))
         self._try_redis(self._registry.leave)
@@ -124,32 +144,38 @@ class Forwarder:
             self._bounds,
             canary_interval=self._canary_interval,
             rng=SystemRandom(),
+            tally=self._tally,
             highest=self._highest,
         )
         poll = select.poll()
         poll.register(session, select.POLLIN)
-        proven = False
         while not self._is_over(numbering):
-            self._pulse.beat()
             now = time.monotonic()
+            self._show(numbering, now)
             self._hear(session, numbering, now)
             if reason := numbering.lost(now):
                 raise psycopg.OperationalError(reason)
             while message := numbering.to_postgres(now):
-                session.send(statement(message, self._channels))
-            if numbering.proven and not proven:
-                proven = True
+                self._send(session, message)
+            if numbering.proven and self._connected_since is None:
+                self._connected_since = time.time()
                 self._postgres.over()
                 logger.info("connected to %s, listening on %s", describe(self._url), ", ".join(self._channels))
             asked = self._ask_redis(numbering, now)
             poll.poll(0 if asked else _TICK * 1000)
         self._highest = numbering.highest
 
+    def _send(self, session: ListenSession, message: Message) -> None:
+        at = time.time()
+        session.send(statement(message, self._channels, at))
+        if isinstance(message, Canary):
+            self._round_trip.sent(message.token, at)
+
     def _hear(self, session: ListenSession, numbering: Numbering, now: float) -> None:
         notifications = session.receive()
         if notifications:
             at = time.time()
-            self._received += len(notifications)
+            self._round_trip.heard(notifications, at)
             numbering.hear([Heard(channel, payload_json(payload), at) for channel, payload in notifications], now)
 
     def _is_over(self, numbering: Numbering) -> bool:
@@ -186,14 +212,33 @@ class Forwarder:
             numbering.redis_failed()
         return True
 
+    def _show(self, numbering: Numbering | None, now: float) -> None:
+        """Shows that this goes round, and, once a second, how."""
+        self._pulse.beat()
+        if now >= self._metrics_due:
+            self._metrics_due = now + HEARTBEAT
+            reconnects = {"postgres": self._postgres.recoveries, "redis": self._redis.recoveries}
+            self._metrics.update(report(numbering), reconnects, connected=self._connected_since is not None)
+
     def _beat(self, numbering: Numbering | None, now: float) -> None:
         if now < self._beat_due or now < self._redis_due:
             return
         self._beat_due = now + HEARTBEAT
-        fields: dict[str, str | int] = {"received": self._received}
-        fields |= numbering.report() if numbering else {"role": "unconnected"}
+        fields = report(numbering) | self._report()
         # A heartbeat is small, and passes now and then where an append is still refused.
-        self._try_redis(lambda: self._registry.beat(fields), proof=not self._append_refused)
+        self._try_redis(lambda: self._registry.beat(fields, self._tally.incidents), proof=not self._append_refused)
+
+    def _report(self) -> dict[str, str | int]:
+        tally, round_trip = self._tally, self._round_trip.last
+        return {
+            "received": tally.received,
+            "added": tally.added,
+            "suppressed": tally.suppressed,
+            "restored": tally.restored,
+            "failovers": tally.failovers,
+            "connected_since": "" if self._connected_since is None else f"{self._connected_since:.3f}",
+            "round_trip_ms": "" if round_trip is None else f"{round_trip * 1000:.3f}",
+        }
 
     def _try_redis(self, call: Callable[[], None], *, proof: bool = False) -> bool:
         """Whether Redis answered; if it did not, nothing is asked of it for a while.
@@ -214,6 +259,6 @@ class Forwarder:
         """Waits before PostgreSQL is tried again, with heartbeats."""
         until = time.monotonic() + seconds
         while self._stop_by is None and (now := time.monotonic()) < until:
-            self._pulse.beat()
+            self._show(None, now)
             self._beat(None, now)
             time.sleep(min(_TICK, until - now))

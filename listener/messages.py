@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 import msgspec
 
+from app.core.canary import canary_sql
 from app.core.config import MUX_CHANNEL
-from app.core.postgres import listen_sql, literal, notify_sql
+from app.core.postgres import listen_sql, literal
 
 
 class Marker(NamedTuple):
@@ -64,8 +65,11 @@ def parse(payload: bytes) -> Said:
         return Said()
 
 
-def statement(message: Message, channels: Iterable[str]) -> str:
-    """The one simple query that sends `message`; a marker's LISTENs on our channel and all of `channels` first."""
+def statement(message: Message, channels: Iterable[str], at: float) -> str:
+    """The one simple query that sends `message`; a marker's LISTENs on our channel and all of `channels` first.
+
+    `at` is the clock, Unix seconds, which a canary carries.
+    """
     match message:
         case Marker(token, fingerprint):
             payload = _text(marker=token, fingerprint=fingerprint)
@@ -78,7 +82,7 @@ def statement(message: Message, channels: Iterable[str]) -> str:
                 [MUX_CHANNEL], f"SELECT pg_notify({literal(MUX_CHANNEL)}, ({epoch} || {literal(rest)}::jsonb)::text)"
             )
         case Canary(token):
-            return notify_sql(MUX_CHANNEL, _text(canary=token))
+            return listen_sql([MUX_CHANNEL], canary_sql(MUX_CHANNEL, token, at))
 
 
 def _text(**fields: str) -> str:

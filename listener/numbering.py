@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from app.core.config import MUX_CHANNEL
 from app.core.event import EventId
+from app.core.ledger import Kind
 from app.core.patience import BOUND
 from listener.count import Count, Role
 from listener.messages import Begin, Canary, Marker, Message, Said, parse
@@ -32,6 +33,7 @@ from listener.requests import (
     Scan,
 )
 from listener.search import Heard, Search
+from listener.tally import Tally
 from listener.verdict import BeginEpoch, Found, Realign, Verdict
 
 logger = logging.getLogger(__name__)
@@ -57,17 +59,26 @@ class Numbering:
         bounds: of buffer and memory.
         canary_interval: seconds between canaries.
         rng: jitters the bounds, so that two newcomers don't begin at once.
+        tally: counts, over all sessions of this process.
         highest: the highest epoch this process has ever seen.
     """
 
     def __init__(
-        self, uid: str, fingerprint: str, bounds: Bounds, *, canary_interval: float, rng: Random, highest: int = 0
+        self,
+        uid: str,
+        fingerprint: str,
+        bounds: Bounds,
+        *,
+        canary_interval: float,
+        rng: Random,
+        tally: Tally,
+        highest: int = 0,
     ) -> None:
         self.highest = highest
         self.phase: Search | Count | None = None
         self._uid, self._fingerprint, self._bounds = uid, fingerprint, bounds
         self._canary_interval = canary_interval
-        self._rng = rng
+        self._rng, self._tally = rng, tally
         self._bound = BOUND * rng.uniform(1.0, 1.3)
         self._tokens = 0
         self._outbox: deque[Message] = deque()
@@ -110,19 +121,20 @@ class Numbering:
 
     def hear(self, notifications: Sequence[Heard], now: float) -> None:
         """Takes in notifications, in the order in which they were delivered."""
+        self._tally.received += len(notifications)
         for heard in notifications:
             said = parse(heard.payload) if heard.channel == MUX_CHANNEL else None
             if said and said.begin:
-                self._heard_begin(said, said.begin)
+                self._heard_begin(said, said.begin, now)
             if isinstance(self.phase, Count):
                 self.phase.number(heard, now)
             elif self.phase and self.phase.heard_marker:
                 self.phase.hear(heard, now)
             if said and self._is_own(said):
                 self._heard_own(said, now)
-        self._check_bounds()
+        self._check_bounds(now)
 
-    def _heard_begin(self, said: Said, epoch: int) -> None:
+    def _heard_begin(self, said: Said, epoch: int, now: float) -> None:
         """Rule 5: who counts, or asked for it itself, clears what it holds and counts from there.
 
         One that was asked for without knowing the epoch at work is an ordinary event, so that of two at once the first
@@ -138,6 +150,9 @@ class Numbering:
             self._realign()
         elif takes_part:
             logger.info("epoch %d begins after %s: %s", epoch, said.previous, said.why)
+            if self._is_own(said):
+                self._tally.epochs += 1
+                self._tally.incidents.note(Kind.EPOCH, f"began epoch {epoch}: {said.why}", now)
             self._count(EventId(epoch, 0), Role.PRIMARY if self._is_own(said) else Role.STANDBY, load=False)
         else:
             self._realign()
@@ -154,7 +169,7 @@ class Numbering:
         elif said.canary and isinstance(self.phase, Count):
             self.phase.canary_came_back(said.canary)
 
-    def _check_bounds(self) -> None:
+    def _check_bounds(self, now: float) -> None:
         """Rule 10: PostgreSQL is read on, always; what can't be held is given up, and announced by who comes next."""
         match self.phase:
             case Count() as count if self._exceeded(len(count.buffer), count.buffer.bytes):
@@ -164,6 +179,9 @@ class Numbering:
                     len(count.buffer),
                     count.buffer.bytes,
                 )
+                self._tally.given_up += len(count.buffer)
+                text = f"gave up {len(count.buffer)} events: the buffer was full"
+                self._tally.incidents.note(Kind.OVERFLOW, text, now)
                 self._realign()
             case Search() as search if self._exceeded(len(search.early), search.early_bytes):
                 search.mark_anew(self._mark())
@@ -255,7 +273,15 @@ class Numbering:
         logger.info("aligned at %d-%d", count.epoch, count.sequence)
 
     def _count(self, at: EventId, role: Role, *, load: bool) -> Count:
-        count = Count(at, self._fingerprint, role, load=load, memory_bytes=self._bounds.bytes, bound=self._bound)
+        count = Count(
+            at,
+            self._fingerprint,
+            role,
+            load=load,
+            memory_bytes=self._bounds.bytes,
+            bound=self._bound,
+            tally=self._tally,
+        )
         count.leaving = self._leaving
         self.phase = count
         self._markers, self._said_passive = 0, False
@@ -304,19 +330,6 @@ class Numbering:
     def held(self) -> int:
         """Events heard under an id and not known to be in the stream."""
         return len(self.phase.buffer) if isinstance(self.phase, Count) else 0
-
-    def report(self) -> dict[str, str | int]:
-        """What the registry shows of this listener."""
-        if not isinstance(self.phase, Count):
-            return {"role": "unaligned", "position": "", "buffered": len(self.phase.early) if self.phase else 0}
-        return {
-            "role": self.phase.role.value,
-            "position": str(self._position()),
-            "buffered": len(self.phase.buffer),
-            "added": self.phase.added,
-            "suppressed": self.phase.suppressed,
-            "restored": self.phase.restored,
-        }
 
     def _position(self) -> EventId:
         return EventId(self.phase.epoch, self.phase.sequence) if isinstance(self.phase, Count) else EventId(0, 0)

@@ -1,20 +1,21 @@
 """The listeners' registry in Redis: one hash per process, kept alive by heartbeats."""
 
-import os
 import time
-from typing import Any, NamedTuple, cast
+from collections.abc import Mapping
+from typing import NamedTuple, cast
 
 import redis
 
+from app.core import ledger
+from app.core.heartbeat import HEARTBEAT, Heartbeat
+from app.core.ledger import Incidents
 from app.core.names import RedisNames
 
-HEARTBEAT = 1.0  # seconds between heartbeats
 # Redis is asked again at most so many seconds apart after it was away: with its timeout and a standby's delay, less
 # than the bound for which a newcomer waits for somebody to append.
 REDIS_RETRY = 0.5
 _EVERYBODYS_BEAT = HEARTBEAT + REDIS_RETRY + 0.5  # seconds in which each living listener has had a heartbeat
 DEAD_MS = 5_000  # so much older than another's is the last heartbeat of a dead listener
-TTL_MS = 60_000  # and for so long it still shows that there was one
 
 
 class Registry:
@@ -30,29 +31,27 @@ class Registry:
 
     def __init__(self, client: redis.Redis, names: RedisNames, pod: str, program: str, uid: str) -> None:
         self._redis = client
-        self._pattern = names.listeners
-        self._key = names.listener(pod, uid)
+        self._pattern, self._ledger = names.listeners, names.ledger
+        self._pod, self._program, self._uid = pod, program, uid
+        self._heartbeat = Heartbeat(names.listener(pod, uid), pod=pod, program=program, uid=uid)
         self._registered = time.monotonic()  # since when this process's hash has been there
-        self._self: dict[str, str | int] = {
-            "pod": pod,
-            "program": program,
-            "uid": uid,
-            "pid": os.getpid(),
-            "started": f"{time.time():.3f}",
-        }
 
-    def beat(self, fields: dict[str, str | int]) -> None:
-        """Writes this process's hash anew.
+    def beat(self, fields: Mapping[str, str | int], incidents: Incidents) -> None:
+        """Writes this process's hash anew, and what happened into the ledger.
 
         Raises:
             redis.RedisError: it could not be.
         """
         pipeline = self._redis.pipeline(transaction=False)
-        mapping: dict[Any, Any] = {**self._self, "state": "running", **fields}
-        pipeline.hsetnx(self._key, "uid", str(self._self["uid"]))
-        pipeline.hset(self._key, mapping=mapping)
-        pipeline.pexpire(self._key, TTL_MS)
-        is_new, *_ = pipeline.execute()
+        pipeline.hsetnx(self._heartbeat.key, "uid", self._uid)
+        self._heartbeat.beat(pipeline, fields)
+        taken = incidents.take()
+        ledger.write(pipeline, self._ledger, f"{self._pod}/{self._program}", taken)
+        try:
+            is_new, *_ = pipeline.execute()
+        except redis.RedisError:
+            incidents.put_back(taken)
+            raise
         if is_new:
             self._registered = time.monotonic()
 
@@ -62,7 +61,9 @@ class Registry:
         Raises:
             redis.RedisError: it could not.
         """
-        self._redis.hset(self._key, mapping={"state": "stopped"})
+        pipeline = self._redis.pipeline(transaction=False)
+        self._heartbeat.leave(pipeline)
+        pipeline.execute()
 
     def shows_others(self) -> bool:
         """Whether another listener is alive, or may be.
@@ -75,10 +76,10 @@ class Registry:
             redis.RedisError: it could not be read.
         """
         keys = {key.decode() for key in self._redis.scan_iter(match=self._pattern, count=1000)}
-        if self._key not in keys:
-            self.beat({})
+        if self._heartbeat.key not in keys:
+            self.beat({}, Incidents())
             return True
-        keys.remove(self._key)
+        keys.remove(self._heartbeat.key)
         if not keys:
             return time.monotonic() - self._registered < _EVERYBODYS_BEAT
         traces = self._traces(keys)
@@ -97,8 +98,7 @@ class Registry:
         ]
 
     def _is_other(self, trace: "_Trace") -> bool:
-        me = (self._self["pod"], self._self["program"])
-        return trace.state == "running" and (trace.pod, trace.program) != me
+        return trace.state == "running" and (trace.pod, trace.program) != (self._pod, self._program)
 
 
 class _Trace(NamedTuple):

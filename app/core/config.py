@@ -266,6 +266,12 @@ class Settings(BaseSettings):
         "a whole number from 1",
     )
 
+    status_page: bool = _setting(
+        True,
+        "the status page at / and /api/status; with tokens, they and /metrics need one whose claim operator is true",
+        "true or false",
+    )
+
     data_dir: Path = _setting(Path("data"), "where the embedded servers keep their data", "the path of a folder")
     pod_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,63}$")] = _setting(
         socket.gethostname()[:63] or "pod",

@@ -72,7 +72,8 @@ def encode(channel: str, payload: bytes, at: float, event_id: EventId | None = N
     """
     number = b'"%b"' % str(event_id).encode() if event_id else NULL
     by = b',"fingerprint":%b' % msgspec.json.encode(fingerprint) if fingerprint else b""
-    return b'{"id":%b,"channel":%b,"payload":%b,"at":%.3f%b}' % (number, _json_name(channel), payload, at, by)
+    digits = 6 if fingerprint else 3  # by our own the way is measured
+    return b'{"id":%b,"channel":%b,"payload":%b,"at":%.*f%b}' % (number, _json_name(channel), payload, digits, at, by)
 
 
 @lru_cache(maxsize=1024)

@@ -31,7 +31,21 @@ class RedisNames(NamedTuple):
         """The pattern that finds every listener's hash."""
         return f"{{{self.namespace}}}:listener:*"
 
+    def worker(self, pod: str, pid: int) -> str:
+        """The registry's hash of one worker process."""
+        return f"{{{self.namespace}}}:worker:{pod}:{pid}"
+
     @property
     def workers(self) -> str:
         """The pattern that finds every worker's hash."""
         return f"{{{self.namespace}}}:worker:*"
+
+    @property
+    def processes(self) -> str:
+        """The pattern that finds the hash of every listener and every worker, and little else."""
+        return f"{{{self.namespace}}}:[lw]*:*:*"
+
+    @property
+    def ledger(self) -> str:
+        """The stream of what happened."""
+        return f"{{{self.namespace}}}:ledger"

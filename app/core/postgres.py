@@ -75,10 +75,15 @@ def database_url(settings: Settings) -> str:
 
 
 def describe(url: str) -> str:
-    """Where a connection string leads, for people, without its password."""
+    """Where a connection string leads and as whom, for people, without its password."""
+    return f"{describe_server(url)} as {libpq.conninfo_to_dict(url).get('user', '?')}"
+
+
+def describe_server(url: str) -> str:
+    """Where a connection string leads."""
     parts = libpq.conninfo_to_dict(url)
     port = f":{parts['port']}" if parts.get("port") else ""
-    return f"{parts.get('host', 'localhost')}{port}, database {parts.get('dbname', '?')} as {parts.get('user', '?')}"
+    return f"{parts.get('host', 'localhost')}{port}, database {parts.get('dbname', '?')}"
 
 
 def listening_conninfo(url: str, application_name: str) -> str:
@@ -138,16 +143,11 @@ def check_primary(*, is_in_recovery: bool) -> None:
 
 
 def listen_sql(channels: Iterable[str], then: str = "") -> str:
-    """One simple query that LISTENs on all of `channels` or on none, and then does `then`."""
-    return "; ".join([*(f"LISTEN {_identifier(channel)}" for channel in channels), *([then] if then else [])])
+    """One simple query that LISTENs on all of `channels` or on none, and then does `then`.
 
-
-def notify_sql(channel: str, payload: str) -> str:
-    """SQL that notifies, as a session that LISTENs to `channel` sends it.
-
-    It begins with LISTEN, so that `pg_stat_activity` goes on showing the session as one that LISTENs.
+    What a session sends that LISTENs already begins so too: `pg_stat_activity` goes on showing it as one that LISTENs.
     """
-    return listen_sql([channel], f"SELECT pg_notify({literal(channel)}, {literal(payload)})")
+    return "; ".join([*(f"LISTEN {_identifier(channel)}" for channel in channels), *([then] if then else [])])
 
 
 def literal(text: str) -> str:

@@ -23,6 +23,7 @@ class Outage:
         self._backoff = EqualJitterBackoff(cap=cap, base=_BASE)
         self._cap = cap
         self._failures = 0
+        self.recoveries = 0  # outages that ended
         self._said: list[str] = []  # in this outage
 
     @property
@@ -43,6 +44,7 @@ class Outage:
     def over(self) -> None:
         """Notes that the server answered."""
         if self._said:
+            self.recoveries += 1
             self._logger.info("%s is back after %d failed tries", self._server, self._failures)
         self._failures, self._said = 0, []
 

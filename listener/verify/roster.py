@@ -5,7 +5,7 @@ from typing import NamedTuple, cast
 
 import redis
 
-from listener.registry import TTL_MS
+from app.core.heartbeat import TTL_MS
 
 
 class Process(NamedTuple):

@@ -7,7 +7,7 @@ from contextlib import closing
 import psycopg
 import pytest
 
-from app.core.postgres import ListenSession, Notification, listen_sql, literal, notify_sql
+from app.core.postgres import ListenSession, Notification, listen_sql, literal
 from tests.support.waiting import wait_until
 
 
@@ -85,7 +85,7 @@ def test_everything_that_waits_is_heard_at_once_in_order_and_queries_between_los
     heard(session, 1)
     connection.execute("SELECT pg_notify('a', n::text) FROM generate_series(1, 5000) n")
     for number in range(20):
-        session.send(notify_sql("a", f"own {number}"))
+        session.send(listen_sql(["a"], f"SELECT pg_notify('a', 'own {number}')"))
     notifications = [note.payload.decode() for note in heard(session, 5020)]
     assert [text for text in notifications if not text.startswith("own")] == [str(n) for n in range(1, 5001)]
     assert [text for text in notifications if text.startswith("own")] == [f"own {number}" for number in range(20)]

@@ -127,8 +127,8 @@ def rule_5_of_two_begins_at_once_the_second_counts_too(patch: Patch) -> None:
     """One break is announced as two."""
     heard = Numbering._heard_begin
 
-    def always(numbering: Numbering, said: Said, epoch: int) -> None:
-        heard(numbering, msgspec.structs.replace(said, floor=epoch), epoch)
+    def always(numbering: Numbering, said: Said, epoch: int, now: float) -> None:
+        heard(numbering, msgspec.structs.replace(said, floor=epoch), epoch, now)
 
     patch.setattr(Numbering, "_heard_begin", always)
 
@@ -223,7 +223,7 @@ def rule_9_a_memory_with_a_hole_is_put_back(patch: Patch) -> None:
 def rule_10_an_overflowing_buffer_drops_its_oldest(patch: Patch) -> None:
     """Those that follow take their place."""
 
-    def drop(numbering: Numbering) -> None:
+    def drop(numbering: Numbering, _: float) -> None:
         phase = numbering.phase
         if isinstance(phase, Count) and numbering._exceeded(len(phase.buffer), phase.buffer.bytes):
             first = phase.buffer.first

@@ -16,6 +16,7 @@ from listener.numbering import Bounds, Numbering
 from listener.requests import (
     Append,
 )
+from listener.tally import Tally
 from tests.simulation.actors import Listener, Worker
 from tests.simulation.servers import CHANNEL, EXTRA_CHANNEL, Postgres, Redis, Violation
 
@@ -52,7 +53,15 @@ class World:
     def make_numbering(self, listener: Listener) -> Numbering:
         uid = f"{self.rng.getrandbits(64):016x}"
         fingerprint = ",".join(sorted(listener.channels))
-        return Numbering(uid, fingerprint, self.bounds, canary_interval=0.7, rng=self.rng, highest=listener.highest)
+        return Numbering(
+            uid,
+            fingerprint,
+            self.bounds,
+            canary_interval=0.7,
+            rng=self.rng,
+            tally=Tally(),
+            highest=listener.highest,
+        )
 
     # The promises.
 

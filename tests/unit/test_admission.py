@@ -131,3 +131,27 @@ def test_a_refused_client_takes_no_place() -> None:
         assert refused(admission, connection()).status == 401
     with admission.admit(connection(query=f"token={jwt.encode({}, SECRET)}"), "1"):
         pass
+
+
+def test_an_operator_needs_a_token_that_says_so_where_tokens_are_needed() -> None:
+    assert Admission(None, [], ROOMY).admit_operator(connection()) is None
+    admission = Admission(Tokens(SECRET, "HS256"), [], ROOMY)
+    claims: list[dict[str, object]] = [{}, {"operator": False}, {"operator": "true"}, {"operator": 1}, {"matches": [1]}]
+    for token in (jwt.encode(claim, SECRET) for claim in claims):
+        with pytest.raises(Refusal) as caught:
+            admission.admit_operator(connection(query=f"token={token}"))
+        assert caught.value.status == 401
+    token = jwt.encode({"operator": True, "exp": 4_000_000_000}, SECRET)
+    assert admission.admit_operator(connection({"Authorization": f"Bearer {token}"})) == 4_000_000_000
+
+
+def test_a_foreign_page_does_not_see_what_operators_see() -> None:
+    with pytest.raises(Refusal) as caught:
+        Admission(None, [], ROOMY).admit_operator(connection({"Host": "a", "Origin": "http://evil.example"}))
+    assert caught.value.status == 403
+
+
+def test_an_operator_takes_no_clients_place() -> None:
+    admission = Admission(None, [], Limits(1, 1))
+    with admission.admit(connection(), "1"):
+        admission.admit_operator(connection())

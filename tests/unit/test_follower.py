@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from app.core.event import Event, EventId
 from app.core.patience import BOUND, POLL
 from app.follower import Entry, Follower, Gap, Outcome
+from app.sink import Break
 
 E = 1000  # an epoch
 
@@ -118,7 +119,7 @@ def test_a_hole_waits_one_bound_and_becomes_a_gap() -> None:
     follower = follower_at(5)
     took, outcomes = wait_out(follower, entries([8, 9]), None, 100.0)
     assert took == pytest.approx(BOUND, abs=2 * POLL)
-    assert outcomes == [Gap(EventId(E, 7), "events are missing in the stream"), event(8), event(9)]
+    assert outcomes == [Gap(EventId(E, 7), Break.EVENTS_MISSING), event(8), event(9)]
     assert follower.position == EventId(E, 9)
     assert not follower.due(200.0)
 
@@ -145,7 +146,7 @@ def test_each_hole_has_a_bound_of_its_own() -> None:
     wait_out(follower, entries([8]), None, 100.0)
     took, outcomes = wait_out(follower, entries([11]), None, 200.0)
     assert took == pytest.approx(BOUND, abs=2 * POLL)
-    assert outcomes == [Gap(EventId(E, 10), "events are missing in the stream"), event(11)]
+    assert outcomes == [Gap(EventId(E, 10), Break.EVENTS_MISSING), event(11)]
 
 
 def test_what_is_whole_before_a_hole_is_delivered_at_once() -> None:
@@ -195,7 +196,7 @@ def test_a_stream_that_was_lost_keeps_its_position_for_one_bound_and_then_is_a_g
     follower.look()
     took, outcomes = wait_out(follower, [], head, 100.0)
     assert took == pytest.approx(BOUND, abs=2 * POLL)
-    assert outcomes == [Gap(head or EventId(0, 0), "the stream was lost")]
+    assert outcomes == [Gap(head or EventId(0, 0), Break.STREAM_LOST)]
     assert follower.position == (head or EventId(0, 0))
 
 
@@ -217,7 +218,7 @@ def test_a_new_epoch_is_a_gap_at_once_and_its_events_follow() -> None:
     follower = follower_at(5)
     assert follower.read(entries([6]) + entries([1, 2, 3], E + 7), None, 0.0) == [
         event(6),
-        Gap(EventId(E + 7, 1), "a new epoch began"),
+        Gap(EventId(E + 7, 1), Break.EPOCH),
         event(2, E + 7),
         event(3, E + 7),
     ]
@@ -236,7 +237,7 @@ def test_an_epoch_of_which_the_beginning_is_gone_is_a_gap_after_one_bound() -> N
     took, outcomes = wait_out(follower, entries([4, 5], E + 7), None, 100.0)
     assert took == pytest.approx(BOUND, abs=2 * POLL)
     assert outcomes == [
-        Gap(EventId(E + 7, 3), "events are missing in the stream"),
+        Gap(EventId(E + 7, 3), Break.EVENTS_MISSING),
         event(4, E + 7),
         event(5, E + 7),
     ]
@@ -245,7 +246,7 @@ def test_an_epoch_of_which_the_beginning_is_gone_is_a_gap_after_one_bound() -> N
 def test_the_first_epoch_of_an_empty_stream_begins_with_a_gap() -> None:
     follower = Follower()
     follower.start(None)
-    assert follower.read(entries([1, 2]), None, 0.0) == [Gap(EventId(E, 1), "a new epoch began"), event(2)]
+    assert follower.read(entries([1, 2]), None, 0.0) == [Gap(EventId(E, 1), Break.EPOCH), event(2)]
 
 
 @given(st.data(), st.integers(1, 40))
