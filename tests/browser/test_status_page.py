@@ -141,10 +141,7 @@ def test_a_healthy_pipe(world: World, status: StatusPage, shots: Path) -> None:
 def test_redis_away_is_seen_and_that_it_is_back(world: World, status: StatusPage, shots: Path, fault: str) -> None:
     redis = world.servers.redis
     assert redis
-    if fault == "killed":
-        redis.kill()
-    else:
-        redis.freeze()
+    {"killed": redis.kill, "frozen": redis.freeze}[fault]()
     status.says("Degraded")
     expect(status.part("redis", "down")).to_be_visible(timeout=SOON)
     status.inspect(f"redis-{fault}", shots)
@@ -157,18 +154,22 @@ def test_redis_away_is_seen_and_that_it_is_back(world: World, status: StatusPage
     expect(status.number("total-gaps")).to_have_text("0")
 
 
-def test_a_dead_listener_is_seen_and_that_another_took_its_place(
-    world: World, status: StatusPage, shots: Path, start_listener: StartListener
+@pytest.mark.parametrize("fault", ["killed", "stopped", "frozen"])
+def test_a_dead_listener_is_seen_and_that_there_is_one_again(
+    world: World, status: StatusPage, shots: Path, start_listener: StartListener, fault: str
 ) -> None:
-    world.listener.kill()
+    {"killed": world.listener.kill, "stopped": world.listener.stop, "frozen": world.listener.freeze}[fault]()
     status.says("Degraded")
-    status.inspect("listener-dead", shots)
     status.problem("no listener is alive")
     expect(status.part("listeners", "alive")).to_have_count(0)
-    start_listener(world.settings).aligned()
+    status.inspect(f"listener-{fault}", shots)
+    if fault == "frozen":
+        world.listener.thaw()
+    else:
+        start_listener(world.settings).aligned()
+        expect(status.page.locator("#ledger tbody tr").first).to_contain_text("epoch")
     status.says("Healthy")
     expect(status.part("listeners", "alive")).to_have_count(1)
-    expect(status.page.locator("#ledger")).to_contain_text("epoch")
 
 
 def test_a_worker_that_catches_up_is_seen_and_that_it_is_done(world: World, status: StatusPage, shots: Path) -> None:
