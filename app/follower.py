@@ -4,12 +4,16 @@ A state machine without sockets and without a clock, as the listener's numbering
 clock.
 """
 
+import logging
 from collections import deque
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from app.core.event import Event, EventId
 from app.core.patience import BOUND, POLL, Patience
 from app.sink import Break
+
+logger = logging.getLogger(__name__)
 
 NOTHING = EventId(0, 0)  # before every event
 
@@ -56,21 +60,43 @@ class Follower:
         self.position = head or NOTHING
         return self.position
 
-    def prompt(self, event: Event) -> list[Outcome]:
+    def prompt(self, events: Sequence[Event]) -> list[Event]:
         """Takes in what was published. Only the next event is delivered; after a jump the stream has to be read."""
+        in_turn = self._in_turn(events)
+        return [*events[:in_turn], *(event for event in events[in_turn:] if self._takes(event))]
+
+    def _in_turn(self, events: Sequence[Event]) -> int:
+        """How many of the first events just follow the position, which it moves behind them."""
+        if self.position is None or self.position != self._delivered:
+            return 0
+        epoch, sequence = self.position
+        count = 0
+        for event in events:
+            if event.id != f"{epoch}-{sequence + count + 1}":
+                break
+            count += 1
+        if count:
+            self._move(EventId(epoch, sequence + count))
+        return count
+
+    def _takes(self, event: Event) -> bool:
+        """Whether it is to be delivered; if it has a number, the position is behind it then."""
         if event.id is None:
-            return [event]
-        at = EventId.parse(event.id)
-        outcomes: list[Outcome] = []
+            return True
+        try:
+            at = EventId.parse(event.id)
+        except ValueError as error:
+            logger.warning("what was published is not an event: %s", error)
+            return False
         if self.position is None or at > _after(self.position):
             self.behind = True
-        elif at <= self.position or self._is_old(at):
+            return False
+        if at <= self.position or self._is_old(at):
             self.suppressed += 1
             self.behind = self.behind or at.epoch < self.position.epoch  # has the stream been replaced?
-        else:
-            self._move(at)
-            outcomes.append(event)
-        return outcomes
+            return False
+        self._move(at)
+        return True
 
     def read(self, entries: list[Entry], head: EventId | None, now: float) -> list[Outcome]:
         """Takes in what the stream holds after the position; where that is nothing, `head` is its last id."""

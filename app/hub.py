@@ -9,12 +9,13 @@ from app.core.config import MUX_CHANNEL
 from app.core.event import Event, EventId
 from app.core.patience import BOUND
 from app.history import History, Mark
-from app.messages import Message, Router, initial_load, recovered, resync, update
+from app.messages import Burst, Message, Router, Update, initial_load, recovered, resync
 from app.outbox import Outbox
 from app.snapshot_cache import SnapshotCache, TakeSnapshot
 
 logger = logging.getLogger(__name__)
 
+GONE = 0  # nobody is there to be told
 EXPIRED, SLOW, SILENT, REPLACED = 3000, 3008, 3012, 3510
 _REASONS = {
     EXPIRED: "the token has expired",
@@ -31,9 +32,15 @@ FirstMessage = Callable[[str, EventId | None, bytes, str | None], Message]
 class Client:
     """One connection's place in the hub."""
 
+    __slots__ = ("after", "closing", "live", "match", "name", "outbox", "wake", "write")
+
     def __init__(self, match: str, name: str, queue_bytes: int) -> None:
         self.match, self.name = match, name
         self.outbox = Outbox(queue_bytes)
+        # Its connection's, once there is one: has what is in the outbox sent; and, while that is empty, sends messages
+        # at once, or returns False and sends nothing if the client is still to take earlier ones.
+        self.wake: Callable[[], None] | None = None
+        self.write: Callable[[Burst], bool] | None = None
         self.live = False  # hears events as they come; before, its snapshot or what it missed is being fetched
         self.after: EventId | None = None  # it has every event up to here, which this worker is still to hear
         self.closing: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -43,6 +50,19 @@ class Client:
         if not self.closing.done():
             self.outbox.load([first, *missed])
             self.live = True
+            self._wake()
+
+    def offer(self, burst: Burst) -> bool:
+        """Sends messages at once if nothing waits, or else queues them; False if they would be too much."""
+        if self.write and self.write(burst):
+            return True
+        took_all = all(map(self.outbox.put, burst.messages))
+        self._wake()
+        return took_all
+
+    def _wake(self) -> None:
+        if self.wake:
+            self.wake()
 
     def close(self, code: int) -> None:
         """Has the connection closed, with `code`."""
@@ -115,19 +135,22 @@ class Hub:
         self._history.restart(EventId(first.epoch, first.sequence - 1) if first else position)
         for event in recent:
             self._record(event)
+        self._note_position(recent)
         self._started.set()
         self._resync_all("this worker has found its place")
 
-    def deliver(self, event: Event) -> None:
-        """Queues an event for every client of its match."""
-        record = self._record(event)
-        if record is None:
-            return
-        match, event_id, message = record
-        for client in self._matches.get(match, {}).values():
-            if client.live and (client.after is None or event_id is None or event_id > client.after):
-                client.after = None if event_id else client.after
-                if not client.outbox.put(message):
+    def deliver(self, events: Sequence[Event]) -> None:
+        """Sends, or queues, events for every client of their matches."""
+        watched: dict[str, list[Update]] = {}
+        for event in events:
+            update = self._record(event)
+            if update is not None and update.match in self._matches:
+                watched.setdefault(update.match, []).append(update)
+        self._note_position(events)
+        for match, updates in watched.items():
+            burst = Burst(updates)
+            for client in self._matches[match].values():
+                if client.live and not client.offer(burst if client.after is None else _later(client, updates)):
                     self._close_slow(client)
 
     def gap(self, position: EventId | None, why: str) -> None:
@@ -135,15 +158,15 @@ class Hub:
         self._history.restart(position)
         self._resync_all(why)
 
-    def _record(self, event: Event) -> tuple[str, EventId | None, Message] | None:
-        event_id = EventId.parse(event.id) if event.id else None
-        self._history.advance(event_id)
-        routed = None if event.channel == MUX_CHANNEL else self._router.route(event)
-        if routed is None:
-            return None
-        message = update(event, routed)
-        self._history.record(routed.match, event_id, message)
-        return routed.match, event_id, message
+    def _record(self, event: Event) -> Update | None:
+        update = None if event.channel == MUX_CHANNEL else self._router.route(event)
+        if update is not None:
+            self._history.record(update)
+        return update
+
+    def _note_position(self, events: Sequence[Event]) -> None:
+        if last := next((event.id for event in reversed(events) if event.id), None):
+            self._history.advance(EventId.parse(last))
 
     async def _enter(self, client: Client, last: EventId | None, now: Mark) -> None:
         with suppress(TimeoutError):
@@ -158,7 +181,7 @@ class Hub:
             client.after = last
             client.begin(recovered(client.match, last), missed)
 
-    async def _missed(self, match: str, last: EventId) -> list[Message] | None:
+    async def _missed(self, match: str, last: EventId) -> list[Update] | None:
         """The match's events since `last`; None if they can't be had in full."""
         position = self._history.position
         if position is None or last.epoch != position.epoch:
@@ -176,11 +199,11 @@ class Hub:
         # These texts are this client's alone.
         return missed if sum(len(message.text) for message in missed) <= self._queue_bytes else None
 
-    def _updates(self, match: str, events: Iterable[Event]) -> Iterable[Message]:
+    def _updates(self, match: str, events: Iterable[Event]) -> Iterable[Update]:
         for event in events:
-            routed = None if event.channel == MUX_CHANNEL else self._router.route(event)
-            if routed and routed.match == match:
-                yield update(event, routed)
+            update = None if event.channel == MUX_CHANNEL else self._router.route(event)
+            if update and update.match == match:
+                yield update
 
     async def _load(self, match: str, clients: Iterable[Client], now: Mark, first: FirstMessage) -> None:
         """Has clients begin with a snapshot, the events since it was asked for, and those since `now`."""
@@ -235,3 +258,15 @@ class Hub:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._snapshots.aclose()
+
+
+def _later(client: Client, updates: Sequence[Update]) -> Burst:
+    """What a client that was ahead of this worker hasn't heard yet; after that, it is one like all others."""
+    later = []
+    for update in updates:
+        if client.after is None or update.event_id is None:
+            later.append(update)
+        elif EventId.parse(update.event_id) > client.after:
+            client.after = None
+            later.append(update)
+    return Burst(later)

@@ -1,32 +1,67 @@
 """What a client hears: an event, a snapshot and a ping as JSON texts, the same over WebSocket and SSE."""
 
 from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple
+from functools import cached_property, lru_cache
+from typing import Any
 
 import msgspec
 
 from app.core.event import NULL, Event, EventId
 
+_SMALL = 125  # bytes whose number fits into a frame's second byte (RFC 6455, 5.2)
 
-class Message:
+
+class Message(msgspec.Struct, gc=False):
     """A message, encoded once for all who hear it.
 
     Args:
-        text: the JSON, on one line.
+        built: its JSON text, on one line.
         event_id: the number a client remembers after it, None if it has none.
         row: which row's whole state it carries, so that a newer one may replace it; None if it must not be replaced.
     """
 
-    __slots__ = ("event_id", "row", "text")
+    built: bytes
+    event_id: str | None = None
+    row: bytes | None = None
 
-    def __init__(self, text: bytes, event_id: str | None = None, row: bytes | None = None) -> None:
-        self.text, self.event_id, self.row = text, event_id, row
+    @property
+    def text(self) -> bytes:
+        """The JSON, on one line."""
+        return self.built
+
+    @property
+    def frame(self) -> bytes:
+        """The message as an unmasked WebSocket text frame."""
+        text = self.text
+        size = len(text)
+        if size <= _SMALL:
+            return b"\x81%c%b" % (size, text)
+        if size < 1 << 16:
+            return b"\x81\x7e%b%b" % (size.to_bytes(2, "big"), text)
+        return b"\x81\x7f%b%b" % (size.to_bytes(8, "big"), text)
 
     @property
     def chunk(self) -> bytes:
         """The message as a server-sent event (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
         number = b"id: %b\n" % self.event_id.encode() if self.event_id else b""
         return b"%bdata: %b\n\n" % (number, self.text)
+
+
+class Burst:
+    """Messages on their way to many clients at once: each form of them all is built once, when somebody needs it."""
+
+    def __init__(self, messages: Sequence[Message]) -> None:
+        self.messages = messages
+
+    @cached_property
+    def frames(self) -> bytes:
+        """As WebSocket frames."""
+        return b"".join([message.frame for message in self.messages])
+
+    @cached_property
+    def chunks(self) -> bytes:
+        """As server-sent events."""
+        return b"".join([message.chunk for message in self.messages])
 
 
 PING = Message(b'{"type":"ping"}')
@@ -40,18 +75,46 @@ _TYPES = {
     "football_event_change": "event-update",
     "player_match_change": "players-update",
 }
+_SPENT = msgspec.Raw(b"")  # what is in the text by now
 # Where the row is repeated under a name of its own.
 _EXTRA_NAMES = {"gameclock_change": "gameclock", "playclock_change": "playclock"}
 
 
-class Routed(NamedTuple):
-    """An event on its way to the clients of one match; its parts are JSON."""
+class Update(Message, gc=False, kw_only=True):
+    """An event on its way to the clients of one match; its parts are JSON. Its text is built when somebody hears it.
+
+    `size` is about how many bytes it takes; `number` is the history's count.
+    """
 
     match: str
-    match_id: bytes
-    operation: bytes
-    data: bytes
-    row: bytes | None = None  # what names the row, where a newer event of it may replace this one
+    channel: str
+    size: int
+    match_id: msgspec.Raw
+    operation: msgspec.Raw
+    data: msgspec.Raw
+    number: int = 0
+
+    @property
+    def text(self) -> bytes:
+        """The JSON, as every client of the match hears it."""
+        if not self.built:
+            event_id = b'"%b"' % self.event_id.encode() if self.event_id else NULL
+            head, middle, extra = _fixed_parts(self.channel)
+            parts = (head, event_id, middle, self.match_id, b',"operation":', self.operation, b',"data":', self.data)
+            self.built = b"".join((*parts, extra, self.data, b"}") if extra else (*parts, b"}"))
+            self.match_id = self.operation = self.data = _SPENT
+        return self.built
+
+
+@lru_cache(maxsize=1024)
+def _fixed_parts(channel: str) -> tuple[bytes, bytes, bytes]:
+    """What every update of a channel has before its id, before its match's, and before the row's repetition."""
+    extra = _EXTRA_NAMES.get(channel)
+    return (
+        b'{"type":%b,"id":' % msgspec.json.encode(_TYPES.get(channel, channel)),
+        b',"channel":%b,"match_id":' % msgspec.json.encode(channel),
+        b',"%b":' % extra.encode() if extra else b"",
+    )
 
 
 class _Row(msgspec.Struct):
@@ -78,8 +141,8 @@ class Router:
         row = msgspec.defstruct("Row", fields, rename={"key": routing_key})
         self._decoder = msgspec.json.Decoder(row)
 
-    def route(self, event: Event) -> Routed | None:
-        """The event's match and row; None if its payload names no match, so that no client hears it.
+    def route(self, event: Event) -> Update | None:
+        """The event as an update of its match; None if its payload names no match, so that no client hears it.
 
         A payload without `data` is its own row.
         """
@@ -87,43 +150,36 @@ class Router:
             row: Any = self._decoder.decode(event.payload)
         except (msgspec.DecodeError, RecursionError):
             return None
-        match_id = bytes(row.key)
-        match = _text(match_id)
+        match = _text(bytes(row.key))
         if match is None:
             return None
-        data = bytes(row.data) or bytes(event.payload)
-        return Routed(match, match_id, bytes(row.operation), data, self._row(event.channel, data))
+        data = row.data or event.payload
+        return Update(
+            b"",
+            event.id,
+            self._row(event.channel, data) if event.channel in self._latest_wins else None,
+            match=match,
+            channel=event.channel,
+            size=len(event.payload),
+            match_id=row.key,
+            operation=row.operation,
+            data=data,
+        )
 
-    def _row(self, channel: str, data: bytes) -> bytes | None:
-        if channel not in self._latest_wins:
-            return None
+    def _row(self, channel: str, data: msgspec.Raw) -> bytes | None:
         try:
             return channel.encode() + b"\0" + bytes(self._rows.decode(data).id)
         except (msgspec.DecodeError, RecursionError):
             return None  # a row without an id
 
 
+@lru_cache(maxsize=4096)
 def _text(match_id: bytes) -> str | None:
     """A match id as it stands in a path: a number's own digits, or a string's characters."""
     if match_id[:1] == b'"':
         text: str = msgspec.json.decode(match_id)
         return text
     return match_id.decode() if match_id[:1] in b"-0123456789" else None
-
-
-def update(event: Event, routed: Routed) -> Message:
-    """An update, as every client of the match hears it."""
-    extra = _EXTRA_NAMES.get(event.channel)
-    text = b'{"type":%b,"id":%b,"channel":%b,"match_id":%b,"operation":%b,"data":%b%b}' % (
-        msgspec.json.encode(_TYPES.get(event.channel, event.channel)),
-        msgspec.json.encode(event.id),
-        msgspec.json.encode(event.channel),
-        routed.match_id,
-        routed.operation,
-        routed.data,
-        b',"%b":%b' % (extra.encode(), routed.data) if extra else b"",
-    )
-    return Message(text, event.id, routed.row)
 
 
 def recovered(match: str, event_id: EventId) -> Message:

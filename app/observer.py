@@ -53,15 +53,15 @@ class Observer:
         """Passes it on."""
         self._sink.start(position, recent)
 
-    def deliver(self, event: Event) -> None:
-        """Counts an event and passes it on."""
-        if event.channel == MUX_CHANNEL:
+    def deliver(self, events: Sequence[Event]) -> None:
+        """Counts events and passes them on."""
+        ours = [event for event in events if event.channel == MUX_CHANNEL]
+        for event in ours:
             self._hear(event)
-        else:
-            self.events += 1
-            if self.tail.watched:
-                self.tail.note(event)
-        self._sink.deliver(event)
+        self.events += len(events) - len(ours)
+        if self.tail.watched:
+            self.tail.note([event for event in events if event.channel != MUX_CHANNEL] if ours else events)
+        self._sink.deliver(events)
 
     def gap(self, position: EventId | None, why: Break) -> None:
         """Notes a gap and passes it on."""

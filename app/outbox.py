@@ -1,7 +1,5 @@
 """What waits to be sent to one client, bounded in bytes."""
 
-import asyncio
-from collections import OrderedDict
 from collections.abc import Iterable
 
 from app.messages import Message
@@ -14,13 +12,17 @@ class Outbox:
         limit: bytes that may wait; a single message larger than that is taken if nothing else waits.
     """
 
+    __slots__ = ("_bytes", "_limit", "_next", "_queue", "_rows")
+
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._queue: OrderedDict[int, tuple[Message, int]] = OrderedDict()  # with the bytes each counts for
+        self._queue: dict[int, tuple[Message, int]] = {}  # in order, with the bytes each counts for
         self._rows: dict[bytes, int] = {}  # where the newest event of a row waits that a newer one may replace
         self._next = 0
         self._bytes = 0
-        self._ready = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._queue)
 
     @property
     def bytes(self) -> int:
@@ -53,10 +55,8 @@ class Outbox:
         for message in messages:
             self._append(message, 0)
 
-    async def take(self) -> list[Message]:
-        """Waits for messages and takes all."""
-        await self._ready.wait()
-        self._ready.clear()
+    def take(self) -> list[Message]:
+        """Takes all."""
         messages = [message for message, _ in self._queue.values()]
         self._queue.clear()
         self._rows.clear()
@@ -67,4 +67,3 @@ class Outbox:
         self._queue[self._next] = message, size
         self._next += 1
         self._bytes += size
-        self._ready.set()

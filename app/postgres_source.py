@@ -127,12 +127,19 @@ class PostgresSource:
 
     def _hear(self, notifications: list[Notification]) -> None:
         at = time.time()
+        events: list[Event] = []
         for channel, payload in notifications:
-            if channel == self._canary_channel:
-                self._canary_came_back()
-                self._sink.deliver(Event(channel=MUX_CHANNEL, payload=msgspec.Raw(payload), at=at))
-            else:
-                self._sink.deliver(Event(channel=channel, payload=msgspec.Raw(payload_json(payload)), at=at))
+            if channel != self._canary_channel:
+                events.append(Event(channel, msgspec.Raw(payload_json(payload)), None, at))
+                continue
+            self._deliver(events)
+            self._canary_came_back()
+            events = [Event(MUX_CHANNEL, msgspec.Raw(payload), None, at)]
+        self._deliver(events)
+
+    def _deliver(self, events: list[Event]) -> None:
+        if events:
+            self._sink.deliver(events)
 
     def _canary_came_back(self) -> None:
         self._unheard_since = None

@@ -19,6 +19,7 @@ from app.core.event import decode, encode
 from app.core.names import NOTIFY_CHANNEL
 from app.core.redis_client import TIMEOUT, async_client
 from app.core.retry import Outage
+from app.subscription import BatchParser
 
 __all__ = ["NOTIFY_CHANNEL", "Callback", "RedisNotifierService", "Signal", "init_redis_notifier"]
 
@@ -97,7 +98,7 @@ class RedisNotifierService:
     def open(self) -> None:
         """Makes ready to connect on first use, for who waits for Redis in `messages`."""
         if self._redis is None:
-            self._redis = async_client(self._url)
+            self._redis = async_client(self._url, parser_class=BatchParser)
 
     async def disconnect(self) -> None:
         """Ends the subscription, the callbacks' tasks and the connection."""
@@ -193,12 +194,15 @@ class RedisNotifierService:
         Raises:
             RuntimeError: `connect` was not called.
         """
-        async for message in self.messages():
-            if isinstance(message, bytes):
-                self._dispatch(message)
+        async for heard in self.messages():
+            if not isinstance(heard, Signal):
+                for text in heard:
+                    self._dispatch(text)
 
-    async def messages(self) -> AsyncIterator[bytes | Signal]:
-        """The texts that are published, and the signals between them, until `unsubscribe`.
+    async def messages(self) -> AsyncIterator[list[bytes] | Signal]:
+        """The texts that are published, all that came in one read at once, and the signals between them.
+
+        It ends with `unsubscribe`.
 
         Raises:
             RuntimeError: `connect` was not called.
@@ -221,7 +225,7 @@ class RedisNotifierService:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._ended.wait(), delay)
 
-    async def _receive(self, pubsub: PubSub) -> bytes | Signal:
+    async def _receive(self, pubsub: PubSub) -> list[bytes] | Signal:
         while True:
             message = await self._interruptible(pubsub.get_message(timeout=self.tick))
             now = time.monotonic()
@@ -232,8 +236,8 @@ class RedisNotifierService:
             self._heard_at, self._asked_at = now, None
             match message["type"]:
                 case "message":
-                    text: bytes = message["data"]
-                    return text
+                    texts: list[bytes] = message["data"]
+                    return texts
                 case "subscribe":
                     self._answers = True
                     self._outage.over()

@@ -85,9 +85,9 @@ class RedisSource:
         try:
             async for message in self._notifier.messages():
                 now = time.monotonic()
-                if isinstance(message, bytes):
+                if isinstance(message, list):
                     self._heard_at = now
-                    self._emit(self._prompt(message), now)
+                    self._deliver(self._follower.prompt(_published(message)), now)
                 elif message is Signal.SUBSCRIBED or now - self._heard_at > self._patience:
                     self._heard_at = now
                     self._follower.look()
@@ -99,13 +99,6 @@ class RedisSource:
         finally:
             await self._notifier.disconnect()
             await self._reader.aclose()
-
-    def _prompt(self, message: bytes) -> list[Outcome]:
-        try:
-            return self._follower.prompt(decode(message))
-        except ValueError as error:
-            logger.warning("what was published is not an event: %s", error)
-            return []
 
     async def _catch_up(self) -> None:
         """Reads the stream until there is nothing more, or something is missing."""
@@ -173,13 +166,31 @@ class RedisSource:
         return entries[0].id if entries else None
 
     def _emit(self, outcomes: list[Outcome], now: float) -> None:
+        events: list[Event] = []
         for outcome in outcomes:
             if isinstance(outcome, Gap):
+                self._deliver(events, now)
+                events = []
                 self._sink.gap(*outcome)
-                continue
-            self._sink.deliver(outcome)
-            if outcome.channel == MUX_CHANNEL and outcome.id is not None:
-                self.canary_at = now
+            else:
+                events.append(outcome)
+        self._deliver(events, now)
+
+    def _deliver(self, events: list[Event], now: float) -> None:
+        if events:
+            self._sink.deliver(events)
+        if any(event.channel == MUX_CHANNEL and event.id is not None for event in events):
+            self.canary_at = now
+
+
+def _published(texts: list[bytes]) -> list[Event]:
+    events = []
+    for text in texts:
+        try:
+            events.append(decode(text))
+        except ValueError as error:
+            logger.warning("what was published is not an event: %s", error)
+    return events
 
 
 def _contiguous(newest_first: list[Entry]) -> list[Entry]:

@@ -25,8 +25,8 @@ class Sink(Protocol):
         `recent` are the last events up to there, without a hole; none where events have no numbers.
         """
 
-    def deliver(self, event: Event) -> None:
-        """Takes the next event; those on the project's own channel have numbers too."""
+    def deliver(self, events: Sequence[Event]) -> None:
+        """Takes the next events; those on the project's own channel have numbers too."""
 
     def gap(self, position: EventId | None, why: Break) -> None:
         """Takes note that continuity was broken: what is delivered from now on comes after `position`.

@@ -1,7 +1,7 @@
 """The last events, for who watches. While nobody does, nothing is kept."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -48,10 +48,10 @@ class Tail:
                 self.watched = False
                 self._events.clear()
 
-    def note(self, event: Event) -> None:
-        """Takes in the next event; to be called only while it is watched."""
-        self._events.append(event)
-        self.mark += 1
+    def note(self, events: Sequence[Event]) -> None:
+        """Takes in the next events; to be called only while it is watched."""
+        self._events.extend(events)
+        self.mark += len(events)
 
     def look(self, mark: int, channel: str | None = None, match: str | None = None) -> Look:
         """What came since `mark`, of one channel and one match if they are given.
@@ -67,8 +67,8 @@ class Tail:
         return Look([self._show(event) for event in shown], came - len(kept) + len(found) - len(shown), self.mark)
 
     def _match(self, event: Event) -> str | None:
-        routed = self._router.route(event)
-        return routed.match if routed else None
+        update = self._router.route(event)
+        return update.match if update else None
 
     def _show(self, event: Event) -> dict[str, Any]:
         payload = bytes(event.payload).decode(errors="replace")

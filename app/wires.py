@@ -1,14 +1,15 @@
 """The two ways a conversation goes: over a WebSocket, and as server-sent events."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import Any
 
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from app.messages import Message
-from app.protocol import ABORT
+from app.messages import Burst, Message
+from app.protocol import ABORT, WRITE
 
 _STREAM_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -25,6 +26,11 @@ class WebSocketWire:
 
     def __init__(self, websocket: WebSocket) -> None:
         self._websocket = websocket
+        self._write = _extension(websocket.scope, WRITE)
+
+    def write(self, burst: Burst) -> bool:
+        """Sends messages at once; False, and nothing is sent, if that can't be done without waiting."""
+        return self._write is not None and self._write(burst.frames)
 
     async def send(self, messages: Sequence[Message]) -> bool:
         """Sends messages."""
@@ -57,15 +63,20 @@ class EventStreamWire:
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._scope, self._receive, self._send = scope, receive, send
+        self._write = _extension(scope, WRITE)
 
     async def begin(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
         """Sends the head with some headers more, and how long to wait before coming back."""
         await self._send({"type": "http.response.start", "status": 200, "headers": [*_STREAM_HEADERS, *headers]})
-        await self._write(b"retry: %d\n\n" % random.randint(*_RETRY))  # noqa: S311 - spreads a crowd
+        await self._send_body(b"retry: %d\n\n" % random.randint(*_RETRY))  # noqa: S311 - spreads a crowd
+
+    def write(self, burst: Burst) -> bool:
+        """Sends messages at once; False, and nothing is sent, if that can't be done without waiting."""
+        return self._write is not None and self._write(burst.chunks)
 
     async def send(self, messages: Sequence[Message]) -> bool:
         """Sends messages in one piece; that a client is gone is noticed by `receive`."""
-        await self._write(b"".join([message.chunk for message in messages]))
+        await self._send_body(Burst(messages).chunks)
         return True
 
     async def receive(self) -> bool:
@@ -76,17 +87,22 @@ class EventStreamWire:
 
     async def close(self, code: int, reason: str) -> None:  # noqa: ARG002 - here is no place for them
         """Ends the response."""
-        await self._write(b"", more=False)
+        await self._send_body(b"", more=False)
 
     def abort(self) -> None:
         """Drops the connection."""
         _abort(self._scope)
 
-    async def _write(self, body: bytes, *, more: bool = True) -> None:
+    async def _send_body(self, body: bytes, *, more: bool = True) -> None:
         await self._send({"type": "http.response.body", "body": body, "more_body": more})
 
 
 def _abort(scope: Scope) -> None:
-    extension = scope.get("extensions", {}).get(ABORT)
-    if extension:
-        extension["abort"]()
+    if abort := _extension(scope, ABORT):
+        abort()
+
+
+def _extension(scope: Scope, name: str) -> Callable[..., Any] | None:
+    """What our own protocols offer besides ASGI; None on another server."""
+    extension: Callable[..., Any] | None = (scope.get("extensions") or {}).get(name)
+    return extension

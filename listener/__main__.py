@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import uuid
+from contextlib import closing
 from importlib.metadata import version
 
 from app.core import metrics
@@ -22,6 +23,8 @@ from listener.registry import Registry
 from listener.round_trip import RoundTrip
 from listener.stream import Stream
 from listener.tally import Tally
+from listener.verify.checklist import checklist
+from listener.verify.report import as_json, as_table, is_ok
 
 # supervisord's name for this process: `listener` or `listener-standby`.
 PROGRAM = os.environ.get("SUPERVISOR_PROCESS_NAME", "listener")
@@ -30,11 +33,19 @@ logger = logging.getLogger("listener")
 
 
 def main() -> int:
-    """Runs the listener until SIGTERM; its exit code is 0 then, and 2 when an operator has to mend something."""
+    """Runs the command that the arguments name; its exit code."""
     parser = argparse.ArgumentParser(prog="python -m listener", description="Forwards PostgreSQL's NOTIFY to Redis.")
     parser.add_argument("--version", action="version", version=f"notifymux {version('notifymux')}")
-    parser.parse_args()
+    commands = parser.add_subparsers(dest="command", title="instead of that")
+    verifying = commands.add_parser("verify", help="look whether everything works, and say what to do if it doesn't")
+    verifying.add_argument("--json", action="store_true", help="for programs")
+    arguments = parser.parse_args()
     settings = load_settings_or_exit()
+    return verify(settings, in_json=arguments.json) if arguments.command == "verify" else listen(settings)
+
+
+def listen(settings: Settings) -> int:
+    """Runs the listener until SIGTERM; its exit code is 0 then, and 2 when an operator has to mend something."""
     configure_logging(PROGRAM, settings)
     logger.info("settings %s", where_settings_come_from())
     try:
@@ -47,6 +58,20 @@ def main() -> int:
         return 2
     logger.info("stopped")
     return 0
+
+
+def verify(settings: Settings, *, in_json: bool) -> int:
+    """Prints every check's result; the exit code is 0 if none failed, 1 if one did, and 2 for wrong settings."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # stopping is no error to tell of
+    try:
+        url = database_url(settings)
+    except OperatorError as error:
+        sys.stderr.write(f"notifymux: {error}\n")
+        return 2
+    with closing(sync_client(settings.redis_url.get_secret_value())) as client:
+        checks = list(checklist(settings, url, client))
+    sys.stdout.write((as_json(checks) if in_json else as_table(checks)) + "\n")
+    return 0 if is_ok(checks) else 1
 
 
 def compose(settings: Settings) -> Forwarder:

@@ -15,7 +15,7 @@ from app.core.names import RedisNames
 # than the bound for which a newcomer waits for somebody to append.
 REDIS_RETRY = 0.5
 _EVERYBODYS_BEAT = HEARTBEAT + REDIS_RETRY + 0.5  # seconds in which each living listener has had a heartbeat
-_DEAD_MS = 5_000  # so much older than another's is the last heartbeat of a dead listener
+DEAD_MS = 5_000  # so much older than another's is the last heartbeat of a dead listener
 
 
 class Registry:
@@ -84,7 +84,7 @@ class Registry:
             return time.monotonic() - self._registered < _EVERYBODYS_BEAT
         traces = self._traces(keys)
         latest = max(trace.ttl_ms for trace in traces)
-        return any(self._is_other(trace) and latest - trace.ttl_ms < _DEAD_MS for trace in traces)
+        return any(self._is_other(trace) and latest - trace.ttl_ms < DEAD_MS for trace in traces)
 
     def _traces(self, keys: set[str]) -> list["_Trace"]:
         pipeline = self._redis.pipeline(transaction=False)

@@ -23,6 +23,8 @@ from listener.requests import (
     Status,
 )
 
+APPEND = (files(__package__) / "append.lua").read_text()
+
 _FIELD = EVENT_FIELD.encode()
 
 
@@ -38,7 +40,7 @@ class Stream:
 
     def __init__(self, client: redis.Redis, names: RedisNames, maxlen: int, registry: Registry) -> None:
         self._redis, self._names, self._maxlen, self._registry = client, names, maxlen, registry
-        self._append = client.register_script((files(__package__) / "append.lua").read_text())
+        self._append = client.register_script(APPEND)
 
     def probe(self, at: float) -> None:
         """Publishes a greeting on our own channel, so that a missing permission shows before an event depends on it.
@@ -61,11 +63,11 @@ class Stream:
             case LookForOthers():
                 return self._registry.shows_others()
             case Scan(after, limit):
-                return _entries(self._redis.xrange(key, f"({after}", "+", count=limit))
+                return entries(self._redis.xrange(key, f"({after}", "+", count=limit))
             case Load(limit):
-                return _entries(self._redis.xrevrange(key, "+", "-", count=limit))
+                return entries(self._redis.xrevrange(key, "+", "-", count=limit))
             case ReadEntry(at):
-                found = _entries(self._redis.xrange(key, str(at), str(at)))
+                found = entries(self._redis.xrange(key, str(at), str(at)))
                 return found[0].text if found else None
             case Append(first, texts, restore):
                 arguments: list[Any] = [self._names.events, self._maxlen, *first, int(restore), *texts]
@@ -73,9 +75,10 @@ class Stream:
                 return Appended(Status(status.decode()), EventId(epoch, sequence), added)
 
     def _head(self) -> EventId | None:
-        last = _entries(self._redis.xrevrange(self._names.log, "+", "-", count=1))
+        last = entries(self._redis.xrevrange(self._names.log, "+", "-", count=1))
         return last[0].id if last else None
 
 
-def _entries(answer: Any) -> list[Entry]:
+def entries(answer: Any) -> list[Entry]:
+    """What XRANGE and XREVRANGE answered."""
     return [Entry(EventId.parse(key.decode()), fields.get(_FIELD, b"null")) for key, fields in answer]

@@ -19,7 +19,7 @@ from psycopg.conninfo import make_conninfo
 
 from app.core.names import RedisNames
 from tests.support.process import ROOT
-from tests.support.programs import App, Listener
+from tests.support.programs import App, Listener, Verification
 from tests.support.servers import Servers, database_settings, drop_database, new_database
 
 # How long an example takes says more about the machine than about the product.
@@ -143,6 +143,7 @@ def connection(database: str) -> Iterator[psycopg.Connection]:
 
 StartListener = Callable[[Mapping[str, str]], Listener]
 StartApp = Callable[..., App]
+Verify = Callable[[Mapping[str, str]], Verification]
 
 
 @pytest.fixture
@@ -155,6 +156,11 @@ def start_listener(tmp_path: Path) -> Iterator[StartListener]:
 def start_app(tmp_path: Path) -> Iterator[StartApp]:
     with ExitStack() as stack:
         yield lambda settings, workers=1: stack.enter_context(App(tmp_path, settings, workers))
+
+
+@pytest.fixture
+def verify(tmp_path: Path) -> Verify:
+    return lambda settings: Verification(tmp_path, settings)
 
 
 @pytest.fixture(scope="session")

@@ -30,10 +30,21 @@ _REFUSED = re.compile(
     r'|database "[^"]*" (does not exist|is not currently accepting connections)|no such (user|database)'
 )
 _POOLER = re.compile(r"unsupported startup parameter")
+_PAST_POOLER = "LISTEN needs PostgreSQL itself: set DB_HOST and DB_PORT past the pooler"
+_TO_PRIMARY = "LISTEN needs the primary: set DB_HOST and DB_PORT to it"
 
 
 class OperatorError(Exception):
-    """Only an operator can mend this; the message is one line that says what and how."""
+    """Only an operator can mend this; the message is one line that says what and how.
+
+    Args:
+        what: what is wrong.
+        remedy: what to do about it, where `what` doesn't say.
+    """
+
+    def __init__(self, what: str, remedy: str = "") -> None:
+        super().__init__(f"{what}; {remedy}" if remedy else what)
+        self.what, self.remedy = what, remedy
 
 
 class Notification(NamedTuple):
@@ -101,13 +112,13 @@ def check_operator(error: psycopg.Error) -> None:
     """
     text = " ".join(str(error).split())
     if (error.sqlstate or "")[:2] in {"28", "3D"} or _REFUSED.search(text):
-        raise OperatorError(f"PostgreSQL refuses this login: {text}; check DB_HOST, DB_USER, DB_PASSWORD and DB_NAME")
+        raise OperatorError(f"PostgreSQL refuses this login: {text}", "check DB_HOST, DB_USER, DB_PASSWORD and DB_NAME")
     if _POOLER.search(text):
-        raise OperatorError(f"DB_HOST leads to a connection pooler, and LISTEN needs PostgreSQL itself: {text}")
+        raise OperatorError(f"DB_HOST leads to a connection pooler: {text}", _PAST_POOLER)
     if error.sqlstate == "25006":
-        raise OperatorError(f"DB_HOST leads to a read-only standby, and LISTEN needs the primary: {text}")
+        raise OperatorError(f"DB_HOST leads to a read-only standby: {text}", _TO_PRIMARY)
     if error.sqlstate == "42501":
-        raise OperatorError(f"PostgreSQL forbids it: {text}")
+        raise OperatorError(f"PostgreSQL forbids it: {text}", "grant it to DB_USER")
 
 
 def check_direct(pgconn: pq.abc.PGconn, backend_pid: int | None) -> None:
@@ -118,7 +129,17 @@ def check_direct(pgconn: pq.abc.PGconn, backend_pid: int | None) -> None:
             notified then is not heard.
     """
     if pgconn.backend_pid != backend_pid:
-        raise OperatorError("DB_HOST leads to a connection pooler, and LISTEN needs a connection to PostgreSQL itself")
+        raise OperatorError("DB_HOST leads to a connection pooler", _PAST_POOLER)
+
+
+def check_primary(*, is_in_recovery: bool) -> None:
+    """Judges what `pg_is_in_recovery()` says.
+
+    Raises:
+        OperatorError: it is a standby, which accepts no LISTEN.
+    """
+    if is_in_recovery:
+        raise OperatorError("DB_HOST leads to a read-only standby", _TO_PRIMARY)
 
 
 def listen_sql(channels: Iterable[str], then: str = "") -> str:

@@ -24,9 +24,10 @@ def sync_client(url: str) -> redis.Redis:
     return redis.Redis.from_url(url, retry=redis.retry.Retry(NoBackoff(), 0), **_options())
 
 
-def async_client(url: str) -> redis.asyncio.Redis:
-    """A client for an event loop; nothing is connected yet."""
-    return redis.asyncio.Redis.from_url(url, retry=redis.asyncio.retry.Retry(NoBackoff(), 0), **_options())
+def async_client(url: str, **options: Any) -> redis.asyncio.Redis:
+    """A client for an event loop; nothing is connected yet. `options` are those of redis-py's connections."""
+    retry = redis.asyncio.retry.Retry(NoBackoff(), 0)
+    return redis.asyncio.Redis.from_url(url, retry=retry, **_options(), **options)
 
 
 def _options() -> dict[str, Any]:
@@ -47,10 +48,10 @@ def check_redis_operator(error: RedisError) -> None:
     """
     text = " ".join(str(error).split())
     if isinstance(error, AuthenticationError | AuthorizationError):
-        raise OperatorError(f"Redis refuses this login: {text}; check REDIS_URL's user and password")
+        raise OperatorError(f"Redis refuses this login: {text}", "check REDIS_URL's user and password")
     if isinstance(error, NoPermissionError):
-        raise OperatorError(f"Redis forbids it: {text}; docs/operations.md lists what this user needs")
+        raise OperatorError(f"Redis forbids it: {text}", "docs/operations.md lists what this user needs")
     if _UNKNOWN_COMMAND.search(text):
         raise OperatorError(
-            f"this server lacks a command that is needed (Redis 7 or Valkey 8 and later have it): {text}"
+            f"this server lacks a command that is needed: {text}", "Redis 7 or Valkey 8 and later have it"
         )

@@ -214,7 +214,10 @@ def test_every_program_runs_and_nothing_else(appliance: Appliance) -> None:
 
 def runs(process: psutil.Process) -> bool:
     """Whether it is there; what waits for this machine's first process to notice its end is not."""
-    return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:  # it ended between the two
+        return False
 
 
 def test_sigterm_ends_everything_with_exit_code_0_and_leaves_nothing(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from contextlib import closing
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -28,7 +29,7 @@ from app.core.event import encode
 from app.core.names import NOTIFY_CHANNEL
 from app.main import compose
 from app.worker import MAX_MESSAGE
-from tests.conftest import RedisPlace, StartApp, StartListener
+from tests.conftest import RedisPlace, StartApp, StartListener, Verify
 from tests.support.documents import DOCUMENTS, OPERATIONS, PROTOCOL, README, block, blocks, prose
 from tests.support.process import ROOT, Process
 from tests.support.servers import Servers, database_settings
@@ -171,6 +172,23 @@ def test_the_rights_that_the_operations_page_grants_are_enough(
         client.loaded()
         connection.execute("NOTIFY match_change, '{\"match_id\": 1}'")
         assert client.heard(1)[0]["channel"] == "match_change"
+
+
+def test_verify_needs_no_right_but_the_listeners_and_says_which_would_show_more(
+    granted: Granted, redis_place: RedisPlace, start_listener: StartListener, verify: Verify
+) -> None:
+    settings = granted.listener | {"USE_REDIS_NOTIFIER": "false"}
+    start_listener(settings).aligned()
+    verified = verify(settings)
+    assert (verified.code, verified.of("failed")) == (0, []), verified.log
+    assert "not shown to this role (pg_monitor" in verified.text("LISTEN sessions")
+    rights = re.findall(r"\+\S+", verified.remedy("Redis INFO"))
+    assert f"`{' '.join(rights)}`" in _flat(OPERATIONS)
+    with closing(redis_place.client()) as client:
+        user = str(urlsplit(settings["REDIS_URL"]).username)
+        client.execute_command("ACL", "SETUSER", user, *rights)  # type: ignore[no-untyped-call]
+    verified = verify(settings)
+    assert {"Redis version", "Redis role", "Redis memory", "Redis persistence"} < set(verified.of("ok"))
 
 
 def test_the_example_of_a_dotenv_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

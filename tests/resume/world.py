@@ -102,12 +102,16 @@ class Worker:
 
     def hear(self, count: int) -> None:
         """What its source does with the next notifications."""
+        burst: list[Event] = []
         for event in self._database.log[self._heard : self._heard + count]:
             self._heard += 1
             if event.channel == MUX_CHANNEL and b"begin" in bytes(event.payload):
+                self.hub.deliver(burst)
+                burst = []
                 self.hub.gap(EventId.parse(event.id) if event.id else None, "a new epoch")
             else:
-                self.hub.deliver(event)
+                burst.append(event)
+        self.hub.deliver(burst)
 
     def lose_its_place(self) -> None:
         """Its own session was replaced, or the stream was trimmed under it: events are lost to it."""
@@ -117,7 +121,7 @@ class Worker:
     def published(self, match: str, number: int) -> None:
         """What somebody published directly."""
         payload = {"match_id": match, "data": {"n": number}}
-        self.hub.deliver(Event("direct", msgspec.Raw(json.dumps(payload).encode())))
+        self.hub.deliver([Event("direct", msgspec.Raw(json.dumps(payload).encode()))])
 
     async def _answer(self, ask: Callable[[], Any], *, early: bool) -> Any:
         """`ask` when asked or when answered; the answer comes when the schedule says so."""
@@ -168,13 +172,12 @@ class Viewer:
         """Takes what waits; only the first of it, if the connection dies over it."""
         if self._client is None:
             return
-        if self._client.outbox._ready.is_set():
-            messages = await self._client.outbox.take()
-            for message in messages[:most]:
-                self._heard(json.loads(message.text))
-            if most is not None and most < len(messages):
-                self.disconnect()
-                return
+        messages = self._client.outbox.take()
+        for message in messages[:most]:
+            self._heard(json.loads(message.text))
+        if most is not None and most < len(messages):
+            self.disconnect()
+            return
         if self._client.closing.done():
             self.disconnect()
 

@@ -24,6 +24,8 @@ from listener.search import Heard, Search
 from tests.simulation.servers import CHANNEL, EXTRA_CHANNEL, Session, Violation
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tests.simulation.world import World
 
 
@@ -234,12 +236,13 @@ class Worker:
     def _hear(self, now: float) -> None:
         published = self.redis.published
         until = min(len(published), self.heard_until + self.world.rng.choice([1, 5, 100]))
-        for text in published[self.heard_until : until]:
-            if self.world.rng.random() < self.world.drops:
-                continue
+        heard = [text for text in published[self.heard_until : until] if self.world.rng.random() >= self.world.drops]
+        while heard:
             self.heard_at = now
             before = self.follower.position
-            self._take(self.follower.prompt(decode(text)), before)
+            burst = self.world.rng.choice([1, 1, 3, 100])
+            self._take(self.follower.prompt([decode(text) for text in heard[:burst]]), before)
+            heard = heard[burst:]
         self.heard_until = until
 
     def _read(self, now: float) -> None:
@@ -253,7 +256,7 @@ class Worker:
         if len(found) == 50:
             self.follower.look()
 
-    def _take(self, outcomes: list[Event | Gap], before: EventId | None) -> None:
+    def _take(self, outcomes: Sequence[Event | Gap], before: EventId | None) -> None:
         for outcome in outcomes:
             if isinstance(outcome, Gap):
                 self.excused = True

@@ -3,7 +3,7 @@
 A mutation is a function that patches the product (or, for the script, its likeness in the simulated world).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -249,12 +249,12 @@ def rule_13_a_jump_is_delivered_instead_of_filled(patch: Patch) -> None:
     """What was between is lost."""
     prompt = Follower.prompt
 
-    def jump(follower: Follower, event: Event) -> Any:
-        at = EventId.parse(event.id or "0-0")
+    def jump(follower: Follower, events: Sequence[Event]) -> Any:
+        at = EventId.parse(events[-1].id or "0-0")
         if follower.position and at.epoch == follower.position.epoch and at > follower.position:
             follower._move(at)
-            return [event]
-        return prompt(follower, event)
+            return events
+        return prompt(follower, events)
 
     patch.setattr(Follower, "prompt", jump)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tests.soak.soak import Soak, growth
 
+_MOST_GROWTH = 0.05
 _SETTLED = 600.0  # seconds after which nothing may grow
 
 
@@ -18,7 +19,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        soak = Soak(Path(folder) / "checkout", given.minutes, given.seed, say)
+        soak = Soak(Path(folder) / "pod", given.minutes, given.seed, say)
         soak.run()
     say(f"\n{'fault':<20}{'times':>7}{'median s':>10}{'worst s':>10}")
     for fault, times in sorted(soak.times.items()):
@@ -31,7 +32,8 @@ def main() -> None:
     wrong = [line for viewer in soak.viewers for line in viewer.wrong]
     heard = sum(viewer.heard for viewer in soak.viewers)
     say(f"{len(soak.viewers)} clients heard {heard} events, {len(wrong)} out of order or twice")
-    sys.exit(bool(wrong or last.zombies or set(soak.states.values()) != {"RUNNING"}))
+    grew = max(memory, files) >= _MOST_GROWTH
+    sys.exit(bool(wrong or grew or last.zombies or set(soak.states.values()) != {"RUNNING"}))
 
 
 def say(line: str) -> None:

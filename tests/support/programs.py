@@ -35,6 +35,30 @@ class Listener(Process):
         return self
 
 
+class Verification(Process):
+    """`python -m listener verify`, which has ended."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
+        super().__init__([sys.executable, "-m", "listener", "verify", "--json"], folder, settings)
+        self.code = self.exit_code(60)
+        said = json.loads(self.log)
+        assert said["ok"] == (self.code == 0), self.log
+        self.checks: dict[str, dict[str, str | None]] = {check.pop("check"): check for check in said["checks"]}
+        assert len(self.checks) == len(said["checks"]), self.log
+
+    def of(self, status: str) -> list[str]:
+        """The checks that ended so."""
+        return [name for name, check in self.checks.items() if check["status"] == status]
+
+    def text(self, name: str) -> str:
+        """What one check says."""
+        return str(self.checks[name]["text"])
+
+    def remedy(self, name: str) -> str:
+        """What is to be done about it."""
+        return str(self.checks[name]["remedy"])
+
+
 class App(Process):
     """gunicorn and its workers; `factory` makes the application that they serve."""
 

@@ -17,6 +17,7 @@ import redis
 from psycopg.conninfo import make_conninfo
 
 from app.core.config import Settings
+from app.messages import Burst
 from app.redis_notifier import RedisNotifierService
 from app.websocket_manager import MatchDataWebSocketManager
 from tests.conftest import RedisPlace, StartListener
@@ -34,11 +35,14 @@ class Ear:
     def __init__(self, manager: MatchDataWebSocketManager, match: str = "1", name: str = "c") -> None:
         self.client = manager.join(match, name)
         self.messages: list[dict[str, Any]] = []
-        self._task = asyncio.create_task(self._listen())
+        self.client.wake, self.client.write = self._wake, self._write
 
-    async def _listen(self) -> None:
-        while True:
-            self.messages += [json.loads(message.text) for message in await self.client.outbox.take()]
+    def _write(self, burst: Burst) -> bool:
+        self.messages += [json.loads(message.text) for message in burst.messages]
+        return True
+
+    def _wake(self) -> None:
+        self._write(Burst(self.client.outbox.take()))
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         return [message for message in self.messages if message["type"] == kind]
@@ -296,7 +300,6 @@ async def test_a_source_that_was_ended_by_a_bug_is_told_and_the_shutdown_is_whol
     assert isinstance(record.exc_info[1], ZeroDivisionError)
     await until(lambda: not own_place.sessions(), what="no connection left")
     assert Place("postgres", own_place.servers).sessions() == 0
-    ear._task.cancel()
     await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
 
 

@@ -43,7 +43,7 @@ def wait_out(follower: Follower, stream: list[Entry], head: EventId | None, now:
 def test_before_it_knows_its_place_it_delivers_nothing_and_wants_to_read() -> None:
     follower = Follower()
     assert follower.due(0.0)
-    assert follower.prompt(event(1)) == []
+    assert follower.prompt([event(1)]) == []
     assert follower.due(0.0)
     assert follower.position is None
 
@@ -59,42 +59,52 @@ def test_it_starts_after_the_streams_head(head: EventId | None) -> None:
 
 def test_the_next_event_is_delivered_at_once() -> None:
     follower = follower_at(5)
-    assert follower.prompt(event(6)) == [event(6)]
-    assert follower.prompt(event(7)) == [event(7)]
+    assert follower.prompt([event(6)]) == [event(6)]
+    assert follower.prompt([event(7)]) == [event(7)]
     assert follower.position == EventId(E, 7)
     assert not follower.due(0.0)
 
 
 def test_an_event_without_a_number_is_delivered_wherever_it_is() -> None:
     unnumbered = Event("c")
-    assert Follower().prompt(unnumbered) == [unnumbered]
+    assert Follower().prompt([unnumbered]) == [unnumbered]
     follower = follower_at(5)
-    assert follower.prompt(unnumbered) == [unnumbered]
+    assert follower.prompt([unnumbered]) == [unnumbered]
     assert follower.position == EventId(E, 5)
 
 
 @pytest.mark.parametrize("sequence", [1, 4, 5])
 def test_a_repeated_event_is_dropped_and_counted(sequence: int) -> None:
     follower = follower_at(5)
-    assert follower.prompt(event(sequence)) == []
+    assert follower.prompt([event(sequence)]) == []
     assert follower.suppressed == 1
     assert not follower.due(0.0)
     assert follower.position == EventId(E, 5)
 
 
-def test_what_spells_no_id_is_refused() -> None:
-    with pytest.raises(ValueError, match="is not an event id"):
-        follower_at(5).prompt(Event("c", id="x"))
+def test_what_spells_no_id_is_refused_and_costs_the_others_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    assert follower_at(5).prompt([event(6), Event("c", id="x"), event(7)]) == [event(6), event(7)]
+    assert "'x' is not an event id" in caplog.text
+
+
+def test_of_what_came_at_once_everything_that_follows_is_delivered() -> None:
+    follower = follower_at(5)
+    unnumbered = Event("c")
+    published = [event(6), unnumbered, event(6), event(7), event(9), unnumbered]
+    assert follower.prompt(published) == [event(6), unnumbered, event(7), unnumbered]
+    assert follower.position == EventId(E, 7)
+    assert follower.due(0.0)
+    assert follower.suppressed == 1
 
 
 def test_after_a_jump_it_reads_and_what_it_reads_comes_once() -> None:
     follower = follower_at(5)
-    assert follower.prompt(event(8)) == []
+    assert follower.prompt([event(8)]) == []
     assert follower.due(0.0)
     assert follower.read(entries([6, 7, 8]), None, 0.0) == [event(6), event(7), event(8)]
     assert not follower.due(0.0)
-    assert follower.prompt(event(8)) == []
-    assert follower.prompt(event(9)) == [event(9)]
+    assert follower.prompt([event(8)]) == []
+    assert follower.prompt([event(9)]) == [event(9)]
 
 
 def test_it_reads_when_it_is_told_to_look_and_not_after() -> None:
@@ -119,7 +129,7 @@ def test_while_it_waits_for_a_hole_to_be_closed_it_reads_now_and_then_and_delive
     assert follower.read(entries([8]), None, 100.0) == []
     assert not follower.due(100.0 + POLL / 2)
     assert follower.due(100.0 + POLL)
-    assert follower.prompt(event(9)) == []
+    assert follower.prompt([event(9)]) == []
 
 
 def test_a_hole_that_is_closed_in_time_is_no_gap() -> None:
@@ -218,7 +228,7 @@ def test_a_new_epoch_is_a_gap_at_once_and_its_events_follow() -> None:
 
 def test_a_prompt_of_a_new_epoch_has_it_read() -> None:
     follower = follower_at(5)
-    assert follower.prompt(event(1, E + 7)) == []
+    assert follower.prompt([event(1, E + 7)]) == []
     assert follower.due(0.0)
 
 
@@ -247,9 +257,10 @@ def test_whatever_is_published_or_not_everything_comes_once_and_in_order(data: s
     for sequence in range(2, count + 2):
         stream += entries([sequence])
         if data.draw(st.booleans(), "published"):
-            delivered += follower.prompt(event(sequence))
+            delivered += follower.prompt([event(sequence)])
         if data.draw(st.booleans(), "published again"):
-            delivered += follower.prompt(event(data.draw(st.integers(1, sequence))))
+            first = data.draw(st.integers(1, sequence))
+            delivered += follower.prompt([event(number) for number in range(first, sequence + 1)])
         if follower.due(0.0) and data.draw(st.booleans(), "read"):
             delivered += read(follower, stream)
     follower.look()

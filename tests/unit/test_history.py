@@ -1,8 +1,12 @@
 """What a worker remembers."""
 
-from app.core.event import EventId
+import msgspec
+
+from app.core.event import Event, EventId
 from app.history import History
-from app.messages import Message
+from app.messages import Router, Update
+
+ROUTER = Router("match_id")
 
 
 def history(*numbers: int, limit: int = 10_000, match: str = "1") -> History:
@@ -15,13 +19,19 @@ def history(*numbers: int, limit: int = 10_000, match: str = "1") -> History:
 
 
 def record(remembered: History, number: int | None, match: str = "1") -> None:
-    event_id = EventId(7, number) if number else None
-    remembered.advance(event_id)
-    remembered.record(match, event_id, Message(b"x" * 100, str(number)))
+    payload = msgspec.Raw(b'{"match_id": "%b", "data": "%b"}' % (match.encode(), b"x" * 70))
+    update = ROUTER.route(Event("match_change", payload, f"7-{number}" if number else None))
+    assert update
+    remembered.record(update)
+    if number:
+        remembered.advance(EventId(7, number))
 
 
-def ids(messages: list[Message] | None) -> list[str | None] | None:
-    return None if messages is None else [message.event_id for message in messages]
+def ids(updates: list[Update] | None) -> list[str | None] | None:
+    """Their sequences."""
+    if updates is None:
+        return None
+    return [update.event_id and update.event_id.removeprefix("7-") for update in updates]
 
 
 def test_the_events_after_a_number_are_those_of_the_match_and_in_order() -> None:
@@ -40,7 +50,7 @@ def test_what_has_no_number_is_not_among_them_but_is_since_a_mark() -> None:
     record(remembered, None)
     record(remembered, 2)
     assert ids(remembered.after("1", EventId(7, 1))) == ["2"]
-    assert ids(remembered.since("1", mark)) == ["None", "2"]
+    assert ids(remembered.since("1", mark)) == [None, "2"]
 
 
 def test_nothing_is_said_of_another_epoch_or_of_what_was_before() -> None:
@@ -98,7 +108,5 @@ def test_news_are_a_matchs_own() -> None:
 def test_the_position_moves_on_over_events_that_are_not_recorded() -> None:
     remembered = history(1)
     remembered.advance(EventId(7, 5))
-    assert remembered.position == EventId(7, 5)
-    remembered.advance(None)
     assert remembered.position == EventId(7, 5)
     assert remembered.after("1", EventId(7, 1)) == []

@@ -5,9 +5,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from websockets.frames import Frame, Opcode
 
 from app.core.event import NULL, Event, EventId
-from app.messages import PING, Routed, Router, initial_load, recovered, resync, update
+from app.messages import PING, Burst, Message, Router, Update, initial_load, recovered, resync
 
 ROW = b'{"id": 7, "n": 1.10}'
 
@@ -18,10 +19,13 @@ def event(payload: bytes, channel: str = "match_change", event_id: str | None = 
 
 def said(payload: bytes, channel: str = "match_change", event_id: str | None = "5-6", key: str = "match_id") -> Any:
     """An update as the client reads it."""
-    one = event(payload, channel, event_id)
-    routed = Router(key).route(one)
-    assert routed
-    return json.loads(update(one, routed).text)
+    update = Router(key).route(event(payload, channel, event_id))
+    assert update
+    return json.loads(update.text)
+
+
+def parts(update: Update) -> tuple[str, bytes, bytes, bytes]:
+    return update.match, bytes(update.match_id), bytes(update.operation), bytes(update.data)
 
 
 @pytest.mark.parametrize(
@@ -53,11 +57,10 @@ def test_an_update_of_each_channel(channel: str, kind: str, extra: str | None) -
 
 def test_the_row_is_passed_on_byte_by_byte() -> None:
     row = b'{"b":1.10,  "a":12345678901234567890123, "b":2}'
-    one = event(b'{"match_id":1,"data":%b}' % row)
-    routed = Router("match_id").route(one)
-    assert routed
-    assert routed.data == row
-    assert b'"data":%b}' % row in update(one, routed).text
+    update = Router("match_id").route(event(b'{"match_id":1,"data":%b}' % row))
+    assert update
+    assert bytes(update.data) == row
+    assert b'"data":%b}' % row in update.text
 
 
 def test_an_event_without_a_number_says_null() -> None:
@@ -91,7 +94,7 @@ def test_data_that_is_null_stays_null() -> None:
 def test_a_match_id_is_a_number_or_a_string(given: bytes, match: str) -> None:
     routed = Router("match_id").route(event(b'{"match_id": %b, "data": 1}' % given))
     assert routed
-    assert routed == Routed(match, given, NULL, b"1")
+    assert parts(routed) == (match, given, NULL, b"1")
 
 
 @pytest.mark.parametrize(
@@ -118,7 +121,8 @@ def test_what_names_no_match_is_for_nobody(payload: bytes) -> None:
 def test_another_key_may_route(key: str) -> None:
     payload = json.dumps({key: "g7", "match_id": 1, "operation": "INSERT", "data": [1]}).encode()
     routed = Router(key).route(event(payload))
-    assert routed == Routed("g7", b'"g7"', b'"INSERT"', b"[1]")
+    assert routed
+    assert parts(routed) == ("g7", b'"g7"', b'"INSERT"', b"[1]")
 
 
 def test_the_initial_load_has_the_snapshot_and_the_position() -> None:
@@ -182,10 +186,8 @@ def test_who_misses_nothing_is_told_so_and_keeps_its_place() -> None:
 
 
 def test_a_server_sent_event_is_an_id_line_and_a_data_line() -> None:
-    one = event(b'{"match_id": 1, "data": {"text": "two\\nlines"}}')
-    routed = Router("match_id").route(one)
-    assert routed
-    message = update(one, routed)
+    message = Router("match_id").route(event(b'{"match_id": 1, "data": {"text": "two\\nlines"}}'))
+    assert message
     assert message.chunk == b"id: 5-6\ndata: " + message.text + b"\n\n"
     assert PING.chunk == b'data: {"type":"ping"}\n\n'
     assert initial_load("1", None, NULL, None).chunk.startswith(b"data: ")
@@ -216,3 +218,22 @@ def test_equal_ids_on_two_channels_are_two_rows() -> None:
     assert game
     assert play
     assert game.row != play.row
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65_535, 65_536, 70_000])
+def test_a_frame_is_what_websockets_makes_of_the_text(size: int) -> None:
+    text = b"x" * size
+    assert Message(text).frame == Frame(Opcode.TEXT, text).serialize(mask=False)
+
+
+def test_a_burst_is_its_messages_one_after_the_other() -> None:
+    messages = [Message(b'{"n":%d}' % number, f"5-{number}") for number in range(3)]
+    assert Burst(messages).frames == b"".join(message.frame for message in messages)
+    assert Burst(messages).chunks == b"".join(message.chunk for message in messages)
+
+
+def test_an_updates_text_is_the_same_however_often_it_is_asked_for() -> None:
+    update = Router("match_id").route(event(b'{"match_id": 1, "data": {"id": 7}}', "gameclock_change"))
+    assert update
+    assert update.text == update.text
+    assert update.chunk.endswith(update.text + b"\n\n")

@@ -1,115 +1,86 @@
 """What waits for one client."""
 
-import asyncio
-
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.messages import Message
 from app.outbox import Outbox
-from tests.support.loops import in_a_loop, turns
 
 
 def message(text: str, row: str | None = None) -> Message:
     return Message(text.encode(), row=row.encode() if row else None)
 
 
-async def taken(outbox: Outbox) -> list[str]:
-    """What can be taken now."""
-    return [message.text.decode() for message in await asyncio.wait_for(outbox.take(), 5)]
+def taken(outbox: Outbox) -> list[str]:
+    """What is taken out."""
+    return [message.text.decode() for message in outbox.take()]
 
 
-async def waits(outbox: Outbox) -> bool:
-    """Whether there is nothing to take, however often the loop goes round."""
-    task = asyncio.create_task(outbox.take())
-    await turns()
-    waited = not task.done()
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    return waited
-
-
-@in_a_loop
-async def test_everything_that_waits_is_taken_at_once_and_in_order() -> None:
+def test_everything_that_waits_is_taken_at_once_and_in_order() -> None:
     outbox = Outbox(100)
     for text in ("a", "b", "c"):
         assert outbox.put(message(text))
-    assert await taken(outbox) == ["a", "b", "c"]
-    assert await waits(outbox)
+    assert taken(outbox) == ["a", "b", "c"]
+    assert not outbox
+    assert taken(outbox) == []
 
 
-@in_a_loop
-async def test_who_waits_is_woken_by_the_next_message() -> None:
-    outbox = Outbox(100)
-    task = asyncio.create_task(taken(outbox))
-    await turns()
-    outbox.put(message("a"))
-    assert await task == ["a"]
-
-
-@in_a_loop
-async def test_what_would_be_too_much_is_refused_and_what_waits_stays() -> None:
+def test_what_would_be_too_much_is_refused_and_what_waits_stays() -> None:
     outbox = Outbox(10)
     assert outbox.put(message("12345"))
     assert outbox.put(message("67890"))
     assert not outbox.put(message("x"))
-    assert await taken(outbox) == ["12345", "67890"]
+    assert taken(outbox) == ["12345", "67890"]
 
 
-@in_a_loop
-async def test_what_was_taken_makes_room() -> None:
+def test_what_was_taken_makes_room() -> None:
     outbox = Outbox(10)
     for _ in range(5):
         assert outbox.put(message("1234567890"))
         assert not outbox.put(message("1"))
-        assert await taken(outbox) == ["1234567890"]
+        assert taken(outbox) == ["1234567890"]
 
 
-@in_a_loop
-async def test_one_message_larger_than_the_limit_passes_when_nothing_else_waits() -> None:
+def test_one_message_larger_than_the_limit_passes_when_nothing_else_waits() -> None:
     outbox = Outbox(10)
     assert outbox.put(message("x" * 1000))
     assert not outbox.put(message("x"))
-    assert await taken(outbox) == ["x" * 1000]
+    assert taken(outbox) == ["x" * 1000]
     assert outbox.put(message("x"))
     assert not outbox.put(message("x" * 1000))
 
 
-@in_a_loop
-async def test_a_snapshot_and_what_was_missed_count_for_nothing() -> None:
+def test_a_snapshot_and_what_was_missed_count_for_nothing() -> None:
     outbox = Outbox(10)
     outbox.load([message("x" * 1000), message("y" * 1000)])
     assert outbox.put(message("1234567890"))
     assert not outbox.put(message("1"))
-    assert await taken(outbox) == ["x" * 1000, "y" * 1000, "1234567890"]
+    assert taken(outbox) == ["x" * 1000, "y" * 1000, "1234567890"]
 
 
-@in_a_loop
-async def test_a_newer_event_of_a_row_takes_the_place_of_the_waiting_one_once_the_queue_is_half_full() -> None:
+def test_a_newer_event_of_a_row_takes_the_place_of_the_waiting_one_once_the_queue_is_half_full() -> None:
     outbox = Outbox(10)
     outbox.put(message("c1", "clock"))
     outbox.put(message("c2", "clock"))  # not half full: both
     outbox.put(message("s1"))
     outbox.put(message("c3", "clock"))  # in the place of c2, but at the end: ids never fall
-    assert await taken(outbox) == ["c1", "s1", "c3"]
+    assert taken(outbox) == ["c1", "s1", "c3"]
 
 
-@in_a_loop
-async def test_a_clock_that_ticks_for_ever_never_fills_the_queue() -> None:
+def test_a_clock_that_ticks_for_ever_never_fills_the_queue() -> None:
     outbox = Outbox(100)
     assert all(outbox.put(message(f"{number:04}", "clock")) for number in range(10_000))
-    texts = await taken(outbox)
+    texts = taken(outbox)
     assert texts[-1] == "9999"
     assert len(texts) < 20
 
 
-@in_a_loop
-async def test_an_event_that_was_missed_is_not_replaced() -> None:
+def test_an_event_that_was_missed_is_not_replaced() -> None:
     outbox = Outbox(4)
     outbox.load([message("m1", "clock")])
     outbox.put(message("xx"))
     outbox.put(message("c2", "clock"))
-    assert await taken(outbox) == ["m1", "xx", "c2"]
+    assert taken(outbox) == ["m1", "xx", "c2"]
 
 
 Step = tuple[str, int, bool]
@@ -117,31 +88,19 @@ Step = tuple[str, int, bool]
 
 @given(st.lists(st.tuples(st.sampled_from(["a", "b", None]), st.integers(1, 8), st.booleans())), st.integers(1, 40))
 def test_order_is_kept_the_newest_of_each_row_is_there_and_the_bound_holds(steps: list[Step], limit: int) -> None:
-    @in_a_loop
-    async def run() -> None:
-        outbox = Outbox(limit)
-        put: list[tuple[int, str | None]] = []
-        got: list[int] = []
-        for number, (row, size, take) in enumerate(steps):
-            if outbox.put(message(f"{number} ".ljust(size), row)):
-                put.append((number, row))
-            if take and put and put[-1][0] not in got:
-                got += [int(text) for text in await taken(outbox)]
-        if put and put[-1][0] not in got:
-            texts = await taken(outbox)
-            assert len(texts) == 1 or sum(map(len, texts)) <= limit
-            got += map(int, texts)
-        assert got == sorted(set(got))
-        assert {number for number, row in put if row is None} <= set(got)
-        last = {row: number for number, row in put}
-        assert set(last.values()) <= set(got)
-
-    run()
-
-
-@in_a_loop
-async def test_a_take_that_is_cancelled_takes_nothing() -> None:
-    outbox = Outbox(100)
-    assert await waits(outbox)
-    outbox.put(message("a"))
-    assert await taken(outbox) == ["a"]
+    outbox = Outbox(limit)
+    put: list[tuple[int, str | None]] = []
+    got: list[int] = []
+    for number, (row, size, take) in enumerate(steps):
+        if outbox.put(message(f"{number} ".ljust(size), row)):
+            put.append((number, row))
+        if take and put and put[-1][0] not in got:
+            got += [int(text) for text in taken(outbox)]
+    if put and put[-1][0] not in got:
+        texts = taken(outbox)
+        assert len(texts) == 1 or sum(map(len, texts)) <= limit
+        got += map(int, texts)
+    assert got == sorted(set(got))
+    assert {number for number, row in put if row is None} <= set(got)
+    last = {row: number for number, row in put}
+    assert set(last.values()) <= set(got)

@@ -2,9 +2,11 @@
 
 import asyncio
 
-from app.core.event import EventId
+import msgspec
+
+from app.core.event import Event, EventId
 from app.history import History
-from app.messages import Message
+from app.messages import Router
 from app.snapshot_cache import SnapshotCache, Taken
 from app.snapshots import Snapshot
 from tests.support.loops import in_a_loop, turns
@@ -33,9 +35,10 @@ class Queries:
 
     def event(self, match: str = "1") -> None:
         self._count += 1
-        number = EventId(7, self._count)
-        self.history.advance(number)
-        self.history.record(match, number, Message(b"{}", str(number)))
+        update = Router("match_id").route(Event("c", msgspec.Raw(b'{"match_id": "%b"}' % match.encode())))
+        assert update
+        self.history.record(update)
+        self.history.advance(EventId(7, self._count))
 
     async def get(self, match: str = "1") -> Taken:
         """A snapshot, whatever it takes."""

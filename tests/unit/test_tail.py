@@ -17,7 +17,7 @@ def tail() -> Tail:
 def note(tail: Tail, count: int, channel: str = "match_change", match: object = 1) -> None:
     for number in range(count):
         payload = msgspec.Raw(json.dumps({"match_id": match, "n": number}).encode())
-        tail.note(Event(channel, payload, f"7-{tail.mark + 1}", 1.5))
+        tail.note([Event(channel, payload, f"7-{tail.mark + 1}", 1.5)])
 
 
 def numbers(look: Look) -> list[int]:
@@ -28,8 +28,8 @@ def test_what_is_shown_of_an_event() -> None:
     events = tail()
     payload = '{"match_id": "final", "x": "<b>"}'
     with events.watch() as mark:
-        events.note(Event("match_change", msgspec.Raw(payload.encode()), "7-1", 1.5))
-        events.note(Event("weather", msgspec.Raw(b'"rain"'), None, None))
+        events.note([Event("match_change", msgspec.Raw(payload.encode()), "7-1", 1.5)])
+        events.note([Event("weather", msgspec.Raw(b'"rain"'), None, None)])
         look = events.look(mark)
     assert look.events == [
         {"at": 1.5, "id": "7-1", "channel": "match_change", "match": "final", "payload": payload},
@@ -40,7 +40,7 @@ def test_what_is_shown_of_an_event() -> None:
 def test_a_long_payload_is_cut_between_characters() -> None:
     events = tail()
     with events.watch() as mark:
-        events.note(Event("a", msgspec.Raw(b'"' + "ü".encode() * 2000 + b'"')))
+        events.note([Event("a", msgspec.Raw(b'"' + "ü".encode() * 2000 + b'"'))])
         [event] = events.look(mark).events
     assert event["payload"] == '"' + "ü" * 499
 

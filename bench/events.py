@@ -1,0 +1,124 @@
+"""The events of a measurement: about 230 bytes of JSON each, with a serial that every server hands on as it is."""
+
+import random
+import re
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from typing import Any, Self
+
+import psycopg
+
+CHANNEL = "match_change"
+MATCH = "41"
+
+_BEFORE = (
+    '{"match_id": 41, "operation": "UPDATE", "data": {"id": 41, "home_score": 14, "away_score": 21, "quarter": 3,'
+    ' "down": 2, "distance": 7, "yard_line": 38, "possession": "home", "status": "live", "serial": "#'
+)
+_AFTER = '#", "updated_at": "2026-09-13T19:05:12.345678+00:00"}}'
+_DIGITS = 8
+
+SERIAL = re.compile(rb"#(\d{8})#")
+
+
+def mark(serial: int) -> bytes:
+    """The serial as it stands in an event, however its JSON is rebuilt."""
+    return b"#%08d#" % serial
+
+
+def payload(serial: int) -> str:
+    """An event."""
+    return f"{_BEFORE}{serial:0{_DIGITS}}{_AFTER}"
+
+
+def _notify(serial: str) -> str:
+    return f"pg_notify('{CHANNEL}', '{_BEFORE}' || lpad(({serial})::text, {_DIGITS}, '0') || '{_AFTER}')"
+
+
+# A loop in the server, so that the one who emits costs the machine as little as possible.
+_FLOOD = f"""
+DO $$ BEGIN
+    FOR n IN 0..%(count)s / %(batch)s - 1 LOOP
+        PERFORM {_notify("%(first)s + n * %(batch)s + i")} FROM generate_series(0, %(batch)s - 1) i;
+        COMMIT;
+    END LOOP;
+END $$
+"""
+
+
+class Emitter:
+    """A session that notifies.
+
+    Args:
+        conninfo: of the database. Its commits don't wait for the disk: what is measured is the way of a notification.
+    """
+
+    def __init__(self, conninfo: str) -> None:
+        self._connection = psycopg.connect(conninfo, autocommit=True, options="-c synchronous_commit=off")
+        self.last = 0  # serial
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def once(self, events: int = 1) -> float:
+        """Notifies in one transaction; when it began."""
+        began = time.time()
+        self._flood(events, events)
+        return began
+
+    @contextmanager
+    def flood(self, events: int, batch: int) -> Iterator[float]:
+        """Notifies as fast as PostgreSQL can, `batch` in each transaction, while the block runs; when it began."""
+        thread = threading.Thread(target=self._flood, args=(events, batch))
+        began = time.time()
+        thread.start()
+        try:
+            yield began
+        finally:
+            thread.join()
+
+    def _flood(self, events: int, batch: int) -> None:
+        statement = _FLOOD % {"first": self.last + 1, "count": events, "batch": batch}
+        self.last += events
+        self._connection.execute(statement.encode())
+
+
+@contextmanager
+def paced(conninfo: str, first: int, events: int, rate: float) -> Iterator[Any]:
+    """Notifies at a rate from a process of its own while the block runs; call what is yielded for each one's time.
+
+    A time is of just before the statement was sent, in Unix seconds.
+    """
+    context = get_context("spawn")
+    receiving, sending = context.Pipe(duplex=False)
+    process = context.Process(target=_pace, args=(sending, conninfo, first, events, rate), daemon=True)
+    process.start()
+    try:
+        receiving.recv()  # it is connected
+        yield receiving.recv
+    finally:
+        process.join(30)
+        process.kill()
+        receiving.close()
+
+
+def _pace(done: Connection, conninfo: str, first: int, events: int, rate: float) -> None:
+    with closing(psycopg.connect(conninfo, autocommit=True, options="-c synchronous_commit=off")) as connection:
+        times = []
+        done.send("connected")
+        due = time.monotonic() + 0.05
+        for serial in range(first, first + events):
+            statement = f"SELECT pg_notify('{CHANNEL}', '{payload(serial)}')".encode()
+            time.sleep(max(0.0, due - time.monotonic()))
+            times.append(time.time())
+            connection.pgconn.exec_(statement)
+            # At irregular intervals, so that nothing goes in step with a clock; what can't be caught up is given up.
+            due = max(due + random.uniform(0.5, 1.5) / rate, time.monotonic() - 0.1)
+        done.send(times)

@@ -1,0 +1,69 @@
+"""The peers, each installed when it is first wanted, and started in a place of its own."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench.arena import Arena
+from bench.peers.installed import debian, installed, npm, pip
+from bench.systems import WORKERS, System, gunicorn
+from tests.support.process import ROOT, Process
+from tests.support.servers import free_port
+from tests.support.waiting import wait_until
+
+_HERE = Path(__file__).parent
+
+
+@contextmanager
+def pg_listen(arena: Arena, workers: int = WORKERS) -> Iterator[System]:
+    """pg-listen and ws in Node processes."""
+    folder = installed("pg-listen", npm(_HERE / "node"))
+    with arena.place() as place:
+        port = free_port()
+        with Process(["node", "server.mjs", str(port), str(workers)], folder, place.environment) as process:
+            wait_until(lambda: process.log.count("listening") == workers, 30, process.log)
+            yield System("pg-listen", place, port, "/41/{}", {"workers": process.pid})
+
+
+@contextmanager
+def broadcaster(arena: Arena, workers: int = WORKERS) -> Iterator[System]:
+    """The package broadcaster, Starlette and uvicorn under gunicorn."""
+    folder = installed("broadcaster", pip("broadcaster==0.3.1", "asyncpg==0.32.0"))
+    with arena.place() as place:
+        environment = place.environment | {"PYTHONPATH": f"{ROOT}:{folder}"}
+        with gunicorn("bench.peers.broadcaster_app:app", workers, place.folder, environment) as (port, process):
+            yield System("broadcaster", place, port, "/41/{}", {"workers": process.pid})
+
+
+@contextmanager
+def nchan(arena: Arena, workers: int = WORKERS) -> Iterator[System]:
+    """Debian's nginx with nchan, and a loop that LISTENs and posts."""
+    folder = installed("nchan", debian("nginx", "libnginx-mod-nchan"))
+    with arena.place() as place:
+        port = free_port()
+        configuration = place.folder / "nginx.conf"
+        template = (_HERE / "nginx.conf").read_text(encoding="utf-8")
+        configuration.write_text(template.format(folder=folder, workers=workers, run=place.folder, port=port))
+        nginx = [str(folder / "usr/sbin/nginx"), "-p", str(place.folder), "-e", "stderr", "-c", str(configuration)]
+        publisher = [sys.executable, "-m", "bench.peers.nchan_publisher", str(port)]
+        with (
+            Process([*_with_var_lib_nginx(), *nginx], place.folder, {}) as server,
+            Process(publisher, place.folder, place.environment) as loop,
+        ):
+            loop.logged("listening")
+            yield System("nchan", place, port, "/41/{}", {"workers": server.pid, "listener": loop.pid})
+
+
+def _with_var_lib_nginx() -> list[str]:
+    """Debian's nginx insists on this folder: it gets one that nobody else sees."""
+    namespaces = ["--mount"] if os.geteuid() == 0 else ["--mount", "--user", "--map-root-user"]
+    return [
+        "unshare",
+        *namespaces,
+        "sh",
+        "-c",
+        'mount -t tmpfs none /var/lib && mkdir /var/lib/nginx && exec "$@"',
+        "sh",
+    ]

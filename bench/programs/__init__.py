@@ -1,0 +1,1 @@
+"""What the product is measured against, as people write it."""

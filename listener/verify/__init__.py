@@ -1,0 +1,1 @@
+"""`python -m listener verify`: looks at both servers and sends a canary down every path."""

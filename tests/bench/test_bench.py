@@ -1,0 +1,77 @@
+"""Every bench runs, in its short form. What it measures is no matter here: nothing is said about time."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from bench.__main__ import BENCHES
+from bench.charts import CHARTS
+from bench.report import Figure, Report, read_rows
+from tests.support.process import ROOT, environment
+from tests.support.servers import Servers
+
+SHORT = "throughput"  # what the default tier runs
+
+
+def run(module: str, *arguments: str) -> str:
+    command = [sys.executable, "-m", module, *arguments]
+    result = subprocess.run(command, cwd=ROOT, env=environment({}), capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def measured(name: str, folder: Path, *arguments: str) -> list[dict[str, Any]]:
+    """The rows that a bench wrote, after a look at what it printed."""
+    printed = run("bench", name, "--short", "--json", str(folder / "figures.json"), *arguments)
+    assert "ratio" in printed
+    assert "NOT" not in printed.replace("NOTIFY", "")
+    rows: list[dict[str, Any]] = json.loads((folder / "figures.json").read_text())["rows"]
+    assert {row["bench"] for row in rows} == {name}
+    assert rows
+    for row in rows:
+        assert math.isfinite(row["median"]), row
+        assert row["median"] > 0, row
+        assert row["runs"], row
+        assert row["unit"], row
+    return rows
+
+
+def test_throughput_compares_both_modes_with_a_plain_listen_on_servers_of_its_own(tmp_path: Path) -> None:
+    rows = measured(SHORT, tmp_path)
+    figures = {row["config"]: row["median"] for row in rows if row["metric"] == "events_per_s"}
+    assert list(figures) == ["redis", "postgres", "plain-listen"]
+    run("bench.charts", str(tmp_path / "figures.json"), "--out", str(tmp_path / "charts"))
+    chart = (tmp_path / "charts" / "throughput.svg").read_text()
+    texts = {element.text for element in ET.fromstring(chart).iter() if element.tag.endswith("}text")}
+    assert {"notifymux", "notifymux, direct mode", "psycopg and Starlette"} < texts
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", [name for name in BENCHES if name != SHORT])
+def test_each_bench_gives_figures_on_given_servers(name: str, shared_servers: Servers, tmp_path: Path) -> None:
+    servers = shared_servers.embedded
+    rows = measured(name, tmp_path, "--database", servers.database_url, "--redis", servers.redis_url)
+    wanted = {chart.metric for chart in CHARTS if name in {bench for bench, _ in chart.wanted}}
+    assert wanted <= {row["metric"] for row in rows}
+
+
+def test_what_is_kept_is_read_again_and_a_ratio_is_the_median_over_the_rounds(tmp_path: Path) -> None:
+    report = Report(["a machine"])
+    for config, runs in {"ours": (10.0, 30.0, 2.0), "theirs": (5.0, 10.0, 1.0)}.items():
+        for value in runs:
+            report.run("throughput", "a case", config, Figure("events_per_s", "/s", value))
+    report.note("a note")
+    report.write(tmp_path / "figures.json")
+    ours, theirs = read_rows(tmp_path / "figures.json")
+    assert ours.ratio(theirs) == 2.0
+    assert (ours.median, min(ours.runs), max(ours.runs)) == (10.0, 2.0, 30.0)
+    table = report.table({"throughput": "theirs"}).splitlines()
+    assert table[0] == "a machine"
+    assert [line.split() for line in table if "ours" in line] == [["ours", "2.00", "10.0", "2.00", "30.0", "3"]]
+    assert table[-1] == "a note"
