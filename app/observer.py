@@ -60,7 +60,7 @@ class Observer:
             self._hear(event)
         self.events += len(events) - len(ours)
         if self.tail.watched:
-            self.tail.note([event for event in events if event.channel != MUX_CHANNEL])
+            self.tail.note([event for event in events if event.channel != MUX_CHANNEL] if ours else events)
         self._sink.deliver(events)
 
     def gap(self, position: EventId | None, why: Break) -> None:

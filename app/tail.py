@@ -67,8 +67,8 @@ class Tail:
         return Look([self._show(event) for event in shown], came - len(kept) + len(found) - len(shown), self.mark)
 
     def _match(self, event: Event) -> str | None:
-        routed = self._router.route(event)
-        return routed.match if routed else None
+        update = self._router.route(event)
+        return update.match if update else None
 
     def _show(self, event: Event) -> dict[str, Any]:
         payload = bytes(event.payload).decode(errors="replace")

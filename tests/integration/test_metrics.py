@@ -219,6 +219,7 @@ def test_a_killed_listeners_gauges_are_gone_its_counters_stay_and_begin_anew_wit
     assert now.value("notifymux_worker_gaps_total", cause="epoch") == 1
 
 
+@pytest.mark.long
 def test_an_outage_of_redis_shows_in_what_is_held_and_in_the_reconnects(
     servers: Servers,
     settings: dict[str, str],
@@ -280,6 +281,7 @@ def test_without_a_folder_to_write_a_worker_shows_its_own_and_says_so_once(
     assert listener.log.count("/metrics will not show this listener") == 1
 
 
+@pytest.mark.long
 def test_a_scrape_while_programs_start_and_end_is_whole(
     settings: dict[str, str], start_app: StartApp, start_listener: StartListener
 ) -> None:

@@ -197,6 +197,7 @@ def test_keys_of_others_are_no_processes_and_hide_none(pod: Pod) -> None:
 # ---- live
 
 
+@pytest.mark.long
 def test_the_first_message_has_the_whole_series_and_the_later_ones_what_is_new(pod: Pod) -> None:
     # Of whichever worker the watch reaches.
     wait_until(lambda: min(len(status(pod.app)["series"]["points"]) for _ in range(20)) >= 2, 30)
@@ -287,8 +288,6 @@ def test_a_listener_that_dies_is_seen_and_so_is_its_successor(
         assert shown["listeners"][0]["state"] == "late"
         assert shown["postgres"]["state"] == "unknown"
         assert app.get("/readyz")[0] == 200, "the canaries of the last seconds have come"
-        shown = watch.shows(lambda message: message["listeners"][0]["state"] == "dead", died, 8)
-        wait_until(lambda: app.get("/readyz")[1]["state"] == "degraded")
         successor = start_listener(own_settings).aligned()
         shown = watch.shows(is_healthy, time.monotonic(), WITHIN)
         assert [row["pid"] for row in shown["listeners"]] == [successor.pid]
@@ -296,15 +295,26 @@ def test_a_listener_that_dies_is_seen_and_so_is_its_successor(
             200,
             {"ready": True, "state": "ready", "mode": "redis", "reasons": [], "clients": 0},
         )
-        hold_for(3, lambda: is_healthy(watch.latest))
         assert kinds(watch.latest) == ["epoch", "start", "epoch", "start"]
         assert watch.latest["totals"]["gaps"] == 1
+
+
+@pytest.mark.long
+def test_without_a_listener_for_long_a_pod_is_degraded_and_its_listener_dead(
+    settings: dict[str, str], start_listener: StartListener, start_app: StartApp
+) -> None:
+    listener, app = start_listener(settings).aligned(), start_app(settings).ready()
+    listener.kill()
+    wait_until(lambda: app.get("/readyz")[1]["state"] == "degraded")
+    status_when(app, lambda body: [row["state"] for row in body["listeners"] if row["pid"] == listener.pid] == ["dead"])
+    hold_for(3, lambda: status(app)["state"] == "degraded")
 
 
 def kinds(message: Message) -> list[str]:
     return [line["kind"] for line in message["ledger"]]
 
 
+@pytest.mark.long
 def test_redis_that_goes_away_is_seen_and_what_was_known_is_still_shown(
     servers: Servers, own_settings: dict[str, str], start_listener: StartListener, start_app: StartApp
 ) -> None:
@@ -416,6 +426,7 @@ def test_a_standby_takes_over_and_puts_back_and_the_ledger_tells(
     assert second.running
 
 
+@pytest.mark.long
 def test_a_buffer_that_overflows_and_a_stream_that_is_lost_stand_in_the_ledger(
     servers: Servers, own_settings: dict[str, str], start_listener: StartListener, start_app: StartApp
 ) -> None:
@@ -529,6 +540,7 @@ def test_a_worker_that_may_not_register_serves_and_says_what_it_needs(
             client.acl_deluser(user)
 
 
+@pytest.mark.long
 def test_a_worker_that_ends_in_order_says_so_and_one_that_is_killed_is_not_shown_for_long(
     settings: dict[str, str], redis_place: RedisPlace, start_listener: StartListener, start_app: StartApp
 ) -> None:
