@@ -191,6 +191,7 @@ def test_counters_never_fall_when_a_worker_is_killed_and_what_it_said_of_the_pre
         assert scrape(app).value("notifymux_worker_events_total") >= 100
         wait_until(has_gone_on)
     wait_until(lambda: scrape(app).value("notifymux_clients") == 0)
+    wait_until(lambda: scrape(app).value("notifymux_ready") == 1, what="the new workers hear, too")
     notify(connection, 50)
     wait_until(lambda: scrape(app).value("notifymux_worker_events_total") == 200)
     assert set((Path(f"/proc/{app.pid}/cwd").resolve() / ".run/metrics").rglob("*.db")) == files, "no more of them"
