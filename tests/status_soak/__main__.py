@@ -1,6 +1,7 @@
 """`python -m tests.status_soak [--minutes 10] [--per-second 200]`: what the status page costs, and whether it grows.
 
-It prints the worker's share of a core without and with the page at the same load, and what the browser holds.
+It prints the worker's share of a core without and with the page at the same load, and what the browser holds: more and
+more in the first quarter of an hour, until the plots are full.
 """
 
 import argparse
