@@ -26,7 +26,7 @@ def main() -> None:
         say(f"{fault!s:<20}{len(times):>7}{statistics.median(times):>10.1f}{max(times):>10.1f}")
     settled = [sample for sample in soak.samples if sample.at >= min(_SETTLED, given.minutes * 20)]
     memory, files = (growth(settled, field) for field in ("memory", "files"))
-    last = settled[-1]
+    last = soak.samples[-1]
     say(f"\nmemory {last.memory / 2**20:.0f} MiB, {memory:+.1%}; open files {last.files}, {files:+.1%}")
     say(f"zombies {last.zombies}; states {soak.states}")
     wrong = [line for viewer in soak.viewers for line in viewer.wrong]

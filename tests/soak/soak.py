@@ -115,6 +115,8 @@ class Soak:
         self.states: dict[str, str] = {}
         self.viewers: list[Viewer] = []
         self._rests: dict[str, float] = {}
+        self._began = time.monotonic()
+        self._over = threading.Event()
 
     def run(self) -> None:
         """Does all of it, and ends with every program as it is then."""
@@ -129,6 +131,12 @@ class Soak:
             for fault in self._faults():
                 self._commit(appliance, fault)
             wait_until(lambda: set(appliance.states().values()) == {"RUNNING"}, 90, "all run")
+            self._over.set()
+            sampler.join()
+            # What has just died may still be waiting for supervisord's next turn.
+            with suppress(AssertionError):
+                wait_until(lambda: self._look(appliance).zombies == 0, 10)
+            self.samples.append(self._look(appliance))
             self.states = appliance.states()
             for viewer in self.viewers:
                 viewer.ending.set()
@@ -170,16 +178,17 @@ class Soak:
         return psutil.Process(pid)
 
     def _sample(self, appliance: Appliance) -> None:
-        began = time.monotonic()
-        while appliance.running:
-            memory = files = zombies = 0
-            for process in [psutil.Process(appliance.pid), *psutil.Process(appliance.pid).children(recursive=True)]:
-                with suppress(psutil.Error):
-                    zombies += process.status() == psutil.STATUS_ZOMBIE
-                    memory += process.memory_full_info().pss
-                    files += process.num_fds()
-            self.samples.append(Sample(time.monotonic() - began, memory, files, zombies))
-            time.sleep(SAMPLE_EVERY)
+        while not self._over.wait(SAMPLE_EVERY):
+            self.samples.append(self._look(appliance))
+
+    def _look(self, appliance: Appliance) -> Sample:
+        memory = files = zombies = 0
+        for process in [psutil.Process(appliance.pid), *psutil.Process(appliance.pid).children(recursive=True)]:
+            with suppress(psutil.Error):
+                zombies += process.status() == psutil.STATUS_ZOMBIE
+                memory += process.memory_full_info().pss
+                files += process.num_fds()
+        return Sample(time.monotonic() - self._began, memory, files, zombies)
 
 
 def served(appliance: Appliance) -> bool:
