@@ -8,7 +8,17 @@ import msgspec
 
 from app.core.event import NULL, Event, EventId
 
-_SMALL = 125  # bytes whose number fits into a frame's second byte (RFC 6455, 5.2)
+_SMALL = 125  # bytes whose number fits into a frame's second byte
+
+
+@lru_cache(maxsize=4096)
+def _frame_head(size: int) -> bytes:
+    """What stands before so many bytes of text in an unmasked frame (RFC 6455, 5.2)."""
+    if size <= _SMALL:
+        return b"\x81%c" % size
+    if size < 1 << 16:
+        return b"\x81\x7e" + size.to_bytes(2, "big")
+    return b"\x81\x7f" + size.to_bytes(8, "big")
 
 
 class Message(msgspec.Struct, gc=False):
@@ -32,13 +42,7 @@ class Message(msgspec.Struct, gc=False):
     @property
     def frame(self) -> bytes:
         """The message as an unmasked WebSocket text frame."""
-        text = self.text
-        size = len(text)
-        if size <= _SMALL:
-            return b"\x81%c%b" % (size, text)
-        if size < 1 << 16:
-            return b"\x81\x7e%b%b" % (size.to_bytes(2, "big"), text)
-        return b"\x81\x7f%b%b" % (size.to_bytes(8, "big"), text)
+        return _frame_head(len(self.text)) + self.text
 
     @property
     def chunk(self) -> bytes:
@@ -56,7 +60,8 @@ class Burst:
     @cached_property
     def frames(self) -> bytes:
         """As WebSocket frames."""
-        return b"".join([message.frame for message in self.messages])
+        texts = [message.text for message in self.messages]
+        return b"".join([part for text in texts for part in (_frame_head(len(text)), text)])
 
     @cached_property
     def chunks(self) -> bytes:

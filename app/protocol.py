@@ -206,7 +206,7 @@ def _offer(abort: Callable[[], None], write: Callable[[bytes], bool]) -> dict[st
 
 
 def _write_at_once(transport: asyncio.Transport, descriptor: int | None, data: bytes) -> bool:
-    """Writes past uvloop's queue, which costs a quarter of the time, where that is the plain socket."""
+    """Writes past uvloop's queue, whose turn comes later and costs more, where there is a plain socket."""
     if transport.get_write_buffer_size() or transport.is_closing():
         return False
     written = 0

@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from starlette.applications import Starlette
@@ -77,7 +78,7 @@ class Doors:
             WebSocketRoute(_SOCKET + "/", self.match_socket),
             WebSocketRoute(_SOCKET, self.match_socket),
             Route(_EVENTS, self.match_events, methods=["GET", "OPTIONS"], middleware=[self._cors]),
-            Mount("/static", StaticFiles(directory=_STATIC), middleware=[self._cors]),
+            Mount("/static", _Static(directory=_STATIC), middleware=[self._cors]),
         ]
 
     async def readyz(self, _: Request) -> Response:
@@ -125,6 +126,16 @@ class Doors:
             await Session(wire, client, self._ping_interval, expires).run()
         finally:
             self._manager.leave(client)
+
+
+class _Static(StaticFiles):
+    """Files that are asked for anew each time: after an upgrade, a page is not made of two versions."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        """Starlette's, with a header."""
+        response = super().file_response(*args, **kwargs)
+        response.headers["cache-control"] = "no-cache"
+        return response
 
 
 def _page(name: str) -> ASGIApp:

@@ -46,7 +46,7 @@ class Crowd(Watched):
 
     def __init__(self, system: System, arena: Arena) -> None:
         super().__init__(system, Clients([]), arena)
-        self._empty = self._memory()
+        self.weight = 0.0  # bytes of the workers' memory for each of the last that came
 
     def grow(self, count: int) -> None:
         """Some more connect."""
@@ -71,21 +71,21 @@ class Crowd(Watched):
         assert complete, f"{self.name}: not every client got every event"
         return last - min(each[0].at for each in arrivals), last - began
 
-    @property
-    def weight(self) -> float:
-        """Bytes of the workers' memory for each client."""
-        return (self._memory() - self._empty) / len(self.clients.all)
-
-    def _memory(self) -> int:
+    def memory(self) -> int:
+        """Bytes that the workers hold."""
         return memory_bytes(family(self.system.parts["workers"]))
 
 
 def _gather(crowds: Sequence[Crowd], size: int) -> None:
+    before = [(each.memory(), len(each.clients.all)) for each in crowds]
     while any(len(each.clients.all) < size for each in crowds):
         for each in crowds:
             each.grow(min(_AT_ONCE, size - len(each.clients.all)))
             each.clients.pump()
-    for each in crowds:
+    for each, (memory, count) in zip(crowds, before, strict=True):
+        # Not from the first client on: the code's own pages, which a worker that has work takes from its master, are
+        # nobody's weight; nor are the events that it remembers.
+        each.weight = (each.memory() - memory) / (size - count)
         each.heard()
 
 

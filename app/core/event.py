@@ -70,15 +70,20 @@ def encode(channel: str, payload: bytes, at: float, event_id: EventId | None = N
 
     `fingerprint` is written when it isn't empty: whose count the id comes from.
     """
-    number = b'"%b"' % str(event_id).encode() if event_id else NULL
+    number = b'"%d-%d"' % event_id if event_id else NULL
     by = b',"fingerprint":%b' % msgspec.json.encode(fingerprint) if fingerprint else b""
-    digits = 6 if fingerprint else 3  # by our own the way is measured
-    return b'{"id":%b,"channel":%b,"payload":%b,"at":%.*f%b}' % (number, _json_name(channel), payload, digits, at, by)
+    time = _json_time(at, 6 if fingerprint else 3)  # by our own the way is measured
+    return b'{"id":%b,"channel":%b,"payload":%b,"at":%b%b}' % (number, _json_name(channel), payload, time, by)
 
 
 @lru_cache(maxsize=1024)
 def _json_name(channel: str) -> bytes:
     return msgspec.json.encode(channel)
+
+
+@lru_cache(maxsize=16)  # all that came in one read have the same
+def _json_time(at: float, digits: int) -> bytes:
+    return b"%.*f" % (digits, at)
 
 
 # In JSON that is valid, a raw line break can only be white space; without it an event is one line everywhere.
@@ -99,4 +104,4 @@ def payload_json(payload: bytes) -> bytes:
         payload.decode()
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return msgspec.json.encode(payload.decode(errors="replace"))
-    return payload.translate(_ONE_LINE)
+    return payload.translate(_ONE_LINE) if b"\n" in payload or b"\r" in payload else payload

@@ -1,5 +1,6 @@
 // The demo page: connects one match to the scoreboard. Whatever comes from a payload is set as text.
 
+import { $, element, setText } from "./dom.js";
 import { drawField } from "./field.js";
 import { connect } from "./notifymux.js";
 import { EMPTY, abbr, apply, clockText, downText, quarterText, topPlayers } from "./scoreboard.js";
@@ -8,20 +9,6 @@ const RATE_OVER = 5; // seconds
 const RESYNCED_FOR = 6_000;
 const TIMEOUTS = 3;
 const PLAYERS_SHOWN = 10;
-
-const $ = (id) => document.getElementById(id);
-
-function setText(node, value) {
-  const text = String(value ?? "");
-  if (node.textContent !== text) node.textContent = text;
-}
-
-function element(name, className, text) {
-  const node = document.createElement(name);
-  if (className) node.className = className;
-  if (text !== undefined) node.textContent = String(text ?? "");
-  return node;
-}
 
 // ---- the match
 

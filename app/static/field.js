@@ -1,49 +1,41 @@
 // The field: home goal line on the left, one unit of the picture is one yard.
 
+import { drawShape } from "./dom.js";
 import { abbr, field, spotText } from "./scoreboard.js";
 
-const SVG = "http://www.w3.org/2000/svg";
 const END_ZONE = 10;
 const LENGTH = 120;
 const WIDTH = 38;
-
-function add(parent, name, attributes, text) {
-  const node = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-  if (text !== undefined) node.textContent = text;
-  parent.append(node);
-  return node;
-}
 
 const upright = (x1, y1, y2, name) => ({ x1, x2: x1, y1, y2, class: name });
 
 export function drawField(svg) {
   for (let i = 0; i < 10; i += 1) {
     const x = END_ZONE + i * 10;
-    add(svg, "rect", { x, y: 0, width: 10, height: WIDTH, class: i % 2 ? "turf odd" : "turf" });
+    drawShape(svg, "rect", { x, y: 0, width: 10, height: WIDTH, class: i % 2 ? "turf odd" : "turf" });
   }
   for (let yard = 1; yard < 100; yard += 1) {
     const x = END_ZONE + yard;
-    if (yard % 5 === 0) add(svg, "line", upright(x, 0, WIDTH, "yard"));
-    else for (const y of [0.6, 13.6, 23.4, 36.4]) add(svg, "line", upright(x, y, y + 1, "hash"));
+    if (yard % 5 === 0) drawShape(svg, "line", upright(x, 0, WIDTH, "yard"));
+    else for (const y of [0.6, 13.6, 23.4, 36.4]) drawShape(svg, "line", upright(x, y, y + 1, "hash"));
   }
   for (let yard = 10; yard < 100; yard += 10) {
     const number = String(yard <= 50 ? yard : 100 - yard);
-    for (const y of [8.6, 32.4]) add(svg, "text", { x: END_ZONE + yard, y, class: "number" }, number);
+    for (const y of [8.6, 32.4]) drawShape(svg, "text", { x: END_ZONE + yard, y, class: "number" }, number);
   }
   const zones = {};
   for (const [side, x, turn] of [["home", 0, -90], ["away", LENGTH - END_ZONE, 90]]) {
-    add(svg, "rect", { x, y: 0, width: END_ZONE, height: WIDTH, class: `zone ${side}` });
+    drawShape(svg, "rect", { x, y: 0, width: END_ZONE, height: WIDTH, class: `zone ${side}` });
     const middle = `translate(${x + END_ZONE / 2} ${WIDTH / 2}) rotate(${turn})`;
-    zones[side] = add(svg, "text", { transform: middle, class: "zone-name" }, "");
+    zones[side] = drawShape(svg, "text", { transform: middle, class: "zone-name" }, "");
   }
-  for (const x of [END_ZONE, LENGTH - END_ZONE]) add(svg, "line", upright(x, 0, WIDTH, "goal"));
-  const scrimmage = add(svg, "line", upright(0, 0, WIDTH, "scrimmage"));
-  const firstDown = add(svg, "line", upright(0, 0, WIDTH, "first-down"));
-  const ball = add(svg, "g", { class: "ball" });
-  const arrow = add(ball, "path", { d: "M3.4 -1.5 L6 0 L3.4 1.5 Z", class: "arrow" });
-  add(ball, "path", { d: "M-2.4 0 Q0 -3 2.4 0 Q0 3 -2.4 0 Z", class: "leather" });
-  add(ball, "path", { d: "M-.9 0 H.9 M-.5 -.4 V.4 M0 -.4 V.4 M.5 -.4 V.4", class: "lace" });
+  for (const x of [END_ZONE, LENGTH - END_ZONE]) drawShape(svg, "line", upright(x, 0, WIDTH, "goal"));
+  const scrimmage = drawShape(svg, "line", upright(0, 0, WIDTH, "scrimmage"));
+  const firstDown = drawShape(svg, "line", upright(0, 0, WIDTH, "first-down"));
+  const ball = drawShape(svg, "g", { class: "ball" });
+  const arrow = drawShape(ball, "path", { d: "M3.4 -1.5 L6 0 L3.4 1.5 Z", class: "arrow" });
+  drawShape(ball, "path", { d: "M-2.4 0 Q0 -3 2.4 0 Q0 3 -2.4 0 Z", class: "leather" });
+  drawShape(ball, "path", { d: "M-.9 0 H.9 M-.5 -.4 V.4 M0 -.4 V.4 M.5 -.4 V.4", class: "lace" });
 
   function place(node, yards) {
     node.classList.toggle("gone", yards === null);

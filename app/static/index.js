@@ -1,48 +1,66 @@
-// The front page: what /readyz says, as it says it.
+// The status page: what /api/status/events says, as it says it.
 
-const EVERY = 5_000;
-const NO_ANSWER_AFTER = 4_000;
+import { renderBanner, renderLink, renderPair } from "./banner.js";
+import { $, setText } from "./dom.js";
+import { renderHistory } from "./history.js";
+import { renderLedger } from "./ledger.js";
+import { renderPipe } from "./pipe.js";
+import { renderProcesses } from "./processes.js";
+import { StatusStream } from "./stream.js";
+import { renderTail, startTail } from "./tail.js";
 
-const $ = (id) => document.getElementById(id);
+const TOKEN = "notifymux-operator-token";
 
-const PATHS = {
-  redis: "A canary has just passed through PostgreSQL, the listener, Redis and the worker that answered.",
-  postgres: "A canary has just passed through PostgreSQL and the worker that answered. The workers LISTEN themselves.",
-};
+let last = null;
 
-function show(name, title, detail, reasons = []) {
-  $("ready").dataset.ready = name;
-  if ($("ready-title").textContent !== title) $("ready-title").textContent = title;
-  $("ready-detail").textContent = detail;
-  $("ready-reasons").replaceChildren(
-    ...reasons.map((reason) => {
-      const item = document.createElement("li");
-      item.textContent = String(reason);
-      return item;
-    }),
-  );
+function render(message, isFirst) {
+  const status = asKnown(message);
+  last = status;
+  $("pair").hidden = $("parts").hidden = false;
+  renderBanner(status);
+  renderPair(status);
+  renderPipe(status);
+  renderHistory(status, isFirst);
+  renderProcesses(status);
+  renderLedger(status);
+  renderTail(status);
+  const { version, namespace, worker, mode } = status;
+  const how = mode === "postgres" ? "PostgreSQL mode" : `Redis mode, namespace ${namespace}`;
+  setText($("about"), `notifymux ${version} · ${how} · answered by worker ${worker.pod}/${worker.pid}`);
 }
 
-async function ask() {
-  let answer;
-  try {
-    const response = await fetch("readyz", { cache: "no-store", signal: AbortSignal.timeout(NO_ANSWER_AFTER) });
-    answer = await response.json();
-    if (typeof answer?.ready !== "boolean") throw new TypeError("not an answer of /readyz");
-  } catch {
-    show("unknown", "No answer", "The server could not be asked whether it is ready. Asking again.");
-    return;
-  }
-  const mode = /^postgres/i.test(answer.mode) ? "postgres" : /^redis/i.test(answer.mode) ? "redis" : "";
-  if (mode) document.body.dataset.mode = mode;
-  const named = { redis: " · Redis mode", postgres: " · PostgreSQL mode" }[mode] ?? "";
-  if (answer.ready) show("yes", `Ready${named}`, PATHS[mode] ?? "");
-  else show("no", `Not ready${named}`, "One of the workers says why:", answer.reasons ?? []);
+/** While Redis is away, how the others are is not known: they are seen through it. */
+function asKnown(status) {
+  if (status.redis.state !== "down") return status;
+  const { pod, pid } = status.worker;
+  const unknown = (each) => ({ ...each, state: "unknown" });
+  const workers = status.workers.map((each) => (each.pod === pod && each.pid === pid ? each : unknown(each)));
+  return { ...status, workers, listeners: status.listeners.map(unknown) };
 }
 
-async function keepAsking() {
-  if (!document.hidden) await ask();
-  setTimeout(keepAsking, EVERY);
+/** The token from the address, which then no longer shows it, or from before a reload. */
+function givenToken() {
+  const url = new URL(location.href);
+  const token = url.searchParams.get("token");
+  if (token === null) return sessionStorage.getItem(TOKEN);
+  url.searchParams.delete("token");
+  history.replaceState(null, "", url);
+  sessionStorage.setItem(TOKEN, token);
+  return token;
 }
 
-keepAsking();
+const stream = new StatusStream({
+  token: givenToken(),
+  heard: render,
+  changed: (link) => renderLink(link, last),
+});
+
+startTail((channel, match) => stream.filter(channel, match));
+
+$("identify").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const token = $("token").value.trim();
+  $("token").value = "";
+  sessionStorage.setItem(TOKEN, token);
+  stream.identify(token);
+});

@@ -28,15 +28,17 @@ MATCH = 1  # the demo's
 
 
 class Appliance(Process):
-    """A checkout of its own, running."""
+    """A checkout of its own, running; `more` is added to its supervisord.conf."""
 
-    def __init__(self, folder: Path, **settings: str) -> None:
+    def __init__(self, folder: Path, more: str = "", **settings: str) -> None:
         self.folder, self.port = folder, free_port()
         folder.mkdir()
         for name in ("app", "listener"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("supervisord.conf", "entrypoint.sh"):
             shutil.copy(ROOT / name, folder)
+        with (folder / "supervisord.conf").open("a") as file:
+            file.write(more)
         self.set(**settings)
         self.settings = {"PYTHONPATH": "", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
         super().__init__(["./entrypoint.sh"], folder, self.settings)

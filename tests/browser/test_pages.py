@@ -18,10 +18,11 @@ def pages(chromium: Browser) -> Iterator[list[Page]]:
         page.close()
 
 
-def test_the_first_page_says_that_it_is_ready_and_leads_to_the_demo(appliance: Appliance, pages: list[Page]) -> None:
+def test_the_first_page_says_that_all_is_well_and_leads_to_the_demo(appliance: Appliance, pages: list[Page]) -> None:
     page = pages[0]
     page.goto(f"http://127.0.0.1:{appliance.port}/")
-    expect(page.locator("#ready[data-ready=yes]")).to_be_visible()
+    expect(page.locator("#state")).to_have_text("Healthy")
+    expect(page.locator("#embedded")).to_be_visible()
     page.get_by_role("link", name="Watch the live match").click()
     expect(page.locator("body[data-link=live]")).to_be_visible()
 

@@ -213,9 +213,11 @@ def test_an_event_stream_has_the_websockets_messages_one_line_each_after_their_i
             assert end == ""
 
 
-def ask(app: App, method: str, headers: dict[str, str]) -> http.client.HTTPResponse:
+def ask(
+    app: App, method: str, headers: dict[str, str], path: str = "/api/matches/1/events"
+) -> http.client.HTTPResponse:
     connection = http.client.HTTPConnection("127.0.0.1", app.port, timeout=10)
-    connection.request(method, "/api/matches/1/events", headers=headers)
+    connection.request(method, path, headers=headers)
     response = connection.getresponse()
     response.read()
     connection.close()
@@ -242,6 +244,17 @@ def test_a_page_of_a_named_origin_may_read_event_streams_and_import_the_client(
 
 def test_head_does_not_hang(postgres_settings: dict[str, str], start_app: StartApp) -> None:
     assert ask(start_app(postgres_settings).ready(), "HEAD", {}).status == 204
+
+
+def test_a_page_and_its_files_are_asked_for_anew_so_that_two_versions_do_not_mix(
+    postgres_settings: dict[str, str], start_app: StartApp
+) -> None:
+    app = start_app(postgres_settings).ready()
+    for path in ("/", "/demo", "/static/index.js"):
+        response = ask(app, "GET", {}, path)
+        assert (response.status, response.headers["cache-control"]) == (200, "no-cache")
+        unchanged = {"If-None-Match": response.headers["etag"]}
+        assert ask(app, "GET", unchanged, path).status == (304 if "static" in path else 200)
 
 
 # ---- snapshots

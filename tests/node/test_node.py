@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 
 from tests.conftest import StartApp, StartListener
 from tests.support.documents import PROTOCOL, block
+from tests.support.npm import installed
 from tests.support.process import ROOT, Process
 from tests.support.programs import App
 from tests.support.waiting import wait_until
@@ -27,15 +27,9 @@ Node = Callable[..., Process]
 
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the packages installed; without Node, CI fails."""
-    if shutil.which("npm") is None:
-        if os.environ.get("CI"):
-            pytest.fail("there is no npm: install the packages nodejs and npm")
-        pytest.skip("there is no npm")
-    folder = tmp_path_factory.mktemp("node") / "project"
-    shutil.copytree(HERE, folder, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
+    """A folder with the packages installed."""
+    folder = installed(HERE, tmp_path_factory.mktemp("node") / "project")
     shutil.copy(ROOT / "app/static/notifymux.js", folder)
-    subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=folder, check=True, capture_output=True)
     return folder
 
 

@@ -1,8 +1,9 @@
-"""A TCP proxy on loopback that can be cut, and stalled so that nothing passes and nobody is told."""
+"""A TCP proxy on loopback that can be cut, throttled, and stalled so that nothing passes and nobody is told."""
 
 import select
 import socket
 import threading
+import time
 from typing import Self
 
 
@@ -17,6 +18,7 @@ class Proxy:
         self._stuck: list[tuple[socket.socket, socket.socket]] = []
         self._stalled = self._closed = False
         self._refusing = False
+        self._bytes_per_second: float | None = None
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -24,6 +26,10 @@ class Proxy:
     def stall(self) -> None:
         """From now on nothing passes, in established connections and new ones; no connection is closed."""
         self._stalled = True
+
+    def throttle(self, bytes_per_second: float) -> None:
+        """From now on so much passes, in all connections together."""
+        self._bytes_per_second = bytes_per_second
 
     def stall_established(self) -> None:
         """From now on nothing passes in the connections that are there; new ones work."""
@@ -33,6 +39,7 @@ class Proxy:
     def resume(self) -> None:
         """What was held back passes."""
         self._stalled = self._refusing = False
+        self._bytes_per_second = None
 
     def cut(self) -> None:
         """Drops every connection and refuses new ones until `resume`."""
@@ -96,10 +103,12 @@ class Proxy:
             self._pairs.append((client, server))
 
     def _pass(self, source: socket.socket, target: socket.socket) -> None:
+        rate = self._bytes_per_second
         try:
-            data = source.recv(1 << 16)
+            data = source.recv(int(rate / 50) if rate else 1 << 16)
             if data:
                 target.sendall(data)
+                time.sleep(len(data) / rate if rate else 0)
                 return
         except OSError:
             pass

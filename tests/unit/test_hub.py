@@ -9,7 +9,7 @@ import pytest
 
 from app.core.event import Event, EventId
 from app.hub import REPLACED, SLOW, Client, Hub
-from app.messages import Router
+from app.messages import Burst, Router
 from app.snapshots import Snapshot
 from tests.support.loops import in_a_loop, turns
 
@@ -242,6 +242,24 @@ async def test_who_left_while_its_snapshot_was_taken_is_not_waited_for_and_harms
     await world.answer()
     assert await heard(gone) == []
     assert len(await heard(stays)) == 1
+
+
+@in_a_loop
+async def test_nothing_is_written_to_who_was_ahead_until_there_is_something_new() -> None:
+    world = World()
+    world.hub.deliver([event(1)])
+    client = world.hub.join("1", "c", EventId(7, 3))
+    await heard(client)
+    written: list[list[str | None]] = []
+
+    def write(burst: Burst) -> bool:
+        written.append([message.event_id for message in burst.messages])
+        return True
+
+    client.write = write
+    world.hub.deliver([event(2), event(3)])
+    world.hub.deliver([event(4), event(5)])
+    assert written == [["7-4", "7-5"]]
 
 
 @in_a_loop

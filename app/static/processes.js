@@ -1,0 +1,59 @@
+// Every listener and every worker of every pod, as two tables.
+
+import { $, setText } from "./dom.js";
+import { UNKNOWN, bytes, clock, count, duration, milliseconds, stateName } from "./format.js";
+import { Table } from "./table.js";
+
+const since = (at, now) => (Number.isFinite(at) ? `${clock(at)} (${duration(now - at)})` : UNKNOWN);
+const beat = { name: "Heartbeat", text: ({ beat_age }) => `${duration(beat_age)} ago`, isFigure: true };
+const position = { name: "Position", text: placeInEpoch, isFigure: true };
+const state = { name: "State", text: (each) => stateName(each.state), state: (each) => each.state };
+
+const listeners = new Table($("listeners"), ({ uid }) => uid, [
+  { name: "Listener", text: ({ pod, program }) => (program === "listener" ? pod : `${pod} ${program}`) },
+  state,
+  { name: "Role", text: ({ role }) => role },
+  position,
+  { name: "Held", text: ({ buffered }) => count(buffered), isFigure: true },
+  { name: "To Redis", text: ({ round_trip_ms }) => milliseconds(round_trip_ms), isFigure: true },
+  { name: "Received", text: ({ received }) => count(received), isFigure: true },
+  { name: "Added", text: ({ added }) => count(added), isFigure: true },
+  { name: "Suppressed", text: ({ suppressed }) => count(suppressed), isFigure: true },
+  { name: "Put back", text: ({ restored }) => count(restored), isFigure: true },
+  { name: "Connected since", text: ({ connected_since }, { at }) => since(connected_since, at), isFigure: true },
+  beat,
+]);
+
+const workers = new Table($("workers"), ({ pod, pid }) => `${pod}/${pid}`, [
+  { name: "Worker", text: ({ pod, pid }) => `${pod}/${pid}` },
+  state,
+  { name: "Clients", text: ({ clients }) => count(clients), isFigure: true },
+  position,
+  { name: "p50", text: ({ p50_ms }) => milliseconds(p50_ms), isFigure: true },
+  { name: "p99", text: ({ p99_ms }) => milliseconds(p99_ms), isFigure: true },
+  { name: "Events", text: ({ events }) => count(events), isFigure: true },
+  { name: "Gaps", text: ({ gaps }) => count(gaps), isFigure: true },
+  { name: "Suppressed", text: ({ suppressed }) => count(suppressed), isFigure: true },
+  { name: "Slow closes", text: ({ slow_closes }) => count(slow_closes), isFigure: true },
+  { name: "Recovered", text: ({ recovered }) => count(recovered), isFigure: true },
+  { name: "Snapshots", text: ({ snapshots }) => count(snapshots), isFigure: true },
+  { name: "Queued", text: ({ queue_bytes }) => bytes(queue_bytes), isFigure: true },
+  { name: "Started", text: ({ started }, { at }) => since(started, at), isFigure: true },
+]);
+
+/** How many events it is into the epoch; the whole position if that is another epoch than the stream's. */
+function placeInEpoch({ position: id }, { redis }) {
+  const [epoch, sequence] = String(id ?? "").split("-");
+  return epoch === String(redis.head ?? "").split("-")[0] ? count(Number(sequence)) : (id ?? UNKNOWN);
+}
+
+export function renderProcesses(status) {
+  listeners.render(status.listeners, status);
+  workers.render(status.workers, status);
+  $("no-others").hidden = status.mode !== "postgres";
+  $("listeners").hidden = !status.listeners.length;
+  $("no-listeners").hidden = status.listeners.length > 0;
+  const none =
+    status.mode === "postgres" ? "None is needed: the workers LISTEN themselves." : "None has been heard of.";
+  setText($("no-listeners"), none);
+}

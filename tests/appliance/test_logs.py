@@ -1,0 +1,36 @@
+"""What a program logs reaches the container's log, whole."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.appliance.test_appliance import Appliance
+from tests.support.process import ROOT
+from tests.support.waiting import wait_until
+
+LINES = 100_000  # of 110 bytes: more than 10 MB
+
+
+def talker() -> str:
+    """A program like the listener's, which says a lot."""
+    conf = (ROOT / "supervisord.conf").read_text()
+    section = re.search(r"\[program:listener\]\n(?:.+\n)+", conf)
+    assert section
+    says = "import signal, sys; [print('line', n, 'x' * 100, file=sys.stderr) for n in range(LINES)]; signal.pause()"
+    says = says.replace("LINES", str(LINES))  # and then it stays, for who ends is started again
+    text = section.group().replace("listener", "talker")
+    return "\n" + re.sub(r"command=.*", lambda _: f'command=python -c "{says}"\nautostart=false', text)
+
+
+@pytest.mark.long
+def test_ten_megabytes_of_lines_arrive_each_once_and_in_order(tmp_path: Path) -> None:
+    with Appliance(tmp_path / "pod", talker()) as appliance:
+        appliance.ready()
+        appliance.ctl("start", "talker")
+
+        def said() -> list[str]:
+            return [line for line in list(appliance.lines) if line.startswith("line ")]
+
+        wait_until(lambda: len(said()) >= LINES, 60, lambda: f"{len(said())} lines\n{appliance.log[-500:]}")
+        assert said() == [f"line {number} " + "x" * 100 for number in range(LINES)]
