@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,6 +50,19 @@ def scrape(app: App) -> Scrape:
     return Scrape(names, [sample for family in families for sample in family.samples])
 
 
+def ready(app: App, workers: int) -> App:
+    """Waits until so many workers serve, and all of them are ready."""
+    app.ready()
+    for client in app.client_of_each_worker("ready", workers).values():
+        client.close()
+    wait_until(lambda: scrape(app).value("notifymux_ready") == 1)
+    return app
+
+
+def is_gone(pid: int) -> bool:
+    return not Path(f"/proc/{pid}").exists()
+
+
 def notify(connection: psycopg.Connection, count: int = 1) -> None:
     connection.execute("SELECT pg_notify('match_change', n::text) FROM generate_series(1, %s) n", [count])
 
@@ -67,8 +81,7 @@ def pod(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         database = stack.enter_context(fresh_database(request))
         settings = redis_mode(database, stack.enter_context(fresh_redis_place(request)))
         listener = stack.enter_context(Listener(folder, settings)).aligned()
-        app = stack.enter_context(App(folder, settings, workers=2))
-        wait_until(lambda: [app.get("/readyz")[0] for _ in range(6)] == [200] * 6)
+        app = ready(stack.enter_context(App(folder, settings, workers=2)), 2)
         yield Pod(listener, app, stack.enter_context(closing(psycopg.connect(database, autocommit=True))))
 
 
@@ -172,7 +185,7 @@ def test_counters_never_fall_when_a_worker_is_killed_and_what_it_said_of_the_pre
     settings: dict[str, str], connection: psycopg.Connection, start_listener: StartListener, start_app: StartApp
 ) -> None:
     start_listener(settings).aligned()
-    app = start_app(settings, workers=2).ready()
+    app = ready(start_app(settings, workers=2), 2)
     clients = app.client_of_each_worker(1, 2)
     wait_until(lambda: scrape(app).value("notifymux_clients") == 2)
     notify(connection, 50)
@@ -180,18 +193,10 @@ def test_counters_never_fall_when_a_worker_is_killed_and_what_it_said_of_the_pre
     files = set((Path(f"/proc/{app.pid}/cwd").resolve() / ".run/metrics").rglob("*.db"))
     for worker in clients:
         os.kill(worker, signal.SIGKILL)
-
-        def has_gone_on() -> bool:
-            with ExitStack() as stack:
-                both = app.client_of_each_worker(2, 2)
-                for client in both.values():
-                    stack.callback(client.close)
-                return worker not in both  # noqa: B023 - it is called at once
-
-        assert scrape(app).value("notifymux_worker_events_total") >= 100
-        wait_until(has_gone_on)
-    wait_until(lambda: scrape(app).value("notifymux_clients") == 0)
-    wait_until(lambda: scrape(app).value("notifymux_ready") == 1, what="the new workers hear, too")
+        wait_until(partial(is_gone, worker))
+        assert scrape(app).value("notifymux_worker_events_total") == 100
+        ready(app, 2)
+    assert scrape(app).value("notifymux_clients") == 0
     notify(connection, 50)
     wait_until(lambda: scrape(app).value("notifymux_worker_events_total") == 200)
     assert set((Path(f"/proc/{app.pid}/cwd").resolve() / ".run/metrics").rglob("*.db")) == files, "no more of them"
@@ -246,8 +251,7 @@ def test_an_outage_of_redis_shows_in_what_is_held_and_in_the_reconnects(
 def test_in_postgres_mode_the_workers_have_theirs_without_a_hop(
     settings: dict[str, str], connection: psycopg.Connection, start_app: StartApp
 ) -> None:
-    app = start_app(settings | {"USE_REDIS_NOTIFIER": "false"}, workers=2)
-    wait_until(lambda: app.log.count("listening on match") == 2)
+    app = ready(start_app(settings | {"USE_REDIS_NOTIFIER": "false"}, workers=2), 2)
     notify(connection, 10)
     wait_until(lambda: scrape(app).value("notifymux_worker_events_total") == 20)
     wait_until(lambda: scrape(app).value("notifymux_latency_seconds_count") >= 4)
@@ -273,7 +277,8 @@ def test_without_a_folder_to_write_a_worker_shows_its_own_and_says_so_once(
     (tmp_path / ".run").write_text("in the way")
     listener = start_listener(settings).aligned()
     app = start_app(settings, workers=2)
-    wait_until(lambda: [app.get("/readyz")[0] for _ in range(8)] == [200] * 8)
+    app.ready()
+    wait_until(lambda: [bool(row["position"]) for row in app.get("/api/status")[1]["workers"]] == [True, True])
     notify(connection, 10)
     wait_until(lambda: {scrape(app).value("notifymux_worker_events_total") for _ in range(8)} == {10.0})
     hold_for(2, lambda: scrape(app).value("notifymux_worker_events_total") == 10)

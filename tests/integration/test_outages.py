@@ -259,7 +259,8 @@ def test_readiness_says_which_part_is_missing_and_health_only_that_the_process_l
     postgres_app = start_app(own_settings | {"USE_REDIS_NOTIFIER": "false"})
     for app, mode in ((redis_app, "redis"), (postgres_app, "postgres")):
         app.ready()
-        assert app.get("/readyz")[1] == {"ready": True, "mode": mode, "reasons": [], "clients": 0}
+        expected = {"ready": True, "state": "ready", "mode": mode, "reasons": [], "clients": 0}
+        assert app.get("/readyz")[1] == expected
 
     def told(app: App, *reasons: str) -> bool:
         status, body = app.get("/readyz")

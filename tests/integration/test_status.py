@@ -64,7 +64,7 @@ def pod(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         settings = redis_mode(database, place) | {"POD_NAME": "pod-a"}
         listener = stack.enter_context(Listener(folder, settings)).aligned()
         app = stack.enter_context(App(folder, settings, workers=2))
-        wait_until(lambda: [app.get("/readyz")[0] for _ in range(6)] == [200] * 6)
+        status_when(app.ready(), lambda body: [bool(row["position"]) for row in body["workers"]] == [True, True])
         connection = stack.enter_context(closing(psycopg.connect(database, autocommit=True)))
         yield Pod(listener, app, connection, place, settings)
 
