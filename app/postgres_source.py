@@ -127,6 +127,8 @@ class PostgresSource:
 
     def _hear(self, notifications: list[Notification]) -> None:
         at = time.time()
+        if notifications and self._unheard_since is not None:
+            self._unheard_since = time.monotonic()  # what comes before the canary is no sign that it doesn't
         events: list[Event] = []
         for channel, payload in notifications:
             if channel != self._canary_channel:

@@ -36,6 +36,7 @@ from listener.tally import Tally
 logger = logging.getLogger(__name__)
 
 _TICK = 0.1  # seconds; how late a due request may be
+_READS = 1000  # from PostgreSQL, before Redis has its turn
 _LEAVE_WITHIN = 4.0  # seconds for what is held, after SIGTERM
 
 
@@ -172,11 +173,15 @@ class Forwarder:
             self._round_trip.sent(message.token, at)
 
     def _hear(self, session: ListenSession, numbering: Numbering, now: float) -> None:
-        notifications = session.receive()
-        if notifications:
+        """Takes what PostgreSQL has sent; past half of what may be held, one read for each turn of Redis's."""
+        for _ in range(_READS):
+            if not (notifications := session.receive()):
+                break
             at = time.time()
             self._round_trip.heard(notifications, at)
             numbering.hear([Heard(channel, payload_json(payload), at) for channel, payload in notifications], now)
+            if numbering.is_half_full:
+                break
 
     def _is_over(self, numbering: Numbering) -> bool:
         if self._stop_by is None:

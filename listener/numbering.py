@@ -122,6 +122,8 @@ class Numbering:
     def hear(self, notifications: Sequence[Heard], now: float) -> None:
         """Takes in notifications, in the order in which they were delivered."""
         self._tally.received += len(notifications)
+        if notifications and self._unheard_since is not None:
+            self._unheard_since = now  # what comes before it is no sign that it doesn't
         for heard in notifications:
             said = parse(heard.payload) if heard.channel == MUX_CHANNEL else None
             if said and said.begin:
@@ -185,6 +187,16 @@ class Numbering:
                 self._realign()
             case Search() as search if self._exceeded(len(search.early), search.early_bytes):
                 search.mark_anew(self._mark())
+
+    @property
+    def is_half_full(self) -> bool:
+        """Whether half of what may be held is held."""
+        match self.phase:
+            case Count(buffer=buffer):
+                return self._exceeded(2 * len(buffer), 2 * buffer.bytes)
+            case Search(early=early, early_bytes=size):
+                return self._exceeded(2 * len(early), 2 * size)
+        return False
 
     def _exceeded(self, events: int, size: int) -> bool:
         return events > self._bounds.events or size > self._bounds.bytes

@@ -3,12 +3,15 @@
 import json
 from contextlib import closing
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 import redis
 
 from tests.conftest import RedisPlace, StartListener
+from tests.support.proxy import Proxy
+from tests.support.servers import through
 from tests.support.waiting import wait_until
 
 LISTENING = "SELECT pid, query FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"
@@ -177,3 +180,30 @@ def test_what_is_published_has_the_streams_texts(
     assert event == wait_until(lambda: stream.events)[0]
     assert event["payload"] == {"match_id": 1}
     assert set(event) == {"id", "channel", "payload", "at"}
+
+
+@pytest.mark.long
+def test_a_backlog_that_lasts_longer_than_a_canary_may_is_no_lost_session(
+    settings: dict[str, str],
+    connection: psycopg.Connection,
+    redis_place: RedisPlace,
+    start_listener: StartListener,
+    stream: Stream,
+) -> None:
+    with Proxy(urlsplit(redis_place.url).port or 0) as proxy:
+        slow = settings | {"REDIS_URL": through(redis_place.url, proxy.port), "BUFFER_EVENTS": "2000"}
+        listener = start_listener(slow).aligned()
+        proxy.throttle(150_000)
+        connection.execute(
+            "SELECT pg_notify('match_change', json_build_object('n', n, 'pad', repeat('x', 150))::text)"
+            " FROM generate_series(1, 6000) n"
+        )
+        wait_until(lambda: len(numbers(stream)) == 6000, 60, lambda: f"{len(numbers(stream))}\n{listener.log}")
+        assert numbers(stream) == list(range(1, 6001))
+        assert "is away" not in listener.log
+        assert "buffer is full" not in listener.log
+        assert listener.log.count(" begins after ") == 1
+
+
+def numbers(stream: Stream) -> list[int]:
+    return [event["payload"]["n"] for event in stream.events]
