@@ -120,11 +120,42 @@ class HttpProtocol(HttpToolsProtocol):
             self._head_deadline = None
 
 
+class _Inbox:
+    """What came from a client and the application has not taken: uvicorn's `asyncio.Queue` at a tenth of its weight.
+
+    For one who takes, and bounded as that is: uvicorn reads no more from a client while something is in it.
+    """
+
+    __slots__ = ("_messages", "_waiting")
+
+    def __init__(self) -> None:
+        self._messages: list[Any] = []
+        self._waiting: asyncio.Future[None] | None = None
+
+    def put_nowait(self, message: Any) -> None:
+        """Puts one in."""
+        self._messages.append(message)
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+    async def get(self) -> Any:
+        """Waits for one, and takes the oldest."""
+        while not self._messages:
+            self._waiting = asyncio.get_running_loop().create_future()
+            await self._waiting
+        return self._messages.pop(0)
+
+    def empty(self) -> bool:
+        """Whether there is none."""
+        return not self._messages
+
+
 class WebSocketProtocol(WebSocketsSansIOProtocol):
     """WebSocket, with the same in its scope, for clients who don't keep to it; `WRITE` takes whole frames."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.queue = _Inbox()  # type: ignore[assignment]
         self._noise = 0
         self._descriptor: int | None = None
 

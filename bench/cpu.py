@@ -58,6 +58,6 @@ def halves() -> tuple[set[int], set[int]]:
 def pin(pid: int, cores: set[int]) -> None:
     """Lets a process, all that came from it and all that will, run on these cores only."""
     for member in family(pid):
-        for task in Path(f"/proc/{member}/task").iterdir():
-            with suppress(OSError):
+        with suppress(OSError):  # it has ended
+            for task in Path(f"/proc/{member}/task").iterdir():
                 os.sched_setaffinity(int(task.name), cores)

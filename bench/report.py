@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -36,8 +37,11 @@ class Row:
         return median(self.runs)
 
     def ratio(self, base: "Row") -> float:
-        """How many times `base` this is: the median over the rounds, for a round's runs stand next to each other."""
-        return median(own / other for own, other in zip(self.runs, base.runs, strict=True))
+        """How many times `base` this is: the median over the rounds, for a round's runs stand next to each other.
+
+        Infinity where `base` is nothing, and 1 where both are.
+        """
+        return median(_ratio(own, other) for own, other in zip(self.runs, base.runs, strict=True))
 
     def as_json(self) -> dict[str, Any]:
         """The row as it is kept."""
@@ -107,6 +111,12 @@ def _compared(rows: Sequence[Row], base: Row) -> list[str]:
         figures = "".join(f"{readable(value):>12}" for value in (row.median, min(row.runs), max(row.runs)))
         lines.append(f"  {row.config:{width}}{readable(row.ratio(base)):>8}{figures}{len(row.runs):>6}")
     return lines
+
+
+def _ratio(own: float, other: float) -> float:
+    if other:
+        return own / other
+    return inf if own else 1.0
 
 
 def readable(value: float) -> str:

@@ -292,8 +292,8 @@ async def test_a_source_that_was_ended_by_a_bug_is_told_and_the_shutdown_is_whol
         assert ear.messages[0]["data"] == 1
         monkeypatch.setattr(manager.hub, "deliver", fails)
         own_place.notify(PAYLOAD)
-        await until(lambda: not manager.is_connected)
-        assert "this worker's source of events has ended: see its log" in manager.unready()
+        await until(lambda: "this worker's source of events has ended: see its log" in manager.unready())
+        assert not manager.is_connected
     assert not manager.is_connected
     [record] = (record for record in caplog.records if record.levelno == logging.CRITICAL)
     assert record.exc_info
