@@ -95,8 +95,16 @@ class HttpProtocol(HttpToolsProtocol):
         return _write_at_once(self.transport, self._descriptor, b"%x\r\n%b\r\n" % (len(piece), piece))
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        async def serve(scope: Any, receive: Any, send: Any) -> None:
+            async def send_unless_closed(message: Any) -> None:
+                # uvloop closes at once what is reset or aborted, and says so only a turn later.
+                cycle.disconnected = cycle.disconnected or self.transport.is_closing()
+                await send(message)
+
+            await app(scope, receive, send_unless_closed)
+
         self._serving = cycle
-        super()._start_asgi_task(cycle, app)
+        super()._start_asgi_task(cycle, serve)
 
     def _end_response(self) -> None:
         if self._end_cycle():
