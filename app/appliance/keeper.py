@@ -20,8 +20,8 @@ from supervisor import childutils
 from supervisor.xmlrpc import Faults
 
 from app.appliance.restart_policy import RestartPolicy
-from app.appliance.tied import tie
 from app.appliance.vital_signs import SILENT, VitalSigns
+from app.appliance.watched import ALIVE
 from app.core.config import Settings, SettingsError, load_settings
 from app.core.logs import configure_logging
 from app.core.pulse import pulse_file
@@ -35,30 +35,9 @@ logger = getLogger(__name__)
 
 
 def main() -> None:
-    """Keeps the programs running, in a child; this process sees to it that the child doesn't freeze."""
-    reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    child = os.fork()
-    if child == 0:
-        tie(signal.SIGKILL)
-        os.close(reading)
-        _configure()
-        Keeper(writing).run()
-    os.close(writing)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    try:
-        sys.exit(_watch(reading))
-    finally:
-        with suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-
-
-def _watch(alive: int) -> str:
-    """Waits until the other end is silent or closed, and says which; supervisord starts both again."""
-    while select.select([alive], [], [], SILENT)[0] or select.select([alive], [], [], 5 * _LOOK)[0]:
-        if not os.read(alive, 1024):
-            return "notifymux: the keeper ended, and is started again"
-    return "notifymux: the keeper was frozen, and is started again"
+    """Keeps the programs running, below `watched`."""
+    _configure()
+    Keeper(ALIVE).run()
 
 
 def _configure() -> None:

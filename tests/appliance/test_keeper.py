@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +30,13 @@ def replaced(appliance: Appliance, program: str, pid: int) -> bool:
 
 def keeper(appliance: Appliance) -> psutil.Process:
     """The process that decides; supervisord's child is the one that watches it."""
-    [child] = wait_until(lambda: psutil.Process(appliance.pid_of("keeper")).children())
+
+    def found() -> list[psutil.Process]:
+        with suppress(psutil.NoSuchProcess):
+            return list(psutil.Process(appliance.pid_of("keeper")).children())
+        return []
+
+    [child] = wait_until(found)
     return child
 
 
@@ -90,12 +97,12 @@ def test_a_frozen_worker_is_replaced_and_the_others_serve_on(appliance: Applianc
 
 @pytest.mark.long
 def test_a_frozen_keeper_is_replaced_by_the_one_that_watches_it_and_the_other_way_round(appliance: Appliance) -> None:
-    before = appliance.pid_of("keeper")
-    keeper(appliance).suspend()
-    wait_until(lambda: replaced(appliance, "keeper", before), 40)
-    before = appliance.pid_of("keeper")
-    os.kill(before, signal.SIGSTOP)
-    wait_until(lambda: replaced(appliance, "keeper", before), 40)
+    watching = keeper(appliance).parent()
+    watching.suspend()
+    wait_until(lambda: not watching.is_running(), 40)
+    new = keeper(appliance)  # it has hardly begun
+    new.suspend()
+    wait_until(lambda: not new.is_running(), 40)
     demo = appliance.pid_of("demo")
     os.kill(demo, signal.SIGKILL)
     wait_until(lambda: replaced(appliance, "demo", demo))
