@@ -6,14 +6,17 @@ import random
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.protocol import State
 
-# In a scope's `extensions`: functions that drop the connection at once, and that send bytes at once, as they are; these
-# return False, and send nothing, while the client is still to take earlier ones.
+from app.messages import Burst
+
+# In a scope's `extensions`: functions that drop the connection at once, and that send a `Burst` at once, in the
+# connection's own form; these return False, and send nothing, while the client is still to take earlier ones.
 ABORT, WRITE = "notifymux.abort", "notifymux.write"
 
 DRAIN = 2.0  # seconds over which a worker that ends lets go of its clients, so that they don't come back all at once
@@ -60,7 +63,7 @@ class HttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Begins a request."""
         super().on_message_begin()
-        self.scope["extensions"] = _offer(self.transport.abort, self._write_body)
+        self.scope["extensions"] = _offer(self.transport.abort, self._write_chunks)
         if self._head_deadline is None:
             self._expect_head()
 
@@ -88,10 +91,11 @@ class HttpProtocol(HttpToolsProtocol):
         if self._serving is not None and not self._serving.response_complete:
             self.loop.call_later(DRAIN * (0.1 + 0.9 * random.random()), self._end_response)  # noqa: S311
 
-    def _write_body(self, piece: bytes) -> bool:
+    def _write_chunks(self, burst: Burst) -> bool:
         cycle = self._serving
         if cycle is None or not cycle.chunked_encoding or cycle.disconnected or cycle.response_complete:
             return False
+        piece = burst.chunks
         return _write_at_once(self.transport, self._descriptor, b"%x\r\n%b\r\n" % (len(piece), piece))
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
@@ -159,24 +163,22 @@ class _Inbox:
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
-    """WebSocket, with the same in its scope, for clients who don't keep to it; `WRITE` takes whole frames."""
+    """WebSocket, with the same in its scope, for clients who don't keep to it.
+
+    `WRITE` is not to be used after the application's own close: then WebSocket allows no more frames.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.queue = _Inbox()  # type: ignore[assignment]
         self._noise = 0
-        self._descriptor: int | None = None
 
     async def run_asgi(self) -> None:
         """Runs the application."""
-        self._descriptor = _plain_descriptor(self.transport)
-        self.scope["extensions"] |= _offer(self.transport.abort, self._write_frames)
+        # Not a method of this: in a crowd, what is looked up in each client's protocol has to be fetched from memory.
+        write = partial(_write_frames, self.transport, _plain_descriptor(self.transport))
+        self.scope["extensions"] |= _offer(self.transport.abort, write)
         await super().run_asgi()
-
-    def _write_frames(self, frames: bytes) -> bool:
-        if self.close_sent or self.disconnected:
-            return False
-        return _write_at_once(self.transport, self._descriptor, frames)
 
     def start_keepalive(self) -> None:
         """Begins to ping, once the handshake is over: what that was about is forgotten."""
@@ -240,8 +242,12 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             super().shutdown()
 
 
-def _offer(abort: Callable[[], None], write: Callable[[bytes], bool]) -> dict[str, Any]:
+def _offer(abort: Callable[[], None], write: Callable[[Burst], bool]) -> dict[str, Any]:
     return {ABORT: abort, WRITE: write}
+
+
+def _write_frames(transport: asyncio.Transport, descriptor: int | None, burst: Burst) -> bool:
+    return _write_at_once(transport, descriptor, burst.frames)
 
 
 def _write_at_once(transport: asyncio.Transport, descriptor: int | None, data: bytes) -> bool:
@@ -250,8 +256,10 @@ def _write_at_once(transport: asyncio.Transport, descriptor: int | None, data: b
         return False
     written = 0
     if descriptor is not None:
-        with suppress(OSError):  # the transport meets the same, and knows what to do
+        try:  # noqa: SIM105 - `suppress` takes as long as all the rest of this but the call
             written = os.write(descriptor, data)
+        except OSError:  # the transport meets the same, and knows what to do
+            pass
     if written < len(data):
         transport.write(data[written:])
     return True

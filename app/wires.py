@@ -26,11 +26,7 @@ class WebSocketWire:
 
     def __init__(self, websocket: WebSocket) -> None:
         self._websocket = websocket
-        self._write = _extension(websocket.scope, WRITE)
-
-    def write(self, burst: Burst) -> bool:
-        """Sends messages at once; False, and nothing is sent, if that can't be done without waiting."""
-        return self._write is not None and self._write(burst.frames)
+        self.write = _extension(websocket.scope, WRITE) or _refuse
 
     async def send(self, messages: Sequence[Message]) -> bool:
         """Sends messages."""
@@ -63,16 +59,12 @@ class EventStreamWire:
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._scope, self._receive, self._send = scope, receive, send
-        self._write = _extension(scope, WRITE)
+        self.write = _extension(scope, WRITE) or _refuse
 
     async def begin(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
         """Sends the head with some headers more, and how long to wait before coming back."""
         await self._send({"type": "http.response.start", "status": 200, "headers": [*_STREAM_HEADERS, *headers]})
         await self._send_body(b"retry: %d\n\n" % random.randint(*_RETRY))  # noqa: S311 - spreads a crowd
-
-    def write(self, burst: Burst) -> bool:
-        """Sends messages at once; False, and nothing is sent, if that can't be done without waiting."""
-        return self._write is not None and self._write(burst.chunks)
 
     async def send(self, messages: Sequence[Message]) -> bool:
         """Sends messages in one piece; that a client is gone is noticed by `receive`."""
@@ -100,6 +92,11 @@ class EventStreamWire:
 def _abort(scope: Scope) -> None:
     if abort := _extension(scope, ABORT):
         abort()
+
+
+def _refuse(burst: Burst) -> bool:  # noqa: ARG001
+    """Another server's wires can't send at once."""
+    return False
 
 
 def _extension(scope: Scope, name: str) -> Callable[..., Any] | None:
