@@ -7,15 +7,13 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.protocol import State
 
-from app.messages import Burst
-
-# In a scope's `extensions`: functions that drop the connection at once, and that send a `Burst` at once, in the
+# In a scope's `extensions`: functions that drop the connection at once, and that send a `Piece` at once, in the
 # connection's own form; these return False, and send nothing, while the client is still to take earlier ones.
 ABORT, WRITE = "notifymux.abort", "notifymux.write"
 
@@ -28,11 +26,23 @@ _NOISE = 1000  # frames of any kind that a client may send between two of WebSoc
 _PIECE = 4096  # bytes that are parsed at once, so that a flood is noticed early
 
 
+class Piece(Protocol):
+    """What `WRITE` takes: the same in the form of either connection."""
+
+    @property
+    def frames(self) -> bytes:
+        """Whole WebSocket frames."""
+
+    @property
+    def chunks(self) -> bytes:
+        """Server-sent events, as a part of a response's body."""
+
+
 class HttpProtocol(HttpToolsProtocol):
     """HTTP for clients who may be slow, hostile or gone.
 
     Offers `ABORT`, for a client that does not read would keep a polite close, and its memory, waiting; and `WRITE`,
-    which sends a piece of the response's body.
+    which sends a part of the response's body.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -91,12 +101,12 @@ class HttpProtocol(HttpToolsProtocol):
         if self._serving is not None and not self._serving.response_complete:
             self.loop.call_later(DRAIN * (0.1 + 0.9 * random.random()), self._end_response)  # noqa: S311
 
-    def _write_chunks(self, burst: Burst) -> bool:
+    def _write_chunks(self, piece: Piece) -> bool:
         cycle = self._serving
         if cycle is None or not cycle.chunked_encoding or cycle.disconnected or cycle.response_complete:
             return False
-        piece = burst.chunks
-        return _write_at_once(self.transport, self._descriptor, b"%x\r\n%b\r\n" % (len(piece), piece))
+        body = piece.chunks
+        return _write_at_once(self.transport, self._descriptor, b"%x\r\n%b\r\n" % (len(body), body))
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         async def serve(scope: Any, receive: Any, send: Any) -> None:
@@ -242,12 +252,12 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             super().shutdown()
 
 
-def _offer(abort: Callable[[], None], write: Callable[[Burst], bool]) -> dict[str, Any]:
+def _offer(abort: Callable[[], None], write: Callable[[Piece], bool]) -> dict[str, Any]:
     return {ABORT: abort, WRITE: write}
 
 
-def _write_frames(transport: asyncio.Transport, descriptor: int | None, burst: Burst) -> bool:
-    return _write_at_once(transport, descriptor, burst.frames)
+def _write_frames(transport: asyncio.Transport, descriptor: int | None, piece: Piece) -> bool:
+    return _write_at_once(transport, descriptor, piece.frames)
 
 
 def _write_at_once(transport: asyncio.Transport, descriptor: int | None, data: bytes) -> bool:

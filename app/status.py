@@ -142,7 +142,7 @@ class Status:
 
     # The parts.
 
-    def _postgres(self, listeners: list[Row], direct: int) -> dict[str, Any]:
+    def _postgres(self, listeners: list[Row], workers: int) -> dict[str, Any]:
         manager, canary = self._manager, self._manager.last_canary
         if manager.mode == "postgres":
             state = "up" if manager.is_connected else "down"
@@ -158,7 +158,7 @@ class Status:
             "max_connections": canary.max_connections,
             "connections": canary.connections,
             "listening": canary.listening,
-            "direct": direct,
+            "direct": canary.listening if manager.mode == "postgres" else workers,
         }
 
     def _redis(self) -> dict[str, Any]:

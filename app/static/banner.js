@@ -67,7 +67,7 @@ export function renderLink({ name, reason }, last) {
 
 export function renderPair({ postgres, mode }) {
   setText($("listening"), count(postgres.listening));
-  setText($("direct"), count(mode === "postgres" ? postgres.listening : postgres.direct));
+  setText($("direct"), count(postgres.direct));
   const used = `${count(postgres.connections)} of ${count(postgres.max_connections)} connections are in use.`;
   const why =
     mode === "postgres" ? "This is direct mode: each worker LISTENs itself." : "Direct mode takes one per worker.";

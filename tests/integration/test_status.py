@@ -463,6 +463,7 @@ def test_in_postgres_mode_a_worker_shows_itself_and_what_its_canaries_see(
         assert [worker["pid"] for worker in shown["workers"]] == [shown["worker"]["pid"]]
         assert shown["postgres"]["state"] == "up"
         assert shown["postgres"]["listening"] >= 2
+        assert shown["postgres"]["direct"] == shown["postgres"]["listening"]
         assert shown["latency"]["hops"] == {"postgres_listener_ms": None, "listener_worker_ms": None}
         notify(connection)
         shown = watch.shows(lambda message: message["tail"], time.monotonic(), WITHIN)
