@@ -23,7 +23,7 @@ _MOST_HEAD = 32 * 1024  # bytes of it
 _UNACKNOWLEDGED = 60_000  # milliseconds until the kernel gives up a client that acknowledges nothing
 _BODY = {b"content-length", b"transfer-encoding"}
 _NOISE = 1000  # frames of any kind that a client may send between two of WebSocket's own pings
-_PIECE = 4096  # bytes that are parsed at once, so that a flood is noticed early
+_PARSED_AT_ONCE = 4096  # bytes that are parsed at once, so that a flood is noticed early
 
 
 class Piece(Protocol):
@@ -197,10 +197,10 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Takes bytes in. A handshake that is none is answered; uvicorn would wait, for ever, for a better one."""
-        for start in range(0, len(data), _PIECE):
+        for start in range(0, len(data), _PARSED_AT_ONCE):
             if self.transport.is_closing():
                 return
-            super().data_received(data[start : start + _PIECE])
+            super().data_received(data[start : start + _PARSED_AT_ONCE])
         if not self.handshake_initiated:
             self.transport.write(b"".join(self.conn.data_to_send()))
             self.transport.close()
