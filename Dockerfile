@@ -34,8 +34,9 @@ COPY --from=builder /srv/notifymux/.venv .venv
 COPY entrypoint.sh supervisord.conf ./
 COPY app app
 COPY listener listener
+COPY notifymux notifymux
 # All that is ever written goes into the data folder and /tmp.
-RUN python -m compileall -q app listener \
+RUN python -m compileall -q app listener notifymux \
  && ln -s /tmp/notifymux .run \
  && install -d -o notifymux -g notifymux data
 USER 10001:10001

@@ -7,10 +7,10 @@ from typing import Any
 
 from app.core import metrics
 from app.core.config import load_settings_or_exit, where_settings_come_from
-from app.core.logs import logging_config
+from app.core.logging_config import logging_config
 from app.core.postgres import OperatorError
 from app.main import compose
-from app.worker import allow_open_files, collect_seldom, end_with_parent
+from app.web.gunicorn_worker import allow_open_files, collect_seldom, end_with_parent
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ except OperatorError as error:
 
 bind = f"{_settings.host}:{_settings.port}"
 workers = _settings.web_concurrency
-worker_class = "app.worker.Worker"
+worker_class = "app.web.gunicorn_worker.Worker"
 forwarded_allow_ips = _settings.forwarded_allow_ips
 root_path = _settings.root_path
 control_socket_disable = True

@@ -7,20 +7,20 @@ from importlib.metadata import version
 
 from starlette.applications import Starlette
 
-from app import report
-from app.admission import Admission, Limits
 from app.core.config import Settings, load_settings, servers_given
-from app.core.names import RedisNames
 from app.core.postgres import OperatorError, database_url, describe_server
-from app.core.redis_client import async_client, describe_redis
-from app.metrics import WorkerMetrics
-from app.operator_doors import OperatorDoors
-from app.registry import Registry
-from app.status import Place, Status
+from app.core.redis_keys import RedisNames
+from app.monitoring import worker_report as report
+from app.monitoring.status import Place, Status
+from app.monitoring.worker_metrics import WorkerMetrics
+from app.monitoring.worker_registry import Registry
 from app.ticks import every_second
-from app.tokens import Tokens
-from app.web import Doors, Task, application
+from app.web.access_control import Admission, Limits
+from app.web.admin_routes import OperatorDoors
+from app.web.application import Doors, Task, application
+from app.web.tokens import Tokens
 from app.websocket_manager import MatchDataWebSocketManager
+from notifymux.redis_client import async_client, describe_redis
 
 
 def compose(settings: Settings) -> Starlette:

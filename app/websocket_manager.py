@@ -4,19 +4,19 @@ import asyncio
 import logging
 import time
 
+from app.broadcast.hub import Client, Hub
+from app.broadcast.messages import Router
+from app.broadcast.snapshot_query import Snapshot, Snapshots
 from app.core.canary import Canary
 from app.core.config import Settings
-from app.core.event import NULL, Event, EventId
-from app.core.names import RedisNames
-from app.hub import Client, Hub
-from app.messages import Router
-from app.observer import Observer
-from app.postgres_source import PostgresSource
-from app.redis_source import RedisSource
-from app.report import Report
-from app.sink import Sink, Source
-from app.snapshots import Snapshot, Snapshots
-from app.tail import Tail
+from app.core.redis_keys import RedisNames
+from app.monitoring.event_stats import Observer
+from app.monitoring.recent_events import Tail
+from app.monitoring.worker_report import Report
+from app.sources.base import Sink, Source
+from app.sources.postgres import PostgresSource
+from app.sources.redis import RedisSource
+from notifymux.event import NULL, Event, EventId
 
 logger = logging.getLogger(__name__)
 

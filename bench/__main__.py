@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import fanout, latency, listener, peers, pods, storm, throughput, writers
-from bench.arena import arena
+from bench.environment import arena
 from bench.machine import describe
 from bench.report import Report
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
 
-from bench.arena import Arena
 from bench.clients import Clients, allow_open_files, crowd
 from bench.cpu import family, memory_bytes
+from bench.environment import Arena
 from bench.report import Figure, Report
 from bench.systems import WORKERS, Start, System, Watched, picows, plain_listen, through_redis
 

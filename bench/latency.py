@@ -6,13 +6,13 @@ from typing import Any
 
 import redis
 
-from app.core.event import decode
-from app.core.names import EVENT_FIELD, RedisNames
-from bench.arena import Arena, Place
+from app.core.redis_keys import EVENT_FIELD, RedisNames
+from bench.environment import Arena, Place
 from bench.events import SERIAL, paced
+from bench.redis_monitor import Tap
 from bench.report import Figure, Report
 from bench.systems import Watched, direct, plain_listen, through_redis
-from bench.tap import Tap
+from notifymux.event import decode
 
 BASE = "plain-listen"
 _RATES = (200, 2000)  # events a second

@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import redis
 
-from bench.arena import Arena, Place
+from bench.environment import Arena, Place
 from bench.events import paced
 from bench.report import Figure, Report
 from tests.support.programs import Listener

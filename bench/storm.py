@@ -1,8 +1,8 @@
 """Thousands of clients that all reconnect within a second, with their last id or without; as tests/storm has it."""
 
-from bench.arena import Arena
+from bench.environment import Arena
 from bench.report import Figure, Report
-from tests.storm.arena import Arena as Storms
+from tests.storm.environment import Arena as Storms
 
 BASE = "with ids"
 _CLIENTS, _SHORT_CLIENTS = 5000, 200

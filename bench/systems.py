@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from bench.arena import Arena, Place
 from bench.clients import Clients, on_each_worker
 from bench.cpu import Meter
+from bench.environment import Arena, Place
 from bench.events import MATCH, Emitter
 from tests.support.process import Process
 from tests.support.programs import App, Listener

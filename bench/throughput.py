@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from bench.arena import Arena
+from bench.environment import Arena
 from bench.report import Figure, Report
 from bench.systems import System, Watched, direct, plain_listen, through_redis
 

@@ -14,13 +14,13 @@ from typing import Any
 import psycopg
 import redis
 
-from app.appliance.postgres import program
-from app.core.event import EventId
-from app.core.names import RedisNames
-from bench.arena import Arena, Place
+from app.appliance.embedded.postgres import program
+from app.core.redis_keys import RedisNames
 from bench.cpu import halves, pin
+from bench.environment import Arena, Place
 from bench.events import CHANNEL, MATCH, payload
 from bench.report import Figure, Report
+from notifymux.event import EventId
 from tests.support.process import Process
 from tests.support.programs import Listener
 

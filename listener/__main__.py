@@ -11,20 +11,20 @@ from importlib.metadata import version
 
 from app.core import metrics
 from app.core.config import Settings, load_settings_or_exit, where_settings_come_from
-from app.core.logs import configure_logging
-from app.core.names import RedisNames
+from app.core.liveness_file import Pulse
+from app.core.logging_config import configure_logging
 from app.core.postgres import OperatorError, database_url
-from app.core.pulse import Pulse
-from app.core.redis_client import describe_redis, sync_client
+from app.core.redis_keys import RedisNames
 from listener.forwarder import Forwarder
 from listener.metrics import ListenerMetrics
-from listener.numbering import Bounds
+from listener.redis_stream import Stream
 from listener.registry import Registry
 from listener.round_trip import RoundTrip
-from listener.stream import Stream
-from listener.tally import Tally
-from listener.verify.checklist import checklist
-from listener.verify.report import as_json, as_table, is_ok
+from listener.sequencer.sequencer import Bounds
+from listener.stats import Tally
+from listener.verify.output import as_json, as_table, is_ok
+from listener.verify.runner import checklist
+from notifymux.redis_client import describe_redis, sync_client
 
 # supervisord's name for this process: `listener` or `listener-standby`.
 PROGRAM = os.environ.get("SUPERVISOR_PROCESS_NAME", "listener")

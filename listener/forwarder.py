@@ -15,23 +15,23 @@ from typing import NamedTuple
 import psycopg
 from redis.exceptions import RedisError
 
-from app.core.event import payload_json
 from app.core.heartbeat import HEARTBEAT
-from app.core.ledger import Kind
+from app.core.incident_log import Kind
+from app.core.liveness_file import Pulse
 from app.core.postgres import ListenSession, check_direct, check_operator, describe, listening_conninfo
-from app.core.pulse import Pulse
-from app.core.redis_client import check_redis_operator
-from app.core.retry import Outage
-from listener.messages import Canary, Message, statement
 from listener.metrics import ListenerMetrics
-from listener.numbering import Bounds, Numbering
+from listener.redis_stream import Stream
 from listener.registry import REDIS_RETRY, Registry
-from listener.report import report
-from listener.requests import Append
 from listener.round_trip import RoundTrip
-from listener.search import Heard
-from listener.stream import Stream
-from listener.tally import Tally
+from listener.sequencer.aligning import Heard
+from listener.sequencer.control_messages import Canary, Message, statement
+from listener.sequencer.redis_requests import Append
+from listener.sequencer.sequencer import Bounds, Numbering
+from listener.sequencer.status import report
+from listener.stats import Tally
+from notifymux.event import payload_json
+from notifymux.outage import Outage
+from notifymux.redis_client import check_redis_operator
 
 logger = logging.getLogger(__name__)
 

@@ -6,10 +6,10 @@ from typing import NamedTuple, cast
 
 import redis
 
-from app.core import ledger
+from app.core import incident_log as ledger
 from app.core.heartbeat import HEARTBEAT, Heartbeat
-from app.core.ledger import Incidents
-from app.core.names import RedisNames
+from app.core.incident_log import Incidents
+from app.core.redis_keys import RedisNames
 
 # Redis is asked again at most so many seconds apart after it was away: with its timeout and a standby's delay, less
 # than the bound for which a newcomer waits for somebody to append.

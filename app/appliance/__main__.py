@@ -12,12 +12,12 @@ from app.core.config import SettingsError  # noqa: E402
 # Only what is asked for is imported: a server is the sooner back.
 _MODULES = {
     "prepare": "app.appliance.prepare",
-    "keeper": "app.appliance.keeper",
-    "postgres": "app.appliance.postgres",
-    "valkey": "app.appliance.valkey",
-    "demo": "app.appliance.feed",
-    "welcome": "app.appliance.welcome",
-    "ready": "app.appliance.readiness",
+    "keeper": "app.appliance.supervision.watchdog",
+    "postgres": "app.appliance.embedded.postgres",
+    "valkey": "app.appliance.embedded.valkey",
+    "demo": "app.appliance.demo.player",
+    "welcome": "app.appliance.startup_banner",
+    "ready": "app.appliance.health_check",
 }
 
 

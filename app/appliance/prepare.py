@@ -10,9 +10,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from app.appliance import ApplianceError, postgres, valkey
-from app.appliance.embedded import HOST, Embedded, write_private
-from app.appliance.folder import hold
+from app.appliance import ApplianceError
+from app.appliance.embedded import postgres, valkey
+from app.appliance.embedded.data_lock import hold
+from app.appliance.embedded.servers import HOST, Embedded, write_private
 from app.core.config import (
     EMBEDDED_ENV_FILE,
     RUN_DIR,
@@ -20,7 +21,7 @@ from app.core.config import (
     load_settings_or_exit,
     servers_given,
 )
-from app.core.logs import configure_logging
+from app.core.logging_config import configure_logging
 
 _SOCKET = RUN_DIR / "supervisor.sock"
 _SOCKET_PATH_LIMIT = 107 - len(".4194304")  # supervisord binds a name with its pid first
@@ -49,7 +50,7 @@ class _Program(NamedTuple):
     priority: int  # lower starts earlier and stops later; in supervisord.conf the listener is at 20, the app at 30
     stopsignal: str
     stopwaitsecs: int
-    logs_itself: bool = True  # its lines are on both outputs (app.core.logs)
+    logs_itself: bool = True  # its lines are on both outputs (app.core.logging_config)
 
 
 _EMBEDDED = (
@@ -57,7 +58,9 @@ _EMBEDDED = (
     _Program("valkey", "python -m app.appliance valkey", 10, "INT", 6, logs_itself=False),
     _Program("demo", "python -m app.appliance demo", 40, "TERM", 2),  # has nothing to finish
 )
-_STANDBY = _Program("listener-standby", "python -m app.appliance.tied python -m listener", 20, "TERM", 6)
+_STANDBY = _Program(
+    "listener-standby", "python -m app.appliance.supervision.parent_death python -m listener", 20, "TERM", 6
+)
 
 logger = logging.getLogger(__name__)
 
@@ -161,7 +164,7 @@ def _environment(embedded: Embedded) -> str:
 
 
 def _snapshot_query() -> str:
-    query = Path(__file__).with_name("snapshot.sql").read_text(encoding="utf-8")
+    query = Path(__file__).with_name("demo").joinpath("snapshot.sql").read_text(encoding="utf-8")
     return " ".join(re.sub(r"--.*", "", query).split())
 
 

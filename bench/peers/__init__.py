@@ -15,7 +15,7 @@ They are installed when they are first measured, into `.bench` (npm, PyPI, Debia
 
 from contextlib import ExitStack
 
-from bench.arena import Arena
+from bench.environment import Arena
 from bench.peers.installed import NotInstalledError
 from bench.peers.systems import broadcaster, nchan, pg_listen
 from bench.report import Report

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.arena import Arena
+from bench.environment import Arena
 from bench.peers.installed import debian, installed, npm, pip
 from bench.systems import WORKERS, System, gunicorn
 from tests.support.process import ROOT, Process

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.chaos.arena import Arena, Report, say
+from tests.chaos.environment import Arena, Report, say
 from tests.chaos.faults import FAULTS
 from tests.support.servers import Servers
 

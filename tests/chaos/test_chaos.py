@@ -12,7 +12,7 @@ import psutil
 import pytest
 import redis
 
-from tests.chaos.arena import RATE, WRITERS, Arena, Report, say
+from tests.chaos.environment import RATE, WRITERS, Arena, Report, say
 from tests.chaos.faults import FAULTS
 from tests.chaos.load import CHANNELS, Order, Writer, make_table
 from tests.chaos.pods import Pod

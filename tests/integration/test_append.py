@@ -6,11 +6,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.core.event import EventId
-from app.core.names import RedisNames
+from app.core.redis_keys import RedisNames
+from listener.redis_stream import Stream
 from listener.registry import Registry
-from listener.requests import Append, Appended, Entry, Load, ReadHead, Request, Scan, Status
-from listener.stream import Stream
+from listener.sequencer.redis_requests import Append, Appended, Entry, Load, ReadHead, Request, Scan, Status
+from notifymux.event import EventId
 from tests.conftest import RedisPlace
 from tests.simulation.servers import Redis
 

@@ -9,11 +9,11 @@ import psycopg
 import pytest
 
 import app.appliance
-from app.appliance.board import MATCH_ID, Board, create_tables
-from app.appliance.demo import Game
+from app.appliance.demo.match import Game
+from app.appliance.demo.tables import MATCH_ID, Board, create_tables
 from app.core.config import DEFAULT_CHANNELS
 
-SNAPSHOT = (Path(app.appliance.__file__).parent / "snapshot.sql").read_bytes()
+SNAPSHOT = (Path(app.appliance.__file__).parent / "demo" / "snapshot.sql").read_bytes()
 
 Session = psycopg.Connection[Any]
 

@@ -101,7 +101,7 @@ def test_neither_server_is_root(servers: Servers) -> None:
 
 
 def test_what_is_tied_ends_with_a_parent_that_was_killed(tmp_path: Path) -> None:
-    tied = [sys.executable, "-m", "app.appliance.tied", "sleep", "600"]
+    tied = [sys.executable, "-m", "app.appliance.supervision.parent_death", "sleep", "600"]
     script = f"import subprocess; print(subprocess.Popen({tied!r}).pid, flush=True); input()"
     with subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -23,12 +23,12 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pydantic import SecretStr
 from pydantic_core import PydanticUndefined
 
-from app import hub, messages
+from app.broadcast import hub, messages
 from app.core.config import Settings, load_settings
-from app.core.event import encode
-from app.core.names import NOTIFY_CHANNEL
+from app.core.redis_keys import NOTIFY_CHANNEL
 from app.main import compose
-from app.worker import MAX_MESSAGE
+from app.web.gunicorn_worker import MAX_MESSAGE
+from notifymux.event import encode
 from tests.conftest import RedisPlace, StartApp, StartListener, Verify
 from tests.support.documents import DOCUMENTS, OPERATIONS, PROTOCOL, README, block, blocks, prose
 from tests.support.process import ROOT, Process
@@ -124,7 +124,7 @@ def test_the_trigger_announces_a_row_that_is_too_large_without_its_data(table: p
 def test_the_trigger_is_the_demos() -> None:
     shown = block(README, "sql", "CREATE OR REPLACE TRIGGER")
     function, _, _ = shown.partition("CREATE OR REPLACE TRIGGER")
-    assert function in (ROOT / "app/appliance/demo.sql").read_text(encoding="utf-8")
+    assert function in (ROOT / "app/appliance/demo/schema.sql").read_text(encoding="utf-8")
 
 
 class Granted(NamedTuple):

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 import redis
 
-from app.core.event import EventId, encode
+from notifymux.event import EventId, encode
 from tests.conftest import RedisPlace, StartApp, StartListener, fresh_database, fresh_redis_place, redis_mode
 from tests.support.programs import App, Listener, get
 from tests.support.servers import Servers, database_settings

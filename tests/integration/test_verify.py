@@ -13,8 +13,8 @@ import pytest
 
 from app.core.config import DEFAULT_CHANNELS
 from app.core.postgres import literal
-from listener.verify import postgres
-from listener.verify.check import Check, Status
+from listener.verify import postgres_checks as postgres
+from listener.verify.result import Check, Status
 from tests.conftest import RedisPlace, StartApp, StartListener, Verify
 from tests.support.documents import OPERATIONS, README, block
 from tests.support.process import Process

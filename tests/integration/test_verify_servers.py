@@ -12,11 +12,11 @@ import pytest
 import redis
 from psycopg.conninfo import make_conninfo
 
-from app.appliance.account import confined, own
-from app.appliance.postgres import program
-from listener.verify import postgres
-from listener.verify import redis as redis_checks
-from listener.verify.check import Status
+from app.appliance.embedded.postgres import program
+from app.appliance.embedded.privileges import confined, own
+from listener.verify import postgres_checks as postgres
+from listener.verify import redis_checks
+from listener.verify.result import Status
 from tests.conftest import StartListener, Verify
 from tests.support.process import Process
 from tests.support.servers import Servers, database_settings, free_port

@@ -9,7 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from app.appliance.board import create_tables
+from app.appliance.demo.tables import create_tables
 from app.core.config import DEFAULT_CHANNELS
 from tests.conftest import StartApp, StartListener, Verify
 from tests.support.documents import README, block

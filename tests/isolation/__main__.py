@@ -19,8 +19,8 @@ from typing import Any
 
 import redis
 
-from app.core.names import RedisNames
-from tests.isolation.noise import CALLBACK, KINDS
+from app.core.redis_keys import RedisNames
+from tests.isolation.load import CALLBACK, KINDS
 from tests.support.process import ROOT, environment
 from tests.support.programs import App, Listener
 from tests.support.servers import Servers, database_settings

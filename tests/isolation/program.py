@@ -8,9 +8,9 @@ from typing import Any
 from starlette.applications import Starlette
 
 from app.core.config import load_settings
-from app.core.names import RedisNames
+from app.core.redis_keys import RedisNames
 from app.main import compose
-from app.redis_notifier import RedisNotifierService
+from notifymux.redis_notifier import RedisNotifierService
 
 CHANNEL = "player_match_change"
 

@@ -29,7 +29,7 @@ Node = Callable[..., Process]
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the packages installed."""
     folder = installed(HERE, tmp_path_factory.mktemp("node") / "project")
-    shutil.copy(ROOT / "app/static/notifymux.js", folder)
+    shutil.copy(ROOT / "app/web/static/notifymux.js", folder)
     return folder
 
 

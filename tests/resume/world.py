@@ -13,11 +13,11 @@ from typing import Any
 
 import msgspec
 
+from app.broadcast.hub import Client, Hub
+from app.broadcast.messages import Router
+from app.broadcast.snapshot_query import Snapshot
 from app.core.config import MUX_CHANNEL
-from app.core.event import Event, EventId
-from app.hub import Client, Hub
-from app.messages import Router
-from app.snapshots import Snapshot
+from notifymux.event import Event, EventId
 from tests.support.loops import turns
 
 MATCHES = ("1", "two")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from app.core.event import Event, EventId, decode
-from app.follower import Entry as FollowedEntry
-from app.follower import Follower, Gap
-from listener.count import Count
-from listener.numbering import Numbering
-from listener.requests import (
+from app.sources.sequence_tracker import Entry as FollowedEntry
+from app.sources.sequence_tracker import Follower, Gap
+from listener.sequencer.active import Count
+from listener.sequencer.aligning import Heard, Search
+from listener.sequencer.redis_requests import (
     Answer,
     Append,
     Appended,
@@ -20,7 +19,8 @@ from listener.requests import (
     Request,
     Scan,
 )
-from listener.search import Heard, Search
+from listener.sequencer.sequencer import Numbering
+from notifymux.event import Event, EventId, decode
 from tests.simulation.servers import CHANNEL, EXTRA_CHANNEL, Session, Violation
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ class Listener:
 
 
 class Worker:
-    """The shell around a `Follower`, as `app.redis_source` is, and the account of what it delivered."""
+    """The shell around a `Follower`, as `app.sources.redis` is, and the account of what it delivered."""
 
     def __init__(self, world: World) -> None:
         self.world = world

@@ -9,17 +9,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.core.event import Event, EventId, encode
-from app.core.patience import Patience
-from app.follower import Entry as FollowedEntry
-from app.follower import Follower
-from listener.count import Count, Role
-from listener.messages import Begin, Said
-from listener.numbering import Numbering
-from listener.requests import Append, Appended, Entry, Status
-from listener.search import Heard, Search
-from listener.verdict import Found
-from listener.window import Window
+from app.core.progress_timeout import Patience
+from app.sources.sequence_tracker import Entry as FollowedEntry
+from app.sources.sequence_tracker import Follower
+from listener.sequencer.active import Count, Role
+from listener.sequencer.aligning import Heard, Search
+from listener.sequencer.control_messages import Begin, Said
+from listener.sequencer.event_window import Window
+from listener.sequencer.redis_requests import Append, Appended, Entry, Status
+from listener.sequencer.sequencer import Numbering
+from listener.sequencer.transitions import Found
+from notifymux.event import Event, EventId, encode
 from tests.simulation.actors import Listener
 from tests.simulation.servers import NOTHING, Redis
 from tests.simulation.world import World

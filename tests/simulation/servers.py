@@ -4,14 +4,14 @@ import json
 from collections import deque
 
 from app.core.config import MUX_CHANNEL
-from app.core.event import EventId
-from listener.messages import Begin, Canary, Marker, Message
-from listener.requests import (
+from listener.sequencer.control_messages import Begin, Canary, Marker, Message
+from listener.sequencer.redis_requests import (
     Append,
     Appended,
     Entry,
     Status,
 )
+from notifymux.event import EventId
 
 NOTHING = EventId(0, 0)
 CHANNEL = "match_change"

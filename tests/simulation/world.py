@@ -8,15 +8,15 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from random import Random
 
-from app.core.event import Event, EventId, decode
-from app.core.patience import BOUND
-from app.follower import Gap
-from listener.count import Count, Role
-from listener.numbering import Bounds, Numbering
-from listener.requests import (
+from app.core.progress_timeout import BOUND
+from app.sources.sequence_tracker import Gap
+from listener.sequencer.active import Count, Role
+from listener.sequencer.redis_requests import (
     Append,
 )
-from listener.tally import Tally
+from listener.sequencer.sequencer import Bounds, Numbering
+from listener.stats import Tally
+from notifymux.event import Event, EventId, decode
 from tests.simulation.actors import Listener, Worker
 from tests.simulation.servers import CHANNEL, EXTRA_CHANNEL, Postgres, Redis, Violation
 

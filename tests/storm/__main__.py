@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.storm.arena import Arena, Memory, Row
+from tests.storm.environment import Arena, Memory, Row
 from tests.support.servers import Servers, database_settings
 
 

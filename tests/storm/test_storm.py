@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.storm.__main__ import report, run
-from tests.storm.arena import Arena
+from tests.storm.environment import Arena
 
 
 @pytest.mark.parametrize(

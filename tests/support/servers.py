@@ -12,9 +12,9 @@ import psycopg
 import redis
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from app.appliance.embedded import Embedded
-from app.appliance.postgres import initialise
-from app.appliance.valkey import make_folder
+from app.appliance.embedded.postgres import initialise
+from app.appliance.embedded.servers import Embedded
+from app.appliance.embedded.valkey import make_folder
 from tests.support.process import Process
 from tests.support.waiting import wait_until
 

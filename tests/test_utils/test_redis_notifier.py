@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import redis
 
-from app import redis_notifier
-from app.redis_notifier import NOTIFY_CHANNEL, RedisNotifierService, init_redis_notifier
+from notifymux import redis_notifier
+from notifymux.redis_notifier import NOTIFY_CHANNEL, RedisNotifierService, init_redis_notifier
 from tests.conftest import RedisPlace
 from tests.support.loops import aside, holds, in_a_loop, running, turns, until
 from tests.support.servers import Servers, through

@@ -16,10 +16,10 @@ import pytest
 import redis
 from psycopg.conninfo import make_conninfo
 
+from app.broadcast.messages import Burst
 from app.core.config import Settings
-from app.messages import Burst
-from app.redis_notifier import RedisNotifierService
 from app.websocket_manager import MatchDataWebSocketManager
+from notifymux.redis_notifier import RedisNotifierService
 from tests.conftest import RedisPlace, StartListener
 from tests.support.loops import aside, holds, in_a_loop, turns, until
 from tests.support.proxy import Proxy

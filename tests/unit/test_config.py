@@ -21,7 +21,7 @@ from app.core.config import (
     where_settings_come_from,
 )
 from app.core.postgres import database_url, describe
-from app.core.redis_client import describe_redis
+from notifymux.redis_client import describe_redis
 from tests.support.process import environment
 
 FIELDS = Settings.model_fields

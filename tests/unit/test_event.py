@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.event import NULL, Event, EventId, decode, encode, payload_json
+from notifymux.event import NULL, Event, EventId, decode, encode, payload_json
 
 ids = st.builds(EventId, st.integers(0, 2**62), st.integers(0, 2**62))
 json_values = st.recursive(

@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.core.event import Event, EventId
-from app.hub import REPLACED, SLOW, Client, Hub
-from app.messages import Burst, Router
-from app.snapshots import Snapshot
+from app.broadcast.hub import REPLACED, SLOW, Client, Hub
+from app.broadcast.messages import Burst, Router
+from app.broadcast.snapshot_query import Snapshot
+from notifymux.event import Event, EventId
 from tests.support.loops import in_a_loop, turns
 
 

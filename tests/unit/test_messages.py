@@ -7,8 +7,8 @@ import msgspec
 import pytest
 from websockets.frames import Frame, Opcode
 
-from app.core.event import NULL, Event, EventId
-from app.messages import PING, Burst, Message, Router, Update, initial_load, recovered, resync
+from app.broadcast.messages import PING, Burst, Message, Router, Update, initial_load, recovered, resync
+from notifymux.event import NULL, Event, EventId
 
 ROW = b'{"id": 7, "n": 1.10}'
 

@@ -5,8 +5,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.appliance.restart_policy import LONGEST, STABLE, RestartPolicy
-from app.appliance.vital_signs import SILENT, VitalSigns
+from app.appliance.supervision.hang_detector import SILENT, VitalSigns
+from app.appliance.supervision.restart_policy import LONGEST, STABLE, RestartPolicy
 
 
 def crash_loop(seconds: float, lives: float) -> list[float]:

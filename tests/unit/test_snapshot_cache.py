@@ -4,11 +4,11 @@ import asyncio
 
 import msgspec
 
-from app.core.event import Event, EventId
-from app.history import History
-from app.messages import Router
-from app.snapshot_cache import SnapshotCache, Taken
-from app.snapshots import Snapshot
+from app.broadcast.messages import Router
+from app.broadcast.replay_buffer import History
+from app.broadcast.snapshot_cache import SnapshotCache, Taken
+from app.broadcast.snapshot_query import Snapshot
+from notifymux.event import Event, EventId
 from tests.support.loops import in_a_loop, turns
 
 

@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from app.tokens import TokenError, Tokens
+from app.web.tokens import TokenError, Tokens
 
 SECRET = "a secret that is long enough for HS256, and also long enough for HS512"
 PRIVATE = rsa.generate_private_key(public_exponent=65537, key_size=2048)

@@ -1,0 +1,1 @@
+"""The demo: a made-up match in the embedded PostgreSQL."""

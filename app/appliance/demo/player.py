@@ -1,0 +1,52 @@
+"""Plays the demo: one match after the other, for ever."""
+
+import logging
+import time
+from collections.abc import Iterator
+from random import Random
+
+import psycopg
+
+from app.appliance.demo.match import Game
+from app.appliance.demo.tables import Board, create_tables
+from app.appliance.embedded.servers import Embedded
+from app.appliance.supervision.parent_death import tie
+from app.core.config import load_settings_or_exit
+from app.core.logging_config import configure_logging
+from notifymux.outage import Outage
+
+_PACE = 0.25  # seconds of ours for one of the game's
+logger = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Plays into the embedded PostgreSQL. Never into a server of the user's, whatever the settings say."""
+    tie()
+    settings = load_settings_or_exit()
+    configure_logging("demo", settings)
+    url = Embedded.load(settings.data_dir).database_url
+    outage = Outage("the embedded PostgreSQL", logger)
+    seconds = _seconds(Random())  # noqa: S311 - luck, not secrets
+    while True:
+        try:
+            with psycopg.connect(url, autocommit=True, connect_timeout=3, application_name="notifymux-demo") as session:
+                create_tables(session)
+                outage.over()
+                _play(Board(session), seconds)
+        except psycopg.OperationalError as error:
+            time.sleep(outage.failed(error))
+
+
+def _seconds(random: Random) -> Iterator[Game]:
+    while True:
+        game = Game(random)
+        for _ in game.seconds():
+            yield game
+
+
+def _play(board: Board, seconds: Iterator[Game]) -> None:
+    due = time.monotonic()
+    for game in seconds:
+        board.show(game)
+        due = max(due + _PACE, time.monotonic() - _PACE)  # a delay is made up for, a long one isn't
+        time.sleep(max(0, due - time.monotonic()))

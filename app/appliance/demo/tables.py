@@ -1,0 +1,102 @@
+"""The demo match's rows in PostgreSQL, written by ordinary SQL as any user's backend would."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from app.appliance.demo.match import ABBREVIATIONS, NAMES, Event, Game
+
+MATCH_ID = 1
+_SCHEMA = Path(__file__).with_name("schema.sql")
+
+Row = Mapping[str, Any]
+Key = tuple[str, int]  # a table and a row's id
+
+
+def create_tables(session: psycopg.Connection[Any]) -> None:
+    """The seven tables and their triggers, as far as they are not there yet."""
+    with session.transaction():
+        session.execute(_SCHEMA.read_bytes())
+
+
+class Board:
+    """The match's rows in the database.
+
+    Args:
+        session: an open session, in autocommit.
+    """
+
+    def __init__(self, session: psycopg.Connection[Any]) -> None:
+        self._session = session
+        self._shown: dict[Key, Row] = {}
+
+    def show(self, game: Game) -> None:
+        """Writes what has changed since the last call, in one transaction."""
+        with self._session.transaction():
+            if game.status == "pregame":  # so that one match's events are all there ever are
+                self._session.execute("DELETE FROM football_event WHERE match_id = %s", [MATCH_ID])
+            for key, row in rows(game).items():
+                if self._shown.get(key) != row:
+                    self._write(key, row)
+                    self._shown[key] = row
+            for event in game.take_events():
+                self._tell(event)
+
+    def _write(self, key: Key, row: Row) -> None:
+        table, row_id = key
+        columns = [sql.Identifier(name) for name in row]
+        query = sql.SQL(
+            "INSERT INTO {table} (id, {columns}) VALUES ({values}) ON CONFLICT (id) DO UPDATE SET {changes}"
+        ).format(
+            table=sql.Identifier(table),
+            columns=sql.SQL(", ").join(columns),
+            values=sql.SQL(", ").join(sql.Placeholder() * (len(columns) + 1)),
+            changes=sql.SQL(", ").join(sql.SQL("{0} = excluded.{0}").format(column) for column in columns),
+        )
+        self._session.execute(query, [row_id, *row.values()])
+
+    def _tell(self, event: Event) -> None:
+        self._session.execute(
+            "INSERT INTO football_event (match_id, quarter, clock, kind, team, text, yards)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s)",
+            [MATCH_ID, *event],
+        )
+
+
+def rows(game: Game) -> dict[Key, Row]:
+    """How things stand, as rows."""
+    stand: dict[Key, Row] = {
+        ("match", MATCH_ID): {
+            "name": f"{NAMES['away']} at {NAMES['home']}",
+            "home": NAMES["home"],
+            "away": NAMES["away"],
+            "home_abbr": ABBREVIATIONS["home"],
+            "away_abbr": ABBREVIATIONS["away"],
+            "status": game.status,
+            "week": 7,
+        },
+        ("matchdata", MATCH_ID): {
+            "match_id": MATCH_ID,
+            "quarter": game.quarter,
+            "down": game.down,
+            "distance": game.distance,
+            "yardline": game.yardline,
+            "possession": game.possession,
+            "drive_text": game.drive,
+        },
+        ("scoreboard", MATCH_ID): {
+            "match_id": MATCH_ID,
+            "home_score": game.score["home"],
+            "away_score": game.score["away"],
+            "home_timeouts": game.timeouts["home"],
+            "away_timeouts": game.timeouts["away"],
+        },
+        ("gameclock", MATCH_ID): {"match_id": MATCH_ID, "seconds": game.clock, "running": game.clock_running},
+        ("playclock", MATCH_ID): {"match_id": MATCH_ID, "seconds": game.play_clock, "running": game.play_clock_running},
+    }
+    for row_id, player in enumerate(game.players, start=1):
+        stand["player_match", row_id] = {"match_id": MATCH_ID, **vars(player)}
+    return stand

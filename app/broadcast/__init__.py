@@ -1,0 +1,1 @@
+"""From events to clients: which match, who hears it, what waits."""

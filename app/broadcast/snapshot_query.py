@@ -1,0 +1,91 @@
+"""A match's state now: whatever the configured SQL query returns for it."""
+
+import asyncio
+import logging
+from typing import NamedTuple
+
+import msgspec
+import psycopg
+from psycopg import conninfo
+from psycopg.types.json import set_json_loads
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from notifymux.event import NULL, payload_json
+from notifymux.outage import one_line
+
+logger = logging.getLogger(__name__)
+
+_IDLE = 5.0  # seconds until an unused connection is closed
+_UNAVAILABLE = "the snapshot could not be taken; updates follow"
+
+
+class Snapshot(NamedTuple):
+    """A snapshot as JSON, null if there is none; `error` says why it could not be taken."""
+
+    data: bytes
+    error: str | None = None
+
+
+class Snapshots:
+    """Runs the query on a small pool that holds no connection at rest.
+
+    Args:
+        url: PostgreSQL's connection string.
+        query: SQL with `%(match_id)s` that returns one JSON value.
+        connections: how many may be open at once.
+        timeout: seconds one may take.
+        name: the sessions' `application_name`.
+    """
+
+    def __init__(self, url: str, query: str, connections: int, timeout: float, name: str) -> None:
+        self._query, self._timeout = query.encode(), timeout
+        options = conninfo.conninfo_to_dict(url).get("options") or ""
+        self._pool = AsyncConnectionPool(
+            conninfo.make_conninfo(
+                url,
+                application_name=name,
+                client_encoding="UTF8",
+                connect_timeout=max(2, int(timeout)),
+                options=f"{options} -c statement_timeout={int(timeout * 1000)}".strip(),
+            ),
+            kwargs={"autocommit": True},
+            min_size=0,
+            max_size=connections,
+            max_idle=_IDLE,
+            reconnect_timeout=timeout,
+            configure=_keep_json,
+            open=False,
+        )
+        self.queries = self.failures = 0
+        logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
+
+    async def open(self) -> None:
+        """Makes ready; nothing is connected yet."""
+        await self._pool.open(wait=False)
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._pool.close(timeout=1.0)
+
+    async def take(self, match: str) -> Snapshot:
+        """The match's snapshot; a failure is logged, and said in the snapshot without its details."""
+        self.queries += 1
+        try:
+            async with asyncio.timeout(self._timeout), self._pool.connection() as connection:
+                row = await (await connection.execute(self._query, {"match_id": match})).fetchone()
+        except (psycopg.Error, PoolTimeout, TimeoutError) as error:
+            self.failures += 1
+            logger.warning("the snapshot of match %r failed: %s", match, one_line(error))
+            return Snapshot(NULL, _UNAVAILABLE)
+        return Snapshot(_json(row[0] if row else None))
+
+
+async def _keep_json(connection: psycopg.AsyncConnection) -> None:
+    """JSON from the database is passed on as it is."""
+    set_json_loads(msgspec.Raw, connection)
+
+
+def _json(value: object) -> bytes:
+    if value is None:
+        return NULL
+    return payload_json(bytes(value) if isinstance(value, msgspec.Raw) else str(value).encode())

@@ -1,0 +1,52 @@
+"""What a worker says of itself, once a second: to the registry, to the metrics and on the status page."""
+
+from collections import Counter
+from typing import NamedTuple
+
+from app.monitoring.event_stats import Verified
+from app.sources.base import Break
+
+
+class Report(NamedTuple):
+    """Counters since the worker started, and how things stand."""
+
+    mode: str
+    clients: int
+    position: str | None  # the last event delivered
+    events: int
+    gaps: Counter[Break]
+    suppressed: int
+    reconnects: int
+    slow_closes: int
+    recovered: int  # clients that came back and heard what they had missed
+    restarted: int  # clients that came back and started from a snapshot
+    snapshots: int  # queries
+    failed_snapshots: int
+    queue_bytes: int  # what waits for all clients, as it was within the last second
+    p50: float | None  # seconds from NOTIFY to here, in the last minute
+    p99: float | None
+    verified: Verified | None
+
+
+def fields(report: Report) -> dict[str, str | int]:
+    """A report as the worker's hash in Redis has it; what isn't known is empty."""
+    return {
+        "mode": report.mode,
+        "clients": report.clients,
+        "position": report.position or "",
+        "events": report.events,
+        "gaps": report.gaps.total(),
+        "suppressed": report.suppressed,
+        "slow_closes": report.slow_closes,
+        "recovered": report.recovered,
+        "snapshots": report.snapshots,
+        "queue_bytes": report.queue_bytes,
+        "p50_ms": _milliseconds(report.p50),
+        "p99_ms": _milliseconds(report.p99),
+        "verified": report.verified.token if report.verified else "",
+        "verified_at": f"{report.verified.at:.6f}" if report.verified else "",
+    }
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds * 1000:.3f}"

@@ -1,0 +1,1 @@
+"""Where a worker's events come from: Redis, or PostgreSQL itself."""

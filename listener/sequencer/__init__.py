@@ -1,0 +1,1 @@
+"""The numbering as a state machine: no sockets, no clock."""

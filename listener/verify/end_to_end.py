@@ -1,0 +1,131 @@
+"""A canary on every channel: from a commit through the listener and Redis to each worker."""
+
+import json
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+
+import psycopg
+import redis
+
+from app.core.config import MUX_CHANNEL
+from app.core.redis_keys import RedisNames
+from listener.redis_stream import entries
+from listener.verify.processes import Process, processes
+from listener.verify.result import Check, failed, passed, warned
+from notifymux.event import Event, EventId, decode
+
+_WITHIN = 5.0  # seconds for each stretch of the way
+_POLL = 0.05
+_SCAN = 1000
+_FIELDS = ("mode", "position", "verified", "verified_at")
+
+
+def follow(
+    connection: psycopg.Connection,
+    client: redis.Redis,
+    names: RedisNames,
+    channels: Sequence[str],
+    *,
+    workers_hear_redis: bool,
+) -> Iterator[Check]:
+    """Sends one canary on each channel and on our own, all in one transaction, and looks where they arrive.
+
+    Raises:
+        psycopg.Error, redis.RedisError: a server went away meanwhile.
+    """
+    workers = _workers(client, names, wait=workers_hear_redis)
+    newest = entries(client.xrevrange(names.log, "+", "-", count=1))
+    head = newest[0].id if newest else EventId(0, 0)
+    token = f"notifymux-{uuid.uuid4().hex}"
+    sent = time.time()
+    # The payload names no match, so no client hears it; should ROUTING_KEY be `verify`, nobody watches this match.
+    connection.execute(
+        "SELECT pg_notify(unnest(%s::text[]), %s)", [[*channels, MUX_CHANNEL], json.dumps({"verify": token})]
+    )
+    found = _in_stream(client, names, head, token)
+    if MUX_CHANNEL not in found:
+        yield failed(
+            "canary",
+            f"PostgreSQL took it, and no listener appended it within {_WITHIN:g} s",
+            "supervisorctl status listener; its log says why. A listener of another DB_NAME does not hear this one",
+        )
+        return
+    for channel in channels:
+        yield _channel(channel, found.get(channel), sent)
+    yield from _heard(client, workers, token, sent, workers_hear_redis=workers_hear_redis)
+
+
+def _workers(client: redis.Redis, names: RedisNames, *, wait: bool) -> list[str]:
+    """The keys of the workers that hear Redis now; where there should be some, they have the time to begin."""
+    deadline = time.monotonic() + _WITHIN
+    while True:
+        found = processes(client, client.scan_iter(match=names.workers, count=_SCAN), _FIELDS)
+        found = [worker for worker in found if worker.is_running and worker.fields["mode"] != "postgres"]
+        ready = bool(found) and all(worker.fields["position"] for worker in found)
+        if ready or not wait or time.monotonic() > deadline:
+            return [worker.key for worker in found]
+        time.sleep(_POLL)
+
+
+def _in_stream(client: redis.Redis, names: RedisNames, after: EventId, token: str) -> dict[str, Event]:
+    """The canaries by channel. The one on our own channel was sent last: once it is there, no other will come."""
+    found: dict[str, Event] = {}
+    deadline = time.monotonic() + _WITHIN
+    while MUX_CHANNEL not in found and time.monotonic() < deadline:
+        batch = entries(client.xrange(names.log, f"({after}", "+", count=_SCAN))
+        for entry in batch:
+            after = entry.id
+            if token.encode() in entry.text:
+                event = decode(entry.text)
+                found[event.channel] = event
+        if len(batch) < _SCAN:
+            time.sleep(_POLL)
+    return found
+
+
+def _channel(channel: str, event: Event | None, sent: float) -> Check:
+    name = f"channel {channel}"
+    if event is None:
+        return failed(
+            name,
+            "notified, and not forwarded: the listener does not LISTEN on it",
+            "supervisorctl restart listener, which reads NOTIFY_CHANNELS again",
+        )
+    return passed(name, f"in the stream as {event.id}, read by the listener after {_ms((event.at or sent) - sent)}")
+
+
+def _heard(
+    client: redis.Redis, workers: list[str], token: str, sent: float, *, workers_hear_redis: bool
+) -> Iterator[Check]:
+    deadline = time.monotonic() + _WITHIN
+    while True:
+        alive = [worker for worker in processes(client, workers, _FIELDS) if worker.is_running]
+        if all(worker.fields["verified"] == token for worker in alive) or time.monotonic() > deadline:
+            break
+        time.sleep(_POLL)
+    for worker in sorted(alive, key=lambda worker: worker.name):
+        yield _worker(worker, token, sent)
+    if not alive and workers_hear_redis:
+        yield failed("workers", "none is registered in Redis", "supervisorctl restart app; its log says why")
+    elif not alive:
+        yield warned(
+            "workers",
+            "none hears Redis (USE_REDIS_NOTIFIER=false), so the canary can't be followed to them",
+            "their own /readyz tells whether they hear PostgreSQL",
+        )
+
+
+def _worker(worker: Process, token: str, sent: float) -> Check:
+    name = f"worker {worker.name}"
+    if worker.fields["verified"] == token:
+        return passed(name, f"heard after {_ms(float(worker.fields['verified_at']) - sent)}")
+    return failed(
+        name,
+        f"did not hear it within {_WITHIN:g} s; its last heartbeat was {worker.silent_ms / 1000:.0f} s ago",
+        "supervisorctl restart app in its pod; one that was killed is forgotten a minute after",
+    )
+
+
+def _ms(seconds: float) -> str:
+    return f"{round(1000 * seconds)} ms"  # an event says no more of its time

@@ -1,0 +1,27 @@
+"""A house that stands for all tests of a module."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.conftest import fresh_database, fresh_redis_place, redis_mode
+from tests.http.server import House
+from tests.support.programs import App, Listener
+
+
+@pytest.fixture(scope="module")
+def house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """Its clients have a second between two pings, and small queues."""
+    folder = tmp_path_factory.mktemp("house")
+    with ExitStack() as stack:
+        database = stack.enter_context(fresh_database(request))
+        settings = redis_mode(database, stack.enter_context(fresh_redis_place(request)))
+        settings |= {
+            "CLIENT_QUEUE_BYTES": "200000",
+            "PING_INTERVAL": "1",
+            "SNAPSHOT_QUERY": "SELECT %(match_id)s::text",
+        }
+        stack.enter_context(Listener(folder, settings)).aligned()
+        app = stack.enter_context(App(folder, settings)).ready()
+        yield House(app, database)

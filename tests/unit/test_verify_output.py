@@ -1,0 +1,67 @@
+"""How results are shown, and what a server says of itself that no server here is."""
+
+import json
+
+import pytest
+
+from listener.verify import redis_checks as redis
+from listener.verify.output import as_json, as_table, is_ok
+from listener.verify.result import Check, Status, failed, passed, warned
+
+CHECKS = [passed("a", "well"), warned("b", "hm", "look"), warned("long", "hm", "look"), failed("c", "ill", "mend")]
+
+
+def test_a_remedy_stands_once_under_the_checks_it_is_the_same_for_and_the_last_line_counts() -> None:
+    assert as_table(CHECKS).splitlines() == [
+        "✓ a     well",
+        "⚠ b     hm",
+        "⚠ long  hm",
+        "        → look",
+        "✗ c     ill",
+        "        → mend",
+        "",
+        "1 ✓  2 ⚠  1 ✗",
+    ]
+
+
+def test_the_json_has_every_check() -> None:
+    said = json.loads(as_json(CHECKS))
+    assert said["ok"] is False
+    assert said["checks"][0] == {"check": "a", "status": "ok", "text": "well", "remedy": None}
+    assert [check["status"] for check in said["checks"]] == ["ok", "warning", "warning", "failed"]
+
+
+def test_a_warning_is_no_failure() -> None:
+    assert is_ok(CHECKS[:3])
+    assert not is_ok(CHECKS)
+
+
+def test_a_servers_names_do_nothing_to_the_terminal() -> None:
+    table = as_table([Check("\x1b[2Jx", Status.FAILED, "on \r\n\x07\u202ename", "\x9b")])
+    assert table.splitlines()[:2] == ["✗ ?[2Jx  on ????name", "         → ?"]
+
+
+@pytest.mark.parametrize(
+    ("info", "status"),
+    [
+        ({"redis_version": "6.2.14"}, Status.FAILED),
+        ({"redis_version": "7.0.0"}, Status.OK),
+        ({"redis_version": "7.2.4", "valkey_version": "8.0.1"}, Status.OK),
+        ({"redis_version": "10.0.0"}, Status.OK),
+    ],
+)
+def test_an_old_redis_fails(info: redis.Info, status: Status) -> None:
+    assert redis.version(info).status is status
+
+
+@pytest.mark.parametrize(
+    ("info", "text"),
+    [
+        ({"redis_mode": "cluster", "role": "master"}, "this is a cluster"),
+        ({"server_mode": "sentinel"}, "this is a sentinel"),
+        ({"redis_mode": "standalone", "role": "slave"}, "this is a read-only replica"),
+    ],
+)
+def test_what_is_not_one_primary_fails(info: redis.Info, text: str) -> None:
+    check = redis.role(info)
+    assert (check.status, check.text) == (Status.FAILED, text)
