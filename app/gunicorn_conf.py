@@ -8,7 +8,7 @@ from typing import Any
 from app.core import metrics
 from app.core.config import load_settings_or_exit, where_settings_come_from
 from app.core.logging_config import logging_config
-from app.core.postgres import OperatorError
+from app.core.operator_errors import OperatorError
 from app.main import compose
 from app.web.gunicorn_worker import allow_open_files, collect_seldom, end_with_parent
 

@@ -1,20 +1,22 @@
 """The web side's composition root: settings become an ASGI application. `gunicorn` runs `app.main:app`."""
 
+import asyncio
 import os
 import time
+from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 
 from starlette.applications import Starlette
 
 from app.core.config import Settings, load_settings, servers_given
-from app.core.postgres import OperatorError, database_url, describe_server
+from app.core.operator_errors import OperatorError
+from app.core.postgres import database_url, describe_server
 from app.core.redis_keys import RedisNames
 from app.monitoring import worker_report as report
 from app.monitoring.status import Place, Status
 from app.monitoring.worker_metrics import WorkerMetrics
 from app.monitoring.worker_registry import Registry
-from app.ticks import every_second
 from app.web.access_control import Admission, Limits
 from app.web.admin_routes import OperatorDoors
 from app.web.application import Doors, Task, application
@@ -42,8 +44,16 @@ def compose(settings: Settings) -> Starlette:
     place = _place(settings, db_url)
     status, metrics = Status(place, manager, registry), WorkerMetrics(manager, place.version)
     routes = [*doors.routes(), *OperatorDoors(status, metrics, admission).routes(settings.status_page)]
-    tasks: list[Task] = [partial(every_second, manager.tick, metrics.update)]
+    tasks: list[Task] = [partial(run_periodically, manager.tick, metrics.update)]
     return application(manager, routes, [*tasks, registry.run] if registry else tasks)
+
+
+async def run_periodically(*calls: Callable[[], None]) -> None:
+    """Calls every one of `calls` once a second, until cancelled."""
+    while True:
+        await asyncio.sleep(1.0)
+        for call in calls:
+            call()
 
 
 def _registry(settings: Settings, manager: MatchDataWebSocketManager) -> Registry:

@@ -13,7 +13,8 @@ from app.core import metrics
 from app.core.config import Settings, load_settings_or_exit, where_settings_come_from
 from app.core.liveness_file import Pulse
 from app.core.logging_config import configure_logging
-from app.core.postgres import OperatorError, database_url
+from app.core.operator_errors import OperatorError
+from app.core.postgres import database_url
 from app.core.redis_keys import RedisNames
 from listener.forwarder import Forwarder
 from listener.metrics import ListenerMetrics

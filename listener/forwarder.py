@@ -18,7 +18,8 @@ from redis.exceptions import RedisError
 from app.core.heartbeat import HEARTBEAT
 from app.core.incident_log import Kind
 from app.core.liveness_file import Pulse
-from app.core.postgres import ListenSession, check_direct, check_operator, describe, listening_conninfo
+from app.core.operator_errors import check_direct, check_operator, check_redis_operator
+from app.core.postgres import ListenSession, describe, listening_conninfo
 from listener.metrics import ListenerMetrics
 from listener.redis_stream import Stream
 from listener.registry import REDIS_RETRY, Registry
@@ -31,7 +32,6 @@ from listener.sequencer.status import report
 from listener.stats import Tally
 from notifymux.event import payload_json
 from notifymux.outage import Outage
-from notifymux.redis_client import check_redis_operator
 
 logger = logging.getLogger(__name__)
 

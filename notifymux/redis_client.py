@@ -10,13 +10,8 @@ from typing import Any
 import redis
 import redis.asyncio
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
-
-from app.core.postgres import OperatorError
 
 TIMEOUT = 2.0  # seconds, for connecting and for each answer
-
-_UNKNOWN_COMMAND = re.compile(r"unknown command", re.IGNORECASE)
 
 
 def sync_client(url: str) -> redis.Redis:
@@ -38,20 +33,3 @@ def describe_redis(url: str) -> str:
     """Where a Redis URL leads, for people, without its password."""
     without_query = url.partition("?")[0]
     return re.sub(r"//[^/]*@", "//", without_query)
-
-
-def check_redis_operator(error: RedisError) -> None:
-    """Tells a fault that waiting mends from one that only an operator can.
-
-    Raises:
-        OperatorError: it is of the second kind.
-    """
-    text = " ".join(str(error).split())
-    if isinstance(error, AuthenticationError | AuthorizationError):
-        raise OperatorError(f"Redis refuses this login: {text}", "check REDIS_URL's user and password")
-    if isinstance(error, NoPermissionError):
-        raise OperatorError(f"Redis forbids it: {text}", "docs/operations.md lists what this user needs")
-    if _UNKNOWN_COMMAND.search(text):
-        raise OperatorError(
-            f"this server lacks a command that is needed: {text}", "Redis 7 or Valkey 8 and later have it"
-        )

@@ -15,7 +15,6 @@ from redis.asyncio.client import PubSub
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from app.core.redis_keys import NOTIFY_CHANNEL
 from notifymux.event import decode, encode
 from notifymux.outage import Outage
 from notifymux.pubsub_parser import BatchParser
@@ -24,6 +23,8 @@ from notifymux.redis_client import TIMEOUT, async_client
 __all__ = ["NOTIFY_CHANNEL", "Callback", "RedisNotifierService", "Signal", "init_redis_notifier"]
 
 logger = logging.getLogger(__name__)
+
+NOTIFY_CHANNEL = "pg_notify:events"  # the pub/sub channel under the default namespace
 
 T = TypeVar("T")
 Callback = Callable[[str, Any], Awaitable[None]]

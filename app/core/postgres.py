@@ -5,7 +5,6 @@ same for both and is here. Notifications leave by one path, `ListenSession.recei
 between a query's answer and the next read.
 """
 
-import re
 from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -16,35 +15,12 @@ from psycopg import pq
 from psycopg.errors import error_from_result
 
 from app.core.config import Settings
+from app.core.operator_errors import OperatorError
 
 CONNECT_TIMEOUT = 3  # seconds
 # What either end gives an unanswered segment before it drops the connection: below the 10 s in which a session whose
 # path is cut is replaced, so that the server has forgotten the old one by then.
 _DEAD_AFTER_MS = 6000
-
-# libpq gives no SQLSTATE for a refused connection, so classes 28 (authorization) and 3D (no such database) are told
-# by PostgreSQL's and PgBouncer's own words.
-_REFUSED = re.compile(
-    r"authentication failed|no pg_hba\.conf entry|pg_hba\.conf rejects|no password supplied"
-    r'|role "[^"]*" (does not exist|is not permitted to log in)|permission denied for database'
-    r'|database "[^"]*" (does not exist|is not currently accepting connections)|no such (user|database)'
-)
-_POOLER = re.compile(r"unsupported startup parameter")
-_PAST_POOLER = "LISTEN needs PostgreSQL itself: set DB_HOST and DB_PORT past the pooler"
-_TO_PRIMARY = "LISTEN needs the primary: set DB_HOST and DB_PORT to it"
-
-
-class OperatorError(Exception):
-    """Only an operator can mend this; the message is one line that says what and how.
-
-    Args:
-        what: what is wrong.
-        remedy: what to do about it, where `what` doesn't say.
-    """
-
-    def __init__(self, what: str, remedy: str = "") -> None:
-        super().__init__(f"{what}; {remedy}" if remedy else what)
-        self.what, self.remedy = what, remedy
 
 
 class Notification(NamedTuple):
@@ -102,44 +78,6 @@ def listening_conninfo(url: str, application_name: str) -> str:
         options=f"{options} -c tcp_user_timeout={_DEAD_AFTER_MS} -c idle_session_timeout=0"
         " -c tcp_keepalives_idle=2 -c tcp_keepalives_interval=1 -c tcp_keepalives_count=4".strip(),
     )
-
-
-def check_operator(error: psycopg.Error) -> None:
-    """Tells a fault that waiting mends from one that only an operator can.
-
-    Raises:
-        OperatorError: it is of the second kind.
-    """
-    text = " ".join(str(error).split())
-    if (error.sqlstate or "")[:2] in {"28", "3D"} or _REFUSED.search(text):
-        raise OperatorError(f"PostgreSQL refuses this login: {text}", "check DB_HOST, DB_USER, DB_PASSWORD and DB_NAME")
-    if _POOLER.search(text):
-        raise OperatorError(f"DB_HOST leads to a connection pooler: {text}", _PAST_POOLER)
-    if error.sqlstate == "25006":
-        raise OperatorError(f"DB_HOST leads to a read-only standby: {text}", _TO_PRIMARY)
-    if error.sqlstate == "42501":
-        raise OperatorError(f"PostgreSQL forbids it: {text}", "grant it to DB_USER")
-
-
-def check_direct(pgconn: pq.abc.PGconn, backend_pid: int | None) -> None:
-    """Compares whom the connection was made to with who answers, `backend_pid`.
-
-    Raises:
-        OperatorError: a pooler is between. It would lend the session's server out between two queries, and what is
-            notified then is not heard.
-    """
-    if pgconn.backend_pid != backend_pid:
-        raise OperatorError("DB_HOST leads to a connection pooler", _PAST_POOLER)
-
-
-def check_primary(*, is_in_recovery: bool) -> None:
-    """Judges what `pg_is_in_recovery()` says.
-
-    Raises:
-        OperatorError: it is a standby, which accepts no LISTEN.
-    """
-    if is_in_recovery:
-        raise OperatorError("DB_HOST leads to a read-only standby", _TO_PRIMARY)
 
 
 def listen_sql(channels: Iterable[str], then: str = "") -> str:

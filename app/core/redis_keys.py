@@ -2,8 +2,6 @@
 
 from typing import NamedTuple
 
-# The pub/sub channel under the default namespace.
-NOTIFY_CHANNEL = "pg_notify:events"
 EVENT_FIELD = "event"
 
 

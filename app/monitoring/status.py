@@ -14,8 +14,7 @@ from app.monitoring.process_list import Row
 from app.monitoring.recent_events import Look
 from app.monitoring.time_series import STEP, Point
 from app.monitoring.worker_registry import Record, Registry
-from app.monitoring.worker_report import Report, fields
-from app.websocket_manager import MatchDataWebSocketManager
+from app.monitoring.worker_report import Report, WorkerState, fields
 
 _LINES = 50  # of the ledger
 _READ_EVERY = 1.2  # seconds, a little more than the registry takes between two readings
@@ -43,7 +42,7 @@ class Status:
         registry: what it knows of the others; None in PostgreSQL mode.
     """
 
-    def __init__(self, place: Place, manager: MatchDataWebSocketManager, registry: Registry | None) -> None:
+    def __init__(self, place: Place, manager: WorkerState, registry: Registry | None) -> None:
         self._place, self._manager, self._registry = place, manager, registry
         self._observer = manager.observer
 

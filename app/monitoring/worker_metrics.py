@@ -6,8 +6,8 @@ import time
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from app.core.metrics import Feed
+from app.monitoring.worker_report import WorkerState
 from app.sources.base import Break
-from app.websocket_manager import MatchDataWebSocketManager
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -20,7 +20,7 @@ class WorkerMetrics:
         version: the program's.
     """
 
-    def __init__(self, manager: MatchDataWebSocketManager, version: str) -> None:
+    def __init__(self, manager: WorkerState, version: str) -> None:
         self._manager = manager
         self._feed = Feed()
         self.registry = registry = CollectorRegistry()

@@ -16,10 +16,10 @@ from redis.exceptions import RedisError
 from app.core import incident_log as ledger
 from app.core.heartbeat import HEARTBEAT, Heartbeat, age
 from app.core.incident_log import Incidents, Line
-from app.core.postgres import OperatorError
+from app.core.operator_errors import OperatorError, check_redis_operator
 from app.core.redis_keys import RedisNames
 from notifymux.outage import one_line
-from notifymux.redis_client import TIMEOUT, check_redis_operator
+from notifymux.redis_client import TIMEOUT
 
 logger = logging.getLogger(__name__)
 

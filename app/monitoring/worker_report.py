@@ -1,9 +1,10 @@
 """What a worker says of itself, once a second: to the registry, to the metrics and on the status page."""
 
 from collections import Counter
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from app.monitoring.event_stats import Verified
+from app.core.canary import Canary
+from app.monitoring.event_stats import Observer, Verified
 from app.sources.base import Break
 
 
@@ -26,6 +27,43 @@ class Report(NamedTuple):
     p50: float | None  # seconds from NOTIFY to here, in the last minute
     p99: float | None
     verified: Verified | None
+
+
+class WorkerState(Protocol):
+    """What the status page and the metrics read of a worker; `MatchDataWebSocketManager` has it."""
+
+    mode: str
+    observer: Observer
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the worker's server is connected and answers."""
+
+    @property
+    def outage(self) -> str | None:
+        """Why it isn't, None while it is."""
+
+    @property
+    def broken(self) -> bool:
+        """Whether a bug ended the worker's source, so that only a restart helps."""
+
+    @property
+    def behind(self) -> bool:
+        """Whether the worker knows of events that it has not delivered yet."""
+
+    @property
+    def canary_at(self) -> float | None:
+        """When the last canary arrived, on the monotonic clock."""
+
+    @property
+    def last_canary(self) -> Canary:
+        """The last canary; an empty one if it is too old."""
+
+    def unready(self) -> list[str]:
+        """Why the worker is not ready; empty when it is."""
+
+    def report(self) -> Report:
+        """The worker's counters and state."""
 
 
 def fields(report: Report) -> dict[str, str | int]:

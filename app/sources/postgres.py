@@ -13,16 +13,8 @@ import psycopg
 
 from app.core.canary import canary_sql
 from app.core.config import MUX_CHANNEL
-from app.core.postgres import (
-    ListenSession,
-    Notification,
-    OperatorError,
-    check_direct,
-    check_operator,
-    describe,
-    listen_sql,
-    listening_conninfo,
-)
+from app.core.operator_errors import OperatorError, check_direct, check_operator
+from app.core.postgres import ListenSession, Notification, describe, listen_sql, listening_conninfo
 from app.sources.base import Break, Sink
 from notifymux.event import Event, EventId, payload_json
 from notifymux.outage import Outage

@@ -7,14 +7,8 @@ from typing import Any
 
 import psycopg
 
-from app.core.postgres import (
-    OperatorError,
-    check_direct,
-    check_operator,
-    check_primary,
-    describe,
-    listening_conninfo,
-)
+from app.core.operator_errors import OperatorError, check_direct, check_operator, check_primary
+from app.core.postgres import describe, listening_conninfo
 from listener.verify.result import Check, failed, passed, warned
 from notifymux.outage import one_line
 

@@ -6,14 +6,14 @@ from typing import Any
 import redis
 from redis.exceptions import RedisError, ResponseError
 
-from app.core.postgres import OperatorError
+from app.core.operator_errors import OperatorError, check_redis_operator
 from app.core.redis_keys import RedisNames
 from listener.redis_stream import APPEND
 from listener.registry import DEAD_MS
 from listener.verify.processes import processes
 from listener.verify.result import Check, failed, passed, warned
 from notifymux.outage import one_line
-from notifymux.redis_client import check_redis_operator, describe_redis
+from notifymux.redis_client import describe_redis
 
 _OLDEST = 7  # what Valkey calls its redis_version is 7 as well
 _NO_EPOCH = -1  # earlier than every epoch, so that the script looks at the head and appends nothing

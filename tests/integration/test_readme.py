@@ -25,10 +25,10 @@ from pydantic_core import PydanticUndefined
 
 from app.broadcast import hub, messages
 from app.core.config import Settings, load_settings
-from app.core.redis_keys import NOTIFY_CHANNEL
 from app.main import compose
 from app.web.gunicorn_worker import MAX_MESSAGE
 from notifymux.event import encode
+from notifymux.redis_notifier import NOTIFY_CHANNEL
 from tests.conftest import RedisPlace, StartApp, StartListener, Verify
 from tests.support.documents import DOCUMENTS, OPERATIONS, PROTOCOL, README, block, blocks, prose
 from tests.support.process import ROOT, Process
