@@ -14,12 +14,12 @@ from app.core.operator_errors import OperatorError
 from app.core.postgres import database_url, describe_server
 from app.core.redis_keys import RedisNames
 from app.monitoring import worker_report as report
-from app.monitoring.status import Place, Status
+from app.monitoring.status import Status, WorkerInfo
 from app.monitoring.worker_metrics import WorkerMetrics
-from app.monitoring.worker_registry import Registry
-from app.web.access_control import Admission, Limits
-from app.web.admin_routes import OperatorDoors
-from app.web.application import Doors, Task, application
+from app.monitoring.worker_registry import WorkerRegistry
+from app.web.access_control import AccessControl, ConnectionLimits
+from app.web.admin_routes import AdminRoutes
+from app.web.application import ClientRoutes, Task, application
 from app.web.tokens import Tokens
 from app.websocket_manager import MatchDataWebSocketManager
 from notifymux.redis_client import async_client, describe_redis
@@ -38,12 +38,12 @@ def compose(settings: Settings) -> Starlette:
         )
     except ValueError as error:
         raise OperatorError(str(error)) from None
-    admission = Admission(_tokens(settings), settings.allowed_origins, _limits(settings))
-    doors = Doors(manager, admission, settings.allowed_origins, settings.ping_interval, settings.status_page)
+    admission = AccessControl(_tokens(settings), settings.allowed_origins, _limits(settings))
+    doors = ClientRoutes(manager, admission, settings.allowed_origins, settings.ping_interval, settings.status_page)
     registry = _registry(settings, manager) if settings.use_redis_notifier else None
     place = _place(settings, db_url)
     status, metrics = Status(place, manager, registry), WorkerMetrics(manager, place.version)
-    routes = [*doors.routes(), *OperatorDoors(status, metrics, admission).routes(settings.status_page)]
+    routes = [*doors.routes(), *AdminRoutes(status, metrics, admission).routes(settings.status_page)]
     tasks: list[Task] = [partial(run_periodically, manager.tick, metrics.update)]
     return application(manager, routes, [*tasks, registry.run] if registry else tasks)
 
@@ -56,8 +56,8 @@ async def run_periodically(*calls: Callable[[], None]) -> None:
             call()
 
 
-def _registry(settings: Settings, manager: MatchDataWebSocketManager) -> Registry:
-    return Registry(
+def _registry(settings: Settings, manager: MatchDataWebSocketManager) -> WorkerRegistry:
+    return WorkerRegistry(
         async_client(settings.redis_url.get_secret_value()),
         RedisNames(settings.redis_namespace),
         settings.pod_name,
@@ -67,8 +67,8 @@ def _registry(settings: Settings, manager: MatchDataWebSocketManager) -> Registr
     )
 
 
-def _place(settings: Settings, db_url: str | None) -> Place:
-    return Place(
+def _place(settings: Settings, db_url: str | None) -> WorkerInfo:
+    return WorkerInfo(
         version=version("notifymux"),
         embedded=not servers_given(),
         namespace=settings.redis_namespace,
@@ -80,8 +80,8 @@ def _place(settings: Settings, db_url: str | None) -> Place:
     )
 
 
-def _limits(settings: Settings) -> Limits:
-    return Limits(settings.max_clients, settings.max_clients_per_address)
+def _limits(settings: Settings) -> ConnectionLimits:
+    return ConnectionLimits(settings.max_clients, settings.max_clients_per_address)
 
 
 def _tokens(settings: Settings) -> Tokens | None:

@@ -6,14 +6,14 @@ import time
 
 from app.broadcast.hub import Client, Hub
 from app.broadcast.messages import Router
-from app.broadcast.snapshot_query import Snapshot, Snapshots
+from app.broadcast.snapshot_query import Snapshot, SnapshotQuery
 from app.core.canary import Canary
 from app.core.config import Settings
 from app.core.redis_keys import RedisNames
-from app.monitoring.event_stats import Observer
-from app.monitoring.recent_events import Tail
-from app.monitoring.worker_report import Report
-from app.sources.base import Sink, Source
+from app.monitoring.event_stats import EventStats
+from app.monitoring.recent_events import RecentEvents
+from app.monitoring.worker_report import WorkerReport
+from app.sources.base import EventSink, EventSource
 from app.sources.postgres import PostgresSource
 from app.sources.redis import RedisSource
 from notifymux.event import NULL, Event, EventId
@@ -55,7 +55,7 @@ class MatchDataWebSocketManager:
             settings.client_queue_bytes,
             settings.history_bytes,
         )
-        self.observer = Observer(self.hub, Tail(router))
+        self.observer = EventStats(self.hub, RecentEvents(router))
         self._source = _source(db_url, redis_url if use_redis else None, use_redis, settings, self.observer)
         self._task: asyncio.Task[None] | None = None
         self._queue_bytes = 0
@@ -129,10 +129,10 @@ class MatchDataWebSocketManager:
         self.observer.tick()
         self._queue_bytes = self.hub.queue_bytes  # which takes a while where there are many clients
 
-    def report(self) -> Report:
+    def report(self) -> WorkerReport:
         """What this worker says of itself."""
         now, source, hub, observer = time.monotonic(), self._source, self.hub, self.observer
-        return Report(
+        return WorkerReport(
             mode=self.mode,
             clients=len(hub),
             position=str(source.position) if source.position else None,
@@ -166,16 +166,18 @@ class MatchDataWebSocketManager:
         return await self._source.recall(after, until)
 
 
-def _snapshots(db_url: str | None, settings: Settings) -> Snapshots | None:
+def _snapshots(db_url: str | None, settings: Settings) -> SnapshotQuery | None:
     if settings.snapshot_query is None:
         return None
     if db_url is None:
         raise ValueError("SNAPSHOT_QUERY needs DB_HOST: it takes the host of the PostgreSQL to ask")
     name = f"notifymux-snapshot/{settings.pod_name}"
-    return Snapshots(db_url, settings.snapshot_query, settings.snapshot_pool, settings.snapshot_timeout, name)
+    return SnapshotQuery(db_url, settings.snapshot_query, settings.snapshot_pool, settings.snapshot_timeout, name)
 
 
-def _source(db_url: str | None, redis_url: str | None, use_redis: bool, settings: Settings, sink: Sink) -> Source:
+def _source(
+    db_url: str | None, redis_url: str | None, use_redis: bool, settings: Settings, sink: EventSink
+) -> EventSource:
     if use_redis:
         if redis_url is None:
             raise ValueError("USE_REDIS_NOTIFIER needs REDIS_URL: it takes the URL of the Redis to hear")

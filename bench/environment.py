@@ -42,7 +42,7 @@ class Place:
 
 
 @dataclass
-class Arena:
+class Environment:
     """The servers.
 
     Args:
@@ -83,13 +83,13 @@ class Arena:
 
 
 @contextmanager
-def arena(database_url: str | None = None, redis_url: str | None = None) -> Iterator[Arena]:
+def arena(database_url: str | None = None, redis_url: str | None = None) -> Iterator[Environment]:
     """Embedded servers, or those that are given; of which both have to be."""
     with tempfile.TemporaryDirectory(prefix="notifymux-bench-") as name:
         folder = Path(name)
         folder.chmod(0o755)  # the servers run under an account of their own
         if database_url and redis_url:
-            yield Arena(folder, database_url, redis_url)
+            yield Environment(folder, database_url, redis_url)
             return
         servers = Servers(folder / "servers")
         try:
@@ -99,7 +99,7 @@ def arena(database_url: str | None = None, redis_url: str | None = None) -> Iter
             assert servers.postgres
             assert servers.redis
             parts = {"postgres": servers.postgres.pid, "redis": servers.redis.pid}
-            yield Arena(folder, servers.embedded.database_url, servers.embedded.redis_url, parts)
+            yield Environment(folder, servers.embedded.database_url, servers.embedded.redis_url, parts)
         finally:
             servers.end()
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from bench.clients import Clients, allow_open_files, crowd
 from bench.cpu import family, memory_bytes
-from bench.environment import Arena
+from bench.environment import Environment
 from bench.report import Figure, Report
 from bench.systems import WORKERS, Start, System, Watched, picows, plain_listen, through_redis
 
@@ -19,7 +19,7 @@ _AT_ONCE = 100  # clients that connect
 _SILENCE = 5.0  # seconds after which no more is expected
 
 
-def measure(arena: Arena, report: Report, *, short: bool) -> None:
+def measure(arena: Environment, report: Report, *, short: bool) -> None:
     """One worker beside Starlette's and picows, then four."""
     allow_open_files()
     sizes, rounds = (_SHORT_SIZES, _SHORT_ROUNDS) if short else (_SIZES, _ROUNDS)
@@ -44,7 +44,7 @@ def _case(size: int, workers: int) -> str:
 class Crowd(Watched):
     """A system and its many clients."""
 
-    def __init__(self, system: System, arena: Arena) -> None:
+    def __init__(self, system: System, arena: Environment) -> None:
         super().__init__(system, Clients([]), arena)
         self.weight = 0.0  # bytes of the workers' memory for each of the last that came
 

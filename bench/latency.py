@@ -7,9 +7,9 @@ from typing import Any
 import redis
 
 from app.core.redis_keys import EVENT_FIELD, RedisNames
-from bench.environment import Arena, Place
+from bench.environment import Environment, Place
 from bench.events import SERIAL, paced
-from bench.redis_monitor import Tap
+from bench.redis_monitor import RedisMonitor
 from bench.report import Figure, Report
 from bench.systems import Watched, direct, plain_listen, through_redis
 from notifymux.event import decode
@@ -21,7 +21,7 @@ _SECONDS, _SHORT_SECONDS = 3.0, 0.5
 _SILENCE = 5.0  # seconds after which no more is expected
 
 
-def measure(arena: Arena, report: Report, *, short: bool) -> None:
+def measure(arena: Environment, report: Report, *, short: bool) -> None:
     """Both modes, and a plain LISTEN in each worker; then through Redis once more, watched on the way."""
     rounds, seconds = (_SHORT_ROUNDS, _SHORT_SECONDS) if short else (_ROUNDS, _SECONDS)
     with ExitStack() as stack:
@@ -66,7 +66,7 @@ def _hops(watched: Watched, rate: int, seconds: float, report: Report) -> list[F
     Means, for the listener writes whole milliseconds.
     """
     place = watched.system.place
-    with Tap(place.redis_url, RedisNames(place.namespace).events) as tap:
+    with RedisMonitor(place.redis_url, RedisNames(place.namespace).events) as tap:
         sent = _send(watched, rate, seconds)
         published = tap.arrivals()
     read = _read_by_listener(place)

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from app.core.redis_keys import RedisNames
 from bench.cpu import cpu_seconds, family
-from bench.environment import Arena, Place
+from bench.environment import Environment, Place
 from bench.events import Emitter, paced
-from bench.redis_monitor import Tap
+from bench.redis_monitor import RedisMonitor
 from bench.report import Figure, Report
 from tests.support.process import Process
 from tests.support.programs import Listener
@@ -35,7 +35,7 @@ class Forwarding(NamedTuple):
         return RedisNames(self.place.namespace).events
 
 
-def measure(arena: Arena, report: Report, *, short: bool) -> None:
+def measure(arena: Environment, report: Report, *, short: bool) -> None:
     """As fast as PostgreSQL can emit, and at a steady rate."""
     events, seconds = (_SHORT_EVENTS, _SHORT_SECONDS) if short else (_EVENTS, _SECONDS)
     cases: dict[str, Callable[[Forwarding], float]] = {
@@ -53,7 +53,7 @@ def measure(arena: Arena, report: Report, *, short: bool) -> None:
 
 def _flood(each: Forwarding, events: int, batch: int) -> float:
     first = each.emitter.last + 1
-    with Tap(each.place.redis_url, each.channel) as tap:
+    with RedisMonitor(each.place.redis_url, each.channel) as tap:
         before = cpu_seconds(family(each.pid))
         with each.emitter.flood(events, batch):
             pass
@@ -65,7 +65,7 @@ def _flood(each: Forwarding, events: int, batch: int) -> float:
 
 def _steady(each: Forwarding, events: int) -> float:
     first, each.emitter.last = each.emitter.last + 1, each.emitter.last + events
-    with Tap(each.place.redis_url, each.channel) as tap:
+    with RedisMonitor(each.place.redis_url, each.channel) as tap:
         before = cpu_seconds(family(each.pid))
         with paced(each.place.database, first, events, _RATE) as times:
             times()
@@ -74,7 +74,7 @@ def _steady(each: Forwarding, events: int) -> float:
 
 
 @contextmanager
-def _listener(arena: Arena) -> Iterator[Forwarding]:
+def _listener(arena: Environment) -> Iterator[Forwarding]:
     with arena.place() as place, Listener(place.folder, place.settings) as process:
         process.aligned()
         with Emitter(place.database) as emitter:
@@ -82,7 +82,7 @@ def _listener(arena: Arena) -> Iterator[Forwarding]:
 
 
 @contextmanager
-def _loop(arena: Arena) -> Iterator[Forwarding]:
+def _loop(arena: Environment) -> Iterator[Forwarding]:
     with arena.place() as place:
         command = [sys.executable, "-m", "bench.programs.drain", RedisNames(place.namespace).events]
         with Process(command, place.folder, place.environment) as process, Emitter(place.database) as emitter:

@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import redis
 
-from bench.environment import Arena, Place
+from bench.environment import Environment, Place
 from bench.events import paced
 from bench.report import Figure, Report
 from tests.support.programs import Listener
@@ -20,7 +20,7 @@ _RATE = 500  # events a second
 _COUNTED_WITHIN = 2.5  # seconds: a session's commits are counted when it is asked something, so with its next canary
 
 
-def measure(arena: Arena, report: Report, *, short: bool) -> None:
+def measure(arena: Environment, report: Report, *, short: bool) -> None:
     """At rest and under load, with each number of listeners."""
     seconds = _SHORT_SECONDS if short else _SECONDS
     for _ in range(_SHORT_ROUNDS if short else _ROUNDS):

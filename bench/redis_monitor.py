@@ -12,7 +12,7 @@ from bench.events import SERIAL, mark
 _TAIL = 2048  # bytes that surely hold the last event
 
 
-class Tap:
+class RedisMonitor:
     """Subscribed while the block runs, in a thread that does nothing but read.
 
     Args:

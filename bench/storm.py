@@ -1,8 +1,8 @@
 """Thousands of clients that all reconnect within a second, with their last id or without; as tests/storm has it."""
 
-from bench.environment import Arena
+from bench.environment import Environment
 from bench.report import Figure, Report
-from tests.storm.environment import Arena as Storms
+from tests.storm.environment import Environment as Storms
 
 BASE = "with ids"
 _CLIENTS, _SHORT_CLIENTS = 5000, 200
@@ -10,7 +10,7 @@ _ROUNDS, _SHORT_ROUNDS = 3, 1
 _WORKERS, _MATCHES = 4, 20
 
 
-def measure(arena: Arena, report: Report, *, short: bool) -> None:
+def measure(arena: Environment, report: Report, *, short: bool) -> None:
     """Storms of one crowd, one after the other; every client is checked to have missed nothing."""
     clients = _SHORT_CLIENTS if short else _CLIENTS
     case = f"{clients} clients, {_WORKERS} workers"

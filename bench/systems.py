@@ -9,7 +9,7 @@ from typing import Self
 
 from bench.clients import Clients, on_each_worker
 from bench.cpu import Meter
-from bench.environment import Arena, Place
+from bench.environment import Environment, Place
 from bench.events import MATCH, Emitter
 from tests.support.process import Process
 from tests.support.programs import App, Listener
@@ -44,11 +44,11 @@ class System:
         return self.path.format(number)
 
 
-Start = Callable[[Arena, int], AbstractContextManager[System]]
+Start = Callable[[Environment, int], AbstractContextManager[System]]
 
 
 @contextmanager
-def through_redis(arena: Arena, workers: int = WORKERS) -> Iterator[System]:
+def through_redis(arena: Environment, workers: int = WORKERS) -> Iterator[System]:
     """Our Redis mode: one listener, and workers that hear Redis."""
     with arena.place() as place:
         settings = place.settings | {"USE_REDIS_NOTIFIER": "true"}
@@ -59,7 +59,7 @@ def through_redis(arena: Arena, workers: int = WORKERS) -> Iterator[System]:
 
 
 @contextmanager
-def direct(arena: Arena, workers: int = WORKERS) -> Iterator[System]:
+def direct(arena: Environment, workers: int = WORKERS) -> Iterator[System]:
     """Our PostgreSQL mode: the workers LISTEN directly."""
     with arena.place() as place, App(place.folder, place.settings, workers) as app:
         yield System("postgres", place, app.ready().port, _OURS, {"workers": app.pid})
@@ -69,7 +69,7 @@ _OURS = f"/api/matches/ws/id/{MATCH}/{{}}/"
 
 
 @contextmanager
-def plain_listen(arena: Arena, workers: int = WORKERS) -> Iterator[System]:
+def plain_listen(arena: Environment, workers: int = WORKERS) -> Iterator[System]:
     """What people write: psycopg's `notifies()` in each worker, Starlette, uvicorn under gunicorn, `send_text`."""
     with (
         arena.place() as place,
@@ -90,7 +90,7 @@ def gunicorn(app: str, workers: int, folder: Path, environment: Mapping[str, str
 
 
 @contextmanager
-def picows(arena: Arena, workers: int = 1) -> Iterator[System]:
+def picows(arena: Environment, workers: int = 1) -> Iterator[System]:
     """The fastest WebSocket server there is for asyncio, with psycopg's `notifies()`, in one process."""
     assert workers == 1
     with arena.place() as place:
@@ -109,12 +109,12 @@ class Watched:
         clients: of it.
     """
 
-    def __init__(self, system: System, clients: Clients, arena: Arena) -> None:
+    def __init__(self, system: System, clients: Clients, arena: Environment) -> None:
         self.system, self.clients, self._arena = system, clients, arena
         self.emitter = Emitter(system.place.database)
 
     @classmethod
-    def on_each_worker(cls, system: System, arena: Arena, workers: int = WORKERS) -> Self:
+    def on_each_worker(cls, system: System, arena: Environment, workers: int = WORKERS) -> Self:
         """With one client on each worker, all of which have heard an event."""
         watched = cls(system, on_each_worker(system.port, system.client_path, workers), arena)
         watched.heard()

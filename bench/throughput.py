@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from bench.environment import Arena
+from bench.environment import Environment
 from bench.report import Figure, Report
 from bench.systems import System, Watched, direct, plain_listen, through_redis
 
@@ -14,14 +14,14 @@ _SILENCE = 5.0  # seconds after which no more is expected
 _PAUSE = 0.002  # seconds
 
 
-def measure(arena: Arena, report: Report, *, short: bool) -> None:
+def measure(arena: Environment, report: Report, *, short: bool) -> None:
     """Both modes, and a plain LISTEN in each worker."""
     with ExitStack() as stack:
         systems = [stack.enter_context(start(arena)) for start in (through_redis, direct, plain_listen)]
         compare("throughput", systems, arena, report, short=short)
 
 
-def compare(bench: str, systems: Sequence[System], arena: Arena, report: Report, *, short: bool) -> None:
+def compare(bench: str, systems: Sequence[System], arena: Environment, report: Report, *, short: bool) -> None:
     """Some systems, all of them up and idle but the one whose turn it is."""
     events = _SHORT_EVENTS if short else _EVENTS
     with ExitStack() as stack:

@@ -17,7 +17,7 @@ import redis
 from app.appliance.embedded.postgres import program
 from app.core.redis_keys import RedisNames
 from bench.cpu import halves, pin
-from bench.environment import Arena, Place
+from bench.environment import Environment, Place
 from bench.events import CHANNEL, MATCH, payload
 from bench.report import Figure, Report
 from notifymux.event import EventId
@@ -48,7 +48,7 @@ _COMMITS = re.compile(r"actually processed: ([0-9]+)")
 _RATE = re.compile(r"^tps = ([0-9.]+)", re.MULTILINE)
 
 
-def measure(arena: Arena, report: Report, *, short: bool) -> None:
+def measure(arena: Environment, report: Report, *, short: bool) -> None:
     """pgbench, with each number of sessions that LISTEN and with as many that hear the listener."""
     counts = _SHORT_COUNTS if short else _COUNTS
     with ExitStack() as stack:
@@ -71,7 +71,7 @@ def measure(arena: Arena, report: Report, *, short: bool) -> None:
 
 
 @contextmanager
-def _pinned(arena: Arena, writing: set[int], hearing: set[int]) -> Iterator[None]:
+def _pinned(arena: Environment, writing: set[int], hearing: set[int]) -> Iterator[None]:
     """The servers on their halves, where they are ours."""
     sides = {"postgres": writing, "redis": hearing}
     for part, pid in arena.parts.items():

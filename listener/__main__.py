@@ -11,20 +11,20 @@ from importlib.metadata import version
 
 from app.core import metrics
 from app.core.config import Settings, load_settings_or_exit, where_settings_come_from
-from app.core.liveness_file import Pulse
+from app.core.liveness_file import LivenessFile
 from app.core.logging_config import configure_logging
 from app.core.operator_errors import OperatorError
 from app.core.postgres import database_url
 from app.core.redis_keys import RedisNames
 from listener.forwarder import Forwarder
 from listener.metrics import ListenerMetrics
-from listener.redis_stream import Stream
-from listener.registry import Registry
-from listener.round_trip import RoundTrip
-from listener.sequencer.sequencer import Bounds
-from listener.stats import Tally
+from listener.redis_stream import RedisStream
+from listener.registry import ListenerRegistry
+from listener.round_trip import RoundTripTimer
+from listener.sequencer.sequencer import BufferLimits
+from listener.stats import ListenerStats
 from listener.verify.output import as_json, as_table, is_ok
-from listener.verify.runner import checklist
+from listener.verify.runner import run_checks
 from notifymux.redis_client import describe_redis, sync_client
 
 # supervisord's name for this process: `listener` or `listener-standby`.
@@ -70,7 +70,7 @@ def verify(settings: Settings, *, in_json: bool) -> int:
         sys.stderr.write(f"notifymux: {error}\n")
         return 2
     with closing(sync_client(settings.redis_url.get_secret_value())) as client:
-        checks = list(checklist(settings, url, client))
+        checks = list(run_checks(settings, url, client))
     sys.stdout.write((as_json(checks) if in_json else as_table(checks)) + "\n")
     return 0 if is_ok(checks) else 1
 
@@ -86,18 +86,18 @@ def compose(settings: Settings) -> Forwarder:
     logger.info("forwarding to %s under %s", describe_redis(redis_url), settings.redis_namespace)
     client = sync_client(redis_url)
     names = RedisNames(settings.redis_namespace)
-    registry = Registry(client, names, settings.pod_name, PROGRAM, uuid.uuid4().hex)
+    registry = ListenerRegistry(client, names, settings.pod_name, PROGRAM, uuid.uuid4().hex)
     _keep_metrics()
-    tally, round_trip = Tally(), RoundTrip()
+    tally, round_trip = ListenerStats(), RoundTripTimer()
     return Forwarder(
         url=url,
         channels=settings.notify_channels,
         pod=settings.pod_name,
-        stream=Stream(client, names, settings.stream_maxlen, registry),
+        stream=RedisStream(client, names, settings.stream_maxlen, registry),
         registry=registry,
-        bounds=Bounds(settings.buffer_events, settings.buffer_bytes),
+        bounds=BufferLimits(settings.buffer_events, settings.buffer_bytes),
         canary_interval=settings.canary_interval,
-        pulse=Pulse(PROGRAM),
+        pulse=LivenessFile(PROGRAM),
         tally=tally,
         round_trip=round_trip,
         metrics=ListenerMetrics(tally, round_trip.fresh),

@@ -15,21 +15,21 @@ from typing import NamedTuple
 import psycopg
 from redis.exceptions import RedisError
 
-from app.core.heartbeat import HEARTBEAT
+from app.core.heartbeat import HEARTBEAT_SECONDS
 from app.core.incident_log import Kind
-from app.core.liveness_file import Pulse
+from app.core.liveness_file import LivenessFile
 from app.core.operator_errors import check_direct, check_operator, check_redis_operator
 from app.core.postgres import ListenSession, describe, listening_conninfo
 from listener.metrics import ListenerMetrics
-from listener.redis_stream import Stream
-from listener.registry import REDIS_RETRY, Registry
-from listener.round_trip import RoundTrip
-from listener.sequencer.aligning import Heard
-from listener.sequencer.control_messages import Canary, Message, statement
+from listener.redis_stream import RedisStream
+from listener.registry import REDIS_RETRY, ListenerRegistry
+from listener.round_trip import RoundTripTimer
+from listener.sequencer.aligning import ReceivedNotification
+from listener.sequencer.control_messages import Canary, ControlMessage, statement
 from listener.sequencer.redis_requests import Append
-from listener.sequencer.sequencer import Bounds, Numbering
+from listener.sequencer.sequencer import BufferLimits, Sequencer
 from listener.sequencer.status import report
-from listener.stats import Tally
+from listener.stats import ListenerStats
 from notifymux.event import payload_json
 from notifymux.outage import Outage
 
@@ -75,13 +75,13 @@ class Forwarder:
         url: str,
         channels: tuple[str, ...],
         pod: str,
-        stream: Stream,
-        registry: Registry,
-        bounds: Bounds,
+        stream: RedisStream,
+        registry: ListenerRegistry,
+        bounds: BufferLimits,
         canary_interval: float,
-        pulse: Pulse,
-        tally: Tally,
-        round_trip: RoundTrip,
+        pulse: LivenessFile,
+        tally: ListenerStats,
+        round_trip: RoundTripTimer,
         metrics: ListenerMetrics,
     ) -> None:
         self._url, self._channels = url, channels
@@ -139,7 +139,7 @@ class Forwarder:
         check_direct(connection.pgconn, self._backend and self._backend.pid)
 
     def _forward(self, session: ListenSession) -> None:
-        numbering = Numbering(
+        numbering = Sequencer(
             uuid.uuid4().hex,
             self._fingerprint,
             self._bounds,
@@ -166,24 +166,26 @@ class Forwarder:
             poll.poll(0 if asked else _TICK * 1000)
         self._highest = numbering.highest
 
-    def _send(self, session: ListenSession, message: Message) -> None:
+    def _send(self, session: ListenSession, message: ControlMessage) -> None:
         at = time.time()
         session.send(statement(message, self._channels, at))
         if isinstance(message, Canary):
             self._round_trip.sent(message.token, at)
 
-    def _hear(self, session: ListenSession, numbering: Numbering, now: float) -> None:
+    def _hear(self, session: ListenSession, numbering: Sequencer, now: float) -> None:
         """Takes what PostgreSQL has sent; past half of what may be held, one read for each turn of Redis's."""
         for _ in range(_READS):
             if not (notifications := session.receive()):
                 break
             at = time.time()
             self._round_trip.heard(notifications, at)
-            numbering.hear([Heard(channel, payload_json(payload), at) for channel, payload in notifications], now)
+            numbering.hear(
+                [ReceivedNotification(channel, payload_json(payload), at) for channel, payload in notifications], now
+            )
             if numbering.is_half_full:
                 break
 
-    def _is_over(self, numbering: Numbering) -> bool:
+    def _is_over(self, numbering: Sequencer) -> bool:
         if self._stop_by is None:
             return False
         numbering.leave()
@@ -195,7 +197,7 @@ class Forwarder:
             )
         return True
 
-    def _ask_redis(self, numbering: Numbering, now: float) -> bool:
+    def _ask_redis(self, numbering: Sequencer, now: float) -> bool:
         """Carries out what is due; whether there was something."""
         if now < self._redis_due:
             return False
@@ -217,18 +219,18 @@ class Forwarder:
             numbering.redis_failed()
         return True
 
-    def _show(self, numbering: Numbering | None, now: float) -> None:
+    def _show(self, numbering: Sequencer | None, now: float) -> None:
         """Shows that this goes round, and, once a second, how."""
         self._pulse.beat()
         if now >= self._metrics_due:
-            self._metrics_due = now + HEARTBEAT
+            self._metrics_due = now + HEARTBEAT_SECONDS
             reconnects = {"postgres": self._postgres.recoveries, "redis": self._redis.recoveries}
             self._metrics.update(report(numbering), reconnects, connected=self._connected_since is not None)
 
-    def _beat(self, numbering: Numbering | None, now: float) -> None:
+    def _beat(self, numbering: Sequencer | None, now: float) -> None:
         if now < self._beat_due or now < self._redis_due:
             return
-        self._beat_due = now + HEARTBEAT
+        self._beat_due = now + HEARTBEAT_SECONDS
         fields = report(numbering) | self._report()
         # A heartbeat is small, and passes now and then where an append is still refused.
         self._try_redis(lambda: self._registry.beat(fields, self._tally.incidents), proof=not self._append_refused)

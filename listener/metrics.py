@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from app.core.metrics import Feed
-from listener.stats import Tally
+from app.core.metrics import CounterSync
+from listener.stats import ListenerStats
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
@@ -19,9 +19,9 @@ class ListenerMetrics:
         round_trips: its canaries' times, in seconds, which are taken out.
     """
 
-    def __init__(self, tally: Tally, round_trips: deque[float]) -> None:
+    def __init__(self, tally: ListenerStats, round_trips: deque[float]) -> None:
         self._tally, self._round_trips = tally, round_trips
-        self._feed = Feed()
+        self._feed = CounterSync()
         registry = CollectorRegistry()
 
         def counter(name: str, about: str, *labels: str) -> Counter:

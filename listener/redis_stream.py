@@ -7,19 +7,19 @@ import redis
 
 from app.core.config import MUX_CHANNEL
 from app.core.redis_keys import EVENT_FIELD, RedisNames
-from listener.registry import Registry
+from listener.registry import ListenerRegistry
 from listener.sequencer.redis_requests import (
     Answer,
     Append,
-    Appended,
-    Entry,
-    Load,
-    LookForOthers,
+    AppendResult,
+    AppendStatus,
+    CheckOtherListeners,
+    ReadAfter,
     ReadEntry,
     ReadHead,
+    ReadRecent,
     Request,
-    Scan,
-    Status,
+    StreamEntry,
 )
 from notifymux.event import EventId, encode
 
@@ -28,7 +28,7 @@ APPEND = (files(__package__) / "append.lua").read_text()
 _FIELD = EVENT_FIELD.encode()
 
 
-class Stream:
+class RedisStream:
     """One stream.
 
     Args:
@@ -38,7 +38,7 @@ class Stream:
         registry: tells who else is there.
     """
 
-    def __init__(self, client: redis.Redis, names: RedisNames, maxlen: int, registry: Registry) -> None:
+    def __init__(self, client: redis.Redis, names: RedisNames, maxlen: int, registry: ListenerRegistry) -> None:
         self._redis, self._names, self._maxlen, self._registry = client, names, maxlen, registry
         self._append = client.register_script(APPEND)
 
@@ -60,11 +60,11 @@ class Stream:
         match request:
             case ReadHead():
                 return self._head()
-            case LookForOthers():
+            case CheckOtherListeners():
                 return self._registry.shows_others()
-            case Scan(after, limit):
+            case ReadAfter(after, limit):
                 return entries(self._redis.xrange(key, f"({after}", "+", count=limit))
-            case Load(limit):
+            case ReadRecent(limit):
                 return entries(self._redis.xrevrange(key, "+", "-", count=limit))
             case ReadEntry(at):
                 found = entries(self._redis.xrange(key, str(at), str(at)))
@@ -72,13 +72,13 @@ class Stream:
             case Append(first, texts, restore):
                 arguments: list[Any] = [self._names.events, self._maxlen, *first, int(restore), *texts]
                 status, epoch, sequence, added = self._append(keys=[key], args=arguments)
-                return Appended(Status(status.decode()), EventId(epoch, sequence), added)
+                return AppendResult(AppendStatus(status.decode()), EventId(epoch, sequence), added)
 
     def _head(self) -> EventId | None:
         last = entries(self._redis.xrevrange(self._names.log, "+", "-", count=1))
         return last[0].id if last else None
 
 
-def entries(answer: Any) -> list[Entry]:
+def entries(answer: Any) -> list[StreamEntry]:
     """What XRANGE and XREVRANGE answered."""
-    return [Entry(EventId.parse(key.decode()), fields.get(_FIELD, b"null")) for key, fields in answer]
+    return [StreamEntry(EventId.parse(key.decode()), fields.get(_FIELD, b"null")) for key, fields in answer]

@@ -7,18 +7,18 @@ from typing import NamedTuple, cast
 import redis
 
 from app.core import incident_log as ledger
-from app.core.heartbeat import HEARTBEAT, Heartbeat
+from app.core.heartbeat import HEARTBEAT_SECONDS, Heartbeat
 from app.core.incident_log import Incidents
 from app.core.redis_keys import RedisNames
 
 # Redis is asked again at most so many seconds apart after it was away: with its timeout and a standby's delay, less
 # than the bound for which a newcomer waits for somebody to append.
 REDIS_RETRY = 0.5
-_EVERYBODYS_BEAT = HEARTBEAT + REDIS_RETRY + 0.5  # seconds in which each living listener has had a heartbeat
+_EVERYBODYS_BEAT = HEARTBEAT_SECONDS + REDIS_RETRY + 0.5  # seconds in which each living listener has had a heartbeat
 DEAD_MS = 5_000  # so much older than another's is the last heartbeat of a dead listener
 
 
-class Registry:
+class ListenerRegistry:
     """This process's hash, and what the others' say.
 
     Args:

@@ -7,7 +7,7 @@ from app.core.config import MUX_CHANNEL
 from app.core.postgres import Notification
 
 
-class RoundTrip:
+class RoundTripTimer:
     """Times one canary at a time. Clock times are Unix seconds."""
 
     def __init__(self) -> None:

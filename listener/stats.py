@@ -3,7 +3,7 @@
 from app.core.incident_log import Incidents
 
 
-class Tally:
+class ListenerStats:
     """Counters of events, and the incidents that are to stand in the ledger."""
 
     def __init__(self) -> None:

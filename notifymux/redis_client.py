@@ -11,7 +11,7 @@ import redis
 import redis.asyncio
 from redis.backoff import NoBackoff
 
-TIMEOUT = 2.0  # seconds, for connecting and for each answer
+TIMEOUT_SECONDS = 2.0  # seconds, for connecting and for each answer
 
 
 def sync_client(url: str) -> redis.Redis:
@@ -26,7 +26,7 @@ def async_client(url: str, **options: Any) -> redis.asyncio.Redis:
 
 
 def _options() -> dict[str, Any]:
-    return {"socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT, "socket_keepalive": True}
+    return {"socket_timeout": TIMEOUT_SECONDS, "socket_connect_timeout": TIMEOUT_SECONDS, "socket_keepalive": True}
 
 
 def describe_redis(url: str) -> str:

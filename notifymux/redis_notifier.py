@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 from notifymux.event import decode, encode
 from notifymux.outage import Outage
 from notifymux.pubsub_parser import BatchParser
-from notifymux.redis_client import TIMEOUT, async_client
+from notifymux.redis_client import TIMEOUT_SECONDS, async_client
 
 __all__ = ["NOTIFY_CHANNEL", "Callback", "RedisNotifierService", "Signal", "init_redis_notifier"]
 
@@ -62,7 +62,7 @@ class RedisNotifierService:
         self._answers = False
         self._ended, self._left = asyncio.Event(), asyncio.Event()  # by `unsubscribe`, and what that interrupted
         self._waiting: asyncio.Task[Any] | None = None  # who can be interrupted
-        self.tick = TIMEOUT  # seconds between signals of silence
+        self.tick = TIMEOUT_SECONDS  # seconds between signals of silence
 
     @property
     def is_connected(self) -> bool:
@@ -247,10 +247,10 @@ class RedisNotifierService:
     async def _ask(self, pubsub: PubSub, now: float) -> None:
         """Asks for a sign of life after a silence, so that a dead connection is noticed."""
         if self._asked_at is None:
-            if now - self._heard_at >= TIMEOUT:
+            if now - self._heard_at >= TIMEOUT_SECONDS:
                 self._asked_at = now
                 await pubsub.ping()
-        elif now - self._asked_at >= 2 * TIMEOUT:
+        elif now - self._asked_at >= 2 * TIMEOUT_SECONDS:
             raise RedisConnectionError("a ping was not answered")
 
     def _dispatch(self, text: bytes) -> None:

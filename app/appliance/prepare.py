@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from app.appliance import ApplianceError
 from app.appliance.embedded import postgres, valkey
-from app.appliance.embedded.data_lock import hold
-from app.appliance.embedded.servers import HOST, Embedded, write_private
+from app.appliance.embedded.data_lock import acquire
+from app.appliance.embedded.servers import HOST, EmbeddedServers, write_private
 from app.core.config import (
     EMBEDDED_ENV_FILE,
     RUN_DIR,
@@ -129,13 +129,13 @@ def _check_complete(settings: Settings) -> None:
         raise ApplianceError(f"{', '.join(given)} given without DB_HOST: set DB_HOST too, or none of them")
 
 
-def _prepare_servers(data: Path) -> Embedded:
+def _prepare_servers(data: Path) -> EmbeddedServers:
     postgres.program("initdb")  # says so if there is none, before anything is made
     try:
         data.mkdir(parents=True, exist_ok=True)
         valkey.make_folder(data)
-        locks = [hold(data.absolute() / name, seconds=10) for name in ("postgres", "valkey")]
-        embedded = Embedded.choose(data)
+        locks = [acquire(data.absolute() / name, seconds=10) for name in ("postgres", "valkey")]
+        embedded = EmbeddedServers.choose(data)
         postgres.initialise(data)
     except OSError as error:
         raise ApplianceError(
@@ -147,7 +147,7 @@ def _prepare_servers(data: Path) -> Embedded:
     return embedded
 
 
-def _environment(embedded: Embedded) -> str:
+def _environment(embedded: EmbeddedServers) -> str:
     values = {
         "DB_HOST": HOST,
         "DB_PORT": embedded.postgres_port,
@@ -179,7 +179,7 @@ def _section(program: _Program) -> str:
     return _PROGRAM.format(directory=directory, stdout=stdout, most=most, **program._asdict())
 
 
-def _announce(embedded: Embedded) -> None:
+def _announce(embedded: EmbeddedServers) -> None:
     logger.warning("EMBEDDED DEMO: neither DB_HOST nor REDIS_URL is set, so this starts servers of its own")
     logger.warning(
         "EMBEDDED DEMO: PostgreSQL on %s:%d, Valkey on %s:%d, a made-up match, data in %s. Not for production",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from app.appliance import ApplianceError
 from app.appliance.embedded import postgres
-from app.appliance.embedded.servers import HOST, Embedded, password_file
+from app.appliance.embedded.servers import HOST, EmbeddedServers, password_file
 from app.appliance.health_check import host, what_is_missing
 from app.core.config import Settings, load_settings_or_exit, servers_given
 
@@ -45,7 +45,7 @@ def _hints() -> list[str]:
     hints = [f"  In another terminal, in {Path.cwd()}:", "    .venv/bin/supervisorctl status"]
     if servers_given():
         return hints
-    embedded = Embedded.load(load_settings_or_exit().data_dir)
+    embedded = EmbeddedServers.load(load_settings_or_exit().data_dir)
     psql = "psql" if shutil.which("psql") else str(postgres.program("psql"))
     password = password_file(embedded.data)
     return [

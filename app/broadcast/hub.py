@@ -5,12 +5,12 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 
-from app.broadcast.messages import Burst, Message, Router, Update, initial_load, recovered, resync
-from app.broadcast.replay_buffer import History, Mark
-from app.broadcast.send_queue import Outbox
-from app.broadcast.snapshot_cache import SnapshotCache, TakeSnapshot
+from app.broadcast.messages import Message, MessageBatch, Router, Update, initial_load, recovered, resync
+from app.broadcast.replay_buffer import Cursor, ReplayBuffer
+from app.broadcast.send_queue import SendQueue
+from app.broadcast.snapshot_cache import FetchSnapshot, SnapshotCache
 from app.core.config import MUX_CHANNEL
-from app.core.progress_timeout import BOUND
+from app.core.progress_timeout import TAKEOVER_TIMEOUT_SECONDS
 from notifymux.event import Event, EventId
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ _REASONS = {
 }
 _TRIES = 3  # snapshots that are taken when there is no end of gaps
 
-Recall = Callable[[EventId, EventId], Awaitable[list[Event] | None]]
+ReadRange = Callable[[EventId, EventId], Awaitable[list[Event] | None]]
 FirstMessage = Callable[[str, EventId | None, bytes, str | None], Message]
 
 
@@ -36,11 +36,11 @@ class Client:
 
     def __init__(self, match: str, name: str, queue_bytes: int) -> None:
         self.match, self.name = match, name
-        self.outbox = Outbox(queue_bytes)
+        self.outbox = SendQueue(queue_bytes)
         # Its connection's, once there is one: has what is in the outbox sent; and, while that is empty, sends messages
         # at once, or returns False and sends nothing if the client is still to take earlier ones.
         self.wake: Callable[[], None] | None = None
-        self.write: Callable[[Burst], bool] | None = None
+        self.write: Callable[[MessageBatch], bool] | None = None
         self.live = False  # hears events as they come; before, its snapshot or what it missed is being fetched
         self.after: EventId | None = None  # it has every event up to here, which this worker is still to hear
         self.closing: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -52,7 +52,7 @@ class Client:
             self.live = True
             self._wake()
 
-    def offer(self, burst: Burst) -> bool:
+    def offer(self, burst: MessageBatch) -> bool:
         """Sends messages at once if nothing waits, or else queues them; False if they would be too much."""
         if not burst.messages or (self.write and self.write(burst)):
             return True
@@ -87,10 +87,10 @@ class Hub:
     """
 
     def __init__(
-        self, router: Router, take_snapshot: TakeSnapshot, recall: Recall, queue_bytes: int, history_bytes: int
+        self, router: Router, take_snapshot: FetchSnapshot, recall: ReadRange, queue_bytes: int, history_bytes: int
     ) -> None:
         self._router, self._recall, self._queue_bytes = router, recall, queue_bytes
-        self._history = History(history_bytes)
+        self._history = ReplayBuffer(history_bytes)
         self._snapshots = SnapshotCache(take_snapshot, self._history)
         self._matches: dict[str, dict[str, Client]] = {}
         self._started = asyncio.Event()
@@ -148,7 +148,7 @@ class Hub:
                 watched.setdefault(update.match, []).append(update)
         self._note_position(events)
         for match, updates in watched.items():
-            burst = Burst(updates)
+            burst = MessageBatch(updates)
             for client in self._matches[match].values():
                 if client.live and not client.offer(burst if client.after is None else _later(client, updates)):
                     self._close_slow(client)
@@ -168,9 +168,9 @@ class Hub:
         if last := next((event.id for event in reversed(events) if event.id), None):
             self._history.advance(EventId.parse(last))
 
-    async def _enter(self, client: Client, last: EventId | None, now: Mark) -> None:
+    async def _enter(self, client: Client, last: EventId | None, now: Cursor) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(BOUND):
+            async with asyncio.timeout(TAKEOVER_TIMEOUT_SECONDS):
                 await self._started.wait()
         missed = await self._missed(client.match, last) if last else None
         if last is None or missed is None:
@@ -205,7 +205,7 @@ class Hub:
             if update and update.match == match:
                 yield update
 
-    async def _load(self, match: str, clients: Iterable[Client], now: Mark, first: FirstMessage) -> None:
+    async def _load(self, match: str, clients: Iterable[Client], now: Cursor, first: FirstMessage) -> None:
         """Has clients begin with a snapshot, the events since it was asked for, and those since `now`."""
         for _ in range(_TRIES):
             taken = await self._snapshots.get(match)
@@ -260,7 +260,7 @@ class Hub:
         await self._snapshots.aclose()
 
 
-def _later(client: Client, updates: Sequence[Update]) -> Burst:
+def _later(client: Client, updates: Sequence[Update]) -> MessageBatch:
     """What a client that was ahead of this worker hasn't heard yet; after that, it is one like all others."""
     later = []
     for update in updates:
@@ -269,4 +269,4 @@ def _later(client: Client, updates: Sequence[Update]) -> Burst:
         elif EventId.parse(update.event_id) > client.after:
             client.after = None
             later.append(update)
-    return Burst(later)
+    return MessageBatch(later)

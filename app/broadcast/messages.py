@@ -51,7 +51,7 @@ class Message(msgspec.Struct, gc=False):
         return b"%bdata: %b\n\n" % (number, self.text)
 
 
-class Burst:
+class MessageBatch:
     """Messages on their way to many clients at once: each form of them all is built once, when somebody needs it."""
 
     def __init__(self, messages: Sequence[Message]) -> None:

@@ -9,14 +9,14 @@ from notifymux.event import EventId
 _OVERHEAD = 400  # bytes an event takes besides its payload
 
 
-class Mark(NamedTuple):
+class Cursor(NamedTuple):
     """A place in the history, between two events."""
 
     number: int  # of the events before it, by this worker's own count, which also works without numbers
     position: EventId | None  # the last number before it
 
 
-class History:
+class ReplayBuffer:
     """The newest events without a hole, in the order in which they came.
 
     Args:
@@ -34,9 +34,9 @@ class History:
         self.position: EventId | None = None
 
     @property
-    def mark(self) -> Mark:
+    def mark(self) -> Cursor:
         """The place after the last event."""
-        return Mark(self._count, self.position)
+        return Cursor(self._count, self.position)
 
     def restart(self, position: EventId | None) -> None:
         """Forgets everything: what comes now comes after `position`, and no older mark is covered."""
@@ -61,16 +61,16 @@ class History:
         while self._bytes > self._limit:
             self._forget_oldest()
 
-    def covers(self, mark: Mark) -> bool:
+    def covers(self, mark: Cursor) -> bool:
         """Whether every event since `mark` is here."""
         return mark.number >= self._floor
 
-    def has_news(self, match: str, mark: Mark) -> bool:
+    def has_news(self, match: str, mark: Cursor) -> bool:
         """Whether the match has an event since a mark that is covered."""
         updates = self._matches.get(match)
         return updates is not None and updates[-1].number > mark.number
 
-    def since(self, match: str, mark: Mark) -> list[Update] | None:
+    def since(self, match: str, mark: Cursor) -> list[Update] | None:
         """The match's events since `mark`; None if some are forgotten."""
         if not self.covers(mark):
             return None

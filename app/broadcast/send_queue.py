@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from app.broadcast.messages import Message
 
 
-class Outbox:
+class SendQueue:
     """One client's queue.
 
     Args:

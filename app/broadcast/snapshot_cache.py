@@ -6,20 +6,20 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from app.broadcast.replay_buffer import History, Mark
+from app.broadcast.replay_buffer import Cursor, ReplayBuffer
 from app.broadcast.snapshot_query import Snapshot
 
-TakeSnapshot = Callable[[str], Awaitable[Snapshot]]
+FetchSnapshot = Callable[[str], Awaitable[Snapshot]]
 
 _KEPT_BYTES = 16 * 2**20
 _OVERHEAD = 500  # bytes a kept snapshot takes besides its text
 _QUERIES, _PERIOD = 3, 10.0  # past so many queries for a match in so many seconds, an older snapshot does
 
 
-class Taken(NamedTuple):
+class CachedSnapshot(NamedTuple):
     """A snapshot; every event up to `mark` is in it, and later ones may be."""
 
-    mark: Mark
+    mark: Cursor
     snapshot: Snapshot
     asked_at: tuple[float, ...]  # of the last queries for this match
 
@@ -35,13 +35,13 @@ class SnapshotCache:
         history: the events since.
     """
 
-    def __init__(self, take: TakeSnapshot, history: History) -> None:
+    def __init__(self, take: FetchSnapshot, history: ReplayBuffer) -> None:
         self._take, self._history = take, history
-        self._running: dict[str, asyncio.Task[Taken]] = {}
-        self._kept: OrderedDict[str, Taken] = OrderedDict()
+        self._running: dict[str, asyncio.Task[CachedSnapshot]] = {}
+        self._kept: OrderedDict[str, CachedSnapshot] = OrderedDict()
         self._bytes = 0
 
-    async def get(self, match: str) -> Taken:
+    async def get(self, match: str) -> CachedSnapshot:
         """A snapshot of the match. The events since its mark are the caller's to add."""
         kept = self._kept.get(match)
         if kept and self._is_usable(match, kept):
@@ -52,20 +52,20 @@ class SnapshotCache:
             task.add_done_callback(lambda _: self._running.pop(match))
         return await asyncio.shield(task)
 
-    def _is_usable(self, match: str, kept: Taken) -> bool:
+    def _is_usable(self, match: str, kept: CachedSnapshot) -> bool:
         if not self._history.covers(kept.mark):
             return False
         if kept.snapshot.error is None and not self._history.has_news(match, kept.mark):
             return True
         return sum(time.monotonic() - at < _PERIOD for at in kept.asked_at) >= _QUERIES
 
-    async def _query(self, match: str, asked_at: tuple[float, ...]) -> Taken:
+    async def _query(self, match: str, asked_at: tuple[float, ...]) -> CachedSnapshot:
         mark, now = self._history.mark, time.monotonic()
-        taken = Taken(mark, await self._take(match), (*asked_at, now)[-_QUERIES:])
+        taken = CachedSnapshot(mark, await self._take(match), (*asked_at, now)[-_QUERIES:])
         self._keep(match, taken)
         return taken
 
-    def _keep(self, match: str, taken: Taken) -> None:
+    def _keep(self, match: str, taken: CachedSnapshot) -> None:
         if older := self._kept.pop(match, None):
             self._bytes -= _size(older)
         self._kept[match] = taken
@@ -81,5 +81,5 @@ class SnapshotCache:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _size(taken: Taken) -> int:
+def _size(taken: CachedSnapshot) -> int:
     return len(taken.snapshot.data) + _OVERHEAD

@@ -26,7 +26,7 @@ class Snapshot(NamedTuple):
     error: str | None = None
 
 
-class Snapshots:
+class SnapshotQuery:
     """Runs the query on a small pool that holds no connection at rest.
 
     Args:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-HEARTBEAT = 1.0  # seconds between heartbeats
+HEARTBEAT_SECONDS = 1.0  # seconds between heartbeats
 TTL_MS = 60_000  # for so long after the last it still shows that there was one
 
 

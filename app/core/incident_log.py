@@ -29,7 +29,7 @@ class Incident(NamedTuple):
     when: float
 
 
-class Line(NamedTuple):
+class LogEntry(NamedTuple):
     """The same as it stands in the ledger; `at` is in Unix seconds, `who` the process that wrote it."""
 
     at: float
@@ -62,9 +62,9 @@ class Incidents:
         self._waiting = deque([*taken, *self._waiting], _WAITING)
 
 
-def line(incident: Incident, who: str) -> Line:
+def line(incident: Incident, who: str) -> LogEntry:
     """An incident as a line of the ledger; it is to be made while the clock that timed it goes on."""
-    return Line(time.time() - (time.monotonic() - incident.when), incident.kind, who, incident.text)
+    return LogEntry(time.time() - (time.monotonic() - incident.when), incident.kind, who, incident.text)
 
 
 def write(pipeline: Any, key: str, who: str, incidents: Iterable[Incident]) -> None:
@@ -74,14 +74,14 @@ def write(pipeline: Any, key: str, who: str, incidents: Iterable[Incident]) -> N
         pipeline.xadd(key, fields, maxlen=_LINES, approximate=True)
 
 
-def parse(entries: Iterable[tuple[bytes, Mapping[bytes, bytes]]]) -> list[Line]:
+def parse(entries: Iterable[tuple[bytes, Mapping[bytes, bytes]]]) -> list[LogEntry]:
     """The lines in a stream's entries, in their order; one that was written twice, over a lost answer, stands once."""
-    lines: dict[Line, None] = {}
+    lines: dict[LogEntry, None] = {}
     for _, fields in entries:
         try:
             at = float(fields[b"at"])
             kind, who, text = (fields[name].decode(errors="replace") for name in (b"kind", b"who", b"text"))
         except (KeyError, ValueError):
             continue  # somebody else's
-        lines[Line(at, kind, who, text)] = None
+        lines[LogEntry(at, kind, who, text)] = None
     return list(lines)

@@ -9,12 +9,12 @@ from app.core.config import RUN_DIR
 _EVERY = 1.0  # seconds
 
 
-def pulse_file(program: str) -> Path:
+def liveness_path(program: str) -> Path:
     """Where a program's sign of life is."""
     return RUN_DIR / "pulse" / program
 
 
-class Pulse:
+class LivenessFile:
     """Shows that a program is alive; nothing where no supervisord runs it.
 
     Args:
@@ -22,7 +22,7 @@ class Pulse:
     """
 
     def __init__(self, program: str) -> None:
-        self._path = pulse_file(program) if "SUPERVISOR_ENABLED" in os.environ else None
+        self._path = liveness_path(program) if "SUPERVISOR_ENABLED" in os.environ else None
         self._due = 0.0
 
     def beat(self) -> None:

@@ -63,7 +63,7 @@ def exposition(own: CollectorRegistry) -> bytes:
     return generate_latest(merged)
 
 
-class Feed:
+class CounterSync:
     """Raises Prometheus's counters to what plain ones say."""
 
     def __init__(self) -> None:

@@ -17,7 +17,7 @@ from psycopg.errors import error_from_result
 from app.core.config import Settings
 from app.core.operator_errors import OperatorError
 
-CONNECT_TIMEOUT = 3  # seconds
+CONNECT_TIMEOUT_SECONDS = 3  # seconds
 # What either end gives an unanswered segment before it drops the connection: below the 10 s in which a session whose
 # path is cut is replaced, so that the server has forgotten the old one by then.
 _DEAD_AFTER_MS = 6000
@@ -69,7 +69,7 @@ def listening_conninfo(url: str, application_name: str) -> str:
         url,
         application_name=application_name,
         client_encoding="UTF8",
-        connect_timeout=CONNECT_TIMEOUT,
+        connect_timeout=CONNECT_TIMEOUT_SECONDS,
         keepalives=1,
         keepalives_idle=2,
         keepalives_interval=1,

@@ -1,10 +1,10 @@
 """A bound on waiting for somebody else."""
 
-BOUND = 3.0  # seconds: longer than a Redis timeout plus a standby's delay
-POLL = 0.25  # seconds between looks at what isn't as it should be
+TAKEOVER_TIMEOUT_SECONDS = 3.0  # seconds: longer than a Redis timeout plus a standby's delay
+POLL_SECONDS = 0.25  # seconds between looks at what isn't as it should be
 
 
-class Patience:
+class ProgressTimeout:
     """A bound that counts only time in which Redis answered (rule 5): while it is away, nobody could have acted."""
 
     def __init__(self, bound: float) -> None:
@@ -16,7 +16,7 @@ class Patience:
         """Notes that Redis answered; whether the bound is reached."""
         if self._last is not None:
             # A frozen process was not being answered while it slept.
-            self._spent += min(now - self._last, 2 * POLL)
+            self._spent += min(now - self._last, 2 * POLL_SECONDS)
         self._last = now
         return self._spent >= self._bound
 

@@ -9,9 +9,9 @@ from typing import NamedTuple
 from app.core.canary import Canary, read_canary
 from app.core.config import MUX_CHANNEL
 from app.core.incident_log import Incidents, Kind
-from app.monitoring.recent_events import Tail
-from app.monitoring.time_series import Recent, Timeline
-from app.sources.base import Break, Sink
+from app.monitoring.recent_events import RecentEvents
+from app.monitoring.time_series import RecentSamples, TimeSeries
+from app.sources.base import EventSink, GapReason
 from notifymux.event import Event, EventId
 
 
@@ -29,7 +29,7 @@ class Verified(NamedTuple):
     at: float
 
 
-class Observer:
+class EventStats:
     """A sink before the sink.
 
     Args:
@@ -37,13 +37,13 @@ class Observer:
         tail: keeps events while somebody watches.
     """
 
-    def __init__(self, sink: Sink, tail: Tail) -> None:
+    def __init__(self, sink: EventSink, tail: RecentEvents) -> None:
         self._sink, self.tail = sink, tail
         self.events = 0  # our own channel's don't count
-        self.gaps: Counter[Break] = Counter()
+        self.gaps: Counter[GapReason] = Counter()
         self.incidents = Incidents()
-        self.timeline = Timeline()
-        self.whole, self.first_hop, self.last_hop = Recent(), Recent(), Recent()
+        self.timeline = TimeSeries()
+        self.whole, self.first_hop, self.last_hop = RecentSamples(), RecentSamples(), RecentSamples()
         self.fresh: deque[Latency] = deque(maxlen=1000)  # measurements that nobody has taken yet
         self.canary, self.canary_at = Canary(), 0.0  # the last one, and when it was heard, on the monotonic clock
         self.verified: Verified | None = None
@@ -63,10 +63,10 @@ class Observer:
             self.tail.note([event for event in events if event.channel != MUX_CHANNEL] if ours else events)
         self._sink.deliver(events)
 
-    def gap(self, position: EventId | None, why: Break) -> None:
+    def gap(self, position: EventId | None, why: GapReason) -> None:
         """Notes a gap and passes it on."""
         self.gaps[why] += 1
-        if why is not Break.EPOCH:  # whoever began it says so
+        if why is not GapReason.EPOCH:  # whoever began it says so
             self.incidents.note(Kind.GAP, why, time.monotonic())
         self._sink.gap(position, why)
 

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable
 
-from app.monitoring.process_list import Row
+from app.monitoring.process_list import ProcessRow
 from notifymux.event import EventId
 
 _SOME = 100  # events that nobody calls a delay
 _FULL = 0.5  # of PostgreSQL's queue
 
 
-def of_listeners(listeners: Iterable[Row]) -> list[str]:
+def of_listeners(listeners: Iterable[ProcessRow]) -> list[str]:
     """Which listeners don't do what they should."""
     rows = list(listeners)
     problems = [] if any(row["state"] == "alive" for row in rows) else ["no listener is alive"]
@@ -31,7 +31,7 @@ def of_queue(usage: float | None) -> list[str]:
     return [f"PostgreSQL's queue of notifications is {usage:.0%} full: a session that LISTENs does not read"]
 
 
-def of_delays(listeners: Iterable[Row], lag: int, rate: float, *, behind: bool) -> list[str]:
+def of_delays(listeners: Iterable[ProcessRow], lag: int, rate: float, *, behind: bool) -> list[str]:
     """Where events wait.
 
     Args:
@@ -57,5 +57,5 @@ def lag(position: str | None, head: str | None) -> int:
     return max(0, end.sequence - at.sequence) if at.epoch == end.epoch else 0
 
 
-def _name(row: Row) -> str:
+def _name(row: ProcessRow) -> str:
     return f"{row['pod']}/{row['program']}"

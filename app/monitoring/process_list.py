@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from app.monitoring.worker_registry import Record
+from app.monitoring.worker_registry import RegistryEntry
 
 LATE, DEAD = 3.5, 5.0  # seconds since the last heartbeat; a listener may take three to find that PostgreSQL is away
 _LISTENERS_OWN = ("buffered", "received", "added", "suppressed", "restored", "failovers")
@@ -18,23 +18,23 @@ _WORKERS_OWN = (
     "queue_bytes",
 )
 
-Row = dict[str, Any]
+ProcessRow = dict[str, Any]
 
 
-def listeners(records: Iterable[Record]) -> list[Row]:
+def listeners(records: Iterable[RegistryEntry]) -> list[ProcessRow]:
     """Every listener's row. One that ended and was replaced by a later one of its pod and program is left out."""
     rows = sorted(map(_listener, records), key=lambda row: (row["pod"], row["program"], row["started"]))
     latest = {(row["pod"], row["program"]): row["uid"] for row in rows}
     return [row for row in rows if row["state"] == "alive" or row["uid"] == latest[row["pod"], row["program"]]]
 
 
-def workers(records: Iterable[Record]) -> list[Row]:
+def workers(records: Iterable[RegistryEntry]) -> list[ProcessRow]:
     """The row of every worker that is there."""
     rows = [worker(record) for record in records]
     return sorted((row for row in rows if row["state"] in {"alive", "late"}), key=lambda row: (row["pod"], row["pid"]))
 
 
-def worker(record: Record) -> Row:
+def worker(record: RegistryEntry) -> ProcessRow:
     """One worker's row."""
     fields = record.fields
     return {
@@ -47,7 +47,7 @@ def worker(record: Record) -> Row:
     }
 
 
-def _listener(record: Record) -> Row:
+def _listener(record: RegistryEntry) -> ProcessRow:
     fields = record.fields
     return {
         **_process(record),
@@ -61,7 +61,7 @@ def _listener(record: Record) -> Row:
     }
 
 
-def _process(record: Record) -> Row:
+def _process(record: RegistryEntry) -> ProcessRow:
     fields = record.fields
     return {
         "pod": fields.get("pod", ""),
@@ -72,7 +72,7 @@ def _process(record: Record) -> Row:
     }
 
 
-def _state(record: Record) -> str:
+def _state(record: RegistryEntry) -> str:
     if record.fields.get("state") == "stopped":
         return "stopped"
     if record.age > DEAD:

@@ -13,7 +13,7 @@ _SHOWN = 50  # of them, at most, in one look
 _MOST_PAYLOAD = 500  # characters
 
 
-class Look(NamedTuple):
+class EventsPage(NamedTuple):
     """What came since the last look: the newest events, oldest first, and how many more are not shown."""
 
     events: list[dict[str, Any]]
@@ -21,7 +21,7 @@ class Look(NamedTuple):
     mark: int  # from where the next look goes on
 
 
-class Tail:
+class RecentEvents:
     """Keeps events by reference, and reads into them only when somebody looks.
 
     Args:
@@ -53,7 +53,7 @@ class Tail:
         self._events.extend(events)
         self.mark += len(events)
 
-    def look(self, mark: int, channel: str | None = None, match: str | None = None) -> Look:
+    def look(self, mark: int, channel: str | None = None, match: str | None = None) -> EventsPage:
         """What came since `mark`, of one channel and one match if they are given.
 
         What is not kept any more counts as skipped, whatever it was.
@@ -64,7 +64,7 @@ class Tail:
         if match is not None:
             found = [event for event in found if self._match(event) == match]
         shown = found[-_SHOWN:]
-        return Look([self._show(event) for event in shown], came - len(kept) + len(found) - len(shown), self.mark)
+        return EventsPage([self._show(event) for event in shown], came - len(kept) + len(found) - len(shown), self.mark)
 
     def _match(self, event: Event) -> str | None:
         update = self._router.route(event)

@@ -7,20 +7,20 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from app.core.incident_log import Line, line
+from app.core.incident_log import LogEntry, line
 from app.monitoring import problems as diagnosis
 from app.monitoring import process_list as processes
-from app.monitoring.process_list import Row
-from app.monitoring.recent_events import Look
-from app.monitoring.time_series import STEP, Point
-from app.monitoring.worker_registry import Record, Registry
-from app.monitoring.worker_report import Report, WorkerState, fields
+from app.monitoring.process_list import ProcessRow
+from app.monitoring.recent_events import EventsPage
+from app.monitoring.time_series import STEP, Bucket
+from app.monitoring.worker_registry import RegistryEntry, WorkerRegistry
+from app.monitoring.worker_report import WorkerReport, WorkerState, fields
 
 _LINES = 50  # of the ledger
 _READ_EVERY = 1.2  # seconds, a little more than the registry takes between two readings
 
 
-class Place(NamedTuple):
+class WorkerInfo(NamedTuple):
     """What does not change while a worker runs."""
 
     version: str
@@ -42,7 +42,7 @@ class Status:
         registry: what it knows of the others; None in PostgreSQL mode.
     """
 
-    def __init__(self, place: Place, manager: WorkerState, registry: Registry | None) -> None:
+    def __init__(self, place: WorkerInfo, manager: WorkerState, registry: WorkerRegistry | None) -> None:
         self._place, self._manager, self._registry = place, manager, registry
         self._observer = manager.observer
 
@@ -57,7 +57,7 @@ class Status:
         with self._registry.watch() if self._registry else nullcontext(), self._observer.tail.watch() as mark:
             yield Watcher(self, channel, match, mark)
 
-    def message(self, since: int = 0, look: Look | None = None) -> bytes:
+    def message(self, since: int = 0, look: EventsPage | None = None) -> bytes:
         """The JSON, with the points of the series that start after `since`, and with what the tail showed."""
         body = self._body()
         points = self._observer.timeline.since(since)
@@ -70,7 +70,7 @@ class Status:
         """When the series' last point starts."""
         return self._observer.timeline.last
 
-    def tail(self, mark: int, channel: str | None, match: str | None) -> Look:
+    def tail(self, mark: int, channel: str | None, match: str | None) -> EventsPage:
         """What came since `mark`."""
         return self._observer.tail.look(mark, channel, match)
 
@@ -103,26 +103,26 @@ class Status:
 
     # Who is there.
 
-    def _listeners(self) -> list[Row]:
+    def _listeners(self) -> list[ProcessRow]:
         reading = self._registry and self._registry.reading
         return processes.listeners(self._aged(reading.listeners, reading.at)) if reading else []
 
-    def _workers(self, report: Report) -> list[Row]:
+    def _workers(self, report: WorkerReport) -> list[ProcessRow]:
         reading = self._registry and self._registry.reading
         place = self._place
         me = {"pod": place.pod, "pid": str(place.pid), "started": f"{place.started:.3f}"}
-        own = processes.worker(Record(me | {k: str(v) for k, v in fields(report).items()}, 0.0))
+        own = processes.worker(RegistryEntry(me | {k: str(v) for k, v in fields(report).items()}, 0.0))
         rows = processes.workers(self._aged(reading.workers, reading.at)) if reading else []
         return [own, *(row for row in rows if (row["pod"], row["pid"]) != (place.pod, place.pid))]
 
-    def _aged(self, records: list[Record], read_at: float) -> list[Record]:
+    def _aged(self, records: list[RegistryEntry], read_at: float) -> list[RegistryEntry]:
         """Records as they are now: while Redis does not answer, nobody can tell that somebody is late."""
         since = min(time.monotonic() - read_at, _READ_EVERY)
         return [record._replace(age=record.age + since) for record in records]
 
     # What is wrong.
 
-    def _problems(self, listeners: list[Row], queue_usage: float | None) -> list[str]:
+    def _problems(self, listeners: list[ProcessRow], queue_usage: float | None) -> list[str]:
         problems, registry = self._manager.unready() + diagnosis.of_queue(queue_usage), self._registry
         if registry is None:
             return problems
@@ -134,7 +134,7 @@ class Status:
             problems += diagnosis.of_listeners(listeners)
         return problems
 
-    def _delays(self, listeners: list[Row], report: Report) -> list[str]:
+    def _delays(self, listeners: list[ProcessRow], report: WorkerReport) -> list[str]:
         if self._registry is None or self._registry.outage or self._registry.reading is None:
             return []
         lag = diagnosis.lag(report.position, self._registry.reading.head)
@@ -142,7 +142,7 @@ class Status:
 
     # The parts.
 
-    def _postgres(self, listeners: list[Row], workers: int) -> dict[str, Any]:
+    def _postgres(self, listeners: list[ProcessRow], workers: int) -> dict[str, Any]:
         manager, canary = self._manager, self._manager.last_canary
         if manager.mode == "postgres":
             state = "up" if manager.is_connected else "down"
@@ -174,7 +174,7 @@ class Status:
             "outage": outage,
         }
 
-    def _latency(self, report: Report) -> dict[str, Any]:
+    def _latency(self, report: WorkerReport) -> dict[str, Any]:
         observer, now = self._observer, time.monotonic()
         hops: dict[str, float | None] = {"postgres_listener_ms": None, "listener_worker_ms": None}
         if self._registry:
@@ -186,14 +186,14 @@ class Status:
             "hops": hops,
         }
 
-    def _ledger(self) -> list[Line]:
+    def _ledger(self) -> list[LogEntry]:
         """What Redis has, and what this worker could not write there."""
         lines = [line(incident, f"{self._place.pod}/worker {self._place.pid}") for incident in self._observer.incidents]
         if self._registry and self._registry.reading:
             lines += self._registry.reading.lines
         return sorted(lines, reverse=True)[:_LINES]
 
-    def _totals(self, listeners: list[Row], report: Report) -> dict[str, int]:
+    def _totals(self, listeners: list[ProcessRow], report: WorkerReport) -> dict[str, int]:
         return {
             "gaps": report.gaps.total(),
             "failovers": sum(row["failovers"] for row in listeners),
@@ -224,7 +224,7 @@ class Watcher:
         return message
 
 
-def _point(point: Point) -> list[float | None]:
+def _point(point: Bucket) -> list[float | None]:
     rate = None if point.rate is None else round(point.rate, 1)
     return [point.start, rate, _milliseconds(point.p50), _milliseconds(point.p99)]
 

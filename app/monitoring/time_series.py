@@ -9,7 +9,7 @@ _MINUTE = 60.0
 _MOST = 600  # measurements that are kept of a minute, and of a step
 
 
-class Recent:
+class RecentSamples:
     """The measurements of the last minute, at most the last 600."""
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ def percentile(values: list[float], percent: int) -> float | None:
     return sorted(values)[max(0, -(-len(values) * percent // 100) - 1)]
 
 
-class Point(NamedTuple):
+class Bucket(NamedTuple):
     """One step: its start in Unix seconds, events a second, latencies in seconds; None where nothing was measured."""
 
     start: int
@@ -42,11 +42,11 @@ class Point(NamedTuple):
     p99: float | None
 
 
-class Timeline:
+class TimeSeries:
     """Steps that are over. It is told of events once a second, by their number so far."""
 
     def __init__(self) -> None:
-        self._points: deque[Point] = deque(maxlen=POINTS)
+        self._points: deque[Bucket] = deque(maxlen=POINTS)
         self._latencies: list[float] = []
         self._ticks: deque[tuple[float, int]] = deque(maxlen=STEP + 1)
         self._opened: tuple[float, int] | None = None  # the tick at which the step that runs began
@@ -74,7 +74,7 @@ class Timeline:
         """When the last point starts; 0 without any."""
         return self._points[-1].start if self._points else 0
 
-    def since(self, start: int) -> list[Point]:
+    def since(self, start: int) -> list[Bucket]:
         """The points after that which started at `start`."""
         return [point for point in self._points if point.start > start]
 
@@ -85,10 +85,10 @@ class Timeline:
         started = _start(opened[0])
         while self._points and self._points[-1].start >= started:
             self._points.pop()  # the clock was put back
-        self._points.append(Point(started, _rate(opened, (now, events)), p50, p99))
+        self._points.append(Bucket(started, _rate(opened, (now, events)), p50, p99))
         # Who was suspended meanwhile measured nothing.
         first = max(started + STEP, _start(now) - POINTS * STEP)
-        self._points.extend(Point(missed, None, None, None) for missed in range(first, _start(now), STEP))
+        self._points.extend(Bucket(missed, None, None, None) for missed in range(first, _start(now), STEP))
         self._opened = now, events
 
 

@@ -5,9 +5,9 @@ import time
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from app.core.metrics import Feed
+from app.core.metrics import CounterSync
 from app.monitoring.worker_report import WorkerState
-from app.sources.base import Break
+from app.sources.base import GapReason
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -22,7 +22,7 @@ class WorkerMetrics:
 
     def __init__(self, manager: WorkerState, version: str) -> None:
         self._manager = manager
-        self._feed = Feed()
+        self._feed = CounterSync()
         self.registry = registry = CollectorRegistry()
         self._server = "redis" if manager.mode == "redis" else "postgres"
 
@@ -69,7 +69,7 @@ class WorkerMetrics:
         report, feed = self._manager.report(), self._feed
         feed(self._events, report.events)
         feed(self._suppressed, report.suppressed)
-        for cause in Break:
+        for cause in GapReason:
             feed(self._gaps.labels(cause.name.lower()), report.gaps[cause])
         feed(self._reconnects.labels(self._server), report.reconnects)
         feed(self._slow_closes, report.slow_closes)

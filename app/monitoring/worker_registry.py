@@ -14,12 +14,12 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from app.core import incident_log as ledger
-from app.core.heartbeat import HEARTBEAT, Heartbeat, age
-from app.core.incident_log import Incidents, Line
+from app.core.heartbeat import HEARTBEAT_SECONDS, Heartbeat, age
+from app.core.incident_log import Incidents, LogEntry
 from app.core.operator_errors import OperatorError, check_redis_operator
 from app.core.redis_keys import RedisNames
 from notifymux.outage import one_line
-from notifymux.redis_client import TIMEOUT
+from notifymux.redis_client import TIMEOUT_SECONDS
 
 logger = logging.getLogger(__name__)
 
@@ -30,25 +30,25 @@ _MOST_PROCESSES = 1000
 _LEAVE_WITHIN = 1.0  # seconds
 
 
-class Record(NamedTuple):
+class RegistryEntry(NamedTuple):
     """One process's hash, and how long ago it was renewed, in seconds."""
 
     fields: Mapping[str, str]
     age: float
 
 
-class Reading(NamedTuple):
+class RegistrySnapshot(NamedTuple):
     """What Redis held at a time on the monotonic clock."""
 
     at: float
-    listeners: list[Record]
-    workers: list[Record]
-    lines: list[Line]  # newest first
+    listeners: list[RegistryEntry]
+    workers: list[RegistryEntry]
+    lines: list[LogEntry]  # newest first
     head: str | None
     length: int
 
 
-class Registry:
+class WorkerRegistry:
     """One task, one connection: a heartbeat a second, and with it a reading if one is wanted.
 
     Args:
@@ -80,7 +80,7 @@ class Registry:
         self._turned = asyncio.Event()
         self._asked = False
         self._back_at = -math.inf  # when Redis was last away no more
-        self.reading: Reading | None = None
+        self.reading: RegistrySnapshot | None = None
         self.outage: str | None = None  # why Redis is away
         self.refusal: str | None = None  # what it doesn't let this user do
 
@@ -96,8 +96,8 @@ class Registry:
     async def look(self) -> None:
         """Waits until `reading` is at most a second old, or it is known why it can't be; for seconds at most."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(TIMEOUT + 0.5):
-                while self.reading is None or time.monotonic() - self.reading.at > HEARTBEAT:
+            async with asyncio.timeout(TIMEOUT_SECONDS + 0.5):
+                while self.reading is None or time.monotonic() - self.reading.at > HEARTBEAT_SECONDS:
                     turned, self._asked = self._turned, True
                     self._wake.set()
                     await turned.wait()
@@ -113,7 +113,7 @@ class Registry:
                 turned, self._turned = self._turned, asyncio.Event()
                 turned.set()
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(HEARTBEAT):
+                    async with asyncio.timeout(HEARTBEAT_SECONDS):
                         await self._wake.wait()
         finally:
             await self._leave()
@@ -162,7 +162,7 @@ class Registry:
             async with asyncio.timeout(_LEAVE_WITHIN):
                 await pipeline.execute()
 
-    async def _read(self) -> Reading:
+    async def _read(self) -> RegistrySnapshot:
         await self._find()
         keys = sorted(self._found)
         pipeline = self._redis.pipeline(transaction=False)
@@ -175,7 +175,7 @@ class Registry:
         *hashes, lines, head, length = await pipeline.execute()
         records = dict(_records(keys, hashes, time.monotonic() - self._back_at))
         self._found = set(records)
-        return Reading(
+        return RegistrySnapshot(
             time.monotonic(),
             [record for key, record in records.items() if fnmatchcase(key, self._names.listeners)],
             [record for key, record in records.items() if fnmatchcase(key, self._names.workers)],
@@ -194,9 +194,9 @@ class Registry:
                 break
 
 
-def _records(keys: Iterable[str], answers: list[Any], most: float) -> Iterator[tuple[str, Record]]:
+def _records(keys: Iterable[str], answers: list[Any], most: float) -> Iterator[tuple[str, RegistryEntry]]:
     """What the hashes say; none is older than `most` seconds, for before that nobody could have renewed it."""
     for key, ttl, fields in zip(keys, answers[::2], answers[1::2], strict=True):
         if fields:
             decoded = {name.decode(): value.decode(errors="replace") for name, value in fields.items()}
-            yield key, Record(decoded, min(age(ttl), most))
+            yield key, RegistryEntry(decoded, min(age(ttl), most))

@@ -4,18 +4,18 @@ from collections import Counter
 from typing import NamedTuple, Protocol
 
 from app.core.canary import Canary
-from app.monitoring.event_stats import Observer, Verified
-from app.sources.base import Break
+from app.monitoring.event_stats import EventStats, Verified
+from app.sources.base import GapReason
 
 
-class Report(NamedTuple):
+class WorkerReport(NamedTuple):
     """Counters since the worker started, and how things stand."""
 
     mode: str
     clients: int
     position: str | None  # the last event delivered
     events: int
-    gaps: Counter[Break]
+    gaps: Counter[GapReason]
     suppressed: int
     reconnects: int
     slow_closes: int
@@ -33,7 +33,7 @@ class WorkerState(Protocol):
     """What the status page and the metrics read of a worker; `MatchDataWebSocketManager` has it."""
 
     mode: str
-    observer: Observer
+    observer: EventStats
 
     @property
     def is_connected(self) -> bool:
@@ -62,11 +62,11 @@ class WorkerState(Protocol):
     def unready(self) -> list[str]:
         """Why the worker is not ready; empty when it is."""
 
-    def report(self) -> Report:
+    def report(self) -> WorkerReport:
         """The worker's counters and state."""
 
 
-def fields(report: Report) -> dict[str, str | int]:
+def fields(report: WorkerReport) -> dict[str, str | int]:
     """A report as the worker's hash in Redis has it; what isn't known is empty."""
     return {
         "mode": report.mode,

@@ -7,7 +7,7 @@ from typing import Protocol
 from notifymux.event import Event, EventId
 
 
-class Break(StrEnum):
+class GapReason(StrEnum):
     """Why continuity was broken, for people; the names are for metrics."""
 
     EPOCH = "a new epoch began"
@@ -16,7 +16,7 @@ class Break(StrEnum):
     SESSION = "this worker's session is new"
 
 
-class Sink(Protocol):
+class EventSink(Protocol):
     """Hears what a source hears; no method may wait."""
 
     def start(self, position: EventId | None, recent: Sequence[Event]) -> None:
@@ -28,14 +28,14 @@ class Sink(Protocol):
     def deliver(self, events: Sequence[Event]) -> None:
         """Takes the next events; those on the project's own channel have numbers too."""
 
-    def gap(self, position: EventId | None, why: Break) -> None:
+    def gap(self, position: EventId | None, why: GapReason) -> None:
         """Takes note that continuity was broken: what is delivered from now on comes after `position`.
 
         The position is None where events have no numbers.
         """
 
 
-class Source(Protocol):
+class EventSource(Protocol):
     """A worker's source of events, in one of two modes."""
 
     @property

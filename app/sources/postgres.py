@@ -15,7 +15,7 @@ from app.core.canary import canary_sql
 from app.core.config import MUX_CHANNEL
 from app.core.operator_errors import OperatorError, check_direct, check_operator
 from app.core.postgres import ListenSession, Notification, describe, listen_sql, listening_conninfo
-from app.sources.base import Break, Sink
+from app.sources.base import EventSink, GapReason
 from notifymux.event import Event, EventId, payload_json
 from notifymux.outage import Outage
 
@@ -35,7 +35,7 @@ class PostgresSource:
         sink: where events go.
     """
 
-    def __init__(self, url: str, channels: tuple[str, ...], name: str, canary_interval: float, sink: Sink) -> None:
+    def __init__(self, url: str, channels: tuple[str, ...], name: str, canary_interval: float, sink: EventSink) -> None:
         self._url, self._conninfo = url, listening_conninfo(url, name)
         self._channels = channels
         # Its own, so that one worker's canary wakes no other.
@@ -143,7 +143,7 @@ class PostgresSource:
             self._outage.over()
             logger.info("connected to %s, listening on %s", describe(self._url), ", ".join(self._channels))
             if self._started:
-                self._sink.gap(None, Break.SESSION)
+                self._sink.gap(None, GapReason.SESSION)
             else:
                 self._started = True
                 self._sink.start(None, [])

@@ -9,13 +9,13 @@ import msgspec
 from redis.exceptions import RedisError
 
 from app.core.config import MUX_CHANNEL
-from app.core.progress_timeout import POLL
+from app.core.progress_timeout import POLL_SECONDS
 from app.core.redis_keys import EVENT_FIELD, RedisNames
-from app.sources.base import Sink
-from app.sources.sequence_tracker import Entry, Follower, Gap, Outcome
+from app.sources.base import EventSink
+from app.sources.sequence_tracker import Gap, Outcome, SequenceTracker, StreamEvent
 from notifymux.event import Event, EventId, decode
 from notifymux.outage import Outage
-from notifymux.redis_client import TIMEOUT, async_client
+from notifymux.redis_client import TIMEOUT_SECONDS, async_client
 from notifymux.redis_notifier import RedisNotifierService, Signal
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class RedisSource:
         sink: where events go.
     """
 
-    def __init__(self, url: str, names: RedisNames, canary_interval: float, recent_bytes: int, sink: Sink) -> None:
+    def __init__(self, url: str, names: RedisNames, canary_interval: float, recent_bytes: int, sink: EventSink) -> None:
         self._notifier = RedisNotifierService(url, names.events)
         self._reader = async_client(url)
         self._stream = names.log
@@ -44,7 +44,7 @@ class RedisSource:
         self._recent_bytes = recent_bytes
         self._recalling = False
         self._sink = sink
-        self._follower = Follower()
+        self._follower = SequenceTracker()
         self._reading = Outage("Redis' stream", logger)
         self._heard_at = time.monotonic()
         self.canary_at: float | None = None
@@ -95,7 +95,7 @@ class RedisSource:
                     self._follower.interrupted()
                 if self._follower.due(now) and message is not Signal.LOST:
                     await self._catch_up()
-                self._notifier.tick = POLL if self._follower.behind else TIMEOUT
+                self._notifier.tick = POLL_SECONDS if self._follower.behind else TIMEOUT_SECONDS
         finally:
             await self._notifier.disconnect()
             await self._reader.aclose()
@@ -119,7 +119,7 @@ class RedisSource:
 
     async def _start(self) -> None:
         """Takes the stream's head as the place to go on from, and the last entries before it as what is remembered."""
-        newest_first: list[Entry] = []
+        newest_first: list[StreamEvent] = []
         before, size = "+", 0
         while len(newest_first) < _RECENT and size < self._recent_bytes:
             entries = _entries(await self._reader.xrevrange(self._stream, before, count=_BATCH))
@@ -193,7 +193,7 @@ def _published(texts: list[bytes]) -> list[Event]:
     return events
 
 
-def _contiguous(newest_first: list[Entry]) -> list[Entry]:
+def _contiguous(newest_first: list[StreamEvent]) -> list[StreamEvent]:
     """The entries up to the first hole, or to where another epoch ends."""
     for number, (newer, older) in enumerate(pairwise(newest_first), 1):
         if newer.id != EventId(older.id.epoch, older.id.sequence + 1):
@@ -201,8 +201,11 @@ def _contiguous(newest_first: list[Entry]) -> list[Entry]:
     return newest_first
 
 
-def _entries(answer: Any) -> list[Entry]:
-    return [Entry(EventId.parse(key.decode()), _event(fields.get(_FIELD, b""), key.decode())) for key, fields in answer]
+def _entries(answer: Any) -> list[StreamEvent]:
+    return [
+        StreamEvent(EventId.parse(key.decode()), _event(fields.get(_FIELD, b""), key.decode()))
+        for key, fields in answer
+    ]
 
 
 def _event(text: bytes, entry_id: str) -> Event:

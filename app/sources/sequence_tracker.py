@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from app.core.progress_timeout import BOUND, POLL, Patience
-from app.sources.base import Break
+from app.core.progress_timeout import POLL_SECONDS, TAKEOVER_TIMEOUT_SECONDS, ProgressTimeout
+from app.sources.base import GapReason
 from notifymux.event import Event, EventId
 
 logger = logging.getLogger(__name__)
@@ -22,10 +22,10 @@ class Gap(NamedTuple):
     """Continuity was broken; what follows comes after `position`."""
 
     position: EventId
-    why: Break
+    why: GapReason
 
 
-class Entry(NamedTuple):
+class StreamEvent(NamedTuple):
     """One entry of the stream."""
 
     id: EventId
@@ -35,7 +35,7 @@ class Entry(NamedTuple):
 Outcome = Event | Gap
 
 
-class Follower:
+class SequenceTracker:
     """Delivers every event once and in order, or says that there is a gap."""
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Follower:
         self.suppressed = 0
         self._delivered = NOTHING  # the last event delivered, wherever the stream is now
         self._left: deque[int] = deque(maxlen=16)  # the epochs before it
-        self._patience = Patience(BOUND)
+        self._patience = ProgressTimeout(TAKEOVER_TIMEOUT_SECONDS)
         self._due = 0.0
 
     def due(self, now: float) -> bool:
@@ -98,7 +98,7 @@ class Follower:
         self._move(at)
         return True
 
-    def read(self, entries: list[Entry], head: EventId | None, now: float) -> list[Outcome]:
+    def read(self, entries: list[StreamEvent], head: EventId | None, now: float) -> list[Outcome]:
         """Takes in what the stream holds after the position; where that is nothing, `head` is its last id."""
         outcomes: list[Outcome] = []
         self.behind = False
@@ -107,7 +107,7 @@ class Follower:
                 return outcomes
         if not entries and (head or NOTHING) < (self.position or NOTHING) and self._give_up(now):
             self.position = head or NOTHING
-            outcomes.append(Gap(self.position, Break.STREAM_LOST))
+            outcomes.append(Gap(self.position, GapReason.STREAM_LOST))
         return outcomes
 
     def interrupted(self) -> None:
@@ -115,7 +115,7 @@ class Follower:
         self._patience.interrupted()
         self.behind = True
 
-    def _take(self, entry: Entry, outcomes: list[Outcome], now: float) -> bool:
+    def _take(self, entry: StreamEvent, outcomes: list[Outcome], now: float) -> bool:
         """Moves on over one entry, unless it has to wait for what should be before it."""
         position = self.position or NOTHING
         if self._is_old(entry.id):
@@ -125,9 +125,9 @@ class Follower:
         if entry.id == _after(position):
             outcomes.append(entry.event)
         elif entry.id.epoch > position.epoch and entry.id.sequence == 1:
-            outcomes.append(Gap(entry.id, Break.EPOCH))
+            outcomes.append(Gap(entry.id, GapReason.EPOCH))
         elif self._give_up(now):
-            outcomes.append(Gap(EventId(entry.id.epoch, entry.id.sequence - 1), Break.EVENTS_MISSING))
+            outcomes.append(Gap(EventId(entry.id.epoch, entry.id.sequence - 1), GapReason.EVENTS_MISSING))
             outcomes.append(entry.event)
         else:
             return False
@@ -138,7 +138,7 @@ class Follower:
         if self._delivered.epoch not in (0, to.epoch):
             self._left.append(self._delivered.epoch)
         self.position = self._delivered = to
-        self._patience = Patience(BOUND)
+        self._patience = ProgressTimeout(TAKEOVER_TIMEOUT_SECONDS)
 
     def _is_old(self, at: EventId) -> bool:
         """Whether it was delivered, or given up, before the stream was replaced by an older copy or put back."""
@@ -147,9 +147,9 @@ class Follower:
     def _give_up(self, now: float) -> bool:
         """Waits one bound for a listener to put back what is missing."""
         if self._patience.answered(now):
-            self._patience = Patience(BOUND)
+            self._patience = ProgressTimeout(TAKEOVER_TIMEOUT_SECONDS)
             return True
-        self.behind, self._due = True, now + POLL
+        self.behind, self._due = True, now + POLL_SECONDS
         return False
 
 

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 _ORIGINS_NAMED = 20  # refused origins that are named in the log
 
 
-class Refusal(Exception):  # noqa: N818 - it is not an error
+class Rejected(Exception):  # noqa: N818 - it is not an error
     """A connection is refused.
 
     Args:
@@ -35,14 +35,14 @@ class Refusal(Exception):  # noqa: N818 - it is not an error
         return JSONResponse({"error": str(self)}, self.status, self.headers)
 
 
-class Limits(NamedTuple):
+class ConnectionLimits(NamedTuple):
     """How many clients a worker takes."""
 
     clients: int
     per_address: int | None
 
 
-class Admission:
+class AccessControl:
     """Lets clients in and counts them.
 
     Args:
@@ -51,7 +51,7 @@ class Admission:
         limits: how many.
     """
 
-    def __init__(self, tokens: Tokens | None, origins: Collection[str], limits: Limits) -> None:
+    def __init__(self, tokens: Tokens | None, origins: Collection[str], limits: ConnectionLimits) -> None:
         self._tokens, self._origins, self._limits = tokens, frozenset(origins), limits
         self._clients = 0
         self._addresses: Counter[str] = Counter()
@@ -71,7 +71,7 @@ class Admission:
         self._check_origin(connection)
         claims = self._verify(connection)
         if not claims.allow(match):
-            raise Refusal(403, "the token is not good for this match")
+            raise Rejected(403, "the token is not good for this match")
         with self._place(connection.client.host if connection.client else ""):
             yield claims.expires
 
@@ -103,7 +103,7 @@ class Admission:
         if origin not in self._origins_named and len(self._origins_named) < _ORIGINS_NAMED:
             self._origins_named.add(origin)
             logger.warning("pages of %r are refused: ALLOWED_ORIGINS does not name them", origin)
-        raise Refusal(403, "pages of this origin may not connect")
+        raise Rejected(403, "pages of this origin may not connect")
 
     def _verify(self, connection: HTTPConnection) -> Claims:
         if self._tokens is None:
@@ -134,11 +134,11 @@ class Admission:
         crowded = self._limits.per_address is not None and self._addresses[address] >= self._limits.per_address
         if is_full or crowded:
             reason = "this worker is full" if is_full else "too many clients of this address"
-            raise Refusal(503, reason, {"retry-after": str(random.randint(1, 10))})  # noqa: S311 - spreads a crowd
+            raise Rejected(503, reason, {"retry-after": str(random.randint(1, 10))})  # noqa: S311 - spreads a crowd
 
 
-def _unauthorized(reason: str) -> Refusal:
-    return Refusal(401, reason, {"www-authenticate": "Bearer"})
+def _unauthorized(reason: str) -> Rejected:
+    return Rejected(401, reason, {"www-authenticate": "Bearer"})
 
 
 def _token(connection: HTTPConnection) -> str | None:

@@ -16,8 +16,8 @@ from app.broadcast.messages import Message
 from app.core.metrics import exposition
 from app.monitoring.status import Status, Watcher
 from app.monitoring.worker_metrics import WorkerMetrics
-from app.web.access_control import Admission, Refusal
-from app.web.transports import EventStreamWire
+from app.web.access_control import AccessControl, Rejected
+from app.web.transports import EventStreamTransport
 
 _WATCHERS = 20  # of one worker
 _EVERY = 1.0  # seconds between two messages
@@ -25,7 +25,7 @@ _TAKE_WITHIN = 10.0  # seconds a watcher may take for one
 _NO_STORE = {"cache-control": "no-store"}
 
 
-class OperatorDoors:
+class AdminRoutes:
     """Shows operators how it goes.
 
     Args:
@@ -34,7 +34,7 @@ class OperatorDoors:
         admission: lets operators in.
     """
 
-    def __init__(self, status: Status, metrics: WorkerMetrics, admission: Admission) -> None:
+    def __init__(self, status: Status, metrics: WorkerMetrics, admission: AccessControl) -> None:
         self._status, self._metrics, self._admission = status, metrics, admission
         self._watchers = 0
 
@@ -47,7 +47,7 @@ class OperatorDoors:
         """The metrics of every process of this pod."""
         try:
             self._admission.admit_operator(request)
-        except Refusal as refusal:
+        except Rejected as refusal:
             return refusal.response()
         text = await asyncio.to_thread(exposition, self._metrics.registry)
         return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4, headers=_NO_STORE)
@@ -56,7 +56,7 @@ class OperatorDoors:
         """The status, once."""
         try:
             self._admission.admit_operator(request)
-        except Refusal as refusal:
+        except Rejected as refusal:
             return refusal.response()
         await self._status.look()
         return Response(self._status.message(), media_type="application/json", headers=_NO_STORE)
@@ -70,8 +70,8 @@ class OperatorDoors:
                 expires = self._admission.admit_operator(request)
                 with self._place(), self._status.watch(query.get("channel"), query.get("match")) as watcher:
                     await self._status.look()
-                    await self._show(watcher, EventStreamWire(scope, receive, send), expires)
-            except Refusal as refusal:
+                    await self._show(watcher, EventStreamTransport(scope, receive, send), expires)
+            except Rejected as refusal:
                 await refusal.response()(scope, receive, send)
 
         return stream
@@ -80,14 +80,14 @@ class OperatorDoors:
     def _place(self) -> Iterator[None]:
         if self._watchers >= _WATCHERS:
             wait = str(random.randint(1, 10))  # noqa: S311 - spreads a crowd
-            raise Refusal(503, f"{_WATCHERS} watch already", {"retry-after": wait})
+            raise Rejected(503, f"{_WATCHERS} watch already", {"retry-after": wait})
         self._watchers += 1
         try:
             yield
         finally:
             self._watchers -= 1
 
-    async def _show(self, watcher: Watcher, wire: EventStreamWire, expires: float | None) -> None:
+    async def _show(self, watcher: Watcher, wire: EventStreamTransport, expires: float | None) -> None:
         gone = asyncio.ensure_future(wire.receive())
         try:
             await wire.begin([])

@@ -19,9 +19,9 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from app.web.access_control import Admission, Refusal
-from app.web.client_session import Session, Wire
-from app.web.transports import EventStreamWire, WebSocketWire
+from app.web.access_control import AccessControl, Rejected
+from app.web.client_session import ClientSession, Transport
+from app.web.transports import EventStreamTransport, WebSocketTransport
 from app.websocket_manager import MatchDataWebSocketManager
 from notifymux.event import EventId
 
@@ -40,7 +40,7 @@ _HEADERS = [
 _CROSS_ORIGIN_HEADERS = ["Authorization", "Cache-Control", "Last-Event-ID"]  # what clients of event streams may send
 
 
-class Doors:
+class ClientRoutes:
     """Who is let in is served by this worker's manager.
 
     Args:
@@ -54,7 +54,7 @@ class Doors:
     def __init__(
         self,
         manager: MatchDataWebSocketManager,
-        admission: Admission,
+        admission: AccessControl,
         origins: Sequence[str],
         ping_interval: float,
         status_page: bool,
@@ -100,8 +100,8 @@ class Doors:
         try:
             with self._admission.admit(websocket, websocket.path_params["match_id"]) as expires:
                 await websocket.accept(headers=[_worker()])
-                await self._talk(websocket, WebSocketWire(websocket), websocket.path_params["client_id"], expires)
-        except Refusal as refusal:
+                await self._talk(websocket, WebSocketTransport(websocket), websocket.path_params["client_id"], expires)
+        except Rejected as refusal:
             await websocket.send_denial_response(refusal.response())
         except WebSocketDisconnect:
             pass  # it was gone before it was in
@@ -112,18 +112,18 @@ class Doors:
         async def stream(scope: Scope, receive: Receive, send: Send) -> None:
             try:
                 with self._admission.admit(request, request.path_params["match_id"]) as expires:
-                    wire = EventStreamWire(scope, receive, send)
+                    wire = EventStreamTransport(scope, receive, send)
                     await wire.begin([_worker()])
                     await self._talk(request, wire, uuid4().hex, expires)
-            except Refusal as refusal:
+            except Rejected as refusal:
                 await refusal.response()(scope, receive, send)
 
         return stream if request.method == "GET" else Response(status_code=204)
 
-    async def _talk(self, connection: HTTPConnection, wire: Wire, name: str, expires: float | None) -> None:
+    async def _talk(self, connection: HTTPConnection, wire: Transport, name: str, expires: float | None) -> None:
         client = self._manager.join(connection.path_params["match_id"], name, _last_event_id(connection))
         try:
-            await Session(wire, client, self._ping_interval, expires).run()
+            await ClientSession(wire, client, self._ping_interval, expires).run()
         finally:
             self._manager.leave(client)
 

@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from app.broadcast.hub import EXPIRED, GONE, SILENT, Client
-from app.broadcast.messages import PING, Burst, Message
+from app.broadcast.messages import PING, Message, MessageBatch
 
 _CLOSE_WITHIN = 2.0  # seconds a client has to take its close
-_PING = Burst([PING])
+_PING = MessageBatch([PING])
 
 
-class Wire(Protocol):
+class Transport(Protocol):
     """What a conversation goes over."""
 
     answers_pings: bool
 
-    def write(self, burst: Burst) -> bool:
+    def write(self, burst: MessageBatch) -> bool:
         """Sends messages at once; False, and nothing is sent, if that can't be done without waiting."""
 
     async def send(self, messages: Sequence[Message]) -> bool:
@@ -33,7 +33,7 @@ class Wire(Protocol):
         """Drops the connection at once."""
 
 
-class Session:
+class ClientSession:
     """What is for a client is sent, what it says is heard, until it leaves or has to.
 
     Args:
@@ -45,7 +45,7 @@ class Session:
 
     __slots__ = ("_client", "_expires", "_next_ping", "_ping_interval", "_sender", "_timer", "_unanswered", "_wire")
 
-    def __init__(self, wire: Wire, client: Client, ping_interval: float, expires: float | None) -> None:
+    def __init__(self, wire: Transport, client: Client, ping_interval: float, expires: float | None) -> None:
         self._wire, self._client = wire, client
         self._ping_interval, self._expires = ping_interval, expires
         self._next_ping = time.monotonic() + ping_interval

@@ -8,7 +8,7 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from app.broadcast.messages import Burst, Message
+from app.broadcast.messages import Message, MessageBatch
 from app.web.uvicorn_protocols import ABORT, WRITE
 
 _STREAM_HEADERS = [
@@ -19,7 +19,7 @@ _STREAM_HEADERS = [
 _RETRY = 1_000, 5_000  # milliseconds, of which each client is told others
 
 
-class WebSocketWire:
+class WebSocketTransport:
     """One text frame per message."""
 
     answers_pings = True
@@ -52,7 +52,7 @@ class WebSocketWire:
         _abort(self._websocket.scope)
 
 
-class EventStreamWire:
+class EventStreamTransport:
     """Server-sent events: one `id:` and one `data:` line per message."""
 
     answers_pings = False
@@ -68,7 +68,7 @@ class EventStreamWire:
 
     async def send(self, messages: Sequence[Message]) -> bool:
         """Sends messages in one piece; that a client is gone is noticed by `receive`."""
-        await self._send_body(Burst(messages).chunks)
+        await self._send_body(MessageBatch(messages).chunks)
         return True
 
     async def receive(self) -> bool:
@@ -94,7 +94,7 @@ def _abort(scope: Scope) -> None:
         abort()
 
 
-def _refuse(burst: Burst) -> bool:  # noqa: ARG001
+def _refuse(burst: MessageBatch) -> bool:  # noqa: ARG001
     """Another server's wires can't send at once."""
     return False
 

@@ -13,7 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.protocol import State
 
-# In a scope's `extensions`: functions that drop the connection at once, and that send a `Piece` at once, in the
+# In a scope's `extensions`: functions that drop the connection at once, and that send a `EncodedBatch` at once, in the
 # connection's own form; these return False, and send nothing, while the client is still to take earlier ones.
 ABORT, WRITE = "notifymux.abort", "notifymux.write"
 
@@ -26,7 +26,7 @@ _NOISE = 1000  # frames of any kind that a client may send between two of WebSoc
 _PARSED_AT_ONCE = 4096  # bytes that are parsed at once, so that a flood is noticed early
 
 
-class Piece(Protocol):
+class EncodedBatch(Protocol):
     """What `WRITE` takes: the same in the form of either connection."""
 
     @property
@@ -101,7 +101,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._serving is not None and not self._serving.response_complete:
             self.loop.call_later(DRAIN * (0.1 + 0.9 * random.random()), self._end_response)  # noqa: S311
 
-    def _write_chunks(self, piece: Piece) -> bool:
+    def _write_chunks(self, piece: EncodedBatch) -> bool:
         cycle = self._serving
         if cycle is None or not cycle.chunked_encoding or cycle.disconnected or cycle.response_complete:
             return False
@@ -252,11 +252,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             super().shutdown()
 
 
-def _offer(abort: Callable[[], None], write: Callable[[Piece], bool]) -> dict[str, Any]:
+def _offer(abort: Callable[[], None], write: Callable[[EncodedBatch], bool]) -> dict[str, Any]:
     return {ABORT: abort, WRITE: write}
 
 
-def _write_frames(transport: asyncio.Transport, descriptor: int | None, piece: Piece) -> bool:
+def _write_frames(transport: asyncio.Transport, descriptor: int | None, piece: EncodedBatch) -> bool:
     return _write_at_once(transport, descriptor, piece.frames)
 
 

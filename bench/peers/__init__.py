@@ -15,7 +15,7 @@ They are installed when they are first measured, into `.bench` (npm, PyPI, Debia
 
 from contextlib import ExitStack
 
-from bench.environment import Arena
+from bench.environment import Environment
 from bench.peers.installed import NotInstalledError
 from bench.peers.systems import broadcaster, nchan, pg_listen
 from bench.report import Report
@@ -25,7 +25,7 @@ from bench.throughput import compare
 BASE = "redis"
 
 
-def measure(arena: Arena, report: Report, *, short: bool) -> None:
+def measure(arena: Environment, report: Report, *, short: bool) -> None:
     """The peers beside notifymux; one that can't be installed is left out, and the report says so."""
     with ExitStack() as stack:
         systems: list[System] = []

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.environment import Arena
+from bench.environment import Environment
 from bench.peers.installed import debian, installed, npm, pip
 from bench.systems import WORKERS, System, gunicorn
 from tests.support.process import ROOT, Process
@@ -17,7 +17,7 @@ _HERE = Path(__file__).parent
 
 
 @contextmanager
-def pg_listen(arena: Arena, workers: int = WORKERS) -> Iterator[System]:
+def pg_listen(arena: Environment, workers: int = WORKERS) -> Iterator[System]:
     """pg-listen and ws in Node processes."""
     folder = installed("pg-listen", npm(_HERE / "node"))
     with arena.place() as place:
@@ -28,7 +28,7 @@ def pg_listen(arena: Arena, workers: int = WORKERS) -> Iterator[System]:
 
 
 @contextmanager
-def broadcaster(arena: Arena, workers: int = WORKERS) -> Iterator[System]:
+def broadcaster(arena: Environment, workers: int = WORKERS) -> Iterator[System]:
     """The package broadcaster, Starlette and uvicorn under gunicorn."""
     folder = installed("broadcaster", pip("broadcaster==0.3.1", "asyncpg==0.32.0"))
     with arena.place() as place:
@@ -38,7 +38,7 @@ def broadcaster(arena: Arena, workers: int = WORKERS) -> Iterator[System]:
 
 
 @contextmanager
-def nchan(arena: Arena, workers: int = WORKERS) -> Iterator[System]:
+def nchan(arena: Environment, workers: int = WORKERS) -> Iterator[System]:
     """Debian's nginx with nchan, and a loop that LISTENs and posts."""
     folder = installed("nchan", debian("nginx", "libnginx-mod-nchan"))
     with arena.place() as place:

@@ -5,13 +5,22 @@ from typing import NamedTuple
 
 from app.core.config import MUX_CHANNEL
 from app.core.incident_log import Kind
-from app.core.progress_timeout import POLL, Patience
-from listener.sequencer.aligning import Heard
+from app.core.progress_timeout import POLL_SECONDS, ProgressTimeout
+from listener.sequencer.aligning import ReceivedNotification
 from listener.sequencer.control_messages import parse
-from listener.sequencer.event_window import Window
-from listener.sequencer.redis_requests import Append, Appended, Entry, Load, ReadEntry, ReadHead, Request, Status
-from listener.sequencer.transitions import BeginEpoch, Realign, Verdict
-from listener.stats import Tally
+from listener.sequencer.event_window import EventWindow
+from listener.sequencer.redis_requests import (
+    Append,
+    AppendResult,
+    AppendStatus,
+    ReadEntry,
+    ReadHead,
+    ReadRecent,
+    Request,
+    StreamEntry,
+)
+from listener.sequencer.transitions import BeginEpoch, Realign, Transition
+from listener.stats import ListenerStats
 from notifymux.event import EventId, decode, encode
 
 STANDBY_DELAY = 0.25  # seconds an event waits at a standby before it looks whether the primary appended it
@@ -26,14 +35,14 @@ class Role(Enum):
     STANDBY = "standby"
 
 
-class Hole(NamedTuple):
+class StreamGap(NamedTuple):
     """The stream ends before the buffer begins; `head` is None where it is empty or of an earlier epoch."""
 
     head: EventId | None
     probe: str  # the canary whose return proves that every begin before it was heard
 
 
-class Count:
+class Active:
     """The count in one epoch.
 
     Args:
@@ -47,11 +56,19 @@ class Count:
     """
 
     def __init__(
-        self, at: EventId, fingerprint: str, role: Role, *, load: bool, memory_bytes: int, bound: float, tally: Tally
+        self,
+        at: EventId,
+        fingerprint: str,
+        role: Role,
+        *,
+        load: bool,
+        memory_bytes: int,
+        bound: float,
+        tally: ListenerStats,
     ) -> None:
         self.epoch, self.sequence = at
         self.role = role
-        self.buffer, self.memory = Window(at.sequence + 1), Window(at.sequence + 1)
+        self.buffer, self.memory = EventWindow(at.sequence + 1), EventWindow(at.sequence + 1)
         self.leaving = False
         self._tally = tally
         self._fingerprint, self._memory_bytes, self._bound = fingerprint, memory_bytes, bound
@@ -59,13 +76,13 @@ class Count:
         self._waiting_since = 0.0
         self._overdue = False
         self._canary: tuple[int, str] | None = None  # one whose entry is to be compared (rule 11)
-        self._hole: Hole | None = None
+        self._hole: StreamGap | None = None
         self._restored = 0  # events put back into it
         self._probed = False
-        self._patience = Patience(bound)
+        self._patience = ProgressTimeout(bound)
         self._due = 0.0
 
-    def number(self, heard: Heard, now: float) -> None:
+    def number(self, heard: ReceivedNotification, now: float) -> None:
         """Counts one notification (rule 3) and buffers it under its id."""
         self.sequence += 1
         if not self.buffer:
@@ -83,7 +100,7 @@ class Count:
     def to_redis(self, now: float) -> Request | None:
         """The next request, if any."""
         if self._load:
-            return Load(MEMORY_EVENTS)
+            return ReadRecent(MEMORY_EVENTS)
         if self._hole:
             return self._close(self._hole) if self._probed and now >= self._due else None
         if self._canary and self._canary[0] < self.buffer.first:
@@ -98,11 +115,11 @@ class Count:
         """Redis did not answer: no bound runs."""
         self._patience.interrupted()
 
-    def _append(self, window: Window, start: int | None = None, *, restore: bool = False) -> Append:
+    def _append(self, window: EventWindow, start: int | None = None, *, restore: bool = False) -> Append:
         start = window.first if start is None else start
         return Append(EventId(self.epoch, start), window.batch(start, BATCH_EVENTS, BATCH_BYTES), restore)
 
-    def loaded(self, newest_first: list[Entry]) -> Verdict:
+    def loaded(self, newest_first: list[StreamEntry]) -> Transition:
         """Rule 4: the stream's last events are this listener's memory; what the stream has, the buffer needn't."""
         self._load = False
         head = newest_first[0].id if newest_first else EventId(0, 0)
@@ -115,13 +132,13 @@ class Count:
             run.append(entry.text)
         if run:
             self._settle(head)
-            self.memory = Window(head.sequence - len(run) + 1)
+            self.memory = EventWindow(head.sequence - len(run) + 1)
             for text in reversed(run):
                 if self.memory.next < self.buffer.first:  # the stream may be ahead of what was heard
                     self.memory.append(text)
         return None
 
-    def head_read(self, head: EventId, now: float) -> Verdict:
+    def head_read(self, head: EventId, now: float) -> Transition:
         """Rule 8: a standby looks whether what has waited is in the stream, and appends it if it is not."""
         if head.epoch > self.epoch:
             return Realign("the stream has a later epoch")
@@ -132,18 +149,18 @@ class Count:
             self._overdue = True
         return None
 
-    def entry_read(self, request: ReadEntry, text: bytes | None) -> Verdict:
+    def entry_read(self, request: ReadEntry, text: bytes | None) -> Transition:
         """Rule 11: the entry at a canary's computed id must be that canary; no entry (trimmed) shows nothing."""
         canary, self._canary = self._canary, None
         if text is None or canary is None or parse(bytes(decode(text).payload)).canary == canary[1]:
             return None
         return BeginEpoch(f"the count differs from the stream's at {request.id}", loudly=True)
 
-    def appended(self, request: Append, answer: Appended, probe: str, now: float) -> Verdict:
+    def appended(self, request: Append, answer: AppendResult, probe: str, now: float) -> Transition:
         """Takes in an append's answer; `probe` is the token of a canary that is sent if there is a hole."""
-        if answer.status is Status.SUPERSEDED:
+        if answer.status is AppendStatus.SUPERSEDED:
             return Realign("the stream has a later epoch")
-        if answer.status is not Status.OK:
+        if answer.status is not AppendStatus.OK:
             return self._found_hole(answer, probe, now)
         if request.restore:
             self._restored += answer.added
@@ -157,7 +174,7 @@ class Count:
             self._hole = self._hole._replace(head=answer.head)
         return None
 
-    def _take_role(self, request: Append, answer: Appended, now: float) -> None:
+    def _take_role(self, request: Append, answer: AppendResult, now: float) -> None:
         self._tally.added += answer.added
         skipped = len(request.texts) - answer.added
         self._tally.suppressed += skipped
@@ -172,7 +189,7 @@ class Count:
     def _settle(self, head: EventId) -> int:
         """Moves what is in the stream from the buffer to the memory; how much."""
         if self.memory.next != self.buffer.first:
-            self.memory = Window(self.buffer.first)
+            self.memory = EventWindow(self.buffer.first)
         moved = 0
         while self.buffer and self.buffer.first <= head.sequence:
             self.memory.append(self.buffer.pop())
@@ -183,14 +200,14 @@ class Count:
 
     # A hole between the stream and the buffer (rule 9).
 
-    def _found_hole(self, answer: Appended, probe: str, now: float) -> Verdict:
-        head = answer.head if answer.status is Status.GAP else None
+    def _found_hole(self, answer: AppendResult, probe: str, now: float) -> Transition:
+        head = answer.head if answer.status is AppendStatus.GAP else None
         if self._hole is None:
             # A frozen listener hears of later epochs first.
-            self._hole, self._probed, self._patience = Hole(head, probe), False, Patience(self._bound)
+            self._hole, self._probed, self._patience = StreamGap(head, probe), False, ProgressTimeout(self._bound)
             return None
         self._hole = self._hole._replace(head=head)
-        self._due = now + POLL
+        self._due = now + POLL_SECONDS
         if self._patience.answered(now):
             self._patience.reset()
             return BeginEpoch("events are missing between the stream and what this listener holds", loudly=True)
@@ -208,7 +225,7 @@ class Count:
         """The token of the canary to send, while its round trip is wanted."""
         return self._hole.probe if self._hole and not self._probed else None
 
-    def _close(self, hole: Hole) -> Append:
+    def _close(self, hole: StreamGap) -> Append:
         """Puts the memory back in chunks, or, where it doesn't reach, looks whether somebody else did."""
         memory = self.memory
         start = memory.first if hole.head is None else hole.head.sequence + 1

@@ -3,16 +3,16 @@
 from typing import NamedTuple
 
 from app.core.config import MUX_CHANNEL
-from app.core.progress_timeout import BOUND, POLL, Patience
+from app.core.progress_timeout import POLL_SECONDS, TAKEOVER_TIMEOUT_SECONDS, ProgressTimeout
 from listener.sequencer.control_messages import parse
-from listener.sequencer.redis_requests import Entry, LookForOthers, ReadHead, Scan
-from listener.sequencer.transitions import BeginEpoch, Found, Realign, Verdict
+from listener.sequencer.redis_requests import CheckOtherListeners, ReadAfter, ReadHead, StreamEntry
+from listener.sequencer.transitions import BeginEpoch, MarkerFound, Realign, Transition
 from notifymux.event import EventId, decode
 
 SCAN_EVENTS = 1000  # of one read
 
 
-class Heard(NamedTuple):
+class ReceivedNotification(NamedTuple):
     """A notification as the numbering is told of it: `payload` is JSON, `at` the wall clock in Unix seconds."""
 
     channel: str
@@ -20,7 +20,7 @@ class Heard(NamedTuple):
     at: float
 
 
-class Search:
+class Aligning:
     """One marker's fate.
 
     Args:
@@ -32,17 +32,19 @@ class Search:
 
     def __init__(self, marker: str, fingerprint: str, head: EventId, bound: float) -> None:
         self.heard_marker = False
-        self.early: list[tuple[Heard, float]] = []  # since the marker, not numbered yet; bounded by Numbering
+        self.early: list[
+            tuple[ReceivedNotification, float]
+        ] = []  # since the marker, not numbered yet; bounded by Numbering
         self.early_bytes = 0
         self.foreign = False  # the one at work counts by another fingerprint (rule 6)
         self.cursor = head
         self._marker, self._fingerprint = marker, fingerprint
-        self._still, self._whole = Patience(bound), Patience(bound)
+        self._still, self._whole = ProgressTimeout(bound), ProgressTimeout(bound)
         self._moved = False
         self._turn = 0  # in the cycle of looks
         self._due = 0.0
 
-    def hear(self, heard: Heard, now: float) -> None:
+    def hear(self, heard: ReceivedNotification, now: float) -> None:
         """Keeps a notification that was heard after the marker."""
         self.early.append((heard, now))
         self.early_bytes += len(heard.payload)
@@ -55,11 +57,11 @@ class Search:
         self._marker, self.heard_marker = marker, False
         self.early, self.early_bytes, self.foreign = [], 0, False
 
-    def to_redis(self, now: float) -> Scan | ReadHead | LookForOthers | None:
+    def to_redis(self, now: float) -> ReadAfter | ReadHead | CheckOtherListeners | None:
         """The next look: into the stream, at its head, and into the registry, in turn."""
         if not self.heard_marker or now < self._due:
             return None
-        return (Scan(self.cursor, SCAN_EVENTS), ReadHead(), LookForOthers())[self._turn]
+        return (ReadAfter(self.cursor, SCAN_EVENTS), ReadHead(), CheckOtherListeners())[self._turn]
 
     def head_read(self, head: EventId) -> None:
         """A stream that was wiped, or is an older copy, may be being put back: that is a movement too."""
@@ -68,9 +70,9 @@ class Search:
             self.cursor = head
             self._still.reset()
 
-    def looked_for_others(self, shown: bool, now: float) -> Verdict:
+    def looked_for_others(self, shown: bool, now: float) -> Transition:
         """Rule 5: where the registry shows nobody else, there is nobody to wait for."""
-        self._turn, self._due = 0, now + (POLL if shown else BOUND)
+        self._turn, self._due = 0, now + (POLL_SECONDS if shown else TAKEOVER_TIMEOUT_SECONDS)
         return None if shown else BeginEpoch("no other listener is there")
 
     def redis_failed(self) -> None:
@@ -78,13 +80,13 @@ class Search:
         self._still.interrupted()
         self._whole.interrupted()
 
-    def scanned(self, entries: list[Entry], now: float) -> Verdict:
+    def scanned(self, entries: list[StreamEntry], now: float) -> Transition:
         """Takes in what the stream holds after the cursor."""
         for entry in entries:
             self.cursor = entry.id
             if self._is_marker(entry):
                 if decode(entry.text).fingerprint == self._fingerprint:
-                    return Found(entry.id)
+                    return MarkerFound(entry.id)
                 self.foreign = True
         if len(entries) == SCAN_EVENTS:
             return None  # the head is not reached
@@ -99,7 +101,7 @@ class Search:
             return Realign("the stream moves, but this marker was not found in it")
         return None
 
-    def _is_marker(self, entry: Entry) -> bool:
+    def _is_marker(self, entry: StreamEntry) -> bool:
         if self._marker.encode() not in entry.text:
             return False
         event = decode(entry.text)

@@ -38,10 +38,10 @@ class Canary(NamedTuple):
     token: str
 
 
-Message = Marker | Begin | Canary
+ControlMessage = Marker | Begin | Canary
 
 
-class Said(msgspec.Struct, frozen=True):
+class ReceivedControl(msgspec.Struct, frozen=True):
     """A message as it is heard: exactly one of the first three is set."""
 
     marker: str | None = None
@@ -54,18 +54,18 @@ class Said(msgspec.Struct, frozen=True):
     why: str = ""
 
 
-_decoder = msgspec.json.Decoder(Said)
+_decoder = msgspec.json.Decoder(ReceivedControl)
 
 
-def parse(payload: bytes) -> Said:
+def parse(payload: bytes) -> ReceivedControl:
     """What a payload on our channel says; nothing, if somebody else wrote it."""
     try:
         return _decoder.decode(payload)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return Said()
+        return ReceivedControl()
 
 
-def statement(message: Message, channels: Iterable[str], at: float) -> str:
+def statement(message: ControlMessage, channels: Iterable[str], at: float) -> str:
     """The one simple query that sends `message`; a marker's LISTENs on our channel and all of `channels` first.
 
     `at` is the clock, Unix seconds, which a canary carries.

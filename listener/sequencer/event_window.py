@@ -3,7 +3,7 @@
 from collections import deque
 
 
-class Window:
+class EventWindow:
     """Texts under consecutive sequences, `first` being the first one's.
 
     It grows without a bound of its own: who fills it looks at `len` and `bytes` and decides what happens.

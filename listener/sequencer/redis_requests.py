@@ -10,19 +10,19 @@ class ReadHead(NamedTuple):
     """Asks for the id of the stream's last entry. Answered with an `EventId`, or None if there is no entry."""
 
 
-class LookForOthers(NamedTuple):
+class CheckOtherListeners(NamedTuple):
     """Asks whether the registry shows another listener that is alive. Answered with a bool, true when in doubt."""
 
 
-class Scan(NamedTuple):
-    """Asks for at most `limit` entries after an id, oldest first. Answered with a list of `Entry`."""
+class ReadAfter(NamedTuple):
+    """Asks for at most `limit` entries after an id, oldest first. Answered with a list of `StreamEntry`."""
 
     after: EventId
     limit: int
 
 
-class Load(NamedTuple):
-    """Asks for the last entries, at most `limit`, newest first. Answered with a list of `Entry`."""
+class ReadRecent(NamedTuple):
+    """Asks for the last entries, at most `limit`, newest first. Answered with a list of `StreamEntry`."""
 
     limit: int
 
@@ -34,7 +34,7 @@ class ReadEntry(NamedTuple):
 
 
 class Append(NamedTuple):
-    """Asks for texts to be appended under consecutive ids, all in one step. Answered with `Appended`.
+    """Asks for texts to be appended under consecutive ids, all in one step. Answered with `AppendResult`.
 
     With `restore` they are put back without being published, also onto a stream that lost what was before them.
     """
@@ -44,17 +44,17 @@ class Append(NamedTuple):
     restore: bool = False
 
 
-Request = ReadHead | LookForOthers | Scan | Load | ReadEntry | Append
+Request = ReadHead | CheckOtherListeners | ReadAfter | ReadRecent | ReadEntry | Append
 
 
-class Entry(NamedTuple):
+class StreamEntry(NamedTuple):
     """One entry of the stream."""
 
     id: EventId
     text: bytes
 
 
-class Status(Enum):
+class AppendStatus(Enum):
     """What became of an append."""
 
     OK = "ok"  # everything is in the stream now
@@ -63,12 +63,12 @@ class Status(Enum):
     BEHIND = "behind"  # the stream is empty or of an earlier epoch
 
 
-class Appended(NamedTuple):
+class AppendResult(NamedTuple):
     """An append's answer: the head afterwards (0-0 without one), and how many entries it added itself."""
 
-    status: Status
+    status: AppendStatus
     head: EventId
     added: int
 
 
-Answer = EventId | bool | list[Entry] | bytes | Appended | None
+Answer = EventId | bool | list[StreamEntry] | bytes | AppendResult | None

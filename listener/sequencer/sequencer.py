@@ -4,7 +4,7 @@ A state machine without sockets and without a clock. It is told what happened (`
 asked what to do next (`to_postgres`, `to_redis`); the I/O around it is in `listener.forwarder`. The rules are numbered
 as in docs/numbering.md. One object lives as long as one PostgreSQL session (rule 1: a new session is a newcomer, with
 no count, no buffer and no memory). It has three phases: wanting to know the head (`None`), looking for its marker
-(`Search`), and counting (`Count`).
+(`Aligning`), and counting (`Active`).
 
 Times are seconds on any monotonic clock.
 """
@@ -17,23 +17,23 @@ from typing import NamedTuple
 
 from app.core.config import MUX_CHANNEL
 from app.core.incident_log import Kind
-from app.core.progress_timeout import BOUND
-from listener.sequencer.active import Count, Role
-from listener.sequencer.aligning import Heard, Search
-from listener.sequencer.control_messages import Begin, Canary, Marker, Message, Said, parse
+from app.core.progress_timeout import TAKEOVER_TIMEOUT_SECONDS
+from listener.sequencer.active import Active, Role
+from listener.sequencer.aligning import Aligning, ReceivedNotification
+from listener.sequencer.control_messages import Begin, Canary, ControlMessage, Marker, ReceivedControl, parse
 from listener.sequencer.redis_requests import (
     Answer,
     Append,
-    Appended,
-    Load,
-    LookForOthers,
+    AppendResult,
+    CheckOtherListeners,
+    ReadAfter,
     ReadEntry,
     ReadHead,
+    ReadRecent,
     Request,
-    Scan,
 )
-from listener.sequencer.transitions import BeginEpoch, Found, Realign, Verdict
-from listener.stats import Tally
+from listener.sequencer.transitions import BeginEpoch, MarkerFound, Realign, Transition
+from listener.stats import ListenerStats
 from notifymux.event import EventId
 
 logger = logging.getLogger(__name__)
@@ -43,14 +43,14 @@ JITTER_MS = 1000  # of an epoch: less than the bound, so that of two begins a bo
 CANARY_TIMEOUT = 4.0  # seconds a marker or a canary may take to come back
 
 
-class Bounds(NamedTuple):
+class BufferLimits(NamedTuple):
     """What may be held: events and bytes in the buffer; the memory has the bytes once more."""
 
     events: int
     bytes: int
 
 
-class Numbering:
+class Sequencer:
     """One listener's part in the numbering, over one PostgreSQL session.
 
     Args:
@@ -67,21 +67,21 @@ class Numbering:
         self,
         uid: str,
         fingerprint: str,
-        bounds: Bounds,
+        bounds: BufferLimits,
         *,
         canary_interval: float,
         rng: Random,
-        tally: Tally,
+        tally: ListenerStats,
         highest: int = 0,
     ) -> None:
         self.highest = highest
-        self.phase: Search | Count | None = None
+        self.phase: Aligning | Active | None = None
         self._uid, self._fingerprint, self._bounds = uid, fingerprint, bounds
         self._canary_interval = canary_interval
         self._rng, self._tally = rng, tally
-        self._bound = BOUND * rng.uniform(1.0, 1.3)
+        self._bound = TAKEOVER_TIMEOUT_SECONDS * rng.uniform(1.0, 1.3)
         self._tokens = 0
-        self._outbox: deque[Message] = deque()
+        self._outbox: deque[ControlMessage] = deque()
         self._unheard_since: float | None = None
         self._next_canary: float | None = None
         self._marker = ""
@@ -91,7 +91,7 @@ class Numbering:
 
     # What goes to PostgreSQL.
 
-    def to_postgres(self, now: float) -> Message | None:
+    def to_postgres(self, now: float) -> ControlMessage | None:
         """The next message to send on this session, if any."""
         if self._next_canary is not None and now >= self._next_canary:
             self._next_canary = now + self._canary_interval
@@ -119,7 +119,7 @@ class Numbering:
 
     # What PostgreSQL delivered.
 
-    def hear(self, notifications: Sequence[Heard], now: float) -> None:
+    def hear(self, notifications: Sequence[ReceivedNotification], now: float) -> None:
         """Takes in notifications, in the order in which they were delivered."""
         self._tally.received += len(notifications)
         if notifications and self._unheard_since is not None:
@@ -128,7 +128,7 @@ class Numbering:
             said = parse(heard.payload) if heard.channel == MUX_CHANNEL else None
             if said and said.begin:
                 self._heard_begin(said, said.begin, now)
-            if isinstance(self.phase, Count):
+            if isinstance(self.phase, Active):
                 self.phase.number(heard, now)
             elif self.phase and self.phase.heard_marker:
                 self.phase.hear(heard, now)
@@ -136,14 +136,14 @@ class Numbering:
                 self._heard_own(said, now)
         self._check_bounds(now)
 
-    def _heard_begin(self, said: Said, epoch: int, now: float) -> None:
+    def _heard_begin(self, said: ReceivedControl, epoch: int, now: float) -> None:
         """Rule 5: who counts, or asked for it itself, clears what it holds and counts from there.
 
         One that was asked for without knowing the epoch at work is an ordinary event, so that of two at once the first
         counts. A newcomer can't tell whether others take it, and lets a marker find out.
         """
-        known = self.phase.epoch if isinstance(self.phase, Count) else self.highest
-        takes_part = isinstance(self.phase, Count) or self._is_own(said)
+        known = self.phase.epoch if isinstance(self.phase, Active) else self.highest
+        takes_part = isinstance(self.phase, Active) or self._is_own(said)
         if (said.floor if takes_part else epoch) <= known:
             return
         self.highest = max(self.highest, epoch)
@@ -159,22 +159,22 @@ class Numbering:
         else:
             self._realign()
 
-    def _is_own(self, said: Said) -> bool:
+    def _is_own(self, said: ReceivedControl) -> bool:
         return (said.marker or said.canary or said.by).startswith(self._uid)
 
-    def _heard_own(self, said: Said, now: float) -> None:
+    def _heard_own(self, said: ReceivedControl, now: float) -> None:
         self._unheard_since = None
         if self._next_canary is None:
             self._next_canary = now + self._canary_interval
-        if said.marker == self._marker and isinstance(self.phase, Search):
+        if said.marker == self._marker and isinstance(self.phase, Aligning):
             self.phase.heard_marker = True
-        elif said.canary and isinstance(self.phase, Count):
+        elif said.canary and isinstance(self.phase, Active):
             self.phase.canary_came_back(said.canary)
 
     def _check_bounds(self, now: float) -> None:
         """Rule 10: PostgreSQL is read on, always; what can't be held is given up, and announced by who comes next."""
         match self.phase:
-            case Count() as count if self._exceeded(len(count.buffer), count.buffer.bytes):
+            case Active() as count if self._exceeded(len(count.buffer), count.buffer.bytes):
                 logger.error(
                     "the buffer is full with %d events of %d bytes (BUFFER_EVENTS, BUFFER_BYTES): they are given up, "
                     "and unless another listener has them, clients will be told of a gap",
@@ -185,16 +185,16 @@ class Numbering:
                 text = f"gave up {len(count.buffer)} events: the buffer was full"
                 self._tally.incidents.note(Kind.OVERFLOW, text, now)
                 self._realign()
-            case Search() as search if self._exceeded(len(search.early), search.early_bytes):
+            case Aligning() as search if self._exceeded(len(search.early), search.early_bytes):
                 search.mark_anew(self._mark())
 
     @property
     def is_half_full(self) -> bool:
         """Whether half of what may be held is held."""
         match self.phase:
-            case Count(buffer=buffer):
+            case Active(buffer=buffer):
                 return self._exceeded(2 * len(buffer), 2 * buffer.bytes)
-            case Search(early=early, early_bytes=size):
+            case Aligning(early=early, early_bytes=size):
                 return self._exceeded(2 * len(early), 2 * size)
         return False
 
@@ -218,45 +218,45 @@ class Numbering:
         """Takes in the answer to what `to_redis` asked, before anything else happens."""
         self._judge(self._verdict(request, answer, now))
 
-    def _verdict(self, request: Request, answer: Answer, now: float) -> Verdict:
-        verdict: Verdict = None
+    def _verdict(self, request: Request, answer: Answer, now: float) -> Transition:
+        verdict: Transition = None
         match request, answer, self.phase:
             case ReadHead(), None | EventId(), None:
                 self._send_marker(answer or EventId(0, 0))
-            case Scan(), list(), Search() as search:
+            case ReadAfter(), list(), Aligning() as search:
                 verdict = search.scanned(answer, now)
                 self._note_search(search)
-            case ReadHead(), None | EventId(), Search() as search:
+            case ReadHead(), None | EventId(), Aligning() as search:
                 search.head_read(answer or EventId(0, 0))
-            case LookForOthers(), bool(), Search() as search:
+            case CheckOtherListeners(), bool(), Aligning() as search:
                 verdict = search.looked_for_others(answer, now)
-            case Load(), list(), Count() as count:
+            case ReadRecent(), list(), Active() as count:
                 verdict = count.loaded(answer)
-            case ReadHead(), None | EventId(), Count() as count:
+            case ReadHead(), None | EventId(), Active() as count:
                 verdict = count.head_read(answer or EventId(0, 0), now)
-            case ReadEntry(), None | bytes(), Count() as count:
+            case ReadEntry(), None | bytes(), Active() as count:
                 verdict = count.entry_read(request, answer)
-            case Append(), Appended(), Count() as count:
+            case Append(), AppendResult(), Active() as count:
                 verdict = self._appended(count, request, answer, now)
             case _:
                 raise TypeError(f"{type(answer).__name__} does not answer {type(request).__name__}")
         return verdict
 
-    def _note_search(self, search: Search) -> None:
+    def _note_search(self, search: Aligning) -> None:
         self.highest = max(self.highest, search.cursor.epoch)
         if search.foreign:
             self._stay_passive()
 
     def _send_marker(self, head: EventId) -> None:
         self.highest = max(self.highest, head.epoch)
-        self.phase = Search(self._mark(), self._fingerprint, head, self._bound)
+        self.phase = Aligning(self._mark(), self._fingerprint, head, self._bound)
 
     def _mark(self) -> str:
         self._marker = self._token()
         self._outbox.append(Marker(self._marker, self._fingerprint))
         return self._marker
 
-    def _appended(self, count: Count, request: Append, answer: Appended, now: float) -> Verdict:
+    def _appended(self, count: Active, request: Append, answer: AppendResult, now: float) -> Transition:
         self.highest = max(self.highest, answer.head.epoch)
         probed = count.probe
         verdict = count.appended(request, answer, self._token(), now)
@@ -264,9 +264,9 @@ class Numbering:
             self._outbox.append(Canary(count.probe))
         return verdict
 
-    def _judge(self, verdict: Verdict) -> None:
+    def _judge(self, verdict: Transition) -> None:
         match verdict, self.phase:
-            case Found(at), Search() as search:
+            case MarkerFound(at), Aligning() as search:
                 self._align(search, at)
             case Realign(why), _:
                 logger.warning("looking for this listener's place anew: %s", why)
@@ -277,15 +277,15 @@ class Numbering:
 
     # The transitions.
 
-    def _align(self, search: Search, at: EventId) -> None:
+    def _align(self, search: Aligning, at: EventId) -> None:
         """Rule 4: the marker's id gives every later notification its own."""
         count = self._count(at, Role.STANDBY, load=True)
         for heard, since in search.early:
             count.number(heard, since)
         logger.info("aligned at %d-%d", count.epoch, count.sequence)
 
-    def _count(self, at: EventId, role: Role, *, load: bool) -> Count:
-        count = Count(
+    def _count(self, at: EventId, role: Role, *, load: bool) -> Active:
+        count = Active(
             at,
             self._fingerprint,
             role,
@@ -300,7 +300,7 @@ class Numbering:
         return count
 
     def _realign_or_begin(self, why: str) -> None:
-        self._markers += isinstance(self.phase, Search)
+        self._markers += isinstance(self.phase, Aligning)
         if self._markers < FRESH_MARKERS:
             self._realign()
         else:
@@ -312,7 +312,7 @@ class Numbering:
         self.phase = None
 
     def _begin(self, why: str) -> None:
-        cursor = self.phase.cursor if isinstance(self.phase, Search) else self._position()
+        cursor = self.phase.cursor if isinstance(self.phase, Aligning) else self._position()
         jitter = self._rng.randrange(JITTER_MS)
         self._outbox.append(Begin(self._token(), self._fingerprint, self.highest + 1, jitter, str(cursor), why))
 
@@ -328,7 +328,7 @@ class Numbering:
     def leave(self) -> None:
         """Before stopping: what is held is appended at once, whatever the role."""
         self._leaving = True
-        if isinstance(self.phase, Count):
+        if isinstance(self.phase, Active):
             self.phase.leaving = True
 
     # For who watches.
@@ -341,7 +341,7 @@ class Numbering:
     @property
     def held(self) -> int:
         """Events heard under an id and not known to be in the stream."""
-        return len(self.phase.buffer) if isinstance(self.phase, Count) else 0
+        return len(self.phase.buffer) if isinstance(self.phase, Active) else 0
 
     def _position(self) -> EventId:
-        return EventId(self.phase.epoch, self.phase.sequence) if isinstance(self.phase, Count) else EventId(0, 0)
+        return EventId(self.phase.epoch, self.phase.sequence) if isinstance(self.phase, Active) else EventId(0, 0)

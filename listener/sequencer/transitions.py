@@ -18,10 +18,10 @@ class BeginEpoch(NamedTuple):
     loudly: bool = False
 
 
-class Found(NamedTuple):
+class MarkerFound(NamedTuple):
     """The marker was found in the stream."""
 
     at: EventId
 
 
-Verdict = Realign | BeginEpoch | Found | None
+Transition = Realign | BeginEpoch | MarkerFound | None

@@ -3,14 +3,14 @@
 import json
 from collections.abc import Sequence
 
-from listener.verify.result import Check, Status
+from listener.verify.result import Check, CheckStatus
 
-_SYMBOLS = {Status.OK: "✓", Status.WARNING: "⚠", Status.FAILED: "✗"}
+_SYMBOLS = {CheckStatus.OK: "✓", CheckStatus.WARNING: "⚠", CheckStatus.FAILED: "✗"}
 
 
 def is_ok(checks: Sequence[Check]) -> bool:
     """Whether none failed."""
-    return all(check.status is not Status.FAILED for check in checks)
+    return all(check.status is not CheckStatus.FAILED for check in checks)
 
 
 def as_table(checks: Sequence[Check]) -> str:

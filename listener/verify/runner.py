@@ -15,7 +15,7 @@ from listener.verify import redis_checks
 from listener.verify.result import Check, failed
 
 
-def checklist(settings: Settings, url: str, client: redis.Redis) -> Iterator[Check]:
+def run_checks(settings: Settings, url: str, client: redis.Redis) -> Iterator[Check]:
     """Looks at both servers, and if both are there, sends the canary.
 
     Args:

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.chaos.environment import Arena, Report, say
+from tests.chaos.environment import Environment, Report, say
 from tests.chaos.faults import FAULTS
 from tests.support.servers import Servers
 
@@ -44,7 +44,7 @@ def one(folder: Path, listeners: int, seed: int, seconds: float, faults: Sequenc
     try:
         servers.start_postgres()
         servers.start_redis()
-        with Arena(servers, folder, listeners, seed, verbose=True) as arena:
+        with Environment(servers, folder, listeners, seed, verbose=True) as arena:
             try:
                 arena.run(seconds, faults)
                 return arena.finish()

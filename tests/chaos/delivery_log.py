@@ -52,7 +52,7 @@ class Rank(NamedTuple):
 UNHEARD = float("inf")
 
 
-class Ledger:
+class DeliveryLog:
     """The order of one match's events.
 
     Args:

@@ -12,7 +12,7 @@ from typing import Self
 
 import psycopg
 
-from tests.chaos.delivery_log import Ledger, Token, Verdict, two_names
+from tests.chaos.delivery_log import DeliveryLog, Token, Verdict, two_names
 from tests.chaos.faults import BREAKS_EVERY_SESSION, FAULTS
 from tests.chaos.load import MATCHES, Order, Sampler, Witness, Writer, make_table, match_of
 from tests.chaos.pods import SETTINGS, Pod
@@ -69,7 +69,7 @@ class Report:
         return broken
 
 
-class Arena:
+class Environment:
     """The processes and the load, from an empty database on.
 
     Args:
@@ -318,7 +318,7 @@ class Arena:
         report.committed = len(committed)
         for match in MATCHES:
             lives = [[token for token in life if match_of(token) == match] for life in self.order.lives]
-            ledger = Ledger(lives, _of(match, unheard), _of(match, uncertain))
+            ledger = DeliveryLog(lives, _of(match, unheard), _of(match, uncertain))
             for witness in self.witnesses:
                 if witness.match == match:
                     report.verdict.add(ledger.judge(witness.name, witness.seen))

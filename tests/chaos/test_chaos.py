@@ -12,7 +12,7 @@ import psutil
 import pytest
 import redis
 
-from tests.chaos.environment import RATE, WRITERS, Arena, Report, say
+from tests.chaos.environment import RATE, WRITERS, Environment, Report, say
 from tests.chaos.faults import FAULTS
 from tests.chaos.load import CHANNELS, Order, Writer, make_table
 from tests.chaos.pods import Pod
@@ -37,7 +37,7 @@ def kept(report: Report) -> Report:
     return report
 
 
-def fight(arena: Arena, seconds: float, kinds: Sequence[str]) -> Report:
+def fight(arena: Environment, seconds: float, kinds: Sequence[str]) -> Report:
     with arena:
         try:
             arena.run(seconds, kinds)
@@ -64,12 +64,12 @@ MANY = ["kill -9", "FLUSHALL", "SIGTERM", "terminate"]
 def test_faults_in_turn(
     servers: Servers, tmp_path: Path, seed: int, listeners: int, seconds: float, kinds: list[str]
 ) -> None:
-    fight(Arena(servers, tmp_path, listeners, seed, verbose=True), seconds, kinds)
+    fight(Environment(servers, tmp_path, listeners, seed, verbose=True), seconds, kinds)
 
 
 @pytest.mark.long
 def test_a_rolling_update_loses_and_repeats_nothing(servers: Servers, tmp_path: Path, seed: int) -> None:
-    with Arena(servers, tmp_path, 3, seed) as arena:
+    with Environment(servers, tmp_path, 3, seed) as arena:
         arena.roll()
         report = kept(arena.finish())
         assert report.gaps.total() == 0
@@ -79,7 +79,7 @@ def test_a_rolling_update_loses_and_repeats_nothing(servers: Servers, tmp_path: 
 def test_a_roll_to_other_channels_is_one_announced_gap_and_the_log_explains_it(
     servers: Servers, tmp_path: Path, seed: int
 ) -> None:
-    with Arena(servers, tmp_path, 3, seed) as arena:
+    with Environment(servers, tmp_path, 3, seed) as arena:
         arena.roll({"NOTIFY_CHANNELS": ",".join([*CHANNELS, "one_more_change"])}, aligned=False)
         log = arena.pods[0].log
         report = arena.finish()
@@ -147,7 +147,7 @@ def commands(servers: Servers) -> dict[str, int]:
 @pytest.mark.long
 def test_redis_at_its_maxmemory_is_waited_out_and_said_once(servers: Servers, tmp_path: Path, seed: int) -> None:
     with (
-        Arena(servers, tmp_path, 1, seed) as arena,
+        Environment(servers, tmp_path, 1, seed) as arena,
         closing(redis.Redis.from_url(servers.embedded.redis_url)) as client,
     ):
         client.config_set("maxmemory-policy", "noeviction")
@@ -171,7 +171,7 @@ def test_a_worker_too_slow_for_the_stream_announces_a_gap_to_its_own_clients_onl
     servers: Servers, tmp_path: Path, seed: int
 ) -> None:
     with (
-        Arena(servers, tmp_path, 2, seed, settings={"STREAM_MAXLEN": "1000"}) as arena,
+        Environment(servers, tmp_path, 2, seed, settings={"STREAM_MAXLEN": "1000"}) as arena,
         closing(redis.Redis.from_url(servers.embedded.redis_url)) as client,
     ):
         arena.hold(3)

@@ -1,6 +1,6 @@
 """The judge notices what it is there to notice."""
 
-from tests.chaos.delivery_log import Ledger, Seen, Token, two_names
+from tests.chaos.delivery_log import DeliveryLog, Seen, Token, two_names
 
 ORDER = [Token(1, 1), Token(2, 1), Token(1, 2), Token(2, 2)]
 GAP = Seen(None, "1-1")
@@ -10,8 +10,8 @@ def heard(*tokens: Token) -> list[Seen]:
     return [Seen(token, f"1-{number}") for number, token in enumerate(tokens, start=1)]
 
 
-def figures(seen: list[Seen], ledger: Ledger | None = None) -> tuple[int, int, int, int]:
-    verdict = (ledger or Ledger([ORDER])).judge("c", seen)
+def figures(seen: list[Seen], ledger: DeliveryLog | None = None) -> tuple[int, int, int, int]:
+    verdict = (ledger or DeliveryLog([ORDER])).judge("c", seen)
     return verdict.lost, verdict.announced, verdict.repeated, verdict.disordered
 
 
@@ -40,7 +40,7 @@ def test_a_repeated_event_and_one_out_of_order() -> None:
 
 def test_what_nobody_heard_before_a_crash_has_a_place_but_no_order() -> None:
     x, y, unsure = Token(3, 1), Token(3, 2), Token(3, 3)
-    ledger = Ledger([ORDER[:2], ORDER[2:]], unheard={x: 0, y: 0}, uncertain={unsure: 0})
+    ledger = DeliveryLog([ORDER[:2], ORDER[2:]], unheard={x: 0, y: 0}, uncertain={unsure: 0})
     a, b, c, d = ORDER
     assert figures(heard(a, b, x, y, c, d), ledger) == (0, 0, 0, 0)
     assert figures(heard(a, b, unsure, y, x, c, d), ledger) == (0, 0, 0, 0)
@@ -51,7 +51,7 @@ def test_what_nobody_heard_before_a_crash_has_a_place_but_no_order() -> None:
 
 
 def test_an_event_that_was_never_committed_is_told() -> None:
-    assert "never committed" in Ledger([ORDER]).judge("c", heard(*ORDER, Token(9, 9))).wrong[0]
+    assert "never committed" in DeliveryLog([ORDER]).judge("c", heard(*ORDER, Token(9, 9))).wrong[0]
 
 
 def test_an_id_names_one_event_and_an_event_has_one_id() -> None:

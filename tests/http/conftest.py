@@ -6,12 +6,12 @@ from contextlib import ExitStack
 import pytest
 
 from tests.conftest import fresh_database, fresh_redis_place, redis_mode
-from tests.http.server import House
+from tests.http.server import Server
 from tests.support.programs import App, Listener
 
 
 @pytest.fixture(scope="module")
-def house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Its clients have a second between two pings, and small queues."""
     folder = tmp_path_factory.mktemp("house")
     with ExitStack() as stack:
@@ -24,4 +24,4 @@ def house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         }
         stack.enter_context(Listener(folder, settings)).aligned()
         app = stack.enter_context(App(folder, settings)).ready()
-        yield House(app, database)
+        yield Server(app, database)

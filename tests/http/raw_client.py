@@ -22,7 +22,7 @@ class Frame(NamedTuple):
     payload: bytes
 
 
-class Stranger:
+class RawClient:
     """One connection.
 
     Args:

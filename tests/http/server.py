@@ -16,7 +16,7 @@ from tests.support.waiting import wait_until
 _BUGS = re.compile(r"Traceback|Exception in| (ERROR|CRITICAL) ")
 
 
-class House:
+class Server:
     """An application with one worker.
 
     Args:

@@ -4,8 +4,8 @@ import struct
 
 import pytest
 
-from tests.http.raw_client import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Stranger, frame, frames
-from tests.http.server import House
+from tests.http.raw_client import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, RawClient, frame, frames
+from tests.http.server import Server
 
 BROKEN = {
     "an unknown data opcode": (1002, frame(0x3, b"x")),
@@ -39,14 +39,14 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_a_client_that_breaks_the_protocol_is_closed_with_the_documented_code(house: House, case: str) -> None:
+def test_a_client_that_breaks_the_protocol_is_closed_with_the_documented_code(house: Server, case: str) -> None:
     code, said = BROKEN[case]
-    with house.unharmed(), Stranger(house.port).enter() as stranger:
+    with house.unharmed(), RawClient(house.port).enter() as stranger:
         assert stranger.say(said).closed() == code
 
 
-def test_a_client_may_say_what_it_likes_within_bounds(house: House) -> None:
-    with house.unharmed(), Stranger(house.port).enter() as stranger:
+def test_a_client_may_say_what_it_likes_within_bounds(house: Server) -> None:
+    with house.unharmed(), RawClient(house.port).enter() as stranger:
         fragments = frame(TEXT, b"x" * 4000, fin=False) + frame(PING, b"amid") + frame(CONTINUATION, b"x" * 96)
         stranger.say(fragments + frame(BINARY, b"\xff" * 4096) + frame(PONG, b"unasked") + frame(TEXT) * 50)
         stranger.say(frame(CLOSE, struct.pack("!H", 1000)))
@@ -55,8 +55,8 @@ def test_a_client_may_say_what_it_likes_within_bounds(house: House) -> None:
         assert said[-1] == (CLOSE, struct.pack("!H", 1000))
 
 
-def test_a_byte_at_a_time_is_as_good_as_all_at_once(house: House) -> None:
-    with house.unharmed(), Stranger(house.port).enter() as stranger:
+def test_a_byte_at_a_time_is_as_good_as_all_at_once(house: Server) -> None:
+    with house.unharmed(), RawClient(house.port).enter() as stranger:
         for byte in frame(PING, b"slow") + frame(CLOSE, struct.pack("!H", 1000)):
             stranger.say(bytes([byte]))
         assert [got.payload for got in frames(stranger.rest()) if got.opcode == PONG] == [b"slow"]

@@ -7,8 +7,8 @@ import psycopg
 import pytest
 
 from tests.conftest import StartApp, StartListener
-from tests.http.raw_client import Stranger
-from tests.http.server import House
+from tests.http.raw_client import RawClient
+from tests.http.server import Server
 from tests.support.waiting import wait_until
 
 LARGE = """
@@ -16,14 +16,14 @@ LARGE = """
         json_build_object('match_id', %(match)s::text, 'data', repeat('x', 7000), 'n', n)::text)
     FROM generate_series(%(first)s::int, %(last)s::int) n
 """
-Door = Callable[[Stranger, str], Stranger]
+Door = Callable[[RawClient, str], RawClient]
 
 
-def over_websocket(stranger: Stranger, match: str) -> Stranger:
+def over_websocket(stranger: RawClient, match: str) -> RawClient:
     return stranger.enter(match, "stuck")
 
 
-def as_events(stranger: Stranger, match: str) -> Stranger:
+def as_events(stranger: RawClient, match: str) -> RawClient:
     stranger.say(b"GET /api/matches/%b/events HTTP/1.1\r\nHost: x\r\n\r\n" % match.encode())
     stranger.until(b"\r\n\r\n")
     return stranger
@@ -33,13 +33,13 @@ at_both_doors = pytest.mark.parametrize("door", [over_websocket, as_events])
 
 
 @at_both_doors
-def test_who_never_reads_is_closed_and_who_hears_the_same_match_misses_nothing(house: House, door: Door) -> None:
+def test_who_never_reads_is_closed_and_who_hears_the_same_match_misses_nothing(house: Server, door: Door) -> None:
     match = f"stuck-{door.__name__}"
     with (
         house.unharmed(),
         closing(psycopg.connect(house.database, autocommit=True)) as connection,
         house.app.client(match, "reads") as reads,
-        door(Stranger(house.port, window=4096), match) as stuck,
+        door(RawClient(house.port, window=4096), match) as stuck,
     ):
         reads.loaded()
         told, lines = 0, len(house.app.lines)
@@ -55,8 +55,8 @@ def test_who_never_reads_is_closed_and_who_hears_the_same_match_misses_nothing(h
 @pytest.mark.long
 @pytest.mark.timeout(180)
 @at_both_doors
-def test_who_is_gone_without_a_word_is_noticed_and_costs_nobody_anything(house: House, door: Door) -> None:
-    with house.unharmed(settles_within=20), door(Stranger(house.port), "gone") as gone:
+def test_who_is_gone_without_a_word_is_noticed_and_costs_nobody_anything(house: Server, door: Door) -> None:
+    with house.unharmed(settles_within=20), door(RawClient(house.port), "gone") as gone:
         wait_until(lambda: house.clients == 2)
         gone.vanish()
         # Over WebSocket by its pings, as events by the kernel, after 60 s.
@@ -68,7 +68,7 @@ def test_an_event_larger_than_a_clients_queue_is_delivered_all_the_same(
 ) -> None:
     start_listener(settings).aligned()
     app = start_app(settings | {"CLIENT_QUEUE_BYTES": "1000"}).ready()
-    with app.client(1) as client, as_events(Stranger(app.port), "1") as events:
+    with app.client(1) as client, as_events(RawClient(app.port), "1") as events:
         client.loaded()
         for number in range(1, 4):
             connection.execute(LARGE, {"match": "1", "first": number, "last": number})

@@ -6,8 +6,8 @@ from random import Random, randrange
 
 import pytest
 
-from tests.http.raw_client import CLOSE, PONG, SOCKET_HEADERS, TEXT, UPGRADE, Stranger, frame, frames, statuses
-from tests.http.server import House
+from tests.http.raw_client import CLOSE, PONG, SOCKET_HEADERS, TEXT, UPGRADE, RawClient, frame, frames, statuses
+from tests.http.server import Server
 
 Draw = Callable[[Random], bytes]
 SOCKET = b"/api/matches/ws/id/1/x/"
@@ -93,12 +93,12 @@ strings = pytest.mark.parametrize(
 
 @strings
 @pytest.mark.parametrize("door", REQUESTS)
-def test_random_bytes_for_a_request_are_refused_and_harm_nobody(house: House, door: str, count: int) -> None:
+def test_random_bytes_for_a_request_are_refused_and_harm_nobody(house: Server, door: str, count: int) -> None:
     seed = randrange(1 << 31)
     with house.unharmed(settles_within=20):
         for number in range(count):
             rng = Random(f"{seed} {number}")
-            with Stranger(house.port) as stranger:
+            with RawClient(house.port) as stranger:
                 stranger.say(REQUESTS[door](rng))
                 if rng.random() < 0.2:
                     stranger.reset()
@@ -109,12 +109,12 @@ def test_random_bytes_for_a_request_are_refused_and_harm_nobody(house: House, do
 
 @strings
 @pytest.mark.parametrize("door", MESSAGES)
-def test_random_bytes_for_a_message_close_their_sender_and_harm_nobody(house: House, door: str, count: int) -> None:
+def test_random_bytes_for_a_message_close_their_sender_and_harm_nobody(house: Server, door: str, count: int) -> None:
     seed = randrange(1 << 31)
     with house.unharmed(settles_within=20):
         for number in range(count):
             rng = Random(f"{seed} {number}")
-            with Stranger(house.port).enter("1", str(number)) as stranger:
+            with RawClient(house.port).enter("1", str(number)) as stranger:
                 said = MESSAGES[door](rng)
                 stranger.say(said)
                 if rng.random() < 0.2:

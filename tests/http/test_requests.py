@@ -5,8 +5,8 @@ import struct
 
 import pytest
 
-from tests.http.raw_client import CLOSE, KEY, SOCKET_HEADERS, UPGRADE, Stranger, frame, frames, statuses
-from tests.http.server import House
+from tests.http.raw_client import CLOSE, KEY, SOCKET_HEADERS, UPGRADE, RawClient, frame, frames, statuses
+from tests.http.server import Server
 
 SOCKET = b"/api/matches/ws/id/1/x/"
 EVENTS = b"/api/matches/1/events"
@@ -35,9 +35,9 @@ WRONG_HANDSHAKES = {
 
 
 @pytest.mark.parametrize("case", WRONG_HANDSHAKES)
-def test_a_wrong_handshake_is_answered_and_the_connection_ends(house: House, case: str) -> None:
+def test_a_wrong_handshake_is_answered_and_the_connection_ends(house: Server, case: str) -> None:
     status, said = WRONG_HANDSHAKES[case]
-    with house.unharmed(), Stranger(house.port) as stranger:
+    with house.unharmed(), RawClient(house.port) as stranger:
         answer = stranger.say(said.replace(b"%b", SOCKET)).say(frame(CLOSE, struct.pack("!H", 1000))).rest()
         assert statuses(answer) == ([] if status is None else [status])
 
@@ -66,40 +66,40 @@ GARBAGE = {
 
 
 @pytest.mark.parametrize("case", GARBAGE)
-def test_garbage_is_refused_at_once_and_nothing_in_it_is_taken_for_a_request(house: House, case: str) -> None:
-    with house.unharmed(), Stranger(house.port) as stranger:
+def test_garbage_is_refused_at_once_and_nothing_in_it_is_taken_for_a_request(house: Server, case: str) -> None:
+    with house.unharmed(), RawClient(house.port) as stranger:
         answer = stranger.say(GARBAGE[case]).rest()
         assert statuses(answer) in ([], [400], [405])
 
 
-def test_a_path_that_leads_out_of_the_folder_is_not_found(house: House) -> None:
+def test_a_path_that_leads_out_of_the_folder_is_not_found(house: Server) -> None:
     paths = (b"/static/../web.py", b"/static/%2e%2e/web.py", b"/static//etc/passwd", b"/static/%00", b"/static/..%5cx")
     for path in (*paths, b"/static/" + b"x" * 5000, b"/static/\xc3\xbc", b"/static/%ff", b"/static/.", b"/static"):
-        with house.unharmed(), Stranger(house.port) as stranger:
+        with house.unharmed(), RawClient(house.port) as stranger:
             assert statuses(stranger.say(LAST % path).rest()) in ([404], [400], [307])
 
 
-def test_requests_one_behind_the_other_are_answered_in_order(house: House) -> None:
-    with house.unharmed(), Stranger(house.port) as stranger:
+def test_requests_one_behind_the_other_are_answered_in_order(house: Server) -> None:
+    with house.unharmed(), RawClient(house.port) as stranger:
         assert statuses(stranger.say(HEALTHY * 500 + LAST % b"/nowhere").rest()) == [200] * 500 + [404]
 
 
-def test_what_follows_a_request_for_events_does_not_disturb_them(house: House) -> None:
-    with house.unharmed(), Stranger(house.port) as stranger:
+def test_what_follows_a_request_for_events_does_not_disturb_them(house: Server) -> None:
+    with house.unharmed(), RawClient(house.port) as stranger:
         stranger.say(GET % EVENTS + HEALTHY)
         head, _ = stranger.until(b'"type":"initial-load"')
         assert statuses(head) == [200]
 
 
-def test_an_upgrade_to_something_else_is_none(house: House) -> None:
-    with house.unharmed(), Stranger(house.port) as stranger:
+def test_an_upgrade_to_something_else_is_none(house: Server) -> None:
+    with house.unharmed(), RawClient(house.port) as stranger:
         stranger.say(GET.replace(b"\r\n\r\n", b"\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n") % b"/healthz")
         assert statuses(stranger.finish()) == [200]
 
 
 @pytest.mark.parametrize("last", ["9" * 5000, "1-" + "9" * 400, "-1-1", "1-1\0", "²-³", "*", "x" * 4000])
-def test_a_last_event_id_that_is_none_begins_with_a_snapshot(house: House, last: str) -> None:
-    with house.unharmed(), Stranger(house.port) as stranger:
+def test_a_last_event_id_that_is_none_begins_with_a_snapshot(house: Server, last: str) -> None:
+    with house.unharmed(), RawClient(house.port) as stranger:
         stranger.say(b"GET %b HTTP/1.1\r\nHost: x\r\n" % EVENTS)
         stranger.say(b"Last-Event-ID: %b\r\n\r\n" % last.replace("\0", "").encode())
         _, rest = stranger.until(b"data: ")
@@ -108,9 +108,9 @@ def test_a_last_event_id_that_is_none_begins_with_a_snapshot(house: House, last:
         assert json.loads(rest.partition(b"\n")[0])["recovered"] is False
 
 
-def test_match_ids_that_no_database_takes_are_matches_without_a_snapshot(house: House) -> None:
+def test_match_ids_that_no_database_takes_are_matches_without_a_snapshot(house: Server) -> None:
     for match in ("%00", "%ff", "%F0%9F%8F%88", "'; DROP TABLE matches; --".replace(" ", "%20"), "x" * 4000):
-        with house.unharmed(), Stranger(house.port).enter(match) as stranger:
+        with house.unharmed(), RawClient(house.port).enter(match) as stranger:
             stranger.say(frame(CLOSE, struct.pack("!H", 1000)))
             assert frames(stranger.rest())[-1].opcode == CLOSE
 
@@ -119,8 +119,8 @@ def test_match_ids_that_no_database_takes_are_matches_without_a_snapshot(house: 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("start", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\n", b"\r\n"])
 @pytest.mark.parametrize("before", [b"", HEALTHY])
-def test_who_takes_more_than_10_s_for_a_head_is_cut_off(house: House, before: bytes, start: bytes) -> None:
-    with house.unharmed(), Stranger(house.port) as stranger:
+def test_who_takes_more_than_10_s_for_a_head_is_cut_off(house: Server, before: bytes, start: bytes) -> None:
+    with house.unharmed(), RawClient(house.port) as stranger:
         stranger.socket.settimeout(15 if start else 80)  # a connection may rest for 75 s between two requests
         if before:
             stranger.say(before).until(b'{"alive":true}')
@@ -129,9 +129,9 @@ def test_who_takes_more_than_10_s_for_a_head_is_cut_off(house: House, before: by
 
 @pytest.mark.long
 @pytest.mark.timeout(180)
-def test_400_who_send_a_head_byte_by_byte_are_cut_off_and_keep_nobody_out(house: House) -> None:
+def test_400_who_send_a_head_byte_by_byte_are_cut_off_and_keep_nobody_out(house: Server) -> None:
     with house.unharmed(settles_within=30):
-        strangers = [Stranger(house.port) for _ in range(400)]
+        strangers = [RawClient(house.port) for _ in range(400)]
         for byte in b"GET / HTTP/1.1":
             for stranger in strangers:
                 stranger.say(bytes([byte]))

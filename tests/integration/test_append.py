@@ -7,9 +7,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.core.redis_keys import RedisNames
-from listener.redis_stream import Stream
-from listener.registry import Registry
-from listener.sequencer.redis_requests import Append, Appended, Entry, Load, ReadHead, Request, Scan, Status
+from listener.redis_stream import RedisStream
+from listener.registry import ListenerRegistry
+from listener.sequencer.redis_requests import (
+    Append,
+    AppendResult,
+    AppendStatus,
+    ReadAfter,
+    ReadHead,
+    ReadRecent,
+    Request,
+    StreamEntry,
+)
 from notifymux.event import EventId
 from tests.conftest import RedisPlace
 from tests.simulation.servers import Redis
@@ -27,15 +36,15 @@ APPENDS = st.builds(
 
 
 @pytest.fixture
-def stream(redis_place: RedisPlace) -> Stream:
+def stream(redis_place: RedisPlace) -> RedisStream:
     names, client = RedisNames(redis_place.namespace), redis_place.client()
-    return Stream(client, names, 1000, Registry(client, names, "pod", "listener", "uid"))
+    return RedisStream(client, names, 1000, ListenerRegistry(client, names, "pod", "listener", "uid"))
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.one_of(APPENDS, st.just("emptied"), st.just("deleted")), max_size=12))
 def test_the_script_and_its_likeness_answer_the_same(
-    stream: Stream, redis_place: RedisPlace, steps: list[Append | str]
+    stream: RedisStream, redis_place: RedisPlace, steps: list[Append | str]
 ) -> None:
     real, likeness = redis_place.client(), Redis()
     key = RedisNames(redis_place.namespace).log
@@ -49,12 +58,12 @@ def test_the_script_and_its_likeness_answer_the_same(
         else:
             real.delete(key)
             likeness.wipe()
-        assert stream.perform(Load(100)) == likeness.entries[::-1]
+        assert stream.perform(ReadRecent(100)) == likeness.entries[::-1]
         assert stream.perform(ReadHead()) == likeness.head
     real.close()
 
 
-def test_what_is_put_back_is_not_published_again(stream: Stream, redis_place: RedisPlace) -> None:
+def test_what_is_put_back_is_not_published_again(stream: RedisStream, redis_place: RedisPlace) -> None:
     client = redis_place.client()
     pubsub: Any = client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
     pubsub.subscribe(RedisNames(redis_place.namespace).events)
@@ -70,13 +79,13 @@ def test_what_is_put_back_is_not_published_again(stream: Stream, redis_place: Re
     client.close()
 
 
-def test_a_repeated_append_adds_nothing(stream: Stream, redis_place: RedisPlace) -> None:
+def test_a_repeated_append_adds_nothing(stream: RedisStream, redis_place: RedisPlace) -> None:
     first: Request = Append(EventId(7, 1), [b'"1"'])
-    assert stream.perform(first) == Appended(*_ok(7, 1, added=1))
+    assert stream.perform(first) == AppendResult(*_ok(7, 1, added=1))
     # The same ids again are harmless (rule 12): nothing is added, and the head is what it was.
-    assert stream.perform(first) == Appended(*_ok(7, 1, added=0))
-    assert stream.perform(Scan(EventId(0, 0), 10)) == [Entry(EventId(7, 1), b'"1"')]
+    assert stream.perform(first) == AppendResult(*_ok(7, 1, added=0))
+    assert stream.perform(ReadAfter(EventId(0, 0), 10)) == [StreamEntry(EventId(7, 1), b'"1"')]
 
 
 def _ok(epoch: int, sequence: int, added: int) -> tuple[Any, EventId, int]:
-    return Status.OK, EventId(epoch, sequence), added
+    return AppendStatus.OK, EventId(epoch, sequence), added

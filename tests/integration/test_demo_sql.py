@@ -10,7 +10,7 @@ import pytest
 
 import app.appliance
 from app.appliance.demo.match import Game
-from app.appliance.demo.tables import MATCH_ID, Board, create_tables
+from app.appliance.demo.tables import MATCH_ID, MatchTables, create_tables
 from app.core.config import DEFAULT_CHANNELS
 
 SNAPSHOT = (Path(app.appliance.__file__).parent / "demo" / "snapshot.sql").read_bytes()
@@ -91,7 +91,7 @@ def test_the_largest_row_that_fits_is_notified_whole_and_one_byte_more_is_not(se
 
 
 def test_a_match_shown_is_the_match_in_the_database(session: Session) -> None:
-    board = Board(session)
+    board = MatchTables(session)
     for game in played(600):
         board.show(game)
     assert session.execute("SELECT home_score, away_score FROM scoreboard").fetchall() == [tuple(game.score.values())]
@@ -100,7 +100,7 @@ def test_a_match_shown_is_the_match_in_the_database(session: Session) -> None:
 
 
 def test_only_what_changed_is_written(session: Session) -> None:
-    board = Board(session)
+    board = MatchTables(session)
     [game] = played(1)
     board.show(game)
     assert len(heard(session)) == 15  # five rows and ten players
@@ -109,7 +109,7 @@ def test_only_what_changed_is_written(session: Session) -> None:
 
 
 def test_several_changes_a_second_reach_every_channel_but_the_match_itself(session: Session) -> None:
-    board = Board(session)
+    board = MatchTables(session)
     for game in played(600):
         board.show(game)
     channels = [channel for channel, _ in heard(session)]
@@ -119,7 +119,7 @@ def test_several_changes_a_second_reach_every_channel_but_the_match_itself(sessi
 
 def test_a_new_match_takes_the_place_of_the_old_one(session: Session) -> None:
     for seed in (1, 2):
-        board = Board(session)
+        board = MatchTables(session)
         for game in played(60, seed):
             board.show(game)
     told = session.execute("SELECT kind FROM football_event ORDER BY id").fetchall()
@@ -128,7 +128,7 @@ def test_a_new_match_takes_the_place_of_the_old_one(session: Session) -> None:
 
 
 def test_the_snapshot_is_one_object_with_the_newest_events_first(session: Session) -> None:
-    board = Board(session)
+    board = MatchTables(session)
     for game in played(1500):
         board.show(game)
     [(snapshot,)] = session.execute(SNAPSHOT, {"match_id": str(MATCH_ID)}).fetchall()

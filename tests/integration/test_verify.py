@@ -14,7 +14,7 @@ import pytest
 from app.core.config import DEFAULT_CHANNELS
 from app.core.postgres import literal
 from listener.verify import postgres_checks as postgres
-from listener.verify.result import Check, Status
+from listener.verify.result import Check, CheckStatus
 from tests.conftest import RedisPlace, StartApp, StartListener, Verify
 from tests.support.documents import OPERATIONS, README, block
 from tests.support.process import Process
@@ -234,24 +234,24 @@ def trigger(connection: psycopg.Connection, table: str, body: str, arguments: st
     )
 
 
-def of(connection: psycopg.Connection, channel: str) -> tuple[Status, str]:
+def of(connection: psycopg.Connection, channel: str) -> tuple[CheckStatus, str]:
     check: Check = postgres.triggers(connection, channel)
     return check.status, check.text
 
 
-NONE = (Status.WARNING, "no trigger names this channel")
+NONE = (CheckStatus.WARNING, "no trigger names this channel")
 
 
 def test_a_trigger_names_its_channel_in_its_functions_body(tables: psycopg.Connection) -> None:
     trigger(tables, "match", "PERFORM pg_notify('match_change', NEW.id::text)")
     trigger(tables, "weather", "NOTIFY weather_change")
-    assert of(tables, "match_change") == (Status.OK, "on match")
-    assert of(tables, "weather_change") == (Status.OK, "on weather")
+    assert of(tables, "match_change") == (CheckStatus.OK, "on match")
+    assert of(tables, "weather_change") == (CheckStatus.OK, "on weather")
 
 
 def test_a_trigger_names_its_channel_by_its_argument(tables: psycopg.Connection) -> None:
     trigger(tables, "match", "PERFORM pg_notify(TG_ARGV[1], '')", "'x', 'it''s, ünï'")
-    assert of(tables, "it's, ünï") == (Status.OK, "on match")
+    assert of(tables, "it's, ünï") == (CheckStatus.OK, "on match")
     assert of(tables, "ünï") == NONE
 
 
@@ -259,7 +259,7 @@ def test_a_channels_name_within_another_is_not_named(tables: psycopg.Connection)
     trigger(tables, "player", "PERFORM pg_notify('player_match_change', '')")
     trigger(tables, "weather", "PERFORM pg_notify(TG_ARGV[0], '')", "'match_change_2'")
     assert of(tables, "match_change") == NONE
-    assert of(tables, "player_match_change") == (Status.OK, "on player")
+    assert of(tables, "player_match_change") == (CheckStatus.OK, "on player")
 
 
 @pytest.mark.parametrize("channel", ["a.b", "a+b", "(", "With Space", "a\\b", "\n"])
@@ -267,7 +267,7 @@ def test_a_name_is_no_pattern(tables: psycopg.Connection, channel: str) -> None:
     trigger(tables, "match", "PERFORM pg_notify('axb', '')")
     assert of(tables, channel) == NONE
     trigger(tables, "weather", "PERFORM pg_notify(TG_ARGV[0], '')", literal(channel))
-    assert of(tables, channel) == (Status.OK, "on weather")
+    assert of(tables, channel) == (CheckStatus.OK, "on weather")
 
 
 def test_a_disabled_trigger_does_not_notify(tables: psycopg.Connection) -> None:
@@ -280,6 +280,6 @@ def test_many_tables_are_counted_and_a_partitioned_one_is_one(tables: psycopg.Co
     tables.execute("CREATE TABLE part (id int) PARTITION BY LIST (id); CREATE TABLE p1 PARTITION OF part DEFAULT")
     for table in ("match", "part", "player"):
         trigger(tables, table, "PERFORM pg_notify('all_change', '')")
-    assert of(tables, "all_change") == (Status.OK, "on match, part, player")
+    assert of(tables, "all_change") == (CheckStatus.OK, "on match, part, player")
     trigger(tables, "weather", "PERFORM pg_notify('all_change', '')")
-    assert of(tables, "all_change") == (Status.OK, "on match, part, player and 1 more")
+    assert of(tables, "all_change") == (CheckStatus.OK, "on match, part, player and 1 more")

@@ -13,10 +13,10 @@ import redis
 from psycopg.conninfo import make_conninfo
 
 from app.appliance.embedded.postgres import program
-from app.appliance.embedded.privileges import confined, own
+from app.appliance.embedded.privileges import chown, drop_privileges
 from listener.verify import postgres_checks as postgres
 from listener.verify import redis_checks
-from listener.verify.result import Status
+from listener.verify.result import CheckStatus
 from tests.conftest import StartListener, Verify
 from tests.support.process import Process
 from tests.support.servers import Servers, database_settings, free_port
@@ -33,7 +33,7 @@ def settings(servers: Servers) -> dict[str, str]:
 def owned(folder: Path) -> Path:
     """A new folder of the account that servers run as."""
     folder.mkdir(mode=0o700)
-    own(folder)
+    chown(folder)
     return folder
 
 
@@ -64,7 +64,7 @@ def pooled(request: pytest.FixtureRequest, settings: dict[str, str], tmp_path: P
         ),
     ]
     (folder / "pgbouncer.ini").write_text("\n".join(configuration), encoding="utf-8")
-    with Process(confined([pgbouncer(), str(folder / "pgbouncer.ini")], folder), tmp_path, {}) as process:
+    with Process(drop_privileges([pgbouncer(), str(folder / "pgbouncer.ini")], folder), tmp_path, {}) as process:
         process.logged("process up")
         yield settings | {"DB_PORT": str(port)}
 
@@ -89,11 +89,11 @@ def replica(servers: Servers, tmp_path: Path) -> Iterator[int]:
     folder = owned(tmp_path / "replica")
     source = make_conninfo(servers.embedded.database_url, dbname=None)
     copy = [str(program("pg_basebackup")), "-D", str(folder), "-d", source, "-R", "-X", "stream", "-c", "fast"]
-    subprocess.run(confined(copy, folder), check=True, capture_output=True, cwd="/")
+    subprocess.run(drop_privileges(copy, folder), check=True, capture_output=True, cwd="/")
     port = free_port()
     options = [f"port={port}", "listen_addresses=127.0.0.1", "unix_socket_directories="]
     command = [str(program("postgres")), "-D", str(folder), *(word for option in options for word in ("-c", option))]
-    with Process(confined(command, folder), tmp_path, {}) as process:
+    with Process(drop_privileges(command, folder), tmp_path, {}) as process:
         process.logged("ready to accept read-only connections")
         yield port
 
@@ -170,8 +170,8 @@ def test_too_few_connections_for_a_roll_back_are_a_warning(servers: Servers) -> 
     with closing(psycopg.connect(servers.embedded.database_url, autocommit=True)) as connection:
         [most, reserved, used] = connection.execute(postgres._CONNECTIONS).fetchall()[0]
         free = most - reserved - used
-        assert postgres.connections(connection, free).status is Status.OK
-        assert postgres.connections(connection, free + 1).status is Status.WARNING
+        assert postgres.connections(connection, free).status is CheckStatus.OK
+        assert postgres.connections(connection, free + 1).status is CheckStatus.WARNING
 
 
 def test_a_notification_queue_that_fills_is_a_warning_and_then_a_failed_check(servers: Servers) -> None:
@@ -188,20 +188,20 @@ def test_a_notification_queue_that_fills_is_a_warning_and_then_a_failed_check(se
         for number in range(60):
             seen.append(postgres.queue(connection).status)
             connection.execute("SELECT pg_notify('weather', rpad(%s, 7900))", [str(number)])
-    assert list(dict.fromkeys(seen)) == [Status.OK, Status.WARNING, Status.FAILED]
+    assert list(dict.fromkeys(seen)) == [CheckStatus.OK, CheckStatus.WARNING, CheckStatus.FAILED]
 
 
 def test_a_policy_that_may_evict_the_stream_is_a_warning_and_a_full_redis_a_failed_check(servers: Servers) -> None:
     with closing(redis.Redis.from_url(servers.embedded.redis_url)) as client:
-        assert redis_checks.memory(client.info()).status is Status.OK
+        assert redis_checks.memory(client.info()).status is CheckStatus.OK
         client.config_set("maxmemory-policy", "allkeys-lru")
-        assert redis_checks.memory(client.info()).status is Status.OK  # without a maxmemory nothing is evicted
+        assert redis_checks.memory(client.info()).status is CheckStatus.OK  # without a maxmemory nothing is evicted
         client.config_set("maxmemory", "100mb")
-        assert redis_checks.memory(client.info()).status is Status.WARNING
+        assert redis_checks.memory(client.info()).status is CheckStatus.WARNING
         client.config_set("maxmemory-policy", "noeviction")
-        assert redis_checks.memory(client.info()).status is Status.OK
+        assert redis_checks.memory(client.info()).status is CheckStatus.OK
         client.config_set("maxmemory", "100kb")
-        assert redis_checks.memory(client.info()).status is Status.FAILED
+        assert redis_checks.memory(client.info()).status is CheckStatus.FAILED
 
 
 def test_what_a_restarted_redis_still_has_is_told(servers: Servers) -> None:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from app.sources.sequence_tracker import Entry as FollowedEntry
-from app.sources.sequence_tracker import Follower, Gap
-from listener.sequencer.active import Count
-from listener.sequencer.aligning import Heard, Search
+from app.sources.sequence_tracker import Gap, SequenceTracker
+from app.sources.sequence_tracker import StreamEvent as FollowedEntry
+from listener.sequencer.active import Active
+from listener.sequencer.aligning import Aligning, ReceivedNotification
 from listener.sequencer.redis_requests import (
     Answer,
     Append,
-    Appended,
-    Load,
-    LookForOthers,
+    AppendResult,
+    CheckOtherListeners,
+    ReadAfter,
     ReadEntry,
     ReadHead,
+    ReadRecent,
     Request,
-    Scan,
 )
-from listener.sequencer.sequencer import Numbering
+from listener.sequencer.sequencer import Sequencer
 from notifymux.event import Event, EventId, decode
 from tests.simulation.servers import CHANNEL, EXTRA_CHANNEL, Session, Violation
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Listener:
-    """The shell around a `Numbering`, as `listener.forwarder` is, with every wait a step of its own."""
+    """The shell around a `Sequencer`, as `listener.forwarder` is, with every wait a step of its own."""
 
     def __init__(self, world: World, name: str, *, extra: bool) -> None:
         self.world, self.name = world, name
@@ -51,7 +51,7 @@ class Listener:
         self.earlier_self = self.redis.registry.get(self.name, 0.0)
         self.registered: float | None = None
         self.beat_due = 0.0
-        self.numbering: Numbering | None = None
+        self.numbering: Sequencer | None = None
         self.session: Session | None = None
         self.request: Request | None = None
         self.answer: Answer | str | None = None
@@ -63,9 +63,9 @@ class Listener:
         self.starts_at = self.world.now + self.world.rng.choice([0.1, 1.0, 4.0])
 
     @property
-    def count(self) -> Count | None:
+    def count(self) -> Active | None:
         phase = self.numbering.phase if self.numbering else None
-        return phase if isinstance(phase, Count) else None
+        return phase if isinstance(phase, Active) else None
 
     def step(self, now: float) -> None:
         if not self.running or now < self.starts_at or now < self.paused_until:
@@ -94,7 +94,7 @@ class Listener:
         if self.request and self.world.rng.random() < 0.7:
             self._go_on(now)
 
-    def _connected(self) -> Numbering | None:
+    def _connected(self) -> Sequencer | None:
         if self.session and self.session.alive and self.numbering:
             return self.numbering
         self._lose()
@@ -111,7 +111,7 @@ class Listener:
             self.world.postgres.disconnect(self.session)
         self.session = self.numbering = self.request = None
 
-    def _hear(self, numbering: Numbering, now: float) -> None:
+    def _hear(self, numbering: Sequencer, now: float) -> None:
         assert self.session
         if not self.postgres_in:
             return
@@ -119,7 +119,7 @@ class Listener:
         heard = [queue.popleft() for _ in range(min(len(queue), self.world.rng.choice([1, 5, 100])))]
         if heard:
             before = self._phase()
-            numbering.hear([Heard(channel, payload.encode(), 0.0) for channel, payload in heard], now)
+            numbering.hear([ReceivedNotification(channel, payload.encode(), 0.0) for channel, payload in heard], now)
             self._note(before, "heard")
 
     def _go_on(self, now: float) -> None:
@@ -143,7 +143,7 @@ class Listener:
         self.numbering.answered(request, None if answer == "nothing" else answer, now)  # type: ignore[arg-type]
         what = (
             f"{type(request).__name__} {answer.status.value}"
-            if isinstance(answer, Appended)
+            if isinstance(answer, AppendResult)
             else type(request).__name__
         )
         self._note(before, what)
@@ -153,11 +153,11 @@ class Listener:
         match request:
             case ReadHead():
                 return redis.head or "nothing"
-            case LookForOthers():
+            case CheckOtherListeners():
                 return self._shows_others(now)
-            case Scan(after, limit):
+            case ReadAfter(after, limit):
                 return redis.after(after, limit)
-            case Load(limit):
+            case ReadRecent(limit):
                 return redis.entries[: -limit - 1 : -1]
             case ReadEntry(at):
                 found = redis.after(EventId(at.epoch, at.sequence - 1), 1)
@@ -186,10 +186,10 @@ class Listener:
 
     def _phase(self) -> str:
         phase = self.numbering.phase if self.numbering else None
-        if isinstance(phase, Count):
+        if isinstance(phase, Active):
             hole = "/hole" if phase.to_redis(self.world.now) is None and phase.probe else ""
             return phase.role.value + hole
-        if isinstance(phase, Search):
+        if isinstance(phase, Aligning):
             return "searching" if phase.heard_marker else "marked"
         return "new"
 
@@ -199,12 +199,12 @@ class Listener:
 
 
 class Worker:
-    """The shell around a `Follower`, as `app.sources.redis` is, and the account of what it delivered."""
+    """The shell around a `SequenceTracker`, as `app.sources.redis` is, and the account of what it delivered."""
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.redis = world.redis
-        self.follower = Follower()
+        self.follower = SequenceTracker()
         self.heard_until = 0
         self.heard_at = 0.0
         self.connected = False

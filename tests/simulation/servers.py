@@ -4,12 +4,12 @@ import json
 from collections import deque
 
 from app.core.config import MUX_CHANNEL
-from listener.sequencer.control_messages import Begin, Canary, Marker, Message
+from listener.sequencer.control_messages import Begin, Canary, ControlMessage, Marker
 from listener.sequencer.redis_requests import (
     Append,
-    Appended,
-    Entry,
-    Status,
+    AppendResult,
+    AppendStatus,
+    StreamEntry,
 )
 from notifymux.event import EventId
 
@@ -27,7 +27,7 @@ class Session:
 
     def __init__(self) -> None:
         self.channels: frozenset[str] = frozenset()
-        self.sent: deque[Message] = deque()  # on its way to PostgreSQL
+        self.sent: deque[ControlMessage] = deque()  # on its way to PostgreSQL
         self.queue: deque[tuple[str, str]] = deque()  # on its way to the listener
         self.alive = True
 
@@ -59,7 +59,7 @@ class Postgres:
         self.committed += 1
         self.notify(channel, str(self.committed))
 
-    def execute(self, session: Session, message: Message, channels: frozenset[str]) -> None:
+    def execute(self, session: Session, message: ControlMessage, channels: frozenset[str]) -> None:
         """One statement of a listener's."""
         match message:
             case Marker(token, fingerprint):
@@ -85,7 +85,7 @@ class Redis:
 
     def __init__(self) -> None:
         self.up = True
-        self.entries: list[Entry] = []
+        self.entries: list[StreamEntry] = []
         self.published: list[bytes] = []
         self.registry: dict[str, float] = {}  # who beat when
         self.highest = NOTHING  # ever appended
@@ -104,24 +104,24 @@ class Redis:
     def head(self) -> EventId | None:
         return self.entries[-1].id if self.entries else None
 
-    def append(self, request: Append) -> Appended:
+    def append(self, request: Append) -> AppendResult:
         """`append.lua` (tests/integration/test_append.py holds the two together)."""
         head = self.head or NOTHING
         epoch, first = request.first
         if head.epoch > epoch:
-            return Appended(Status.SUPERSEDED, head, 0)
+            return AppendResult(AppendStatus.SUPERSEDED, head, 0)
         skip = 0
         if head.epoch == epoch:
             if first > head.sequence + 1:
-                return Appended(Status.GAP, head, 0)
+                return AppendResult(AppendStatus.GAP, head, 0)
             skip = min(head.sequence - first + 1, len(request.texts))
         elif first != 1 and not request.restore:
-            return Appended(Status.BEHIND, head, 0)
+            return AppendResult(AppendStatus.BEHIND, head, 0)
         for offset in range(skip, len(request.texts)):
-            self.add(Entry(EventId(epoch, first + offset), request.texts[offset]), publish=not request.restore)
-        return Appended(Status.OK, self.head or NOTHING, len(request.texts) - skip)
+            self.add(StreamEntry(EventId(epoch, first + offset), request.texts[offset]), publish=not request.restore)
+        return AppendResult(AppendStatus.OK, self.head or NOTHING, len(request.texts) - skip)
 
-    def add(self, entry: Entry, *, publish: bool) -> None:
+    def add(self, entry: StreamEntry, *, publish: bool) -> None:
         """XADD, which refuses an id that is not above the last, and PUBLISH."""
         if self.head and entry.id <= self.head:
             raise Violation(f"Redis refuses {entry.id} after {self.head}")
@@ -130,7 +130,7 @@ class Redis:
         if publish:
             self.published.append(entry.text)
 
-    def after(self, position: EventId, limit: int) -> list[Entry]:
+    def after(self, position: EventId, limit: int) -> list[StreamEntry]:
         low, high = 0, len(self.entries)
         while low < high:
             middle = (low + high) // 2

@@ -9,7 +9,7 @@ from multiprocessing import get_context
 
 import pytest
 
-from listener.sequencer.active import Count, Role
+from listener.sequencer.active import Active, Role
 from tests.simulation.mutations import MUTATIONS
 from tests.simulation.servers import Violation
 from tests.simulation.world import World
@@ -107,7 +107,7 @@ def test_a_listener_that_miscounts_is_found_out_by_its_canary(monkeypatch: pytes
     logging.disable(logging.CRITICAL)
     try:
         assert miscounting()
-        monkeypatch.setattr(Count, "entry_read", lambda count, *_: setattr(count, "_canary", None))
+        monkeypatch.setattr(Active, "entry_read", lambda count, *_: setattr(count, "_canary", None))
         assert not miscounting()
     finally:
         logging.disable(logging.NOTSET)

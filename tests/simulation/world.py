@@ -1,6 +1,6 @@
 """A small world: PostgreSQL's order, Redis' script, listeners and workers, and whatever may befall them.
 
-The listeners run the product's `Numbering`, the workers its `Follower`; everything else is simulated, driven by one
+The listeners run the product's `Sequencer`, the workers its `Follower`; everything else is simulated, driven by one
 random generator, so that a seed is a schedule and a failing one can be replayed.
 """
 
@@ -8,14 +8,14 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from random import Random
 
-from app.core.progress_timeout import BOUND
+from app.core.progress_timeout import TAKEOVER_TIMEOUT_SECONDS
 from app.sources.sequence_tracker import Gap
-from listener.sequencer.active import Count, Role
+from listener.sequencer.active import Active, Role
 from listener.sequencer.redis_requests import (
     Append,
 )
-from listener.sequencer.sequencer import Bounds, Numbering
-from listener.stats import Tally
+from listener.sequencer.sequencer import BufferLimits, Sequencer
+from listener.stats import ListenerStats
 from notifymux.event import Event, EventId, decode
 from tests.simulation.actors import Listener, Worker
 from tests.simulation.servers import CHANNEL, EXTRA_CHANNEL, Postgres, Redis, Violation
@@ -39,7 +39,9 @@ class World:
         # In a gentle world one listener is never harmed, so nobody may ever be told of a gap once it is aligned.
         self.gentle = self.rng.random() < 0.5
         mixed = not self.gentle and self.rng.random() < 0.2
-        self.bounds = Bounds(1000, 1 << 20) if self.gentle else Bounds(self.rng.choice([150, 1000, 1000]), 1 << 20)
+        self.bounds = (
+            BufferLimits(1000, 1 << 20) if self.gentle else BufferLimits(self.rng.choice([150, 1000, 1000]), 1 << 20)
+        )
         self.listeners = [
             Listener(self, f"listener-{n}", extra=mixed and self.rng.random() < 0.5)
             for n in range(self.rng.randint(2, 5))
@@ -50,16 +52,16 @@ class World:
         self.busy = True  # users commit
         self.trusting = False  # identities are not checked
 
-    def make_numbering(self, listener: Listener) -> Numbering:
+    def make_numbering(self, listener: Listener) -> Sequencer:
         uid = f"{self.rng.getrandbits(64):016x}"
         fingerprint = ",".join(sorted(listener.channels))
-        return Numbering(
+        return Sequencer(
             uid,
             fingerprint,
             self.bounds,
             canary_interval=0.7,
             rng=self.rng,
-            tally=Tally(),
+            tally=ListenerStats(),
             highest=listener.highest,
         )
 
@@ -86,7 +88,7 @@ class World:
         """
         lags = last is not None and self.masters[0].highest.sequence - last.sequence > FAR_BEHIND
         excused = gap.why == "events are missing in the stream" and lags
-        if gap.why != "a new epoch began" and self.now - self.disturbed[0] < BOUND + 2:
+        if gap.why != "a new epoch began" and self.now - self.disturbed[0] < TAKEOVER_TIMEOUT_SECONDS + 2:
             excused = True  # the stream was lost twice within the bound for which a worker waits
         if self.calm and not excused:
             raise Violation(f"a gap was announced although a listener was never harmed: {gap}")
@@ -109,7 +111,7 @@ class World:
             if listener.count:
                 self._check_held(listener.count)
 
-    def _check_held(self, count: Count) -> None:
+    def _check_held(self, count: Active) -> None:
         for window in (count.buffer, count.memory):
             for text in window.batch(window.first, len(window), 1 << 30) if len(window) else []:
                 self.check_identity(decode(text))

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.storm.environment import Arena, Memory, Row
+from tests.storm.environment import Environment, Memory, Row
 from tests.support.servers import Servers, database_settings
 
 
@@ -26,14 +26,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             database = servers.embedded.database_url
             redis = {"REDIS_URL": servers.embedded.redis_url, "USE_REDIS_NOTIFIER": "true"}
             settings = database_settings(database) | redis
-            with Arena(folder, database, settings, options.clients, options.workers, options.matches) as arena:
+            with Environment(folder, database, settings, options.clients, options.workers, options.matches) as arena:
                 sys.stdout.write(report(arena, *run(arena)) + "\n")
         finally:
             servers.end()
     return 0
 
 
-def run(arena: Arena) -> tuple[Memory, list[Row]]:
+def run(arena: Environment) -> tuple[Memory, list[Row]]:
     """Every kind of storm, one after the other."""
     memory = arena.gather()
     rows = [
@@ -45,7 +45,7 @@ def run(arena: Arena) -> tuple[Memory, list[Row]]:
     return memory, rows
 
 
-def report(arena: Arena, memory: Memory, rows: Sequence[Row]) -> str:
+def report(arena: Environment, memory: Memory, rows: Sequence[Row]) -> str:
     """The figures."""
     each = (memory.after - memory.before) / arena.clients / 1024
     lines = [

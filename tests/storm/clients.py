@@ -30,7 +30,7 @@ _ARRIVALS = 500  # clients a second
 class Viewer:
     """One client: it has the number of its match, from the snapshot and every update since."""
 
-    def __init__(self, crowd: "Crowd", name: int) -> None:
+    def __init__(self, crowd: "Clients", name: int) -> None:
         self.crowd, self.name, self.match = crowd, name, str(name % crowd.matches)
         self.number = -1
         self.last: str | None = None
@@ -154,7 +154,7 @@ class Line(asyncio.Protocol):
                 self._why = str(int.from_bytes(payload[:2]))
 
 
-class Crowd:
+class Clients:
     """All of them."""
 
     def __init__(self, port: int, clients: int, matches: int) -> None:
@@ -208,7 +208,7 @@ class Crowd:
 
 async def main(port: int, clients: int, matches: int) -> None:
     """Answers commands until there are no more."""
-    crowd = Crowd(port, clients, matches)
+    crowd = Clients(port, clients, matches)
     while command := (await asyncio.to_thread(sys.stdin.readline)).strip():
         sys.stdout.write(json.dumps(await crowd.obey(command)) + "\n")
         sys.stdout.flush()

@@ -50,7 +50,7 @@ class Memory(NamedTuple):
     after: int
 
 
-class Arena:
+class Environment:
     """The parts, all started.
 
     Args:

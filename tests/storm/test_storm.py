@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.storm.__main__ import report, run
-from tests.storm.environment import Arena
+from tests.storm.environment import Environment
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ from tests.storm.environment import Arena
 def test_a_crowd_that_comes_back_at_once_is_served_with_three_queries_a_match(
     tmp_path: Path, database: str, settings: dict[str, str], clients: int, workers: int, matches: int
 ) -> None:
-    with Arena(tmp_path, database, settings, clients, workers, matches) as arena:
+    with Environment(tmp_path, database, settings, clients, workers, matches) as arena:
         memory, rows = run(arena)
         sys.stdout.write(report(arena, memory, rows) + "\n")
         log = arena.app.log

@@ -13,7 +13,7 @@ import redis
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from app.appliance.embedded.postgres import initialise
-from app.appliance.embedded.servers import Embedded
+from app.appliance.embedded.servers import EmbeddedServers
 from app.appliance.embedded.valkey import make_folder
 from tests.support.process import Process
 from tests.support.waiting import wait_until
@@ -46,7 +46,7 @@ class Servers:
             (data / "ports.json").unlink()
         else:
             data.mkdir(parents=True)
-        self.embedded = Embedded.choose(data)
+        self.embedded = EmbeddedServers.choose(data)
         initialise(data)
         make_folder(data)
         self.postgres: Process | None = None

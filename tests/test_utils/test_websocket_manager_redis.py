@@ -16,7 +16,7 @@ import pytest
 import redis
 from psycopg.conninfo import make_conninfo
 
-from app.broadcast.messages import Burst
+from app.broadcast.messages import MessageBatch
 from app.core.config import Settings
 from app.websocket_manager import MatchDataWebSocketManager
 from notifymux.redis_notifier import RedisNotifierService
@@ -37,12 +37,12 @@ class Ear:
         self.messages: list[dict[str, Any]] = []
         self.client.wake, self.client.write = self._wake, self._write
 
-    def _write(self, burst: Burst) -> bool:
+    def _write(self, burst: MessageBatch) -> bool:
         self.messages += [json.loads(message.text) for message in burst.messages]
         return True
 
     def _wake(self) -> None:
-        self._write(Burst(self.client.outbox.take()))
+        self._write(MessageBatch(self.client.outbox.take()))
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         return [message for message in self.messages if message["type"] == kind]

@@ -7,11 +7,11 @@ import jwt
 import pytest
 from starlette.requests import HTTPConnection
 
-from app.web.access_control import Admission, Limits, Refusal
+from app.web.access_control import AccessControl, ConnectionLimits, Rejected
 from app.web.tokens import Tokens
 
 SECRET = "a secret that is long enough for HS256"
-ROOMY = Limits(100, None)
+ROOMY = ConnectionLimits(100, None)
 
 
 def connection(headers: Mapping[str, str] | None = None, query: str = "", address: str = "192.0.2.1") -> HTTPConnection:
@@ -21,8 +21,8 @@ def connection(headers: Mapping[str, str] | None = None, query: str = "", addres
     )
 
 
-def refused(admission: Admission, given: HTTPConnection, match: str = "1") -> Refusal:
-    with pytest.raises(Refusal) as caught, admission.admit(given, match):
+def refused(admission: AccessControl, given: HTTPConnection, match: str = "1") -> Rejected:
+    with pytest.raises(Rejected) as caught, admission.admit(given, match):
         pass
     return caught.value
 
@@ -46,17 +46,17 @@ def refused(admission: Admission, given: HTTPConnection, match: str = "1") -> Re
     ],
 )
 def test_pages_of_the_same_host_and_of_named_origins_may_connect(origin: str, host: str, allowed: bool) -> None:
-    assert Admission(None, ["https://named.example"], ROOMY).allows_origin(origin, host) is allowed
+    assert AccessControl(None, ["https://named.example"], ROOMY).allows_origin(origin, host) is allowed
 
 
 def test_a_star_lets_every_page_in() -> None:
-    admission = Admission(None, ["*"], ROOMY)
+    admission = AccessControl(None, ["*"], ROOMY)
     assert admission.allows_origin("null", "live.example.com")
     assert admission.allows_origin("http://anybody.example", "")
 
 
 def test_a_foreign_page_is_refused_and_a_program_is_not_asked_for_an_origin(caplog: pytest.LogCaptureFixture) -> None:
-    admission = Admission(None, [], ROOMY)
+    admission = AccessControl(None, [], ROOMY)
     with admission.admit(connection({"Host": "live.example.com"}), "1"):
         pass
     for _ in range(3):
@@ -67,14 +67,14 @@ def test_a_foreign_page_is_refused_and_a_program_is_not_asked_for_an_origin(capl
 
 
 def test_refused_origins_are_named_in_the_log_only_so_often(caplog: pytest.LogCaptureFixture) -> None:
-    admission = Admission(None, [], ROOMY)
+    admission = AccessControl(None, [], ROOMY)
     for number in range(100):
         refused(admission, connection({"Host": "a", "Origin": f"http://{number}.example"}))
     assert len(caplog.records) == 20
 
 
 def test_a_token_comes_in_the_header_or_in_the_query_and_the_header_is_over_it() -> None:
-    admission = Admission(Tokens(SECRET, "HS256"), [], ROOMY)
+    admission = AccessControl(Tokens(SECRET, "HS256"), [], ROOMY)
     token = jwt.encode({"matches": [1], "exp": 4_000_000_000}, SECRET)
     for given in (
         connection({"Authorization": f"Bearer {token}"}),
@@ -89,7 +89,7 @@ def test_a_token_comes_in_the_header_or_in_the_query_and_the_header_is_over_it()
 
 
 def test_without_a_good_token_it_is_401_and_with_one_for_another_match_403() -> None:
-    admission = Admission(Tokens(SECRET, "HS256"), [], ROOMY)
+    admission = AccessControl(Tokens(SECRET, "HS256"), [], ROOMY)
     missing = refused(admission, connection())
     assert missing.status == 401
     assert missing.headers == {"www-authenticate": "Bearer"}
@@ -100,7 +100,7 @@ def test_without_a_good_token_it_is_401_and_with_one_for_another_match_403() -> 
 def test_a_worker_takes_so_many_clients_and_a_place_that_gets_free_is_taken_again(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    admission = Admission(None, [], Limits(2, None))
+    admission = AccessControl(None, [], ConnectionLimits(2, None))
     with ExitStack() as stack:
         for number in range(2):
             stack.enter_context(admission.admit(connection(address=f"192.0.2.{number}"), "1"))
@@ -115,7 +115,7 @@ def test_a_worker_takes_so_many_clients_and_a_place_that_gets_free_is_taken_agai
 
 
 def test_an_address_has_so_many_places_and_others_have_theirs() -> None:
-    admission = Admission(None, [], Limits(100, 2))
+    admission = AccessControl(None, [], ConnectionLimits(100, 2))
     with ExitStack() as stack:
         for _ in range(2):
             stack.enter_context(admission.admit(connection(), "1"))
@@ -126,7 +126,7 @@ def test_an_address_has_so_many_places_and_others_have_theirs() -> None:
 
 
 def test_a_refused_client_takes_no_place() -> None:
-    admission = Admission(Tokens(SECRET, "HS256"), [], Limits(1, 1))
+    admission = AccessControl(Tokens(SECRET, "HS256"), [], ConnectionLimits(1, 1))
     for _ in range(5):
         assert refused(admission, connection()).status == 401
     with admission.admit(connection(query=f"token={jwt.encode({}, SECRET)}"), "1"):
@@ -134,11 +134,11 @@ def test_a_refused_client_takes_no_place() -> None:
 
 
 def test_an_operator_needs_a_token_that_says_so_where_tokens_are_needed() -> None:
-    assert Admission(None, [], ROOMY).admit_operator(connection()) is None
-    admission = Admission(Tokens(SECRET, "HS256"), [], ROOMY)
+    assert AccessControl(None, [], ROOMY).admit_operator(connection()) is None
+    admission = AccessControl(Tokens(SECRET, "HS256"), [], ROOMY)
     claims: list[dict[str, object]] = [{}, {"operator": False}, {"operator": "true"}, {"operator": 1}, {"matches": [1]}]
     for token in (jwt.encode(claim, SECRET) for claim in claims):
-        with pytest.raises(Refusal) as caught:
+        with pytest.raises(Rejected) as caught:
             admission.admit_operator(connection(query=f"token={token}"))
         assert caught.value.status == 401
     token = jwt.encode({"operator": True, "exp": 4_000_000_000}, SECRET)
@@ -146,12 +146,12 @@ def test_an_operator_needs_a_token_that_says_so_where_tokens_are_needed() -> Non
 
 
 def test_a_foreign_page_does_not_see_what_operators_see() -> None:
-    with pytest.raises(Refusal) as caught:
-        Admission(None, [], ROOMY).admit_operator(connection({"Host": "a", "Origin": "http://evil.example"}))
+    with pytest.raises(Rejected) as caught:
+        AccessControl(None, [], ROOMY).admit_operator(connection({"Host": "a", "Origin": "http://evil.example"}))
     assert caught.value.status == 403
 
 
 def test_an_operator_takes_no_clients_place() -> None:
-    admission = Admission(None, [], Limits(1, 1))
+    admission = AccessControl(None, [], ConnectionLimits(1, 1))
     with admission.admit(connection(), "1"):
         admission.admit_operator(connection())

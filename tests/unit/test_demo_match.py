@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.appliance.demo.match import DOWNS, FIELD, PLAY_CLOCK, QUARTER, QUARTERS, TIMEOUTS, Event, Game, Side
+from app.appliance.demo.match import DOWNS, FIELD, PLAY_CLOCK, QUARTER, QUARTERS, TIMEOUTS, Game, GameEvent, Side
 
 POINTS = {"touchdown": 6, "extra_point": 1, "field_goal": 3, "safety": 2}
 
@@ -19,7 +19,7 @@ def played(seed: int) -> Iterator[Game]:
         yield game
 
 
-def events(seed: int) -> list[Event]:
+def events(seed: int) -> list[GameEvent]:
     return [event for game in played(seed) for event in game.take_events()]
 
 

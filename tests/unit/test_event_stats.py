@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import msgspec
 
 from app.broadcast.messages import Router
-from app.monitoring.event_stats import Observer
-from app.monitoring.recent_events import Tail
-from app.sources.base import Break
+from app.monitoring.event_stats import EventStats
+from app.monitoring.recent_events import RecentEvents
+from app.sources.base import GapReason
 from notifymux.event import Event, EventId
 
 
@@ -25,13 +25,13 @@ class Sink:
     def deliver(self, events: Sequence[Event]) -> None:
         self.told.extend(events)
 
-    def gap(self, position: EventId | None, why: Break) -> None:
+    def gap(self, position: EventId | None, why: GapReason) -> None:
         self.told.append(("gap", position, why))
 
 
-def observer() -> tuple[Observer, Sink]:
+def observer() -> tuple[EventStats, Sink]:
     sink = Sink()
-    return Observer(sink, Tail(Router("match_id"))), sink
+    return EventStats(sink, RecentEvents(Router("match_id"))), sink
 
 
 def ours(at: float | None = None, **payload: object) -> Event:
@@ -43,13 +43,13 @@ def test_everything_is_passed_on_in_order() -> None:
     event, canary = Event("match_change", msgspec.Raw(b"{}"), "7-2"), ours(canary="t", sent=1.0, at=1.0)
     watching.start(EventId(7, 1), [event])
     watching.deliver([event, canary, event])
-    watching.gap(EventId(8, 1), Break.EPOCH)
+    watching.gap(EventId(8, 1), GapReason.EPOCH)
     assert sink.told == [
         ("start", EventId(7, 1), [event]),
         event,
         canary,
         event,
-        ("gap", EventId(8, 1), Break.EPOCH),
+        ("gap", EventId(8, 1), GapReason.EPOCH),
     ]
     assert watching.events == 2
 
@@ -94,10 +94,10 @@ def test_a_token_to_verify_is_noted_with_its_time() -> None:
 
 def test_gaps_are_counted_by_cause_and_told_to_the_ledger_unless_somebody_else_does() -> None:
     watching, _ = observer()
-    watching.gap(None, Break.EPOCH)
-    watching.gap(None, Break.STREAM_LOST)
-    watching.gap(None, Break.STREAM_LOST)
-    assert watching.gaps == {Break.EPOCH: 1, Break.STREAM_LOST: 2}
+    watching.gap(None, GapReason.EPOCH)
+    watching.gap(None, GapReason.STREAM_LOST)
+    watching.gap(None, GapReason.STREAM_LOST)
+    assert watching.gaps == {GapReason.EPOCH: 1, GapReason.STREAM_LOST: 2}
     assert [(incident.kind, incident.text) for incident in watching.incidents] == [("gap", "the stream was lost")] * 2
 
 

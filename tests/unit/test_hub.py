@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from app.broadcast.hub import REPLACED, SLOW, Client, Hub
-from app.broadcast.messages import Burst, Router
+from app.broadcast.messages import MessageBatch, Router
 from app.broadcast.snapshot_query import Snapshot
 from notifymux.event import Event, EventId
 from tests.support.loops import in_a_loop, turns
@@ -252,7 +252,7 @@ async def test_nothing_is_written_to_who_was_ahead_until_there_is_something_new(
     await heard(client)
     written: list[list[str | None]] = []
 
-    def write(burst: Burst) -> bool:
+    def write(burst: MessageBatch) -> bool:
         written.append([message.event_id for message in burst.messages])
         return True
 

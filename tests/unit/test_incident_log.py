@@ -2,7 +2,7 @@
 
 import time
 
-from app.core.incident_log import Incidents, Kind, Line, line, parse
+from app.core.incident_log import Incidents, Kind, LogEntry, line, parse
 
 
 def entry(**fields: str) -> tuple[bytes, dict[bytes, bytes]]:
@@ -51,7 +51,7 @@ def test_lines_are_read_back_and_what_is_none_is_left_out() -> None:
         (b"1-1", {b"at": b"15", b"kind": b"gap", b"who": b"\xff", b"text": b"x"}),
     ]
     assert parse(entries) == [
-        Line(12.5, "gap", "a/worker 1", "the stream was lost"),
-        Line(13.0, "gap", "a/worker 1", "the stream was lost"),
-        Line(15.0, "gap", "\N{REPLACEMENT CHARACTER}", "x"),
+        LogEntry(12.5, "gap", "a/worker 1", "the stream was lost"),
+        LogEntry(13.0, "gap", "a/worker 1", "the stream was lost"),
+        LogEntry(15.0, "gap", "\N{REPLACEMENT CHARACTER}", "x"),
     ]

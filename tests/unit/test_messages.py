@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from websockets.frames import Frame, Opcode
 
-from app.broadcast.messages import PING, Burst, Message, Router, Update, initial_load, recovered, resync
+from app.broadcast.messages import PING, Message, MessageBatch, Router, Update, initial_load, recovered, resync
 from notifymux.event import NULL, Event, EventId
 
 ROW = b'{"id": 7, "n": 1.10}'
@@ -228,8 +228,8 @@ def test_a_frame_is_what_websockets_makes_of_the_text(size: int) -> None:
 
 def test_a_burst_is_its_messages_one_after_the_other() -> None:
     messages = [Message(b'{"n":%d}' % number, f"5-{number}") for number in range(3)]
-    assert Burst(messages).frames == b"".join(message.frame for message in messages)
-    assert Burst(messages).chunks == b"".join(message.chunk for message in messages)
+    assert MessageBatch(messages).frames == b"".join(message.frame for message in messages)
+    assert MessageBatch(messages).chunks == b"".join(message.chunk for message in messages)
 
 
 def test_an_updates_text_is_the_same_however_often_it_is_asked_for() -> None:

@@ -3,14 +3,14 @@
 import pytest
 
 from app.monitoring import problems as diagnosis
-from app.monitoring.process_list import Row, listeners, worker, workers
-from app.monitoring.worker_registry import Record
+from app.monitoring.process_list import ProcessRow, listeners, worker, workers
+from app.monitoring.worker_registry import RegistryEntry
 
 LISTENER = {"pod": "a", "program": "listener", "uid": "1", "started": "5.0", "state": "running", "role": "primary"}
 
 
-def listener(age: float = 0.5, **fields: str) -> Record:
-    return Record(LISTENER | fields, age)
+def listener(age: float = 0.5, **fields: str) -> RegistryEntry:
+    return RegistryEntry(LISTENER | fields, age)
 
 
 @pytest.mark.parametrize(
@@ -41,22 +41,22 @@ def test_a_listener_that_was_replaced_is_left_out_and_one_that_is_alive_never_is
 
 def test_workers_that_are_gone_are_left_out() -> None:
     records = [
-        Record({"pod": "b", "pid": "2", "state": "running"}, 0.1),
-        Record({"pod": "a", "pid": "30", "state": "running"}, 4.0),
-        Record({"pod": "a", "pid": "4", "state": "running"}, 1.0),
-        Record({"pod": "a", "pid": "5", "state": "stopped"}, 0.1),
-        Record({"pod": "a", "pid": "6", "state": "running"}, 20.0),
+        RegistryEntry({"pod": "b", "pid": "2", "state": "running"}, 0.1),
+        RegistryEntry({"pod": "a", "pid": "30", "state": "running"}, 4.0),
+        RegistryEntry({"pod": "a", "pid": "4", "state": "running"}, 1.0),
+        RegistryEntry({"pod": "a", "pid": "5", "state": "stopped"}, 0.1),
+        RegistryEntry({"pod": "a", "pid": "6", "state": "running"}, 20.0),
     ]
     rows = [(row["pod"], row["pid"], row["state"]) for row in workers(records)]
     assert rows == [("a", 4, "alive"), ("a", 30, "late"), ("b", 2, "alive")]
 
 
 def test_what_a_hash_does_not_say_or_says_wrongly_is_nothing() -> None:
-    row = worker(Record({"clients": "many", "p50_ms": "soon", "position": ""}, 0.0))
+    row = worker(RegistryEntry({"clients": "many", "p50_ms": "soon", "position": ""}, 0.0))
     assert (row["clients"], row["p50_ms"], row["p99_ms"], row["position"]) == (0, None, None, None)
 
 
-def rows(*records: Record) -> list[Row]:
+def rows(*records: RegistryEntry) -> list[ProcessRow]:
     return listeners(records)
 
 

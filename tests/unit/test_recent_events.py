@@ -6,21 +6,21 @@ from contextlib import ExitStack
 import msgspec
 
 from app.broadcast.messages import Router
-from app.monitoring.recent_events import Look, Tail
+from app.monitoring.recent_events import EventsPage, RecentEvents
 from notifymux.event import Event
 
 
-def tail() -> Tail:
-    return Tail(Router("match_id"))
+def tail() -> RecentEvents:
+    return RecentEvents(Router("match_id"))
 
 
-def note(tail: Tail, count: int, channel: str = "match_change", match: object = 1) -> None:
+def note(tail: RecentEvents, count: int, channel: str = "match_change", match: object = 1) -> None:
     for number in range(count):
         payload = msgspec.Raw(json.dumps({"match_id": match, "n": number}).encode())
         tail.note([Event(channel, payload, f"7-{tail.mark + 1}", 1.5)])
 
 
-def numbers(look: Look) -> list[int]:
+def numbers(look: EventsPage) -> list[int]:
     return [int(event["id"].partition("-")[2]) for event in look.events]
 
 
@@ -53,7 +53,7 @@ def test_each_look_goes_on_where_the_last_one_ended() -> None:
         note(events, 2)
         second = events.look(first.mark)
         assert (numbers(first), numbers(second)) == ([1, 2, 3], [4, 5])
-        assert events.look(second.mark) == Look([], 0, 5)
+        assert events.look(second.mark) == EventsPage([], 0, 5)
 
 
 def test_of_many_the_newest_are_shown_and_the_rest_is_counted() -> None:
@@ -75,7 +75,7 @@ def test_a_filter_finds_its_channel_and_match_among_many_others() -> None:
         assert numbers(events.look(mark, match="2")) == [1, 2, 403, 404, 405]
         assert numbers(events.look(mark, channel="weather")) == [403, 404, 405]
         assert numbers(events.look(mark, channel="match_change", match="2")) == [1, 2]
-        assert events.look(mark, channel="nothing") == Look([], 0, 805)
+        assert events.look(mark, channel="nothing") == EventsPage([], 0, 805)
 
 
 def test_what_a_filter_could_not_look_at_any_more_counts_as_skipped() -> None:
@@ -83,7 +83,7 @@ def test_what_a_filter_could_not_look_at_any_more_counts_as_skipped() -> None:
     with events.watch() as mark:
         note(events, 1, match=2)
         note(events, 1500)
-        assert events.look(mark, match="2") == Look([], 501, 1501)
+        assert events.look(mark, match="2") == EventsPage([], 501, 1501)
 
 
 def test_nothing_is_kept_once_nobody_watches() -> None:
@@ -96,5 +96,5 @@ def test_nothing_is_kept_once_nobody_watches() -> None:
         assert events.watched
     assert not events.watched
     with events.watch() as mark:
-        assert events.look(mark) == Look([], 0, 2)
+        assert events.look(mark) == EventsPage([], 0, 2)
         assert events.look(0).skipped == 2

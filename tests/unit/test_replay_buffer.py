@@ -3,22 +3,22 @@
 import msgspec
 
 from app.broadcast.messages import Router, Update
-from app.broadcast.replay_buffer import History
+from app.broadcast.replay_buffer import ReplayBuffer
 from notifymux.event import Event, EventId
 
 ROUTER = Router("match_id")
 
 
-def history(*numbers: int, limit: int = 10_000, match: str = "1") -> History:
+def history(*numbers: int, limit: int = 10_000, match: str = "1") -> ReplayBuffer:
     """A history that began after 7-0 and recorded events of one match."""
-    remembered = History(limit)
+    remembered = ReplayBuffer(limit)
     remembered.restart(EventId(7, 0))
     for number in numbers:
         record(remembered, number, match)
     return remembered
 
 
-def record(remembered: History, number: int | None, match: str = "1") -> None:
+def record(remembered: ReplayBuffer, number: int | None, match: str = "1") -> None:
     payload = msgspec.Raw(b'{"match_id": "%b", "data": "%b"}' % (match.encode(), b"x" * 70))
     update = ROUTER.route(Event("match_change", payload, f"7-{number}" if number else None))
     assert update
@@ -63,7 +63,7 @@ def test_nothing_is_said_of_another_epoch_or_of_what_was_before() -> None:
 
 
 def test_without_numbers_nothing_is_after_anything() -> None:
-    remembered = History(10_000)
+    remembered = ReplayBuffer(10_000)
     remembered.restart(None)
     record(remembered, None)
     assert remembered.after("1", EventId(7, 0)) is None

@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.appliance.supervision.hang_detector import SILENT, VitalSigns
+from app.appliance.supervision.hang_detector import SILENT, HangDetector
 from app.appliance.supervision.restart_policy import LONGEST, STABLE, RestartPolicy
 
 
@@ -74,18 +74,18 @@ def test_programs_do_not_wait_for_each_other() -> None:
 
 
 def test_a_sign_that_stays_the_same_for_20_seconds_is_none_and_is_told_once_each_20_seconds() -> None:
-    signs = VitalSigns()
+    signs = HangDetector()
     told = [now for now in range(100) if signs.look({"dead": 1, "alive": now}, now) == ["dead"]]
     assert told == [SILENT, 2 * SILENT, 3 * SILENT, 4 * SILENT]
 
 
 def test_any_change_is_a_sign_of_life_also_of_a_clock_that_is_set_back() -> None:
-    signs = VitalSigns()
+    signs = HangDetector()
     assert all(signs.look({"x": (-1) ** (now // 15)}, now) == [] for now in range(200))
 
 
 def test_who_was_paused_itself_gives_everybody_a_fresh_period() -> None:
-    signs = VitalSigns()
+    signs = HangDetector()
     for now in (0, 1, 2, 600, 601, 619):
         assert signs.look({"x": 1}, now) == []
     for now in (620, 621, 622):
@@ -94,7 +94,7 @@ def test_who_was_paused_itself_gives_everybody_a_fresh_period() -> None:
 
 
 def test_a_program_that_shows_no_sign_yet_or_no_more_is_not_judged() -> None:
-    signs = VitalSigns()
+    signs = HangDetector()
     for now in range(19):
         assert signs.look({"x": 1}, now) == []
     assert signs.look({}, 19) == []

@@ -4,20 +4,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.broadcast.messages import Message
-from app.broadcast.send_queue import Outbox
+from app.broadcast.send_queue import SendQueue
 
 
 def message(text: str, row: str | None = None) -> Message:
     return Message(text.encode(), row=row.encode() if row else None)
 
 
-def taken(outbox: Outbox) -> list[str]:
+def taken(outbox: SendQueue) -> list[str]:
     """What is taken out."""
     return [message.text.decode() for message in outbox.take()]
 
 
 def test_everything_that_waits_is_taken_at_once_and_in_order() -> None:
-    outbox = Outbox(100)
+    outbox = SendQueue(100)
     for text in ("a", "b", "c"):
         assert outbox.put(message(text))
     assert taken(outbox) == ["a", "b", "c"]
@@ -26,7 +26,7 @@ def test_everything_that_waits_is_taken_at_once_and_in_order() -> None:
 
 
 def test_what_would_be_too_much_is_refused_and_what_waits_stays() -> None:
-    outbox = Outbox(10)
+    outbox = SendQueue(10)
     assert outbox.put(message("12345"))
     assert outbox.put(message("67890"))
     assert not outbox.put(message("x"))
@@ -34,7 +34,7 @@ def test_what_would_be_too_much_is_refused_and_what_waits_stays() -> None:
 
 
 def test_what_was_taken_makes_room() -> None:
-    outbox = Outbox(10)
+    outbox = SendQueue(10)
     for _ in range(5):
         assert outbox.put(message("1234567890"))
         assert not outbox.put(message("1"))
@@ -42,7 +42,7 @@ def test_what_was_taken_makes_room() -> None:
 
 
 def test_one_message_larger_than_the_limit_passes_when_nothing_else_waits() -> None:
-    outbox = Outbox(10)
+    outbox = SendQueue(10)
     assert outbox.put(message("x" * 1000))
     assert not outbox.put(message("x"))
     assert taken(outbox) == ["x" * 1000]
@@ -51,7 +51,7 @@ def test_one_message_larger_than_the_limit_passes_when_nothing_else_waits() -> N
 
 
 def test_a_snapshot_and_what_was_missed_count_for_nothing() -> None:
-    outbox = Outbox(10)
+    outbox = SendQueue(10)
     outbox.load([message("x" * 1000), message("y" * 1000)])
     assert outbox.put(message("1234567890"))
     assert not outbox.put(message("1"))
@@ -59,7 +59,7 @@ def test_a_snapshot_and_what_was_missed_count_for_nothing() -> None:
 
 
 def test_a_newer_event_of_a_row_takes_the_place_of_the_waiting_one_once_the_queue_is_half_full() -> None:
-    outbox = Outbox(10)
+    outbox = SendQueue(10)
     outbox.put(message("c1", "clock"))
     outbox.put(message("c2", "clock"))  # not half full: both
     outbox.put(message("s1"))
@@ -68,7 +68,7 @@ def test_a_newer_event_of_a_row_takes_the_place_of_the_waiting_one_once_the_queu
 
 
 def test_a_clock_that_ticks_for_ever_never_fills_the_queue() -> None:
-    outbox = Outbox(100)
+    outbox = SendQueue(100)
     assert all(outbox.put(message(f"{number:04}", "clock")) for number in range(10_000))
     texts = taken(outbox)
     assert texts[-1] == "9999"
@@ -76,7 +76,7 @@ def test_a_clock_that_ticks_for_ever_never_fills_the_queue() -> None:
 
 
 def test_an_event_that_was_missed_is_not_replaced() -> None:
-    outbox = Outbox(4)
+    outbox = SendQueue(4)
     outbox.load([message("m1", "clock")])
     outbox.put(message("xx"))
     outbox.put(message("c2", "clock"))
@@ -88,7 +88,7 @@ Step = tuple[str, int, bool]
 
 @given(st.lists(st.tuples(st.sampled_from(["a", "b", None]), st.integers(1, 8), st.booleans())), st.integers(1, 40))
 def test_order_is_kept_the_newest_of_each_row_is_there_and_the_bound_holds(steps: list[Step], limit: int) -> None:
-    outbox = Outbox(limit)
+    outbox = SendQueue(limit)
     put: list[tuple[int, str | None]] = []
     got: list[int] = []
     for number, (row, size, take) in enumerate(steps):

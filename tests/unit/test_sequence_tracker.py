@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.progress_timeout import BOUND, POLL
-from app.sources.base import Break
-from app.sources.sequence_tracker import Entry, Follower, Gap, Outcome
+from app.core.progress_timeout import POLL_SECONDS, TAKEOVER_TIMEOUT_SECONDS
+from app.sources.base import GapReason
+from app.sources.sequence_tracker import Gap, Outcome, SequenceTracker, StreamEvent
 from notifymux.event import Event, EventId
 
 E = 1000  # an epoch
@@ -18,30 +18,32 @@ def event(sequence: int, epoch: int = E) -> Event:
     return Event("c", id=str(EventId(epoch, sequence)))
 
 
-def entries(sequences: Iterable[int], epoch: int = E) -> list[Entry]:
-    return [Entry(EventId(epoch, sequence), event(sequence, epoch)) for sequence in sequences]
+def entries(sequences: Iterable[int], epoch: int = E) -> list[StreamEvent]:
+    return [StreamEvent(EventId(epoch, sequence), event(sequence, epoch)) for sequence in sequences]
 
 
-def follower_at(sequence: int, epoch: int = E) -> Follower:
+def follower_at(sequence: int, epoch: int = E) -> SequenceTracker:
     """One that has delivered up to there."""
-    follower = Follower()
+    follower = SequenceTracker()
     follower.start(EventId(epoch, sequence - 1))
     assert follower.read(entries([sequence], epoch), None, 0.0) == [event(sequence, epoch)]
     return follower
 
 
-def wait_out(follower: Follower, stream: list[Entry], head: EventId | None, now: float) -> tuple[float, list[Outcome]]:
+def wait_out(
+    follower: SequenceTracker, stream: list[StreamEvent], head: EventId | None, now: float
+) -> tuple[float, list[Outcome]]:
     """Reads the same whenever it is due, until there is an outcome; how long that took."""
     started = now
     while not (outcomes := follower.read(stream, head, now)):
-        assert now < started + 10 * BOUND
+        assert now < started + 10 * TAKEOVER_TIMEOUT_SECONDS
         while not follower.due(now):
-            now += POLL / 5
+            now += POLL_SECONDS / 5
     return now - started, outcomes
 
 
 def test_before_it_knows_its_place_it_delivers_nothing_and_wants_to_read() -> None:
-    follower = Follower()
+    follower = SequenceTracker()
     assert follower.due(0.0)
     assert follower.prompt([event(1)]) == []
     assert follower.due(0.0)
@@ -50,7 +52,7 @@ def test_before_it_knows_its_place_it_delivers_nothing_and_wants_to_read() -> No
 
 @pytest.mark.parametrize("head", [None, EventId(E, 5)])
 def test_it_starts_after_the_streams_head(head: EventId | None) -> None:
-    follower = Follower()
+    follower = SequenceTracker()
     assert follower.start(head) == (head or EventId(0, 0))
     assert follower.read([], head, 0.0) == []
     assert not follower.due(0.0)
@@ -67,7 +69,7 @@ def test_the_next_event_is_delivered_at_once() -> None:
 
 def test_an_event_without_a_number_is_delivered_wherever_it_is() -> None:
     unnumbered = Event("c")
-    assert Follower().prompt([unnumbered]) == [unnumbered]
+    assert SequenceTracker().prompt([unnumbered]) == [unnumbered]
     follower = follower_at(5)
     assert follower.prompt([unnumbered]) == [unnumbered]
     assert follower.position == EventId(E, 5)
@@ -118,8 +120,8 @@ def test_it_reads_when_it_is_told_to_look_and_not_after() -> None:
 def test_a_hole_waits_one_bound_and_becomes_a_gap() -> None:
     follower = follower_at(5)
     took, outcomes = wait_out(follower, entries([8, 9]), None, 100.0)
-    assert took == pytest.approx(BOUND, abs=2 * POLL)
-    assert outcomes == [Gap(EventId(E, 7), Break.EVENTS_MISSING), event(8), event(9)]
+    assert took == pytest.approx(TAKEOVER_TIMEOUT_SECONDS, abs=2 * POLL_SECONDS)
+    assert outcomes == [Gap(EventId(E, 7), GapReason.EVENTS_MISSING), event(8), event(9)]
     assert follower.position == EventId(E, 9)
     assert not follower.due(200.0)
 
@@ -127,17 +129,17 @@ def test_a_hole_waits_one_bound_and_becomes_a_gap() -> None:
 def test_while_it_waits_for_a_hole_to_be_closed_it_reads_now_and_then_and_delivers_nothing() -> None:
     follower = follower_at(5)
     assert follower.read(entries([8]), None, 100.0) == []
-    assert not follower.due(100.0 + POLL / 2)
-    assert follower.due(100.0 + POLL)
+    assert not follower.due(100.0 + POLL_SECONDS / 2)
+    assert follower.due(100.0 + POLL_SECONDS)
     assert follower.prompt([event(9)]) == []
 
 
 def test_a_hole_that_is_closed_in_time_is_no_gap() -> None:
     follower = follower_at(5)
     now = 100.0
-    while now < 100.0 + BOUND - POLL:
+    while now < 100.0 + TAKEOVER_TIMEOUT_SECONDS - POLL_SECONDS:
         assert follower.read(entries([8]), None, now) == []
-        now += POLL
+        now += POLL_SECONDS
     assert follower.read(entries([6, 7, 8]), None, now) == [event(6), event(7), event(8)]
 
 
@@ -145,8 +147,8 @@ def test_each_hole_has_a_bound_of_its_own() -> None:
     follower = follower_at(5)
     wait_out(follower, entries([8]), None, 100.0)
     took, outcomes = wait_out(follower, entries([11]), None, 200.0)
-    assert took == pytest.approx(BOUND, abs=2 * POLL)
-    assert outcomes == [Gap(EventId(E, 10), Break.EVENTS_MISSING), event(11)]
+    assert took == pytest.approx(TAKEOVER_TIMEOUT_SECONDS, abs=2 * POLL_SECONDS)
+    assert outcomes == [Gap(EventId(E, 10), GapReason.EVENTS_MISSING), event(11)]
 
 
 def test_what_is_whole_before_a_hole_is_delivered_at_once() -> None:
@@ -161,26 +163,26 @@ def test_no_bound_runs_while_redis_is_away() -> None:
     follower.interrupted()
     assert follower.due(200.0)
     took, outcomes = wait_out(follower, entries([8]), None, 200.0)
-    assert took == pytest.approx(BOUND, abs=2 * POLL)
+    assert took == pytest.approx(TAKEOVER_TIMEOUT_SECONDS, abs=2 * POLL_SECONDS)
     assert len(outcomes) == 2
 
 
 def test_an_outage_in_the_middle_of_a_bound_stops_it_and_no_more() -> None:
     follower = follower_at(5)
     now = 100.0
-    while now < 100.0 + BOUND / 2:
+    while now < 100.0 + TAKEOVER_TIMEOUT_SECONDS / 2:
         assert follower.read(entries([8]), None, now) == []
-        now += POLL
+        now += POLL_SECONDS
     follower.interrupted()
     took, _ = wait_out(follower, entries([8]), None, 1000.0)
-    assert took == pytest.approx(BOUND / 2, abs=2 * POLL)
+    assert took == pytest.approx(TAKEOVER_TIMEOUT_SECONDS / 2, abs=2 * POLL_SECONDS)
 
 
 def test_a_process_that_slept_has_not_waited() -> None:
     follower = follower_at(5)
     assert follower.read(entries([8]), None, 100.0) == []
     took, _ = wait_out(follower, entries([8]), None, 1000.0)
-    assert took >= BOUND - 3 * POLL
+    assert took >= TAKEOVER_TIMEOUT_SECONDS - 3 * POLL_SECONDS
 
 
 def test_after_an_outage_it_reads() -> None:
@@ -195,8 +197,8 @@ def test_a_stream_that_was_lost_keeps_its_position_for_one_bound_and_then_is_a_g
     follower = follower_at(5)
     follower.look()
     took, outcomes = wait_out(follower, [], head, 100.0)
-    assert took == pytest.approx(BOUND, abs=2 * POLL)
-    assert outcomes == [Gap(head or EventId(0, 0), Break.STREAM_LOST)]
+    assert took == pytest.approx(TAKEOVER_TIMEOUT_SECONDS, abs=2 * POLL_SECONDS)
+    assert outcomes == [Gap(head or EventId(0, 0), GapReason.STREAM_LOST)]
     assert follower.position == (head or EventId(0, 0))
 
 
@@ -204,7 +206,7 @@ def test_a_lost_stream_that_is_put_back_in_time_is_no_gap_and_nothing_comes_twic
     follower = follower_at(5)
     assert follower.read([], None, 100.0) == []
     assert follower.position == EventId(E, 5)
-    assert follower.read(entries([6, 7]), None, 100.0 + BOUND / 2) == [event(6), event(7)]
+    assert follower.read(entries([6, 7]), None, 100.0 + TAKEOVER_TIMEOUT_SECONDS / 2) == [event(6), event(7)]
 
 
 def test_a_lost_stream_that_is_put_back_late_repeats_nothing() -> None:
@@ -218,7 +220,7 @@ def test_a_new_epoch_is_a_gap_at_once_and_its_events_follow() -> None:
     follower = follower_at(5)
     assert follower.read(entries([6]) + entries([1, 2, 3], E + 7), None, 0.0) == [
         event(6),
-        Gap(EventId(E + 7, 1), Break.EPOCH),
+        Gap(EventId(E + 7, 1), GapReason.EPOCH),
         event(2, E + 7),
         event(3, E + 7),
     ]
@@ -235,24 +237,24 @@ def test_a_prompt_of_a_new_epoch_has_it_read() -> None:
 def test_an_epoch_of_which_the_beginning_is_gone_is_a_gap_after_one_bound() -> None:
     follower = follower_at(5)
     took, outcomes = wait_out(follower, entries([4, 5], E + 7), None, 100.0)
-    assert took == pytest.approx(BOUND, abs=2 * POLL)
+    assert took == pytest.approx(TAKEOVER_TIMEOUT_SECONDS, abs=2 * POLL_SECONDS)
     assert outcomes == [
-        Gap(EventId(E + 7, 3), Break.EVENTS_MISSING),
+        Gap(EventId(E + 7, 3), GapReason.EVENTS_MISSING),
         event(4, E + 7),
         event(5, E + 7),
     ]
 
 
 def test_the_first_epoch_of_an_empty_stream_begins_with_a_gap() -> None:
-    follower = Follower()
+    follower = SequenceTracker()
     follower.start(None)
-    assert follower.read(entries([1, 2]), None, 0.0) == [Gap(EventId(E, 1), Break.EPOCH), event(2)]
+    assert follower.read(entries([1, 2]), None, 0.0) == [Gap(EventId(E, 1), GapReason.EPOCH), event(2)]
 
 
 @given(st.data(), st.integers(1, 40))
 def test_whatever_is_published_or_not_everything_comes_once_and_in_order(data: st.DataObject, count: int) -> None:
     follower = follower_at(1)
-    stream: list[Entry] = entries([1])
+    stream: list[StreamEvent] = entries([1])
     delivered: list[Outcome] = []
     for sequence in range(2, count + 2):
         stream += entries([sequence])
@@ -268,7 +270,7 @@ def test_whatever_is_published_or_not_everything_comes_once_and_in_order(data: s
     assert delivered == [event(sequence) for sequence in range(2, count + 2)]
 
 
-def read(follower: Follower, stream: list[Entry]) -> list[Outcome]:
+def read(follower: SequenceTracker, stream: list[StreamEvent]) -> list[Outcome]:
     """Reads at most three entries at a time, as from Redis."""
     outcomes: list[Outcome] = []
     while follower.due(0.0):

@@ -5,8 +5,8 @@ import asyncio
 import msgspec
 
 from app.broadcast.messages import Router
-from app.broadcast.replay_buffer import History
-from app.broadcast.snapshot_cache import SnapshotCache, Taken
+from app.broadcast.replay_buffer import ReplayBuffer
+from app.broadcast.snapshot_cache import CachedSnapshot, SnapshotCache
 from app.broadcast.snapshot_query import Snapshot
 from notifymux.event import Event, EventId
 from tests.support.loops import in_a_loop, turns
@@ -16,7 +16,7 @@ class Queries:
     """Queries that end when the test says so."""
 
     def __init__(self) -> None:
-        self.history = History(100_000)
+        self.history = ReplayBuffer(100_000)
         self.history.restart(EventId(7, 0))
         self.cache = SnapshotCache(self._take, self.history)
         self.running: list[tuple[str, asyncio.Future[Snapshot]]] = []
@@ -40,7 +40,7 @@ class Queries:
         self.history.record(update)
         self.history.advance(EventId(7, self._count))
 
-    async def get(self, match: str = "1") -> Taken:
+    async def get(self, match: str = "1") -> CachedSnapshot:
         """A snapshot, whatever it takes."""
         task = asyncio.create_task(self.cache.get(match))
         await turns()

@@ -6,7 +6,7 @@ import pytest
 
 from listener.verify import redis_checks as redis
 from listener.verify.output import as_json, as_table, is_ok
-from listener.verify.result import Check, Status, failed, passed, warned
+from listener.verify.result import Check, CheckStatus, failed, passed, warned
 
 CHECKS = [passed("a", "well"), warned("b", "hm", "look"), warned("long", "hm", "look"), failed("c", "ill", "mend")]
 
@@ -37,20 +37,20 @@ def test_a_warning_is_no_failure() -> None:
 
 
 def test_a_servers_names_do_nothing_to_the_terminal() -> None:
-    table = as_table([Check("\x1b[2Jx", Status.FAILED, "on \r\n\x07\u202ename", "\x9b")])
+    table = as_table([Check("\x1b[2Jx", CheckStatus.FAILED, "on \r\n\x07\u202ename", "\x9b")])
     assert table.splitlines()[:2] == ["✗ ?[2Jx  on ????name", "         → ?"]
 
 
 @pytest.mark.parametrize(
     ("info", "status"),
     [
-        ({"redis_version": "6.2.14"}, Status.FAILED),
-        ({"redis_version": "7.0.0"}, Status.OK),
-        ({"redis_version": "7.2.4", "valkey_version": "8.0.1"}, Status.OK),
-        ({"redis_version": "10.0.0"}, Status.OK),
+        ({"redis_version": "6.2.14"}, CheckStatus.FAILED),
+        ({"redis_version": "7.0.0"}, CheckStatus.OK),
+        ({"redis_version": "7.2.4", "valkey_version": "8.0.1"}, CheckStatus.OK),
+        ({"redis_version": "10.0.0"}, CheckStatus.OK),
     ],
 )
-def test_an_old_redis_fails(info: redis.Info, status: Status) -> None:
+def test_an_old_redis_fails(info: redis.Info, status: CheckStatus) -> None:
     assert redis.version(info).status is status
 
 
@@ -64,4 +64,4 @@ def test_an_old_redis_fails(info: redis.Info, status: Status) -> None:
 )
 def test_what_is_not_one_primary_fails(info: redis.Info, text: str) -> None:
     check = redis.role(info)
-    assert (check.status, check.text) == (Status.FAILED, text)
+    assert (check.status, check.text) == (CheckStatus.FAILED, text)

@@ -20,7 +20,7 @@ FIELD = 100  # yards
 _TWO_MINUTES = 120
 
 
-class Event(NamedTuple):
+class GameEvent(NamedTuple):
     """Something worth telling, and when it happened by the game's clock."""
 
     quarter: int
@@ -67,7 +67,7 @@ class Game:
 
     def __init__(self, random: Random) -> None:
         self._random = random
-        self._events: list[Event] = []
+        self._events: list[GameEvent] = []
         self._kicker: Side | None = None  # who kicks off next, when a kickoff is next
         self._drive = (0, 0)  # plays, yards
         self.status = "pregame"
@@ -95,7 +95,7 @@ class Game:
         plays, yards = self._drive
         return f"{plays} play{'s' * (plays != 1)}, {yards} yard{'s' * (abs(yards) != 1)}" if self.down else ""
 
-    def take_events(self) -> list[Event]:
+    def take_events(self) -> list[GameEvent]:
         """What happened since this was last asked."""
         events, self._events = self._events, []
         return events
@@ -292,7 +292,7 @@ class Game:
                 self.play_clock -= 1
 
     def _tell(self, kind: str, text: str, yards: int = 0, team: Side | None = None) -> None:
-        self._events.append(Event(self.quarter, self.clock, kind, team or self.possession, text, yards))
+        self._events.append(GameEvent(self.quarter, self.clock, kind, team or self.possession, text, yards))
 
     def _spot(self) -> str:
         side: Side = "home" if self.yardline < FIELD // 2 else "away"

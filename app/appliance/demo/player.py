@@ -8,9 +8,9 @@ from random import Random
 import psycopg
 
 from app.appliance.demo.match import Game
-from app.appliance.demo.tables import Board, create_tables
-from app.appliance.embedded.servers import Embedded
-from app.appliance.supervision.parent_death import tie
+from app.appliance.demo.tables import MatchTables, create_tables
+from app.appliance.embedded.servers import EmbeddedServers
+from app.appliance.supervision.parent_death import terminate_with_parent
 from app.core.config import load_settings_or_exit
 from app.core.logging_config import configure_logging
 from notifymux.outage import Outage
@@ -21,10 +21,10 @@ logger = logging.getLogger(__name__)
 
 def main() -> None:
     """Plays into the embedded PostgreSQL. Never into a server of the user's, whatever the settings say."""
-    tie()
+    terminate_with_parent()
     settings = load_settings_or_exit()
     configure_logging("demo", settings)
-    url = Embedded.load(settings.data_dir).database_url
+    url = EmbeddedServers.load(settings.data_dir).database_url
     outage = Outage("the embedded PostgreSQL", logger)
     seconds = _seconds(Random())  # noqa: S311 - luck, not secrets
     while True:
@@ -32,7 +32,7 @@ def main() -> None:
             with psycopg.connect(url, autocommit=True, connect_timeout=3, application_name="notifymux-demo") as session:
                 create_tables(session)
                 outage.over()
-                _play(Board(session), seconds)
+                _play(MatchTables(session), seconds)
         except psycopg.OperationalError as error:
             time.sleep(outage.failed(error))
 
@@ -44,7 +44,7 @@ def _seconds(random: Random) -> Iterator[Game]:
             yield game
 
 
-def _play(board: Board, seconds: Iterator[Game]) -> None:
+def _play(board: MatchTables, seconds: Iterator[Game]) -> None:
     due = time.monotonic()
     for game in seconds:
         board.show(game)

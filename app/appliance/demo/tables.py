@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from app.appliance.demo.match import ABBREVIATIONS, NAMES, Event, Game
+from app.appliance.demo.match import ABBREVIATIONS, NAMES, Game, GameEvent
 
 MATCH_ID = 1
 _SCHEMA = Path(__file__).with_name("schema.sql")
@@ -22,7 +22,7 @@ def create_tables(session: psycopg.Connection[Any]) -> None:
         session.execute(_SCHEMA.read_bytes())
 
 
-class Board:
+class MatchTables:
     """The match's rows in the database.
 
     Args:
@@ -58,7 +58,7 @@ class Board:
         )
         self._session.execute(query, [row_id, *row.values()])
 
-    def _tell(self, event: Event) -> None:
+    def _tell(self, event: GameEvent) -> None:
         self._session.execute(
             "INSERT INTO football_event (match_id, quarter, clock, kind, team, text, yards)"
             " VALUES (%s, %s, %s, %s, %s, %s, %s)",

@@ -8,7 +8,7 @@ from pathlib import Path
 from app.appliance import ApplianceError
 
 
-def hold(folder: Path, seconds: float) -> int:
+def acquire(folder: Path, seconds: float) -> int:
     """Waits until no server uses `folder` any more, and holds it.
 
     What is held is a lock that children inherit: it is a killed server's until the last of them is gone, which no
@@ -34,6 +34,6 @@ def hold(folder: Path, seconds: float) -> int:
             return lock
 
 
-def hold_for_good(folder: Path) -> None:
-    """`hold` for the server that this process is about to become."""
-    os.set_inheritable(hold(folder, seconds=60), True)
+def acquire_inheritable(folder: Path) -> None:
+    """`acquire` for the server that this process is about to become."""
+    os.set_inheritable(acquire(folder, seconds=60), True)

@@ -8,9 +8,9 @@ import tempfile
 from pathlib import Path
 
 from app.appliance import ApplianceError
-from app.appliance.embedded.data_lock import hold_for_good
-from app.appliance.embedded.privileges import confined, own
-from app.appliance.embedded.servers import HOST, Embedded, password_file
+from app.appliance.embedded.data_lock import acquire_inheritable
+from app.appliance.embedded.privileges import chown, drop_privileges
+from app.appliance.embedded.servers import HOST, EmbeddedServers, password_file
 from app.core.config import load_settings_or_exit
 
 _SETTINGS = {
@@ -26,15 +26,15 @@ _SETTINGS = {
 
 def main() -> None:
     """Replaces this process with the server, in the foreground."""
-    embedded = Embedded.load(load_settings_or_exit().data_dir)
+    embedded = EmbeddedServers.load(load_settings_or_exit().data_dir)
     folder = _folder(embedded.data)
-    hold_for_good(folder)
+    acquire_inheritable(folder)
     # Nobody else is on this folder, so a pid file is a killed server's. Its number may be any process's by now (in a
     # container it is likely to be), and PostgreSQL would take that one for the server and refuse to start, for ever.
     (folder / "postmaster.pid").unlink(missing_ok=True)
     settings = {**_SETTINGS, "port": str(embedded.postgres_port)}
     options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-    command = confined([str(program("postgres")), "-D", str(folder), *options], folder)
+    command = drop_privileges([str(program("postgres")), "-D", str(folder), *options], folder)
     os.execv(command[0], command)  # noqa: S606 - no shell wanted
 
 
@@ -65,7 +65,7 @@ def initialise(data: Path) -> None:
     new = folder.with_suffix(".new")  # renamed when it is whole
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(mode=0o700)
-    own(new)
+    chown(new)
     with tempfile.NamedTemporaryFile() as password:  # of its own: the account initdb runs as can't read ours
         password.write(password_file(data).read_bytes())
         password.flush()
@@ -85,7 +85,7 @@ def _initdb(folder: Path, password_file: str) -> None:
         "--locale=C",
         "--no-instructions",
     ]
-    result = subprocess.run(confined(command, folder), capture_output=True, text=True, check=False, cwd="/")  # noqa: S603 - ours
+    result = subprocess.run(drop_privileges(command, folder), capture_output=True, text=True, check=False, cwd="/")  # noqa: S603 - ours
     if result.returncode:
         said = " ".join(result.stderr.split()) or f"exit code {result.returncode}"
         raise ApplianceError(f"initdb made no database in {folder}: {said}")

@@ -18,7 +18,7 @@ _READS_ALL = [
 ]
 
 
-def own(folder: Path) -> None:
+def chown(folder: Path) -> None:
     """Gives a new folder to the account its server will run as."""
     if os.geteuid() == 0:
         owner = folder.parent.stat().st_uid
@@ -26,7 +26,7 @@ def own(folder: Path) -> None:
         os.chown(folder, account.pw_uid, account.pw_gid)
 
 
-def confined(command: list[str], folder: Path) -> list[str]:
+def drop_privileges(command: list[str], folder: Path) -> list[str]:
     """`command` as it is run: as the owner of `folder`, and stopped by the kernel when its parent is killed.
 
     As root that takes a change of account. Where the way to the command or to the folder leads through one that the

@@ -20,7 +20,7 @@ _PORTS = range(20_000, 32_000)
 
 
 @dataclass(frozen=True)
-class Embedded:
+class EmbeddedServers:
     """The embedded servers of one data folder."""
 
     data: Path

