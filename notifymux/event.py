@@ -4,7 +4,7 @@ An event: `{"id": "1795375047782-42", "channel": "match_change", "payload": {...
 The payload is never rebuilt: its own text is carried inside, so no number is rounded and no key is reordered.
 """
 
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple, Self
 
 import msgspec
@@ -37,7 +37,7 @@ class EventId(NamedTuple):
         return f"{self.epoch}-{self.sequence}"
 
 
-class Event(msgspec.Struct, frozen=True):
+class Event(msgspec.Struct, frozen=True, dict=True):
     """An event as it was read; `id` is None for what was published directly, and in PostgreSQL mode."""
 
     channel: str
@@ -45,6 +45,15 @@ class Event(msgspec.Struct, frozen=True):
     id: str | None = None
     at: float | None = None
     fingerprint: str | None = None  # on our own channel only: who numbered it
+
+    @cached_property
+    def parsed_id(self) -> EventId | None:
+        """`id` as numbers, parsed at most once and only where they are needed; None without an id.
+
+        Raises:
+            ValueError: `id` is not an event id.
+        """
+        return None if self.id is None else EventId.parse(self.id)
 
 
 _decoder = msgspec.json.Decoder(Event)
