@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import RedisPlace, redis_mode
+from tests.conftest import RedisPlace, StartApp, StartListener, redis_mode
+from tests.postgres.observed import Start
 from tests.support.postgres_cluster import ROLE, PostgresServer
 from tests.support.proxy import Proxy
 
@@ -41,3 +42,11 @@ def address(primary: PostgresServer) -> Iterator[Proxy]:
 def settings(address: Proxy, primary: PostgresServer, redis_place: RedisPlace) -> dict[str, str]:
     """What a program needs to know to reach PostgreSQL by the address, in Redis mode."""
     return redis_mode(primary.conninfo(ROLE), redis_place) | {"DB_PORT": str(address.port)}
+
+
+@pytest.fixture(params=["listener", "worker that LISTENs itself"])
+def start(request: pytest.FixtureRequest, start_listener: StartListener, start_app: StartApp) -> Start:
+    """Starts a program that LISTENs."""
+    if request.param == "listener":
+        return start_listener
+    return lambda settings: start_app(settings | {"USE_REDIS_NOTIFIER": "false"})

@@ -1,57 +1,23 @@
 """A primary that dies and a standby that is promoted: one announced gap, and LISTEN is back within seconds."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.conftest import RedisPlace, StartApp, StartListener, redis_mode
+from tests.postgres.observed import MATCH, Start, epochs, heard, listened_to
 from tests.support.postgres_cluster import ROLE, PostgresServer
-from tests.support.process import Process
-from tests.support.programs import Client
 from tests.support.proxy import Proxy
 from tests.support.waiting import hold_for, wait_until
 
-MATCH = 7
 IS_STANDBY = "SELECT json_build_object('standby', pg_is_in_recovery(), 'match', %(match_id)s::text)"
 # Other programs' fail-overs take at least as long.
 WITHOUT_A_PRIMARY_SECONDS = 3.0
-
-Start = Callable[[dict[str, str]], Process]
-
-
-@pytest.fixture(params=["listener", "worker that LISTENs itself"])
-def start(request: pytest.FixtureRequest, start_listener: StartListener, start_app: StartApp) -> Start:
-    """Starts a program that LISTENs."""
-    if request.param == "listener":
-        return start_listener
-    return lambda settings: start_app(settings | {"USE_REDIS_NOTIFIER": "false"})
-
-
-def listened_to(server: PostgresServer, program: Process, within: float = 20.0) -> None:
-    """Waits until the program LISTENs there; it must live on until then."""
-
-    def is_listened_to() -> bool:
-        assert program.running, program.log
-        return bool(server.listening())
-
-    wait_until(is_listened_to, within, lambda: program.log)
-
-
-def insert(server: PostgresServer, first: int, last: int) -> None:
-    """Commits one row after another; each notifies."""
-    for number in range(first, last + 1):
-        server.execute("INSERT INTO score VALUES (%s, %s)", number, MATCH)
-
-
-def heard(client: Client) -> list[int]:
-    return [update["data"] for update in client.updates]
-
 
 # One address that leads first to one server and then to the other.
 
@@ -71,7 +37,7 @@ def test_a_failover_is_one_announced_gap_that_is_over_within_seconds_of_the_prom
     app = start_app(settings).ready()
     with app.client(MATCH) as client:
         client.loaded()
-        insert(primary, 1, 5)
+        primary.insert(1, 5)
         client.heard(5)
         primary.crash()
         address.lead_to(standby.port)
@@ -81,7 +47,7 @@ def test_a_failover_is_one_announced_gap_that_is_over_within_seconds_of_the_prom
         wait_until(lambda: len(standby.listening()) == listeners, within, log)
         wait_until(lambda: client.of("resync"), within, log)
         app.ready()
-        insert(standby, 6, 10)
+        standby.insert(6, 10)
         client.heard(10)
         assert heard(client) == list(range(1, 11))
         assert len(client.of("resync")) == 1
@@ -220,12 +186,6 @@ def test_a_standby_that_may_lag_gives_no_snapshot(
 
 
 # A primary that is not the one it was.
-
-
-def epochs(place: RedisPlace) -> list[int]:
-    """The epochs that the stream has seen, in order."""
-    entries: Any = place.client().xrange(f"{{{place.namespace}}}:log")
-    return list(dict.fromkeys(int(key.split(b"-")[0]) for key, _ in entries))
 
 
 def test_an_older_timeline_is_not_listened_to_again(

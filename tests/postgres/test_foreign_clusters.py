@@ -2,18 +2,15 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.conftest import RedisPlace, StartApp, StartListener, Verify, redis_mode
+from tests.postgres.observed import MATCH, epochs, heard
 from tests.support.postgres_cluster import ROLE, PostgresServer
-from tests.support.programs import App, Client, Listener
+from tests.support.programs import App, Listener
 from tests.support.waiting import hold_for, wait_until
-
-MATCH = 7
 
 
 @pytest.fixture(scope="session")
@@ -39,22 +36,6 @@ def copy(primary: PostgresServer, tmp_path: Path) -> Iterator[PostgresServer]:
 def pod(name: str, server: PostgresServer, place: RedisPlace) -> dict[str, str]:
     """The settings of one pod, whose PostgreSQL is `server`."""
     return redis_mode(server.conninfo(ROLE), place) | {"POD_NAME": name}
-
-
-def epochs(place: RedisPlace) -> list[int]:
-    """The epochs in the stream, in order."""
-    with closing(place.client()) as client:
-        entries: Any = client.xrange(f"{{{place.namespace}}}:log")
-    return list(dict.fromkeys(int(key.split(b"-")[0]) for key, _ in entries))
-
-
-def insert(server: PostgresServer, first: int, last: int) -> None:
-    for number in range(first, last + 1):
-        server.execute("INSERT INTO score VALUES (%s, %s)", number, MATCH)
-
-
-def heard(client: Client) -> list[int]:
-    return [update["data"] for update in client.updates]
 
 
 def says(listener: Listener, pattern: str, within: float) -> None:
@@ -94,8 +75,8 @@ def test_a_listener_of_another_cluster_stays_passive_and_says_so_in_log_page_and
         begun = epochs(redis_place)
         foreign = start_listener(pod("foreign", stranger, redis_place))
         says(foreign, r"passive.*another PostgreSQL cluster|another PostgreSQL cluster.*passive", 10)
-        insert(stranger, 100, 105)
-        insert(primary, 1, 20)
+        stranger.insert(100, 105)
+        primary.insert(1, 20)
         client.heard(20)
         problem(app, r"foreign/listener.*another PostgreSQL cluster")
         hold_for(4, lambda: epochs(redis_place) == begun and not client.of("resync"))
@@ -143,8 +124,8 @@ def test_after_a_split_failover_the_listener_on_the_lower_timeline_yields_for_go
         says(lower, "lower timeline", 10)
         wait_until(lambda: client.of("resync"))
         begun = epochs(redis_place)
-        insert(primary, 100, 105)
-        insert(standby, 1, 10)
+        primary.insert(100, 105)
+        standby.insert(1, 10)
         client.heard(10)
         hold_for(4, lambda: epochs(redis_place) == begun)
         assert heard(client) == list(range(1, 11))
@@ -180,7 +161,9 @@ def test_of_two_copies_that_nothing_tells_apart_one_goes_passive_and_names_the_c
                 return name
         return None
 
-    logs = lambda: "\n".join(listener.log for listener in listeners.values())  # noqa: E731
+    def logs() -> str:
+        return "\n".join(listener.log for listener in listeners.values())
+
     loser = wait_until(passive, 60, logs)
     begun = epochs(redis_place)
     hold_for(15, lambda: epochs(redis_place)[-1:] == begun[-1:], logs())

@@ -11,11 +11,11 @@ import pytest
 import redis
 
 from tests.conftest import RedisPlace, StartApp, StartListener
+from tests.postgres.observed import MATCH, heard
 from tests.support.postgres_cluster import ROLE, PostgresServer
-from tests.support.programs import App, Client, Listener
+from tests.support.programs import App, Listener
 from tests.support.waiting import wait_until
 
-MATCH = 7
 HOUR_MS = 3_600_000
 
 
@@ -40,9 +40,9 @@ class Stream:
     @property
     def fingerprint(self) -> str:
         """The listener's at work: everybody who LISTENs on our channel may read it."""
-        return next(event["payload"]["fingerprint"] for _, event in self.entries if "begin" in event["payload"])
+        return next(str(event["payload"]["fingerprint"]) for _, event in self.entries if "begin" in event["payload"])
 
-    def add(self, number: str, fields: dict[str, str | bytes]) -> bool:
+    def add(self, number: str, fields: Any) -> bool:
         """Writes an entry as a stranger; False where the stream is past that number."""
         try:
             self._redis.xadd(self._key, fields, id=number)
@@ -77,15 +77,6 @@ def app(listener: Listener, settings: dict[str, str], start_app: StartApp) -> Ap
     return start_app(settings).ready()
 
 
-def insert(server: PostgresServer, first: int, last: int) -> None:
-    for number in range(first, last + 1):
-        server.execute("INSERT INTO score VALUES (%s, %s)", number, MATCH)
-
-
-def heard(client: Client) -> list[int]:
-    return [update["data"] for update in client.updates]
-
-
 def notify(server: PostgresServer, payload: str) -> None:
     """As a role that may do what everybody may."""
     with psycopg.connect(server.conninfo(ROLE), autocommit=True) as connection:
@@ -111,10 +102,10 @@ def test_a_begin_that_is_far_ahead_of_every_clock_is_refused_and_said(
     }
     with app.client(MATCH) as client:
         client.loaded()
-        insert(primary, 1, 3)
+        primary.insert(1, 3)
         client.heard(3)
         notify(primary, json.dumps(forged))
-        insert(primary, 4, 10)
+        primary.insert(4, 10)
         client.heard(10, within=10)
         assert heard(client) == list(range(1, 11))
         assert not client.of("resync")
@@ -153,7 +144,7 @@ def test_garbage_on_our_own_channel_is_an_event_like_any_other(
         client.loaded()
         for number, payload in enumerate(GARBAGE, 1):
             notify(primary, payload)
-            insert(primary, number, number)
+            primary.insert(number, number)
         client.heard(len(GARBAGE))
         assert heard(client) == list(range(1, len(GARBAGE) + 1))
         assert not client.of("resync")
@@ -165,7 +156,7 @@ def test_garbage_on_our_own_channel_is_an_event_like_any_other(
 
 # Entries of a stranger. Each costs at most a gap.
 
-ENTRIES: dict[str, dict[str, str | bytes]] = {
+ENTRIES = {
     "without an event": {"field": "value"},
     "with no JSON": {"event": "garbage"},
     "with JSON that is no event": {"event": "[1, 2]"},
@@ -192,7 +183,7 @@ def test_a_strangers_entry_at_the_next_number_does_not_end_the_listener(
         assert listener.running, listener.log
         app.ready()
         before = len(client.updates)
-        insert(primary, 1, 5)
+        primary.insert(1, 5)
         client.heard(before + 5)
         assert heard(client)[-5:] == list(range(1, 6))
     assert "Traceback" not in listener.log + app.log
@@ -209,7 +200,7 @@ def test_a_strangers_entry_far_ahead_is_said_and_does_not_stop_delivery(
         assert listener.running, listener.log
         app.ready()
         before = len(client.updates)
-        insert(primary, 1, 5)
+        primary.insert(1, 5)
         client.heard(before + 5)
         assert heard(client)[-5:] == list(range(1, 6))
     highest = int(time.time() * 1000) + HOUR_MS

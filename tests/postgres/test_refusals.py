@@ -7,14 +7,13 @@ from typing import NamedTuple
 import pytest
 
 from tests.conftest import RedisPlace, StartApp, StartListener
+from tests.postgres.observed import MATCH, heard, listened_to, run
 from tests.support.postgres_cluster import PASSWORD, ROLE, PostgresServer
-from tests.support.process import Process
-from tests.support.programs import App, Client
+from tests.support.programs import App
 from tests.support.proxy import Proxy
 from tests.support.servers import through
 from tests.support.waiting import hold_for, wait_until
 
-MATCH = 7
 DATABASE = "live"
 SNAPSHOT = {"SNAPSHOT_QUERY": "SELECT to_json(%(match_id)s::text)"}
 ALL_SESSIONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s"
@@ -34,11 +33,6 @@ class Refusal(NamedTuple):
 
 def statements(refuse: str, says: str, allow: str) -> Refusal:
     return Refusal(lambda server: run(server, refuse), says, lambda server: run(server, allow))
-
-
-def run(server: PostgresServer, statement: str) -> None:
-    with server.connect() as connection:
-        connection.execute(statement.encode())
 
 
 REFUSALS = {
@@ -86,25 +80,6 @@ def settings(settings: dict[str, str]) -> dict[str, str]:
     return settings | {"DB_NAME": DATABASE}
 
 
-def listened_to(server: PostgresServer, program: Process, within: float = BACK_WITHIN_SECONDS) -> None:
-    """Waits until the program LISTENs; it must live on until then."""
-
-    def is_listened_to() -> bool:
-        assert program.running, program.log
-        return bool(server.listening())
-
-    wait_until(is_listened_to, within, lambda: program.log)
-
-
-def insert(server: PostgresServer, first: int, last: int) -> None:
-    for number in range(first, last + 1):
-        server.execute("INSERT INTO score VALUES (%s, %s)", number, MATCH, dbname=DATABASE)
-
-
-def heard(client: Client) -> list[int]:
-    return [update["data"] for update in client.updates]
-
-
 @pytest.mark.parametrize("how", REFUSALS)
 def test_a_listener_waits_out_a_login_that_is_refused_at_its_start_and_later(
     primary: PostgresServer, settings: dict[str, str], start_listener: StartListener, how: str
@@ -136,7 +111,7 @@ def test_a_refused_login_is_shown_as_the_outage_that_it_is_and_is_one_gap(
     listener, app = start_listener(settings).aligned(), start_app(settings).ready()
     with app.client(MATCH) as client:
         client.loaded()
-        insert(primary, 1, 5)
+        primary.insert(1, 5, dbname=DATABASE)
         client.heard(5)
         refusal.refuse(primary)
         primary.execute(ALL_SESSIONS, ROLE)
@@ -148,7 +123,7 @@ def test_a_refused_login_is_shown_as_the_outage_that_it_is_and_is_one_gap(
         )
         refusal.allow(primary)
         app.ready(BACK_WITHIN_SECONDS + 2)
-        insert(primary, 6, 10)
+        primary.insert(6, 10, dbname=DATABASE)
         client.heard(10)
         assert heard(client) == list(range(1, 11))
         assert len(client.of("resync")) == 1
@@ -170,7 +145,7 @@ def test_what_is_held_for_redis_is_kept_while_postgresql_refuses_the_login(
         with app.ready().client(MATCH) as client:
             client.loaded()
             redis_address.cut()
-            insert(primary, 1, 10)
+            primary.insert(1, 10, dbname=DATABASE)
             listener.logged("Redis is away")
             refusal.refuse(primary)
             primary.execute(ALL_SESSIONS, ROLE)
@@ -180,7 +155,7 @@ def test_what_is_held_for_redis_is_kept_while_postgresql_refuses_the_login(
             refusal.allow(primary)
             listened_to(primary, listener)
             wait_until(lambda: client.of("resync"))
-            insert(primary, 11, 15)
+            primary.insert(11, 15, dbname=DATABASE)
             client.heard(15)
             assert heard(client) == list(range(1, 16))
 

@@ -1,18 +1,24 @@
 """Commits that wait for a synchronous standby: whoever notifies after them waits too, and loses nothing."""
 
+import json
+import re
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
+from typing import Any
 
-import psycopg
 import pytest
 
 from tests.conftest import StartApp, StartListener
+from tests.postgres.observed import MATCH, Start, heard, listened_to, run
 from tests.support.postgres_cluster import ROLE, PostgresServer
+from tests.support.process import ROOT, Process
 from tests.support.programs import App, Client, Listener
+from tests.support.proxy import Proxy
 from tests.support.waiting import hold_for, wait_until
 
-MATCH = 7
 WRITERS = 3
 # Longer than two of the timeouts after which a session that does not hear itself is given up.
 STALL_SECONDS = 8.0
@@ -21,6 +27,7 @@ LOCK_WAITERS = """
 SELECT count(*) FROM pg_locks
 WHERE locktype = 'object' AND database = 0 AND classid = 'pg_database'::regclass AND NOT granted
 """
+OWN_TIMEOUTS = ("statement_timeout", "lock_timeout", "transaction_timeout", "idle_session_timeout")
 
 
 class StalledCommits:
@@ -50,7 +57,7 @@ class StalledCommits:
                 assert not thread.is_alive()
 
     def _commit(self, number: int) -> None:
-        with closing(psycopg.connect(self._server.conninfo(), autocommit=True)) as connection:
+        with closing(self._server.connect()) as connection:
             connection.execute(f"SET synchronous_commit = {'on' if number == 1 else 'off'}".encode())
             connection.execute("INSERT INTO score VALUES (%s, %s)", [number, MATCH])
             self.committed.append(number)
@@ -68,9 +75,12 @@ def hears_all_three_and_no_resync(client: Client, stall: StalledCommits, *progra
     assert sorted(stall.committed) == [1, 2, 3]
     log = "\n".join(program.log for program in programs)
     wait_until(lambda: len(client.updates) == WRITERS, 10, lambda: f"{len(client.updates)} of 3 events came:\n{log}")
-    assert sorted(update["data"] for update in client.updates) == [1, 2, 3]
+    assert sorted(heard(client)) == [1, 2, 3]
     assert not client.of("resync"), log
     assert "pooler" not in log
+
+
+# Nothing is lost.
 
 
 @pytest.mark.parametrize("listeners", [1, 2])
@@ -104,3 +114,160 @@ def test_a_stall_of_commits_loses_nothing_where_workers_listen_themselves(
         hold_for(STALL_SECONDS, lambda: app.running)
         stall.end()
         hears_all_three_and_no_resync(client, stall, app)
+
+
+def test_timeouts_that_a_role_brings_along_end_no_session_that_waits(
+    primary: PostgresServer,
+    settings: dict[str, str],
+    stall: StalledCommits,
+    start_listener: StartListener,
+    start_app: StartApp,
+) -> None:
+    known = {name for (name,) in primary.execute("SELECT name FROM pg_settings WHERE name = ANY(%s)", [*OWN_TIMEOUTS])}
+    for name in known:
+        run(primary, f"ALTER ROLE {ROLE} SET {name} = '1s'")
+    listener, app = start_listener(settings).aligned(), start_app(settings).ready()
+    with app.client(MATCH) as client:
+        client.loaded()
+        stall.begin()
+        hold_for(3, lambda: listener.running)
+        stall.end()
+        hears_all_three_and_no_resync(client, stall, listener)
+
+
+OPAQUE = {
+    "there is no second connection": f"ALTER ROLE {ROLE} CONNECTION LIMIT 1",
+    "activities are not tracked": f"ALTER ROLE {ROLE} SET track_activities = off",
+}
+
+
+@pytest.mark.parametrize("why", OPAQUE)
+def test_a_session_that_waits_is_kept_where_nobody_can_see_what_it_does(
+    primary: PostgresServer,
+    settings: dict[str, str],
+    stall: StalledCommits,
+    start_listener: StartListener,
+    start_app: StartApp,
+    why: str,
+) -> None:
+    run(primary, OPAQUE[why])
+    listener, app = start_listener(settings).aligned(), start_app(settings).ready()
+    with app.client(MATCH) as client:
+        client.loaded()
+        stall.begin()
+        hold_for(STALL_SECONDS, lambda: listener.running)
+        stall.end()
+        hears_all_three_and_no_resync(client, stall, listener)
+
+
+@pytest.mark.parametrize("mode", ["redis", "postgres"])
+def test_a_canary_that_somebody_cancels_ends_no_session(
+    primary: PostgresServer,
+    settings: dict[str, str],
+    stall: StalledCommits,
+    start_listener: StartListener,
+    start_app: StartApp,
+    mode: str,
+) -> None:
+    listeners = [start_listener(settings).aligned()] if mode == "redis" else []
+    app = start_app(settings | {"USE_REDIS_NOTIFIER": "true" if listeners else "false"}).ready()
+    sessions = primary.listening()
+    with app.client(MATCH) as client:
+        client.loaded()
+        stall.begin()
+        wait_until(lambda: primary.value(LOCK_WAITERS) == WRITERS)  # the canary too
+        for session in sessions:
+            assert primary.value("SELECT pg_cancel_backend(%s)", session)
+        wait_until(lambda: primary.value(LOCK_WAITERS) < WRITERS)
+        stall.end()
+        hears_all_three_and_no_resync(client, stall, app, *listeners)
+    assert primary.listening() == sessions
+
+
+def test_who_starts_while_commits_stall_waits_in_one_session_and_says_why(
+    primary: PostgresServer, settings: dict[str, str], stall: StalledCommits, start: Start
+) -> None:
+    stall.begin()
+    program = start(settings)
+    listened_to(primary, program)
+    sessions = primary.listening()
+    hold_for(STALL_SECONDS, lambda: program.running and primary.listening() == sessions, program.log)
+    program.logged("notification lock", 1)
+    assert "pooler" not in program.log
+    stall.end()
+    wait_until(lambda: " connected to " in program.log, 5, lambda: program.log)
+    assert primary.listening() == sessions
+
+
+# And what is lost is still noticed.
+
+
+def test_a_session_whose_path_is_cut_while_commits_stall_is_replaced_once_they_go_on(
+    primary: PostgresServer, address: Proxy, settings: dict[str, str], stall: StalledCommits, start: Start
+) -> None:
+    program = start(settings)
+    listened_to(primary, program)
+    wait_until(lambda: " connected to " in program.log)
+    [session] = primary.listening()
+    stall.begin()
+    # The canary of the session waits too, so whoever asks is told that the session is at work.
+    wait_until(lambda: primary.value(LOCK_WAITERS) >= WRITERS)
+    address.stall_established()
+    hold_for(5, lambda: program.running)
+    stall.end()
+    wait_until(lambda: primary.listening().keys() - {session}, 10, lambda: program.log)
+
+
+# It is shown.
+
+
+def test_page_verify_and_metrics_show_who_waits_for_the_notification_lock_and_since_when(
+    primary: PostgresServer,
+    settings: dict[str, str],
+    stall: StalledCommits,
+    start_listener: StartListener,
+    start_app: StartApp,
+    tmp_path: Path,
+) -> None:
+    start_listener(settings).aligned()
+    app = start_app(settings).ready()
+    stall.begin()
+    wait_until(lambda: waiters(app), 10, lambda: str(app.get("/api/status")[1]["problems"]))
+    wait_until(lambda: metric(app, "notifymux_postgres_lock_waiters") >= 2, 5)
+    wait_until(lambda: metric(app, "notifymux_postgres_lock_wait_seconds") > 1, 5)
+    checks = verified(settings, tmp_path)
+    assert checks["notification lock"]["status"] != "ok"
+    assert re.search(r"\d+ sessions wait .* for \d+ s", checks["notification lock"]["text"]), checks
+    assert "standby" in checks["notification lock"]["remedy"]
+    stall.end()
+    wait_until(lambda: not waiters(app), 10)
+    assert verified(settings, tmp_path)["notification lock"]["status"] == "ok"
+    assert "notifymux_postgres_lock_wait_seconds" in (ROOT / "docs/alerts.yaml").read_text(encoding="utf-8")
+
+
+def test_the_page_shows_it_where_workers_listen_themselves(
+    settings: dict[str, str], stall: StalledCommits, start_app: StartApp
+) -> None:
+    app = start_app(settings | {"USE_REDIS_NOTIFIER": "false"}).ready()
+    stall.begin()
+    wait_until(lambda: waiters(app), 10, lambda: str(app.get("/api/status")[1]["problems"]))
+    stall.end()
+    wait_until(lambda: not waiters(app), 10)
+
+
+def waiters(app: App) -> bool:
+    """Whether the page says that sessions wait, and for how long."""
+    problems = app.get("/api/status")[1]["problems"]
+    return any(re.search(r"\d+ sessions wait for the notification lock.* for \d+ s", text) for text in problems)
+
+
+def metric(app: App, name: str) -> float:
+    found = re.search(rf"^{name} (\S+)$", app.get("/metrics")[1].decode(), re.MULTILINE)
+    return float(found[1]) if found else -1.0
+
+
+def verified(settings: dict[str, str], folder: Path) -> dict[str, Any]:
+    """The checks of `verify`, which must not hang itself."""
+    with Process([sys.executable, "-m", "listener", "verify", "--json"], folder, settings) as process:
+        process.exit_code(20)
+        return {check["check"]: check for check in json.loads(process.log)["checks"]}

@@ -7,6 +7,7 @@ TEST_POSTGRES_BIN names the folder of another one's programs.
 import os
 import signal
 import subprocess
+from collections.abc import Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, LiteralString, Self
@@ -108,12 +109,15 @@ class PostgresServer:
         (self.folder / "standby.signal").touch()
         return self.start()
 
-    def start(self) -> Self:
+    def start(self, environment: Mapping[str, str] | None = None) -> Self:
         """Starts the server and waits until it answers."""
         settings = {**_SETTINGS, "listen_addresses": self.host, "port": str(self.port)}
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        command = [str(program("postgres")), "-D", str(self.folder), *options]
-        self._process = Process(drop_privileges(command, self.folder), Path("/"), {})
+        command = drop_privileges([str(program("postgres")), "-D", str(self.folder), *options], self.folder)
+        server = command.index(str(program("postgres")))
+        # Not for who drops the privileges: a preloaded library would keep root's.
+        variables = ["env", *(f"{name}={value}" for name, value in (environment or {}).items())]
+        self._process = Process([*command[:server], *variables, *command[server:]], Path("/"), {})
         wait_until(self._answers, 30, lambda: self.log)
         return self
 
@@ -163,6 +167,12 @@ class PostgresServer:
         """The first column of the only row."""
         [[value, *_]] = self.execute(query, *parameters, dbname=dbname)
         return value
+
+    def insert(self, first: int, last: int, match: int = 7, dbname: str = "postgres") -> None:
+        """Commits numbered rows of a match one by one; each notifies."""
+        with closing(self.connect(dbname)) as connection:
+            for number in range(first, last + 1):
+                connection.execute("INSERT INTO score VALUES (%s, %s)", (number, match))
 
     def set(self, name: str, value: str) -> None:
         """Changes a setting of the running server; new sessions have it when this returns."""
