@@ -211,12 +211,22 @@ def test_a_worker_that_listens_itself_reads_a_rotated_password_from_its_file(
 def test_snapshots_go_on_with_a_rotated_password_from_its_file(
     primary: PostgresServer, settings: dict[str, str], secret: Path, start_listener: StartListener, start_app: StartApp
 ) -> None:
-    app = start_app(settings | SNAPSHOT)
-    password = rotate(primary)
-    secret.write_text(password, encoding="ascii")
     start_listener(settings).aligned()
-    with app.ready().client(MATCH) as client:
+    app = start_app(settings | SNAPSHOT).ready()
+    secret.write_text(rotate(primary), encoding="ascii")
+    with app.client(MATCH) as client:
         assert client.loaded()["data"] == str(MATCH), app.log
+
+
+def test_a_snapshot_that_is_refused_says_why(
+    primary: PostgresServer, settings: dict[str, str], secret: Path, start_listener: StartListener, start_app: StartApp
+) -> None:
+    start_listener(settings).aligned()
+    app = start_app(settings | SNAPSHOT).ready()
+    rotate(primary)
+    with app.client(MATCH) as client:
+        assert client.loaded()["data"] is None
+    app.logged("password authentication failed", 1)
 
 
 def test_the_first_snapshot_after_every_session_was_ended_is_none_that_fails(
