@@ -1,4 +1,4 @@
-"""What tests look at again and again."""
+"""What several tests wait for and read."""
 
 from collections.abc import Callable
 from contextlib import closing
@@ -38,6 +38,6 @@ def epochs(place: RedisPlace) -> list[int]:
 
 
 def run(server: PostgresServer, statement: str) -> None:
-    """Runs a statement that a test made up."""
+    """Runs one statement, built from a test's own parameters, as superuser."""
     with closing(server.connect()) as connection:
         connection.execute(statement.encode())

@@ -35,6 +35,14 @@ def statements(refuse: str, says: str, allow: str) -> Refusal:
     return Refusal(lambda server: run(server, refuse), says, lambda server: run(server, allow))
 
 
+def rename(server: PostgresServer, database: str, name: str) -> None:
+    """Renames a database, which nobody may use meanwhile."""
+    run(server, f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS false')
+    server.execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s", database)
+    run(server, f'ALTER DATABASE "{database}" RENAME TO "{name}"')
+    run(server, f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+
+
 REFUSALS = {
     "the role may not log in": statements(
         f"ALTER ROLE {ROLE} NOLOGIN", "is not permitted to log in", f"ALTER ROLE {ROLE} LOGIN"
@@ -47,10 +55,10 @@ REFUSALS = {
         "pg_hba.conf rejects connection",
         lambda server: server.hba(),
     ),
-    "there is no such database": statements(
-        f"ALTER DATABASE {DATABASE} RENAME TO restored",
+    "there is no such database": Refusal(
+        lambda server: rename(server, DATABASE, "restored"),
         f'database "{DATABASE}" does not exist',
-        f"ALTER DATABASE restored RENAME TO {DATABASE}",
+        lambda server: rename(server, "restored", DATABASE),
     ),
     "the database accepts no connections": statements(
         f"ALTER DATABASE {DATABASE} ALLOW_CONNECTIONS false",

@@ -23,6 +23,7 @@ WRITERS = 3
 # Longer than two of the timeouts after which a session that does not hear itself is given up.
 STALL_SECONDS = 8.0
 
+IN_SYNC_REP = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
 LOCK_WAITERS = """
 SELECT count(*) FROM pg_locks
 WHERE locktype = 'object' AND database = 0 AND classid = 'pg_database'::regclass AND NOT granted
@@ -41,9 +42,10 @@ class StalledCommits:
     def begin(self) -> None:
         """All three wait when this returns."""
         self._server.set("synchronous_standby_names", "nobody")
+        wait_until(self._a_commit_waits)
         first, *others = self._threads
         first.start()
-        wait_until(lambda: self._server.value("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"))
+        wait_until(lambda: self._server.value(IN_SYNC_REP))
         for thread in others:
             thread.start()
         wait_until(lambda: self._server.value(LOCK_WAITERS) >= len(others))
@@ -55,6 +57,19 @@ class StalledCommits:
             if thread.ident:
                 thread.join(20)
                 assert not thread.is_alive()
+
+    def _a_commit_waits(self) -> bool:
+        """Tries whether the checkpointer has put the setting in force, by a commit that notifies nobody."""
+        with closing(self._server.connect()) as connection:
+            attempt = connection.pgconn
+            attempt.send_query(b"SELECT pg_logical_emit_message(true, 'attempt', '')")
+            while not self._server.value(IN_SYNC_REP):
+                attempt.consume_input()
+                if not attempt.is_busy():
+                    return False
+            self._server.execute("SELECT pg_cancel_backend(%s)", attempt.backend_pid)
+            wait_until(lambda: not self._server.value(IN_SYNC_REP))
+            return True
 
     def _commit(self, number: int) -> None:
         with closing(self._server.connect()) as connection:

@@ -61,7 +61,7 @@ host replication all 127.0.0.0/8 trust
 
 
 class PostgresServer:
-    """One PostgreSQL server. Its data come from `initialise`, `standby` or `clone`.
+    """One PostgreSQL server; `initialise`, `copy`, `backup` and `standby` make its data.
 
     Args:
         folder: the data.
@@ -94,11 +94,11 @@ class PostgresServer:
         return type(self)(folder, host, port)
 
     def standby(self, folder: Path, host: str = "127.0.0.1", port: int | None = None) -> Self:
-        """Starts a standby of this server, which knows it by the folder's name."""
+        """Starts a standby of this server; its `application_name` is the folder's name."""
         return self.backup(folder, host, port).follow(self)
 
     def follow(self, primary: "PostgresServer") -> Self:
-        """Starts this stopped server as a standby; a former primary follows only whom it had told everything."""
+        """Starts this stopped server as a standby; a former primary must have been stopped before the promotion."""
         conninfo = make_conninfo(primary.conninfo(), dbname=None, application_name=self.folder.name)
         with (self.folder / "postgresql.auto.conf").open("a", encoding="ascii") as file:
             file.write(f"primary_conninfo = '{conninfo}'\n")
@@ -115,7 +115,7 @@ class PostgresServer:
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         command = drop_privileges([str(program("postgres")), "-D", str(self.folder), *options], self.folder)
         server = command.index(str(program("postgres")))
-        # Not for who drops the privileges: a preloaded library would keep root's.
+        # Not before the privileges are dropped: a preloaded library would make files that only root can open.
         variables = ["env", *(f"{name}={value}" for name, value in (environment or {}).items())]
         self._process = Process([*command[:server], *variables, *command[server:]], Path("/"), {})
         wait_until(self._answers, 30, lambda: self.log)
