@@ -68,7 +68,7 @@ def test_tries_are_at_most_a_second_apart_while_the_address_leads_to_a_standby(
         assert max(apart) < 1.5, apart
 
 
-def test_a_standby_at_the_start_is_waited_for_and_said_once(
+def test_a_standby_at_the_start_is_waited_for_and_logged_once(
     standby: PostgresServer, address: Proxy, settings: dict[str, str], start: Start
 ) -> None:
     address.lead_to(standby.port)
@@ -137,7 +137,7 @@ def test_of_several_hosts_the_primary_gives_the_snapshots(
         assert client.loaded()["data"] == {"standby": False, "match": str(MATCH)}
 
 
-def test_of_several_hosts_one_that_never_answers_holds_nothing_up(
+def test_of_several_hosts_one_that_never_answers_is_passed_over_within_seconds(
     primary: PostgresServer, settings: dict[str, str], start: Start
 ) -> None:
     with Proxy(primary.port) as silent:
@@ -147,7 +147,7 @@ def test_of_several_hosts_one_that_never_answers_holds_nothing_up(
         listened_to(primary, program, 6)
 
 
-def test_of_several_hosts_a_primary_that_was_fenced_off_as_read_only_is_passed_over(hosts: Hosts, start: Start) -> None:
+def test_of_several_hosts_a_primary_made_read_only_is_passed_over(hosts: Hosts, start: Start) -> None:
     program = start(hosts.settings(first=hosts.primary))
     listened_to(hosts.primary, program)
     hosts.standby.promote()
@@ -157,7 +157,7 @@ def test_of_several_hosts_a_primary_that_was_fenced_off_as_read_only_is_passed_o
 
 
 @pytest.mark.parametrize("hosts_named", ["one", "several"])
-def test_a_role_whose_transactions_are_read_only_listens_all_the_same(
+def test_a_role_whose_transactions_are_read_only_can_listen(
     primary: PostgresServer, standby: PostgresServer, settings: dict[str, str], start: Start, hosts_named: str
 ) -> None:
     primary.execute(f"ALTER ROLE {ROLE} SET default_transaction_read_only = on")

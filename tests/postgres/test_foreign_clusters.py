@@ -1,4 +1,4 @@
-"""Listeners of different clusters on one Redis and namespace: one is at work, the others say why they are not."""
+"""Listeners of different clusters on one Redis and namespace: one appends, the others are passive and log why."""
 
 import re
 from collections.abc import Iterator
@@ -60,7 +60,7 @@ def problem(app: App, pattern: str) -> None:
 # Two clusters with one database name.
 
 
-def test_a_listener_of_another_cluster_stays_passive_and_says_so_in_log_page_and_verify(
+def test_a_listener_of_another_cluster_stays_passive_and_log_page_and_verify_name_the_cause(
     primary: PostgresServer,
     stranger: PostgresServer,
     redis_place: RedisPlace,
@@ -137,7 +137,7 @@ def test_after_a_split_failover_the_listener_on_the_lower_timeline_yields_for_go
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", ["restored as it was", "promoted, as the other was"])
-def test_of_two_copies_that_nothing_tells_apart_one_goes_passive_and_names_the_cause(
+def test_of_two_copies_with_one_identity_one_goes_passive_and_names_the_cause(
     primary: PostgresServer,
     copy: PostgresServer,
     tmp_path: Path,

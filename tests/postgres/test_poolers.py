@@ -1,4 +1,4 @@
-"""A pooler at the address: said at once and for sure, and waited out until the address leads past it."""
+"""A pooler at the address: reported at once, and waited out until the address leads to PostgreSQL itself."""
 
 import os
 import shutil
@@ -44,7 +44,7 @@ def address(primary: PostgresServer) -> Iterator[WithoutNotifications]:
         yield proxy
 
 
-def test_a_session_that_is_answered_and_does_not_hear_itself_is_a_poolers_at_once(
+def test_an_answer_without_the_own_notification_is_reported_as_a_pooler_at_once(
     primary: PostgresServer, address: WithoutNotifications, settings: dict[str, str], start: Start
 ) -> None:
     program = start(settings | {"DB_SSLMODE": "disable"})
@@ -83,7 +83,7 @@ def pooler(request: pytest.FixtureRequest, primary: PostgresServer, tmp_path: Pa
         yield port
 
 
-def test_pgbouncer_is_said_and_waited_out_until_the_address_leads_past_it(
+def test_pgbouncer_is_reported_and_waited_out_until_the_address_leads_to_postgresql(
     primary: PostgresServer, pooler: int, settings: dict[str, str], start_listener: StartListener
 ) -> None:
     with Proxy(pooler) as address:

@@ -226,7 +226,7 @@ def test_snapshots_go_on_with_a_rotated_password_from_its_file(
         assert client.loaded()["data"] == str(MATCH), app.log
 
 
-def test_a_snapshot_that_is_refused_says_why(
+def test_the_reason_of_a_refused_snapshot_is_logged(
     primary: PostgresServer, settings: dict[str, str], secret: Path, start_listener: StartListener, start_app: StartApp
 ) -> None:
     start_listener(settings).aligned()
@@ -237,7 +237,7 @@ def test_a_snapshot_that_is_refused_says_why(
     app.logged("password authentication failed", 1)
 
 
-def test_the_first_snapshot_after_every_session_was_ended_is_none_that_fails(
+def test_the_first_snapshot_after_all_sessions_were_terminated_succeeds(
     primary: PostgresServer, settings: dict[str, str], start_listener: StartListener, start_app: StartApp
 ) -> None:
     start_listener(settings).aligned()

@@ -1,4 +1,4 @@
-"""Commits that wait for a synchronous standby: whoever notifies after them waits too, and loses nothing."""
+"""Commits that wait for a synchronous standby: sessions that notify after them wait too, and nothing is lost."""
 
 import json
 import re
@@ -131,7 +131,7 @@ def test_a_stall_of_commits_loses_nothing_where_workers_listen_themselves(
         hears_all_three_and_no_resync(client, stall, app)
 
 
-def test_timeouts_that_a_role_brings_along_end_no_session_that_waits(
+def test_timeouts_set_for_the_role_end_no_session_that_waits(
     primary: PostgresServer,
     settings: dict[str, str],
     stall: StalledCommits,
@@ -157,7 +157,7 @@ OPAQUE = {
 
 
 @pytest.mark.parametrize("why", OPAQUE)
-def test_a_session_that_waits_is_kept_where_nobody_can_see_what_it_does(
+def test_a_session_that_waits_is_kept_where_its_state_cannot_be_seen(
     primary: PostgresServer,
     settings: dict[str, str],
     stall: StalledCommits,
@@ -176,7 +176,7 @@ def test_a_session_that_waits_is_kept_where_nobody_can_see_what_it_does(
 
 
 @pytest.mark.parametrize("mode", ["redis", "postgres"])
-def test_a_canary_that_somebody_cancels_ends_no_session(
+def test_a_cancelled_canary_ends_no_session(
     primary: PostgresServer,
     settings: dict[str, str],
     stall: StalledCommits,
@@ -199,7 +199,7 @@ def test_a_canary_that_somebody_cancels_ends_no_session(
     assert primary.listening() == sessions
 
 
-def test_who_starts_while_commits_stall_waits_in_one_session_and_says_why(
+def test_a_program_that_starts_while_commits_stall_waits_in_one_session_and_logs_why(
     primary: PostgresServer, settings: dict[str, str], stall: StalledCommits, start: Start
 ) -> None:
     stall.begin()
@@ -214,7 +214,7 @@ def test_who_starts_while_commits_stall_waits_in_one_session_and_says_why(
     assert primary.listening() == sessions
 
 
-# And what is lost is still noticed.
+# A lost session is still noticed.
 
 
 def test_a_session_whose_path_is_cut_while_commits_stall_is_replaced_once_they_go_on(
@@ -233,10 +233,10 @@ def test_a_session_whose_path_is_cut_while_commits_stall_is_replaced_once_they_g
     wait_until(lambda: primary.listening().keys() - {session}, 10, lambda: program.log)
 
 
-# It is shown.
+# The page, verify and the metrics.
 
 
-def test_page_verify_and_metrics_show_who_waits_for_the_notification_lock_and_since_when(
+def test_page_verify_and_metrics_show_how_many_sessions_wait_for_the_notification_lock_and_for_how_long(
     primary: PostgresServer,
     settings: dict[str, str],
     stall: StalledCommits,
@@ -260,7 +260,7 @@ def test_page_verify_and_metrics_show_who_waits_for_the_notification_lock_and_si
     assert "notifymux_postgres_lock_wait_seconds" in (ROOT / "docs/alerts.yaml").read_text(encoding="utf-8")
 
 
-def test_the_page_shows_it_where_workers_listen_themselves(
+def test_the_page_shows_the_sessions_that_wait_where_workers_listen_themselves(
     settings: dict[str, str], stall: StalledCommits, start_app: StartApp
 ) -> None:
     app = start_app(settings | {"USE_REDIS_NOTIFIER": "false"}).ready()
@@ -271,7 +271,7 @@ def test_the_page_shows_it_where_workers_listen_themselves(
 
 
 def waiters(app: App) -> bool:
-    """Whether the page says that sessions wait, and for how long."""
+    """Whether the page shows that sessions wait, and for how long."""
     problems = app.get("/api/status")[1]["problems"]
     return any(re.search(r"\d+ sessions wait for the notification lock.* for \d+ s", text) for text in problems)
 
