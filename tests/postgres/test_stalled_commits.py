@@ -233,6 +233,23 @@ def test_a_session_whose_path_is_cut_while_commits_stall_is_replaced_once_they_g
     wait_until(lambda: primary.listening().keys() - {session}, 10, lambda: program.log)
 
 
+@pytest.mark.parametrize("how", ["stop", "kill"])
+def test_a_program_that_ends_while_commits_stall_leaves_no_session_behind(
+    primary: PostgresServer, settings: dict[str, str], stall: StalledCommits, start: Start, how: str
+) -> None:
+    program = start(settings)
+    listened_to(primary, program)
+    wait_until(lambda: " connected to " in program.log)
+    stall.begin()
+    wait_until(lambda: primary.value(LOCK_WAITERS) == WRITERS)  # its canary too
+    if how == "stop":
+        program.stop()
+    else:
+        program.kill()
+    # A server that does not look at its client's connection keeps the session until the stall is over.
+    wait_until(lambda: not primary.listening(), 4, lambda: str(primary.listening()))
+
+
 # The page, verify and the metrics.
 
 
