@@ -44,7 +44,7 @@ def settings(address: Proxy, primary: PostgresServer, redis_place: RedisPlace) -
     return redis_mode(primary.conninfo(ROLE), redis_place) | {"DB_PORT": str(address.port)}
 
 
-@pytest.fixture(params=["listener", "worker that LISTENs itself"])
+@pytest.fixture(params=["listener", pytest.param("worker that LISTENs itself", marks=pytest.mark.long)])
 def start(request: pytest.FixtureRequest, start_listener: StartListener, start_app: StartApp) -> Start:
     """Starts a program that LISTENs."""
     if request.param == "listener":

@@ -31,7 +31,7 @@ def events_pass_and_the_clock_is_named(server: PostgresServer, app: App, whose: 
     assert status["latency"]["p50_ms"] is None or status["latency"]["p50_ms"] < HOUR, status["latency"]
 
 
-@pytest.mark.parametrize("ahead", [HOUR, -HOUR])
+@pytest.mark.parametrize("ahead", [HOUR, pytest.param(-HOUR, marks=pytest.mark.long)])
 def test_a_listeners_clock_that_is_an_hour_off_is_named(
     primary: PostgresServer,
     settings: dict[str, str],
@@ -45,7 +45,7 @@ def test_a_listeners_clock_that_is_an_hour_off_is_named(
     listener.logged("clock", 5)
 
 
-@pytest.mark.parametrize("ahead", [HOUR, -HOUR])
+@pytest.mark.parametrize("ahead", [HOUR, pytest.param(-HOUR, marks=pytest.mark.long)])
 def test_the_clock_of_a_worker_that_listens_itself_is_named(
     primary: PostgresServer, settings: dict[str, str], start_app: StartApp, tmp_path: Path, ahead: int
 ) -> None:
@@ -53,7 +53,7 @@ def test_the_clock_of_a_worker_that_listens_itself_is_named(
     events_pass_and_the_clock_is_named(primary, app, "this worker")
 
 
-@pytest.mark.parametrize("ahead", [HOUR, -HOUR])
+@pytest.mark.parametrize("ahead", [HOUR, pytest.param(-HOUR, marks=pytest.mark.long)])
 def test_postgresqls_own_clock_that_is_an_hour_off_is_named(
     cluster: PostgresServer,
     redis_place: RedisPlace,

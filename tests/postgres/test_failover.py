@@ -144,7 +144,7 @@ def test_of_several_hosts_one_that_never_answers_is_passed_over_within_seconds(
         silent.stall()
         both = {"DB_HOST": "127.0.0.1,127.0.0.1", "DB_PORT": f"{silent.port},{primary.port}"}
         program = start(settings | both)
-        listened_to(primary, program, 6)
+        listened_to(primary, program, 8)
 
 
 def test_of_several_hosts_a_primary_made_read_only_is_passed_over(hosts: Hosts, start: Start) -> None:

@@ -102,7 +102,7 @@ def test_a_foreign_listener_begins_when_the_one_at_work_has_gone(
 # Two servers of one cluster.
 
 
-@pytest.mark.parametrize("promotions", [1, 2])
+@pytest.mark.parametrize("promotions", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_after_a_split_failover_the_listener_on_the_lower_timeline_yields_for_good(
     primary: PostgresServer,
     standby: PostgresServer,

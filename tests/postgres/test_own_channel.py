@@ -189,6 +189,7 @@ def test_a_strangers_entry_at_the_next_number_does_not_end_the_listener(
     assert "Traceback" not in listener.log + app.log
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", ["*", "9223372036854775807-1", "18446744073709551615-18446744073709551615"])
 def test_a_strangers_entry_far_ahead_does_not_stop_delivery(
     primary: PostgresServer, stream: Stream, listener: Listener, app: App, number: str
