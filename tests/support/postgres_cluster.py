@@ -142,12 +142,14 @@ class PostgresServer:
     def freeze(self) -> None:
         """Stops the server with all its processes; the kernel still accepts connections for it."""
         for process in self._processes():
-            process.suspend()
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
 
     def thaw(self) -> None:
         """The opposite of `freeze`."""
         for process in reversed(self._processes()):
-            process.resume()
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
 
     def conninfo(self, user: str = "postgres", dbname: str = "postgres") -> str:
         """The connection string of a superuser or another role."""
