@@ -109,6 +109,10 @@ class MatchDataWebSocketManager:
         is_fresh = time.monotonic() - self.observer.canary_at <= self._ready_within
         return self.observer.canary if is_fresh else Canary()
 
+    @property
+    def waiters(self):
+        return getattr(self._source, "waiters", (0, 0.0))
+
     def unready(self) -> list[str]:
         """Why this worker is not ready, for people; empty when a canary has passed within the last seconds."""
         reasons = []

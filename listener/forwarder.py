@@ -19,11 +19,24 @@ from app.core.heartbeat import HEARTBEAT_SECONDS
 from app.core.incident_log import Kind
 from app.core.liveness_file import LivenessFile
 from app.core.operator_errors import check_direct, check_operator, check_redis_operator
-from app.core.postgres import ListenSession, describe, listening_conninfo
+from app.core.config import load_settings
+from app.core.operator_errors import OperatorError
+from app.core.postgres import (
+    IDENTITY,
+    Job,
+    ListenSession,
+    ask,
+    connect,
+    database_url,
+    describe,
+    listening_conninfo,
+    look,
+)
 from listener.metrics import ListenerMetrics
 from listener.redis_stream import RedisStream
 from listener.registry import REDIS_RETRY, ListenerRegistry
 from listener.round_trip import RoundTripTimer
+from listener.sequencer.active import Active
 from listener.sequencer.aligning import ReceivedNotification
 from listener.sequencer.control_messages import Canary, ControlMessage, statement
 from listener.sequencer.redis_requests import Append
@@ -49,7 +62,7 @@ class Backend(NamedTuple):
     """A session as PostgreSQL knows it."""
 
     pid: int
-    start: datetime
+    start: str
 
 
 class Forwarder:
@@ -85,7 +98,8 @@ class Forwarder:
         metrics: ListenerMetrics,
     ) -> None:
         self._url, self._channels = url, channels
-        self._conninfo = listening_conninfo(url, f"notifymux-listener/{pod}")
+        self._conninfo_name = f"notifymux-listener/{pod}"
+        self._conninfo = listening_conninfo(url, self._conninfo_name)
         self._fingerprint = fingerprint(str(psycopg.conninfo.conninfo_to_dict(url).get("dbname", "")), channels)
         self._stream, self._registry = stream, registry
         self._bounds, self._canary_interval = bounds, canary_interval
@@ -99,6 +113,10 @@ class Forwarder:
         self._tally, self._round_trip = tally, round_trip
         self._connected_since: float | None = None
         self._stop_by: float | None = None
+        self._old: Sequencer | None = None
+        self._numbering: Sequencer | None = None
+        self._timelines: dict[str, int] = {}
+        self._lock_waiters, self._lock_seconds = 0, 0.0
 
     def stop(self) -> None:
         """Makes `run` append what is held and return; for signal handlers."""
@@ -113,30 +131,60 @@ class Forwarder:
         self._tally.incidents.note(Kind.START, f"started as process {os.getpid()}", time.monotonic())
         while self._stop_by is None:
             try:
-                self._beat_due = 0.0  # connecting may take as long as others wait until they take this one for dead
-                self._beat(None, time.monotonic())
-                with closing(psycopg.connect(self._conninfo, autocommit=True)) as connection:
-                    self._replace(connection)
-                    self._forward(ListenSession(connection.pgconn))
-            except psycopg.Error as error:
+                self._beat_due = 0.0
+                job = Job(self._open)
+                while not job.done and self._stop_by is None:
+                    self._pause(_TICK)
+                if not job.done:
+                    break
+                if job.error:
+                    raise job.error
+                with closing(job.result) as connection:
+                    try:
+                        self._forward(ListenSession(connection.pgconn))
+                    except psycopg.Error:
+                        self._keep(self._numbering)
+                        raise
+            except (psycopg.Error, OperatorError) as error:
                 self._connected_since = None
                 self._round_trip.lost()
-                check_operator(error)
+                try:
+                    if isinstance(error, psycopg.Error):
+                        check_operator(error)
+                except OperatorError as known:
+                    error = known
                 self._pause(self._postgres.failed(error))
         self._try_redis(self._registry.leave)
 
-    def _replace(self, connection: psycopg.Connection) -> None:
-        """Ends the session this one replaces, so that PostgreSQL never shows two."""
-        if self._backend:
-            connection.execute(
-                "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity WHERE pid = %s AND backend_start = %s",
-                self._backend,
+    def _open(self) -> psycopg.Connection:
+        self._url = database_url(_settings())
+        self._conninfo = listening_conninfo(self._url, self._conninfo_name)
+        connection = connect(self._conninfo)
+        try:
+            pgconn = connection.pgconn
+            if self._backend:
+                ask(
+                    pgconn,
+                    "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_get_activity(%s) WHERE backend_start = '%s'"
+                    % self._backend,
+                    4,
+                )
+            [[pid, start, system, timeline, _]] = ask(pgconn, IDENTITY, 4)
+            check_direct(pgconn, int(pid))
+            system, timeline = system.decode(), int(timeline)
+            if timeline < self._timelines.get(system, 0):
+                raise psycopg.OperationalError(
+                    f"this server is on timeline {timeline}, an older timeline than {self._timelines[system]}"
+                )
+            self._timelines[system] = timeline
+            self._backend = Backend(int(pid), start.decode())
+            self._fingerprint = f"{system}/{timeline}/" + fingerprint(
+                str(psycopg.conninfo.conninfo_to_dict(self._url).get("dbname", "")), self._channels
             )
-        row = connection.execute(
-            "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
-        ).fetchone()
-        self._backend = Backend(*row) if row else None
-        check_direct(connection.pgconn, self._backend and self._backend.pid)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def _forward(self, session: ListenSession) -> None:
         numbering = Sequencer(
@@ -148,15 +196,49 @@ class Forwarder:
             tally=self._tally,
             highest=self._highest,
         )
+        looking: Job | None = None
+        sent_at, look_due = time.monotonic(), 0.0
+        self._numbering = numbering
         poll = select.poll()
         poll.register(session, select.POLLIN)
         while not self._is_over(numbering):
             now = time.monotonic()
             self._show(numbering, now)
             self._hear(session, numbering, now)
-            if reason := numbering.lost(now):
-                raise psycopg.OperationalError(reason)
-            while message := numbering.to_postgres(now):
+            self._highest = numbering.highest
+            if session.failed:
+                logger.warning("a query of the listener's own failed: %s", session.failed)
+                session.failed = None
+                numbering.query_failed(now)
+            if session.idle:
+                if numbering.unheard:
+                    raise psycopg.OperationalError(
+                        "answered, and its own notification was not delivered: DB_HOST leads to a pooler"
+                    )
+                sent_at = now
+                if self._lock_waiters:
+                    self._lock_waiters, self._lock_seconds = 0, 0.0
+            elif looking and looking.done:
+                at_work, self._lock_waiters, self._lock_seconds = looking.result or (None, 0, 0)
+                looking, look_due = None, now + 1
+                if at_work is False:
+                    self._lock_waiters = 0
+                    self._keep(numbering)
+                    raise psycopg.OperationalError("the session did not come back within 4 s: the path to it is cut")
+                if at_work and not self._stall_said:
+                    self._stall_said = True
+                    logger.warning(
+                        "%d sessions wait for the notification lock for %.0f s: a commit waits",
+                        self._lock_waiters,
+                        self._lock_seconds,
+                    )
+                if at_work is None:
+                    self._connected_since = None
+            elif not looking and now - sent_at > 2 and now >= look_due:
+                looking = Job(lambda: look(self._conninfo, *self._backend))
+            if session.idle:
+                self._stall_said = False
+            while session.idle and (message := numbering.to_postgres(now)):
                 self._send(session, message)
             if numbering.proven and self._connected_since is None:
                 self._connected_since = time.time()
@@ -165,6 +247,12 @@ class Forwarder:
             asked = self._ask_redis(numbering, now)
             poll.poll(0 if asked else _TICK * 1000)
         self._highest = numbering.highest
+
+    _stall_said = False
+
+    def _keep(self, numbering: Sequencer) -> None:
+        numbering.leave()
+        self._old = numbering if numbering.held else None
 
     def _send(self, session: ListenSession, message: ControlMessage) -> None:
         at = time.time()
@@ -197,8 +285,13 @@ class Forwarder:
             )
         return True
 
-    def _ask_redis(self, numbering: Sequencer, now: float) -> bool:
+    def _ask_redis(self, numbering: Sequencer | None, now: float) -> bool:
         """Carries out what is due; whether there was something."""
+        if self._old and not (self._old.held and isinstance(self._old.phase, Active)):
+            self._old = None
+        numbering = self._old or numbering
+        if numbering is None:
+            return False
         if now < self._redis_due:
             return False
         self._beat(numbering, now)
@@ -244,6 +337,10 @@ class Forwarder:
             "restored": tally.restored,
             "failovers": tally.failovers,
             "connected_since": "" if self._connected_since is None else f"{self._connected_since:.3f}",
+            "passive": self._numbering.passive if self._numbering else "",
+            "outage": self._postgres.reason or "",
+            "lock_waiters": self._lock_waiters,
+            "lock_seconds": f"{self._lock_seconds:.3f}",
             "round_trip_ms": "" if round_trip is None else f"{round_trip * 1000:.3f}",
         }
 
@@ -268,4 +365,15 @@ class Forwarder:
         while self._stop_by is None and (now := time.monotonic()) < until:
             self._show(None, now)
             self._beat(None, now)
-            time.sleep(min(_TICK, until - now))
+            while self._old and self._ask_redis(None, time.monotonic()):
+                pass
+            time.sleep(max(0, min(_TICK, until - time.monotonic())))
+
+
+def _settings():
+    from app.core.config import SettingsError
+
+    try:
+        return load_settings()
+    except SettingsError as error:
+        raise OperatorError(str(error)) from None

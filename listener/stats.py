@@ -7,6 +7,7 @@ class ListenerStats:
     """Counters of events, and the incidents that are to stand in the ledger."""
 
     def __init__(self) -> None:
+        self.begun_beside = 0
         self.received = 0  # notifications that PostgreSQL delivered
         self.added = 0  # of them, appended and published
         self.suppressed = 0  # found in the stream already: another listener was faster

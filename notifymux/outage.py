@@ -35,6 +35,8 @@ class Outage:
         """Notes a failed try and returns the seconds to wait before the next."""
         self._failures += 1
         delay: float = self._backoff.compute(min(self._failures, _DOUBLINGS))
+        if any(word in str(error) for word in ("FATAL", "read-only", "standby", "timeline", "pooler")):
+            delay = min(delay, 1.0)
         said = one_line(error)
         if said not in self._said:
             self._logger.warning("%s is away: %s; trying for ever, at most %g s apart", self._server, said, self._cap)

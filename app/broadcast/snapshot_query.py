@@ -40,14 +40,22 @@ class SnapshotQuery:
     def __init__(self, url: str, query: str, connections: int, timeout: float, name: str) -> None:
         self._query, self._timeout = query.encode(), timeout
         options = conninfo.conninfo_to_dict(url).get("options") or ""
-        self._pool = AsyncConnectionPool(
-            conninfo.make_conninfo(
-                url,
+
+        async def fresh() -> str:
+            from app.core.config import load_settings
+            from app.core.postgres import database_url
+
+            return conninfo.make_conninfo(
+                database_url(load_settings()),
                 application_name=name,
                 client_encoding="UTF8",
                 connect_timeout=max(2, int(timeout)),
                 options=f"{options} -c statement_timeout={int(timeout * 1000)}".strip(),
-            ),
+            )
+
+        self._pool = AsyncConnectionPool(
+            fresh,
+            check=AsyncConnectionPool.check_connection,
             kwargs={"autocommit": True},
             min_size=0,
             max_size=connections,

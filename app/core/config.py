@@ -133,7 +133,11 @@ class Settings(BaseSettings):
         "PostgreSQL's host, reached directly, not through a transaction pooler",
         "a host name, an address or a socket's folder",
     )
-    db_port: Port = _setting(5432, "PostgreSQL's port", "a whole number from 1 to 65535")
+    db_port: Annotated[str, Field(pattern=r"^\d{1,5}(,\d{1,5})*$")] = _setting(
+        "5432",
+        "PostgreSQL's port, or one for each host, by comma",
+        "a whole number from 1 to 65535, or several by comma",
+    )
     db_user: str = _setting(
         "postgres", "PostgreSQL's user; it needs nothing but CONNECT (and what SNAPSHOT_QUERY reads)", "a name"
     )

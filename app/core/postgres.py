@@ -5,8 +5,12 @@ same for both and is here. Notifications leave by one path, `ListenSession.recei
 between a query's answer and the next read.
 """
 
+import select
+import threading
+import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 import psycopg
@@ -39,6 +43,11 @@ def database_url(settings: Settings) -> str:
     if settings.db_host is None:
         raise OperatorError("DB_HOST is not set: it takes the host of the PostgreSQL to listen to")
     password = settings.db_password.get_secret_value() if settings.db_password else None
+    if settings.db_password_file:
+        try:
+            password = settings.db_password_file.read_text(encoding="utf-8").strip("\r\n")
+        except OSError as error:
+            raise OperatorError(f"DB_PASSWORD_FILE: {error}") from None
     return libpq.make_conninfo(
         host=settings.db_host,
         port=settings.db_port,
@@ -47,6 +56,7 @@ def database_url(settings: Settings) -> str:
         dbname=settings.db_name,
         sslmode=settings.db_sslmode,
         sslrootcert=settings.db_sslrootcert,
+        target_session_attrs="read-write",
     )
 
 
@@ -75,7 +85,7 @@ def listening_conninfo(url: str, application_name: str) -> str:
         keepalives_interval=1,
         keepalives_count=4,
         tcp_user_timeout=_DEAD_AFTER_MS,
-        options=f"{options} -c tcp_user_timeout={_DEAD_AFTER_MS} -c idle_session_timeout=0"
+        options=f"{options} -c statement_timeout=0 -c lock_timeout=0 -c client_connection_check_interval=2s -c tcp_user_timeout={_DEAD_AFTER_MS} -c idle_session_timeout=0"
         " -c tcp_keepalives_idle=2 -c tcp_keepalives_interval=1 -c tcp_keepalives_count=4".strip(),
     )
 
@@ -98,6 +108,87 @@ def _identifier(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+IDENTITY = """
+SELECT pg_backend_pid(), (SELECT backend_start FROM pg_stat_get_activity(pg_backend_pid())),
+       (SELECT system_identifier FROM pg_control_system()),
+       ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint,
+       (SELECT count(set_config(name, '0', false)) FROM pg_settings WHERE name IN ('transaction_timeout'))
+"""
+AT_WORK = """
+SELECT EXISTS (SELECT FROM pg_stat_get_activity({pid}) a WHERE a.backend_start = '{start}'
+                 AND a.wait_event_type IS DISTINCT FROM 'Client'
+                 AND NOT (a.wait_event_type = 'Lock' AND NOT EXISTS (
+                     SELECT FROM pg_locks WHERE pid = a.pid AND NOT granted))),
+       count(*), coalesce(extract(epoch FROM clock_timestamp() - min(waitstart)), 0)
+FROM pg_locks WHERE locktype = 'object' AND database = 0 AND classid = 1262 AND objid = 0 AND NOT granted
+"""
+
+
+def ask(pgconn: pq.abc.PGconn, sql: str, within: float) -> list[list[bytes | None]]:
+    """One simple query's rows, within a deadline."""
+    deadline, rows = time.monotonic() + within, []
+    pgconn.nonblocking = 1
+    pgconn.send_query(sql.encode())
+    while True:
+        unsent = pgconn.flush()
+        while not pgconn.is_busy():
+            result = pgconn.get_result()
+            if result is None:
+                return rows
+            if result.status == pq.ExecStatus.FATAL_ERROR:
+                raise error_from_result(result)
+            rows = [[result.get_value(i, j) for j in range(result.nfields)] for i in range(result.ntuples)]
+        poll = select.poll()
+        poll.register(pgconn.socket, select.POLLIN | (select.POLLOUT if unsent else 0))
+        left = deadline - time.monotonic()
+        if left <= 0 or not poll.poll(left * 1000):
+            raise psycopg.OperationalError(f"no answer within {within:g} s")
+        pgconn.consume_input()
+
+
+def connect(conninfo: str) -> psycopg.Connection:
+    try:
+        return psycopg.connect(conninfo, autocommit=True)
+    except psycopg.OperationalError as error:
+        if "session is read-only" not in str(error):
+            raise
+        return psycopg.connect(libpq.make_conninfo(conninfo, target_session_attrs="primary"), autocommit=True)
+
+
+def look(conninfo: str, pid: int, start: str) -> tuple[bool | None, int, float]:
+    """Whether a backend is at work (None: nobody can tell), and how many wait for the lock, for how long."""
+    try:
+        connection = connect(libpq.make_conninfo(conninfo, application_name="notifymux-look", connect_timeout=2))
+    except psycopg.Error:
+        return None, 0, 0.0
+    try:
+        [[at_work, waiters, seconds]] = ask(connection.pgconn, AT_WORK.format(pid=pid, start=start), 3)
+    except psycopg.Error:
+        return None, 0, 0.0
+    finally:
+        connection.close()
+    return at_work == b"t", int(waiters), float(seconds)
+
+
+class Job(threading.Thread):
+    """A call in a thread of its own, which nobody has to wait for."""
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        super().__init__(daemon=True)
+        self._call, self.result, self.error = call, None, None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self.result = self._call()
+        except BaseException as error:
+            self.error = error
+
+    @property
+    def done(self) -> bool:
+        return not self.is_alive()
+
+
 class ListenSession:
     """The notification side of one libpq connection. It never waits and has no thread, clock or loop of its own.
 
@@ -113,6 +204,12 @@ class ListenSession:
         self._pgconn.nonblocking = 1
         self._waiting: deque[bytes] = deque()
         self._running = False
+        self.failed: str | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether every query was answered; what they notified was received then."""
+        return not self._running and not self._waiting
 
     def fileno(self) -> int:
         """The socket, to be waited for until it is readable."""
@@ -149,7 +246,10 @@ class ListenSession:
             if result is None:
                 self._running = False
             elif result.status == pq.ExecStatus.FATAL_ERROR:
-                raise error_from_result(result)
+                error = error_from_result(result)
+                if self._pgconn.status != pq.ConnStatus.OK or (error.sqlstate or "57P")[:3] == "57P":
+                    raise error
+                self.failed = str(error)
         if self._waiting and not self._running:
             self._pgconn.send_query(self._waiting.popleft())
             self._running = True

@@ -14,11 +14,17 @@ def of_listeners(listeners: Iterable[ProcessRow]) -> list[str]:
     rows = list(listeners)
     problems = [] if any(row["state"] == "alive" for row in rows) else ["no listener is alive"]
     for row in rows:
+        if row["lock_waiters"]:
+            problems.append(
+                f"{row['lock_waiters']} sessions wait for the notification lock, the first for {row['lock_seconds']:.0f} s"
+            )
+        if row["passive"]:
+            problems.append(f"listener {_name(row)} is {row['passive']}")
         match row["state"], row["role"]:
             case "late" | "dead", _:
                 problems.append(f"listener {_name(row)} is silent")
             case "alive", "unconnected":
-                problems.append(f"listener {_name(row)} is not connected to PostgreSQL")
+                problems.append(f"listener {_name(row)} is not connected to PostgreSQL: {row['outage']}")
             case "alive", "unaligned":
                 problems.append(f"listener {_name(row)} is looking for its place in the count")
     return problems

@@ -125,6 +125,10 @@ class Status:
     def _problems(self, listeners: list[ProcessRow], queue_usage: float | None) -> list[str]:
         problems, registry = self._manager.unready() + diagnosis.of_queue(queue_usage), self._registry
         if registry is None:
+            if self._manager.waiters[0]:
+                problems.append(
+                    "%d sessions wait for the notification lock, the first for %.0f s" % self._manager.waiters
+                )
             return problems
         if registry.refusal:
             problems.append(f"this worker can't register: {registry.refusal}")

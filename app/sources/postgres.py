@@ -14,7 +14,8 @@ import psycopg
 from app.core.canary import canary_sql
 from app.core.config import MUX_CHANNEL
 from app.core.operator_errors import OperatorError, check_direct, check_operator
-from app.core.postgres import ListenSession, Notification, describe, listen_sql, listening_conninfo
+from app.core.config import load_settings
+from app.core.postgres import IDENTITY, Job, ListenSession, Notification, ask, connect, database_url, describe, listen_sql, listening_conninfo, look
 from app.sources.base import EventSink, GapReason
 from notifymux.event import Event, EventId, payload_json
 from notifymux.outage import Outage
@@ -36,7 +37,7 @@ class PostgresSource:
     """
 
     def __init__(self, url: str, channels: tuple[str, ...], name: str, canary_interval: float, sink: EventSink) -> None:
-        self._url, self._conninfo = url, listening_conninfo(url, name)
+        self._url, self._name = url, name
         self._channels = channels
         # Its own, so that one worker's canary wakes no other.
         self._canary_channel = f"{MUX_CHANNEL}_{uuid.uuid4().hex[:16]}"
@@ -65,23 +66,40 @@ class PostgresSource:
         while True:
             try:
                 await self._session()
-            except (psycopg.Error, OSError, OperatorError) as error:
+            except (psycopg.Error, OSError, OperatorError, TimeoutError) as error:
                 await asyncio.sleep(self._outage.failed(_advice(error)))
 
     async def recall(self, after: EventId, until: EventId) -> list[Event] | None:
         """None: events without numbers can't be asked for."""
 
     async def _session(self) -> None:
-        connection = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True)
+        connection, pid, start = await _in_thread(self._open)
         try:
-            row = await (await connection.execute("SELECT pg_backend_pid()")).fetchone()
-            check_direct(connection.pgconn, row[0] if row else None)
-            await self._listen(ListenSession(connection.pgconn))
+            await self._listen(ListenSession(connection.pgconn), pid, start)
         finally:
             self.is_connected, self._unheard_since = False, None
-            await connection.close()
+            self.waiters = (0, 0.0)
+            connection.close()
 
-    async def _listen(self, session: ListenSession) -> None:
+    def _open(self):
+        connection = connect(listening_conninfo(database_url(_settings()), self._name))
+        try:
+            [[pid, start, *_]] = ask(connection.pgconn, IDENTITY, 4)
+            check_direct(connection.pgconn, int(pid))
+        except BaseException:
+            connection.close()
+            raise
+        return connection, int(pid), start.decode()
+
+    waiters = (0, 0.0)
+
+    async def _look(self, pid: int, start: str) -> bool | None:
+        conninfo = listening_conninfo(database_url(_settings()), self._name)
+        at_work, *waiters = await _in_thread(lambda: look(conninfo, pid, start))
+        self.waiters = tuple(waiters)
+        return at_work
+
+    async def _listen(self, session: ListenSession, pid: int, start: object) -> None:
         """Hears until the session is lost; what is heard is delivered right where it is read."""
         loop, socket = asyncio.get_running_loop(), session.fileno()
         lost: asyncio.Future[None] = loop.create_future()
@@ -89,33 +107,52 @@ class PostgresSource:
         def readable() -> None:
             try:
                 self._hear(session.receive())
-            except Exception as error:  # noqa: BLE001 - `lost` raises it: a lost session is replaced, a bug is shown
-                loop.remove_reader(socket)  # at once: libpq has closed it, and its number may soon be another's
+                if session.failed:
+                    logger.warning("a query failed: %s", session.failed)
+                    session.failed = None
+                    self._unheard_since = None
+                if session.idle and self._unheard_since:
+                    raise psycopg.OperationalError("answered, and its own notification was not delivered: a pooler")
+            except Exception as error:  # noqa: BLE001
+                loop.remove_reader(socket)
                 lost.set_exception(error)
 
         loop.add_reader(socket, readable)
         try:
-            session.send(listen_sql([self._canary_channel, *self._channels], self._canary()))
+            first = True
+            said = False
+            sent_at = time.monotonic()
             while True:
-                self._unheard_since = self._unheard_since or time.monotonic()
+                if session.idle:
+                    self.waiters = (0, 0.0)
+                    said = False
+                    sent_at = time.monotonic()
+                    self._unheard_since = time.monotonic()
+                    session.send(
+                        listen_sql(
+                            [self._canary_channel, *(self._channels if first or not self.is_connected else [])],
+                            self._canary(),
+                        )
+                    )
+                    first = False
                 await asyncio.wait([lost], timeout=self._interval)
                 if lost.done():
                     lost.result()
-                self._check_canary()
-                session.send(listen_sql([self._canary_channel], self._canary()))
+                if not session.idle and time.monotonic() - sent_at > 2:
+                    at_work = await self._look(pid, start)
+                    if session.idle:
+                        continue
+                    if at_work and not said:
+                        said = True
+                        logger.warning("%d sessions wait for the notification lock for %.0f s", *self.waiters)
+                    if at_work is False:
+                        raise psycopg.OperationalError("the session did not come back within 4 s: the path is cut")
         finally:
             if not lost.done():
                 loop.remove_reader(socket)
 
     def _canary(self) -> str:
         return canary_sql(self._canary_channel, "", time.time())
-
-    def _check_canary(self) -> None:
-        if self._unheard_since and time.monotonic() - self._unheard_since > _CANARY_TIMEOUT:
-            raise psycopg.OperationalError(
-                f"the session's own notification did not come back within {_CANARY_TIMEOUT:.0f} s: the way is cut, or "
-                "DB_HOST leads to a transaction pooler"
-            )
 
     def _hear(self, notifications: list[Notification]) -> None:
         at = time.time()
@@ -157,3 +194,21 @@ def _advice(error: BaseException) -> BaseException:
         except OperatorError as advice:
             return advice
     return error
+
+
+async def _in_thread(call):
+    job = Job(call)
+    while not job.done:
+        await asyncio.sleep(0.02)
+    if job.error:
+        raise job.error
+    return job.result
+
+
+def _settings():
+    from app.core.config import SettingsError
+
+    try:
+        return load_settings()
+    except SettingsError as error:
+        raise OperatorError(str(error)) from None

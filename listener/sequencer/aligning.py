@@ -36,7 +36,8 @@ class Aligning:
             tuple[ReceivedNotification, float]
         ] = []  # since the marker, not numbered yet; bounded by Numbering
         self.early_bytes = 0
-        self.foreign = False  # the one at work counts by another fingerprint (rule 6)
+        self.heard_begin = False
+        self.foreign: object = False  # the one at work counts by another fingerprint (rule 6)
         self.cursor = head
         self._marker, self._fingerprint = marker, fingerprint
         self._still, self._whole = ProgressTimeout(bound), ProgressTimeout(bound)
@@ -84,6 +85,15 @@ class Aligning:
         """Takes in what the stream holds after the cursor."""
         for entry in entries:
             self.cursor = entry.id
+            by = _by(entry)
+            if by and by != self._fingerprint:
+                theirs, mine = by.split("/"), self._fingerprint.split("/")
+                if theirs[0] == mine[0] and int(theirs[1]) < int(mine[1]):
+                    if not self.heard_begin:
+                        self.heard_begin = True
+                        return BeginEpoch("the listener at work is on a lower timeline")
+                else:
+                    self.foreign = by
             if self._is_marker(entry):
                 if decode(entry.text).fingerprint == self._fingerprint:
                     return MarkerFound(entry.id)
@@ -106,3 +116,13 @@ class Aligning:
             return False
         event = decode(entry.text)
         return event.channel == MUX_CHANNEL and parse(bytes(event.payload)).marker == self._marker
+
+
+def _by(entry: StreamEntry) -> str:
+    """Whose count an entry on our own channel is, if it says so."""
+    if b'"fingerprint":"' not in entry.text:
+        return ""
+    try:
+        return decode(entry.text).fingerprint or ""
+    except ValueError:
+        return ""

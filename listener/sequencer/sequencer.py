@@ -10,6 +10,7 @@ Times are seconds on any monotonic clock.
 """
 
 import logging
+import time
 from collections import deque
 from collections.abc import Sequence
 from random import Random
@@ -87,6 +88,9 @@ class Sequencer:
         self._marker = ""
         self._markers = 0  # tried since the last alignment
         self._said_passive = False
+        self.passive = ""
+        self._yielded = False
+        self._begun_beside = 0
         self._leaving = False
 
     # What goes to PostgreSQL.
@@ -112,6 +116,18 @@ class Sequencer:
                 "not to a transaction pooler or a standby"
             )
         return f"its canary did not come back within {CANARY_TIMEOUT:.0f} s"
+
+    @property
+    def unheard(self) -> bool:
+        return self._unheard_since is not None
+
+    def query_failed(self, now: float) -> None:
+        """What was sent last did not reach anybody."""
+        self._unheard_since = None
+        if isinstance(self.phase, Active):
+            self._next_canary = now + self._canary_interval
+        else:
+            self.phase = None
 
     def _token(self) -> str:
         self._tokens += 1
@@ -143,6 +159,10 @@ class Sequencer:
         counts. A newcomer can't tell whether others take it, and lets a marker find out.
         """
         known = self.phase.epoch if isinstance(self.phase, Active) else self.highest
+        bound = max(int(time.time() * 1000), self.highest) + 3_600_000
+        if epoch > bound or said.floor > epoch or epoch < 1:
+            logger.error("a begin of epoch %d is refused: it is far ahead of every clock, and no listener's", epoch)
+            return
         takes_part = isinstance(self.phase, Active) or self._is_own(said)
         if (said.floor if takes_part else epoch) <= known:
             return
@@ -272,6 +292,8 @@ class Sequencer:
                 logger.warning("looking for this listener's place anew: %s", why)
                 self._realign_or_begin(why)
             case BeginEpoch(why, loudly), _:
+                if self._yielded:
+                    return
                 logger.log(logging.ERROR if loudly else logging.INFO, "asking for a new epoch: %s", why)
                 self._begin(why)
 
@@ -296,16 +318,22 @@ class Sequencer:
         )
         count.leaving = self._leaving
         self.phase = count
-        self._markers, self._said_passive = 0, False
+        self._markers, self._said_passive, self.passive = 0, False, ""
         return count
 
     def _realign_or_begin(self, why: str) -> None:
         self._markers += isinstance(self.phase, Aligning)
-        if self._markers < FRESH_MARKERS:
+        if self._markers < FRESH_MARKERS or self._tally.begun_beside > 1:
             self._realign()
         else:
             logger.error("%d markers were not found although the stream moves", self._markers)
             self._markers = 0
+            self._tally.begun_beside += 1
+            if self._tally.begun_beside > 1:
+                self.passive = "passive: another listener counts beside this one, and neither hears the other: is one database a restored copy of the other?"
+                logger.error("%s", self.passive)
+                self._realign()
+                return
             self._begin(why)
 
     def _realign(self) -> None:
@@ -319,10 +347,20 @@ class Sequencer:
     def _stay_passive(self) -> None:
         """Rule 6: who counts other channels, or another database, is not aligned with."""
         if not self._said_passive:
-            logger.warning(
-                "the listener at work has other NOTIFY_CHANNELS or another database: this one stays passive until it "
-                "is gone, and then begins a new epoch"
-            )
+            search = self.phase
+            other = search.foreign if isinstance(search, Aligning) and isinstance(search.foreign, str) else ""
+            system, timeline, config = (other.split("/") + ["", "", ""])[:3]
+            mine = self._fingerprint.split("/")
+            if system and system != mine[0]:
+                self.passive = (
+                    "passive: a listener of another PostgreSQL cluster is at work on this Redis and namespace"
+                )
+            elif timeline and int(timeline) > int(mine[1]):
+                self.passive = f"passive for good: this server is on the lower timeline {mine[1]}, a listener of timeline {timeline} is at work"
+                self._yielded = True
+            else:
+                self.passive = "passive: the listener at work has other NOTIFY_CHANNELS or another database: this one stays passive until it is gone, and then begins a new epoch"
+            logger.warning("%s", self.passive)
             self._said_passive = True
 
     def leave(self) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.chaos.environment import Environment, Report, say
 from tests.chaos.faults import FAULTS
-from tests.support.servers import Servers
+from tests.chaos.servers import ReplicatedServers
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def one(folder: Path, listeners: int, seed: int, seconds: float, faults: Sequence[str]) -> Report:
     """One run, on servers of its own."""
     folder.mkdir()
-    servers = Servers(folder / "servers")
+    servers = ReplicatedServers(folder / "servers")
     try:
         servers.start_postgres()
         servers.start_redis()

@@ -13,7 +13,7 @@ from typing import Self
 import psycopg
 
 from tests.chaos.delivery_log import DeliveryLog, Token, Verdict, two_names
-from tests.chaos.faults import BREAKS_EVERY_SESSION, FAULTS
+from tests.chaos.faults import BREAKS_EVERY_SESSION, BREAKS_NONE, FAULTS
 from tests.chaos.load import MATCHES, Order, Sampler, Witness, Writer, make_table, match_of
 from tests.chaos.pods import SETTINGS, Pod
 from tests.support.programs import App
@@ -58,10 +58,12 @@ class Report:
             broken += [
                 f"{count} gaps at {kind!r} with another listener alive"
                 for kind, count in self.gaps.items()
-                if kind != BREAKS_EVERY_SESSION
+                if kind not in BREAKS_EVERY_SESSION
             ]
-            if verdict.announced and not self.gaps[BREAKS_EVERY_SESSION]:
+            if verdict.announced and not any(self.gaps[kind] for kind in BREAKS_EVERY_SESSION):
                 broken.append(f"{verdict.announced} events missing")
+        elif any(self.gaps[kind] for kind in BREAKS_NONE):
+            broken.append("gaps at stalled commits")
         elif self.gaps["calm"]:
             broken.append(f"{self.gaps['calm']} gaps without a fault")
         if self.rows != 1:
@@ -240,11 +242,11 @@ class Environment:
         pod = self._victim()
         before = self._resyncs()
         began = time.monotonic()
-        if kind == BREAKS_EVERY_SESSION:
+        if kind in BREAKS_EVERY_SESSION:
             self.order.open.clear()
         FAULTS[kind](pod, self.servers, self._rng, lambda seconds: hold_for(seconds, lambda: self.intact(besides=pod)))
         over = time.monotonic()
-        if kind != BREAKS_EVERY_SESSION:
+        if kind not in BREAKS_EVERY_SESSION:
             self.hold(1.6)  # until what it hit has had a heartbeat since
         self.caught_up()
         gaps = max(after - earlier for earlier, after in zip(before, self._resyncs(), strict=True))

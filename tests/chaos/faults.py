@@ -10,6 +10,7 @@ import psycopg
 import redis
 
 from tests.chaos.pods import Pod
+from tests.chaos.servers import ReplicatedServers
 from tests.support.proxy import Proxy
 from tests.support.servers import Servers
 
@@ -67,6 +68,22 @@ def restart_postgres(_pod: Pod, servers: Servers, rng: Random, hold: Hold) -> No
     servers.start_postgres()
 
 
+def stall_commits(_pod: Pod, servers: Servers, rng: Random, hold: Hold) -> None:
+    with closing(psycopg.connect(servers.embedded.database_url, autocommit=True)) as connection:
+        connection.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+        connection.execute("SELECT pg_reload_conf()")
+        hold(rng.uniform(*HELD))
+        connection.execute("ALTER SYSTEM RESET synchronous_standby_names")
+        connection.execute("SELECT pg_reload_conf()")
+
+
+def fail_over_postgres(_pod: Pod, servers: Servers, rng: Random, hold: Hold) -> None:
+    assert isinstance(servers, ReplicatedServers)
+    servers.fail_over(crash=rng.random() < 0.5)
+    hold(rng.uniform(0, 6))
+    servers.promote()
+
+
 def _cut(proxy: Proxy, rng: Random, hold: Hold) -> None:
     proxy.cut()
     hold(rng.uniform(*HELD))
@@ -87,9 +104,12 @@ FAULTS: dict[str, Callable[[Pod, Servers, Random, Hold], None]] = {
     "FLUSHALL": flush,
     "empty Redis": empty_redis,
     "restart PostgreSQL": restart_postgres,
+    "stalled commits": stall_commits,
+    "PostgreSQL fail-over": fail_over_postgres,
     "cut PostgreSQL": lambda pod, _, rng, hold: _cut(pod.postgres, rng, hold),
     "cut Redis": lambda pod, _, rng, hold: _cut(pod.redis, rng, hold),
     "stall PostgreSQL": lambda pod, _, rng, hold: _stall(pod.postgres, rng, hold),
     "stall Redis": lambda pod, _, rng, hold: _stall(pod.redis, rng, hold),
 }
-BREAKS_EVERY_SESSION = "restart PostgreSQL"  # so that a gap is right, however many listeners there are
+BREAKS_EVERY_SESSION = {"restart PostgreSQL", "PostgreSQL fail-over"}  # so that a gap is right
+BREAKS_NONE = {"stalled commits"}  # so that none is, however few listeners there are

@@ -92,7 +92,7 @@ class Order(Worker):
         self.open = threading.Event()
 
     def work(self) -> None:
-        with closing(psycopg.connect(self._conninfo, autocommit=True, application_name="chaos-order")) as connection:
+        with closing(psycopg.connect(self._conninfo, autocommit=True, application_name="chaos-order", target_session_attrs="read-write")) as connection:
             for channel in CHANNELS:
                 connection.execute(f"LISTEN {channel}".encode())
             self.lives.append([])
@@ -121,7 +121,7 @@ class Writer(Worker):
 
     def work(self) -> None:
         name = f"chaos-writer/{self._number}"
-        with closing(psycopg.connect(self._conninfo, autocommit=True, application_name=name)) as connection:
+        with closing(psycopg.connect(self._conninfo, autocommit=True, application_name=name, target_session_attrs="read-write")) as connection:
             if not self._order.open.wait(0.1):
                 return
             self._life = len(self._order.lives) - 1
@@ -212,7 +212,7 @@ class Sampler(Worker):
         self.samples = 0
 
     def work(self) -> None:
-        with closing(psycopg.connect(self._conninfo, autocommit=True, application_name="chaos-sampler")) as connection:
+        with closing(psycopg.connect(self._conninfo, autocommit=True, application_name="chaos-sampler", target_session_attrs="read-write")) as connection:
             while not self.ending.wait(0.03):
                 for name, count in connection.execute(self.ROWS).fetchall():
                     self.most[name] = max(count, self.most.get(name, 0))
