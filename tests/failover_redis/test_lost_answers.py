@@ -13,7 +13,7 @@ from tests.failover_redis.test_failover import said
 from tests.support.canaries import Canaries
 from tests.support.loops import aside, in_a_loop, running, until
 from tests.support.lossy_proxy import LossyProxy
-from tests.support.numbered import MATCH, Numbered
+from tests.support.numbered import Numbered
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
 

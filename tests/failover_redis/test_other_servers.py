@@ -14,7 +14,6 @@ from tests.support.redis_pair import Address
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
 
-
 Start = Callable[[Path], AbstractContextManager[RedisServer]]
 
 

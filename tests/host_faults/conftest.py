@@ -35,6 +35,4 @@ def start_wrapped_listener(tmp_path: Path) -> Iterator[StartWrappedListener]:
 @pytest.fixture
 def start_wrapped_app(tmp_path: Path) -> Iterator[StartWrappedApp]:
     with ExitStack() as stack:
-        yield lambda wrapper, settings, workers=1: stack.enter_context(
-            WrappedApp(wrapper, tmp_path, settings, workers)
-        )
+        yield lambda wrapper, settings, workers=1: stack.enter_context(WrappedApp(wrapper, tmp_path, settings, workers))

@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
-import redis
 
 from tests.conftest import RedisPlace
 from tests.host_faults.conftest import StartWrappedApp, StartWrappedListener

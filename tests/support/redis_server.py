@@ -61,7 +61,9 @@ class RedisServer:
     def _client(self, *, decode_responses: bool = False) -> redis.Redis:
         """One whose errors are the server's: nothing is tried again."""
         never = Retry(NoBackoff(), 0)
-        return redis.Redis(port=self.port, protocol=2, socket_timeout=10, retry=never, decode_responses=decode_responses)
+        return redis.Redis(
+            port=self.port, protocol=2, socket_timeout=10, retry=never, decode_responses=decode_responses
+        )
 
     @property
     def url(self) -> str:
