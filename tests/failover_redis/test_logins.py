@@ -18,7 +18,7 @@ REFUSED = "invalid username-password pair"  # what Redis says of a password
 
 def allow(server: RedisServer, password: str) -> None:
     """Creates the user, or gives it another password."""
-    server.client.execute_command("ACL", "SETUSER", USER, "reset", "on", f">{password}", "~*", "&*", "+@all")
+    server.call("ACL", "SETUSER", USER, "reset", "on", f">{password}", "~*", "&*", "+@all")
 
 
 def url(server: RedisServer, password: str) -> str:

@@ -1,6 +1,7 @@
 """Two living pods of one name: two checkouts on one machine, host networking, fixed host names."""
 
 from contextlib import closing
+from typing import Any
 
 from tests.conftest import RedisPlace, StartApp, StartListener
 from tests.host_faults.conftest import StartWrappedApp
@@ -23,7 +24,8 @@ def roles(place: RedisPlace) -> list[str]:
     """What the listeners of this name do, by the registry."""
     with closing(place.client()) as client:
         keys = client.scan_iter(match=f"{{{place.namespace}}}:listener:the-same:*")
-        return [(client.hget(key, "role") or b"").decode() for key in keys]
+        found: list[Any] = [client.hget(key, "role") for key in keys]
+        return [role.decode() for role in found]
 
 
 def test_a_second_living_listener_of_the_same_pod_name_joins_the_count(
@@ -72,7 +74,7 @@ def test_listeners_of_the_same_pod_name_that_are_restarted_in_turn_are_no_gap(
 def test_a_listener_that_was_killed_and_is_alone_begins_again_within_seconds(
     settings: dict[str, str], start_listener: StartListener
 ) -> None:
-    """An earlier self is one whose heartbeat has stopped: what it left behind in Redis keeps nobody waiting for long."""
+    """An earlier self is one whose heartbeat has stopped: what it left in Redis keeps nobody waiting for long."""
     start_listener(settings | NAMED).aligned().kill()
     start_listener(settings | NAMED).aligned(within=8)
 

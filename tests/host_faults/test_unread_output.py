@@ -200,7 +200,7 @@ def test_a_program_that_says_more_than_is_kept_is_not_held_up_and_how_much_was_d
         appliance.stop_reading()
         supervisorctl(appliance, "start", "talker")
         with Client(appliance.port, DEMO_MATCH, "viewer") as client:
-            wait_until(lambda: (appliance.folder / "talked").exists(), 30, "it has said all")
+            wait_until((appliance.folder / "talked").exists, 30, "it has said all")
             client.heard(20)
         appliance.read_again()
         wait_until(lambda: "line 0 xx" in appliance.log, 10, "the first lines were kept")

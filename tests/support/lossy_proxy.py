@@ -16,7 +16,7 @@ class LossyProxy(Proxy):
         self.lost = 0
 
     def lose_answer_to(self, text: bytes) -> None:
-        """The next request that contains `text` reaches the server, and its answer nobody: the connection is cut then."""
+        """The next request that contains `text` reaches the server, and its answer nobody, and it is cut then."""
         self._lost_on = text
 
     def _pass(self, source: socket.socket, target: socket.socket) -> None:

@@ -56,7 +56,7 @@ class RedisPair:
 
     def fail_over(self) -> None:
         """Redis's own FAILOVER: both change places, and no connection is cut; then the address leads to the new one."""
-        self.primary.client.execute_command("FAILOVER", "TO", "127.0.0.1", self.replica.port)
+        self.primary.call("FAILOVER", "TO", "127.0.0.1", self.replica.port)
         wait_until(lambda: self.primary.info("replication")["role"] == "slave", what="the fail-over")
         self.address.lead_to(self.replica.port)
 

@@ -87,6 +87,10 @@ class RedisServer:
         assert self.process
         self.process.kill()
 
+    def call(self, *command: object) -> Any:
+        """One command, and its answer."""
+        return self.client.execute_command(*command)  # type: ignore[no-untyped-call]
+
     # What it says of itself.
 
     def info(self, section: str) -> dict[str, Any]:
@@ -107,7 +111,7 @@ class RedisServer:
         """Whether a command (by default, a write) is refused with an error that begins so."""
         with closing(self._client()) as client:
             try:
-                client.execute_command(*(command or ("SET", "refused", "1")))
+                client.execute_command(*(command or ("SET", "refused", "1")))  # type: ignore[no-untyped-call]
             except redis.RedisError as error:
                 return prefix in f"{type(error).__name__} {error}"
         return False
