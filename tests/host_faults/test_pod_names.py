@@ -25,7 +25,7 @@ def roles(place: RedisPlace) -> list[str]:
     with closing(place.client()) as client:
         keys = client.scan_iter(match=f"{{{place.namespace}}}:listener:the-same:*")
         found: list[Any] = [client.hget(key, "role") for key in keys]
-        return [role.decode() for role in found]
+        return [(role or b"").decode() for role in found]
 
 
 def test_a_second_living_listener_of_the_same_pod_name_joins_the_count(
