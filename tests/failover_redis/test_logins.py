@@ -148,15 +148,17 @@ def test_rights_that_are_taken_away_and_given_back_cost_delay(
         client.loaded()
         events.commit(10)
         events.heard_by(client)
-        server.client.acl_setuser(USER, commands=["-@all"])
+        server.call("ACL", "SETUSER", USER, "-@all")
         for _ in range(6):
             events.commit(5)
             waits(listener, canaries)
         wait_until(lambda: "permissions" in reasons(app), 10, lambda: reasons(app))
-        server.client.acl_setuser(USER, commands=["+@all"])
+        server.call("ACL", "SETUSER", USER, "+@all")
         events.heard_by(client)
     app.ready()
-    assert len(said(listener, "permissions")) == 1, listener.log
+    lines = said(listener, "permissions")  # of an append and of a heartbeat: another command is another remedy
+    assert 1 <= len(lines) == len(set(lines)) <= 2, listener.log
+    assert len(said(listener, "Redis is back")) == 1, listener.log
 
 
 def test_a_user_that_may_write_everything_but_the_stream_is_one_line(
@@ -173,10 +175,10 @@ def test_a_user_that_may_write_everything_but_the_stream_is_one_line(
     app = start_app(settings).ready()
     with Canaries(database) as canaries, app.client(MATCH) as client:
         client.loaded()
-        server.client.acl_setuser(USER, commands=["-xadd"])
+        server.call("ACL", "SETUSER", USER, "-xadd")
         for _ in range(6):
             events.commit(5)
             waits(listener, canaries)
-        server.client.acl_setuser(USER, commands=["+xadd"])
+        server.call("ACL", "SETUSER", USER, "+xadd")
         events.heard_by(client)
     assert len(said(listener, "Redis is away")) == len(said(listener, "Redis is back")) == 1, listener.log

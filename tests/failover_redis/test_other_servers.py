@@ -127,7 +127,7 @@ def test_a_cluster_node_in_place_of_the_primary_is_left_when_the_address_leads_b
             address.drop()
             events.commit(10)
             wait_until(lambda: re.search("slot|cluster", listener.log, re.IGNORECASE), 10, lambda: listener.log)
-            wait_until(lambda: len(node.clients()) > 1, what="the worker is there too")
+            wait_until(lambda: re.search("slot|cluster", str(app.get("/readyz")), re.IGNORECASE), 10, app.log)
             address.lead_to(right.port)
             events.commit(10)
             events.heard_by(client)

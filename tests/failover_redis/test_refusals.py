@@ -97,8 +97,9 @@ def test_a_refusal_is_waited_out_and_said_once(
         app.ready()
         listener.logged("Redis is back")
     away, back = said(listener, "Redis is away"), said(listener, "Redis is back")
-    assert len(away) == len(back) == 1, "\n".join([*away, *back])
-    assert sick.word in away[0]
+    assert sum(sick.word in line for line in away) == len(back) == 1, "\n".join([*away, *back])
+    if kind != "LOADING":  # one that was restarted was away before
+        assert len(away) == 1, "\n".join(away)
 
 
 def shown(body: Any) -> str:
