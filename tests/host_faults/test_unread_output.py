@@ -136,9 +136,22 @@ def test_a_listener_starts_although_nobody_reads(
 # The whole, by ./entrypoint.sh under supervisord.
 
 
+def talker(lines: int) -> str:
+    """A program of the appliance's own kind that says a lot and then stays."""
+    conf = (ROOT / "supervisord.conf").read_text()
+    section = re.search(r"\[program:listener\]\n(?:.+\n)+", conf)
+    assert section
+    says = (
+        f"import signal, sys; [print('line', n, 'x' * 100, file=sys.stderr) for n in range({lines})];"
+        " open('talked', 'w').close(); signal.pause()"
+    )
+    text = section.group().replace("listener", "talker")
+    return "\n" + re.sub(r"command=.*", lambda _: f'command=python -c "{says}"\nautostart=false', text)
+
+
 @pytest.fixture(scope="module")
 def appliance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UnreadAppliance]:
-    with UnreadAppliance(tmp_path_factory.mktemp("unread") / "pod") as appliance:
+    with UnreadAppliance(tmp_path_factory.mktemp("unread") / "pod", talker(100_000)) as appliance:
         appliance.ready()
         yield appliance
 
@@ -181,36 +194,20 @@ def test_the_appliance_replaces_what_dies_and_serves_on_while_nobody_reads(unrea
         client.heard(seen + 20)
 
 
-def talker(lines: int) -> str:
-    """A program of the appliance's own kind that says a lot and then stays."""
-    conf = (ROOT / "supervisord.conf").read_text()
-    section = re.search(r"\[program:listener\]\n(?:.+\n)+", conf)
-    assert section
-    says = (
-        f"import signal, sys; [print('line', n, 'x' * 100, file=sys.stderr) for n in range({lines})];"
-        " open('talked', 'w').close(); signal.pause()"
-    )
-    text = section.group().replace("listener", "talker")
-    return "\n" + re.sub(r"command=.*", lambda _: f'command=python -c "{says}"\nautostart=false', text)
+def test_a_program_that_says_more_than_is_kept_is_not_held_up_and_how_much_was_dropped_is_said(
+    unread: UnreadAppliance,
+) -> None:
+    supervisorctl(unread, "start", "talker")
+    with Client(unread.port, DEMO_MATCH, "viewer") as client:
+        wait_until((unread.folder / "talked").exists, 30, "it has said all")
+        client.heard(20)
+    unread.read_again()
+    wait_until(lambda: "line 0 xx" in unread.log, 10, "the first lines were kept")
+    wait_until(lambda: re.search(r"\d+ (lines|bytes)", unread.log), 10, lambda: unread.log[-1000:])
 
 
-def test_a_program_that_says_more_than_is_kept_is_not_held_up_and_how_much_was_dropped_is_said(tmp_path: Path) -> None:
-    with UnreadAppliance(tmp_path / "pod", talker(100_000)) as appliance:
-        appliance.ready()
-        appliance.stop_reading()
-        supervisorctl(appliance, "start", "talker")
-        with Client(appliance.port, DEMO_MATCH, "viewer") as client:
-            wait_until((appliance.folder / "talked").exists, 30, "it has said all")
-            client.heard(20)
-        appliance.read_again()
-        wait_until(lambda: "line 0 xx" in appliance.log, 10, "the first lines were kept")
-        wait_until(lambda: re.search(r"\d+ (lines|bytes)", appliance.log), 10, lambda: appliance.log[-1000:])
-
-
-def test_the_appliance_ends_by_sigterm_while_nobody_reads(tmp_path: Path) -> None:
-    with UnreadAppliance(tmp_path / "pod") as appliance:
-        appliance.ready()
-        children = psutil.Process(appliance.pid).children(recursive=True)
-        appliance.stop_reading()
-        assert appliance.stop(within=10) == 0  # Docker waits as long
-        assert [child for child in children if runs(child)] == []
+def test_the_appliance_ends_by_sigterm_while_nobody_reads(unread: UnreadAppliance) -> None:
+    """The last of those that share it."""
+    children = psutil.Process(unread.pid).children(recursive=True)
+    assert unread.stop(within=10) == 0  # Docker waits as long
+    assert [child for child in children if runs(child)] == []

@@ -23,7 +23,7 @@ class UnreadOutput(Process):
         while True:
             with self._lock:
                 data = b"" if self._nobody_reads else self._some(output)
-            if data is None:
+            if data is None or (self._nobody_reads and self._popen.poll() is not None):
                 break
             if not data:
                 time.sleep(0.01)
