@@ -109,8 +109,7 @@ def test_gunicorns_master_replaces_a_worker_while_nobody_reads(app: UnreadApp) -
     before = workers(app)
     app.stop_reading()
     os.kill(before[0].pid, signal.SIGKILL)
-    wait_until(lambda: len(workers(app)) == 2 and before[0] not in workers(app), what="the worker is replaced")
-    new = next(worker for worker in workers(app) if worker not in before)
+    [new] = wait_until(lambda: [worker for worker in workers(app) if worker not in before], what="a new worker")
     wait_until(lambda: new.pid in app.client_of_each_worker(MATCH, 2), 20, "the new one serves")
 
 
