@@ -89,7 +89,7 @@ def alike(line: str) -> str:
     return " ".join(re.sub(r"\d[\w.]*", "0", line).split())
 
 
-def test_the_readmes_table_is_what_verify_prints_for_the_demo(
+def test_the_readmes_table_is_what_verify_says_of_the_demo(
     named: dict[str, str],
     connection: psycopg.Connection,
     start_listener: StartListener,
@@ -106,6 +106,6 @@ def test_the_readmes_table_is_what_verify_prints_for_the_demo(
         assert process.exit_code() == 0
     shown = block(README, "", "✓ worker").splitlines()
     assert shown[-1] == process.lines[-1]
-    printed = iter([alike(line) for line in process.lines])
+    said = iter([alike(line) for line in process.lines])
     for line in shown:
-        assert line == "…" or alike(line) in printed, f"{line!r} in order in\n{process.log}"
+        assert line == "…" or alike(line) in said, f"{line!r} in order in\n{process.log}"
