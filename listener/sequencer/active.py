@@ -141,7 +141,7 @@ class Active:
         return Append(EventId(self.epoch, start), window.batch(start, BATCH_EVENTS, BATCH_BYTES), restore)
 
     def _fill_gap(self, gap: StreamGap) -> Append:
-        """Restore from the replay window. If it does not reach the gap, try the buffer: another listener's may have."""
+        """Restore from the replay window. If it does not reach the gap, try the buffer: others may have filled it."""
         window = self.replay_window
         start = window.first if gap.head is None else gap.head.sequence + 1
         if window and window.next == self.buffer.first and window.first <= start < window.next:
