@@ -3,7 +3,6 @@
 import logging
 from enum import Enum
 
-from app.core.canary import MUX_CHANNEL
 from app.core.incident_log import Kind
 from app.core.progress_timeout import POLL_SECONDS, ProgressTimeout
 from listener.sequencer.aligning import ReceivedNotification
@@ -98,8 +97,8 @@ class Active:
         self.position = EventId(self.epoch, self.position.sequence + 1)
         if not self.buffer:
             self._waiting_since = now
-        # Our own messages carry this listener's fingerprint, so that a new listener can compare it (rule 6).
-        fingerprint = self._process.fingerprint if received.channel == MUX_CHANNEL else ""
+        # Control messages carry this listener's fingerprint, so that a new listener can compare it (rule 6).
+        fingerprint = self._process.fingerprint if control else ""
         self.buffer.append(encode(received.channel, received.payload, received.at, self.position, fingerprint))
         if control and control.canary and self._control.is_own(control):
             self._canary_received(control.canary)
