@@ -9,7 +9,7 @@ from app.broadcast.messages import Message, MessageBatch, Router, Update, initia
 from app.broadcast.replay_buffer import Cursor, ReplayBuffer
 from app.broadcast.send_queue import SendQueue
 from app.broadcast.snapshot_cache import FetchSnapshot, SnapshotCache
-from app.core.config import MUX_CHANNEL
+from app.core.canary import MUX_CHANNEL
 from app.core.progress_timeout import TAKEOVER_TIMEOUT_SECONDS
 from notifymux.event import Event, EventId
 

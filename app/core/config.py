@@ -25,6 +25,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from app.core.canary import MUX_CHANNEL
+
 ENV_FILE = Path(".env")
 RUN_DIR = Path(".run")
 EMBEDDED_ENV_FILE = RUN_DIR / "embedded.env"
@@ -36,9 +38,6 @@ _FROM_FILES = ("DB_PASSWORD", "REDIS_URL", "WS_JWT_SECRET", "WS_JWT_PUBLIC_KEY")
 OWN_SERVERS = ("DB_HOST", "REDIS_URL", "REDIS_URL_FILE")
 
 _MOST_NAME = 63  # bytes of a channel's name, PostgreSQL's own limit
-
-# The project's channel in PostgreSQL: marker, begin and canary travel on it, and no client ever sees it.
-MUX_CHANNEL = "pg_notify_mux"
 
 DEFAULT_CHANNELS = (
     "matchdata_change",

@@ -6,8 +6,7 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from app.core.canary import Canary, read_canary
-from app.core.config import MUX_CHANNEL
+from app.core.canary import MUX_CHANNEL, Canary, read_canary
 from app.core.incident_log import Incidents, Kind
 from app.monitoring.recent_events import RecentEvents
 from app.monitoring.time_series import RecentSamples, TimeSeries

@@ -11,17 +11,14 @@ import uuid
 import msgspec
 import psycopg
 
-from app.core.canary import canary_sql
-from app.core.config import MUX_CHANNEL
+from app.core.canary import CANARY_TIMEOUT_SECONDS, MUX_CHANNEL
 from app.core.operator_errors import OperatorError, check_direct, check_operator
-from app.core.postgres import ListenSession, Notification, describe, listen_sql, listening_conninfo
+from app.core.postgres import ListenSession, Notification, canary_sql, describe, listen_sql, listening_conninfo
 from app.sources.base import EventSink, GapReason
 from notifymux.event import Event, EventId, payload_json
 from notifymux.outage import Outage
 
 logger = logging.getLogger(__name__)
-
-_CANARY_TIMEOUT = 4.0  # seconds until a session whose canary does not come back is given up
 
 
 class PostgresSource:
@@ -111,10 +108,10 @@ class PostgresSource:
         return canary_sql(self._canary_channel, "", time.time())
 
     def _check_canary(self) -> None:
-        if self._unheard_since and time.monotonic() - self._unheard_since > _CANARY_TIMEOUT:
+        if self._unheard_since and time.monotonic() - self._unheard_since > CANARY_TIMEOUT_SECONDS:
             raise psycopg.OperationalError(
-                f"the session's own notification did not come back within {_CANARY_TIMEOUT:.0f} s: the way is cut, or "
-                "DB_HOST leads to a transaction pooler"
+                f"the session's own notification did not come back within {CANARY_TIMEOUT_SECONDS:.0f} s: the network "
+                "path is cut, or DB_HOST leads to a transaction pooler"
             )
 
     def _hear(self, notifications: list[Notification]) -> None:

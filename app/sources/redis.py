@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from redis.exceptions import RedisError
 
-from app.core.config import MUX_CHANNEL
+from app.core.canary import MUX_CHANNEL
 from app.core.progress_timeout import POLL_SECONDS
 from app.core.redis_keys import EVENT_FIELD, RedisNames
 from app.sources.base import EventSink

@@ -112,7 +112,7 @@ class SequenceTracker:
 
     def interrupted(self) -> None:
         """Notes that Redis did not answer: no bound runs, and the stream has to be read."""
-        self._patience.interrupted()
+        self._patience.pause()
         self.behind = True
 
     def _take(self, entry: StreamEvent, outcomes: list[Outcome], now: float) -> bool:
@@ -146,7 +146,7 @@ class SequenceTracker:
 
     def _give_up(self, now: float) -> bool:
         """Waits one bound for a listener to put back what is missing."""
-        if self._patience.answered(now):
+        if self._patience.tick(now):
             self._patience = ProgressTimeout(TAKEOVER_TIMEOUT_SECONDS)
             return True
         self.behind, self._due = True, now + POLL_SECONDS

@@ -1,4 +1,4 @@
-"""`python -m listener verify`: what it says of a setup that works, and of one that doesn't."""
+"""`python -m listener verify` on a setup that works, and on setups that don't."""
 
 import json
 import re
@@ -24,7 +24,7 @@ from tests.support.waiting import wait_until
 
 @pytest.fixture
 def direct(settings: dict[str, str]) -> dict[str, str]:
-    """In PostgreSQL mode, in which no worker has to hear the canary."""
+    """PostgreSQL mode, in which no worker has to receive the canary."""
     return settings | {"USE_REDIS_NOTIFIER": "false", "POD_NAME": "pod-1"}
 
 
@@ -94,7 +94,7 @@ def test_a_wrong_redis_password_is_a_failed_check_and_never_printed(
 
 
 @pytest.mark.long
-def test_servers_that_are_not_there_are_failed_checks(direct: dict[str, str], verify: Verify) -> None:
+def test_unreachable_servers_are_failed_checks(direct: dict[str, str], verify: Verify) -> None:
     verified = verify(direct | {"DB_PORT": "1", "REDIS_URL": "redis://127.0.0.1:1"})
     assert (verified.code, verified.of("failed")) == (1, ["PostgreSQL", "Redis", "canary"])
     assert re.match(r"127\.0\.0\.1:1, .*: .*refused", verified.text("PostgreSQL"))
@@ -103,7 +103,7 @@ def test_servers_that_are_not_there_are_failed_checks(direct: dict[str, str], ve
 
 @pytest.fixture
 def user_without_scripts(redis_place: RedisPlace) -> Iterator[str]:
-    """The URL of a Redis user who may do everything but run scripts."""
+    """The URL of a Redis user with all rights but scripts."""
     user = redis_place.namespace
     with closing(redis_place.client()) as client:
         client.acl_setuser(
@@ -142,7 +142,7 @@ def test_a_database_user_who_may_not_notify_fails_the_canary(
         connection.execute(f"DROP ROLE {role}".encode())
 
 
-def test_a_channel_that_the_listener_does_not_know_yet_is_a_failed_check(
+def test_a_channel_on_which_the_listener_does_not_listen_yet_is_a_failed_check(
     direct: dict[str, str], start_listener: StartListener, verify: Verify
 ) -> None:
     start_listener(direct | {"NOTIFY_CHANNELS": "match_change"}).aligned()
@@ -153,26 +153,26 @@ def test_a_channel_that_the_listener_does_not_know_yet_is_a_failed_check(
 
 
 @pytest.mark.long
-def test_without_a_listener_each_check_that_shows_one_fails(direct: dict[str, str], verify: Verify) -> None:
+def test_without_a_listener_each_check_that_needs_one_fails(direct: dict[str, str], verify: Verify) -> None:
     verified = verify(direct)
     assert (verified.code, verified.of("failed")) == (1, ["LISTEN sessions", "listeners", "canary"])
     assert all("supervisorctl status listener" in verified.remedy(name) for name in verified.of("failed"))
 
 
 @pytest.mark.parametrize(
-    ("change", "said"), [({"DB_HOST": ""}, "DB_HOST is not set"), ({"PORT": "0"}, "PORT='0': it takes")]
+    ("change", "printed"), [({"DB_HOST": ""}, "DB_HOST is not set"), ({"PORT": "0"}, "PORT='0': it takes")]
 )
 def test_wrong_settings_are_one_line_and_exit_2(
-    direct: dict[str, str], tmp_path: Path, change: dict[str, str], said: str
+    direct: dict[str, str], tmp_path: Path, change: dict[str, str], printed: str
 ) -> None:
     with Process([sys.executable, "-m", "listener", "verify"], tmp_path, direct | change) as process:
         assert process.exit_code() == 2
     [line] = process.lines
-    assert said in line
+    assert printed in line
 
 
 @pytest.mark.long
-def test_workers_that_listen_directly_though_they_should_hear_redis_are_a_warning(
+def test_workers_that_listen_directly_in_redis_mode_are_a_warning(
     direct: dict[str, str], start_listener: StartListener, start_app: StartApp, verify: Verify
 ) -> None:
     start_listener(direct).aligned()
@@ -186,14 +186,14 @@ def test_workers_that_listen_directly_though_they_should_hear_redis_are_a_warnin
     assert "supervisorctl restart app" in verified.remedy("LISTEN sessions")
 
 
-def heard_since(client: Client, connection: psycopg.Connection) -> list[object]:
-    """The rows a client of match 1 has heard when one more event has reached it."""
+def received(client: Client, connection: psycopg.Connection) -> list[object]:
+    """The rows that a client of match 1 has received, up to one more event."""
     connection.execute('SELECT pg_notify(\'match_change\', \'{"verify": 1, "data": "last"}\')')
     wait_until(lambda: client.updates and client.updates[-1]["data"] == "last")
     return [update["data"] for update in client.updates]
 
 
-def test_no_client_hears_the_canaries_even_where_their_key_routes_and_the_listener_counts_them(
+def test_no_client_receives_the_canaries_even_if_their_key_is_the_routing_key(
     direct: dict[str, str],
     connection: psycopg.Connection,
     redis_place: RedisPlace,
@@ -206,21 +206,21 @@ def test_no_client_hears_the_canaries_even_where_their_key_routes_and_the_listen
     with start_app(routing).ready().client(1) as client, closing(redis_place.client()) as redis:
         client.loaded()
         assert verify(routing).code == 0
-        assert heard_since(client, connection) == ["last"]
+        assert received(client, connection) == ["last"]
         entries: Any = redis.xrange(f"{{{redis_place.namespace}}}:log")
-    sent = [json.loads(fields[b"event"]) for _, fields in entries]
-    canaries = [event for event in sent if "verify" in (event["payload"] or {}) and event["payload"]["verify"] != 1]
+    events = [json.loads(fields[b"event"]) for _, fields in entries]
+    canaries = [event for event in events if "verify" in (event["payload"] or {}) and event["payload"]["verify"] != 1]
     assert [event["channel"] for event in canaries] == [*DEFAULT_CHANNELS, "pg_notify_mux"]
-    sequences = [int(event["id"].partition("-")[2]) for event in sent]
-    assert sequences == list(range(1, len(sent) + 1))
+    sequences = [int(event["id"].partition("-")[2]) for event in events]
+    assert sequences == list(range(1, len(events) + 1))
 
 
-# Which triggers notify.
+# The check of the triggers.
 
 
 @pytest.fixture
 def tables(connection: psycopg.Connection) -> psycopg.Connection:
-    """Tables, and a function that makes a trigger's function of a body."""
+    """Three tables without triggers."""
     for name in ("match", "player", "weather"):
         connection.execute(f"CREATE TABLE {name} (id int)".encode())
     return connection
@@ -255,7 +255,7 @@ def test_a_trigger_names_its_channel_by_its_argument(tables: psycopg.Connection)
     assert of(tables, "ünï") == NONE
 
 
-def test_a_channels_name_within_another_is_not_named(tables: psycopg.Connection) -> None:
+def test_a_channels_name_within_another_name_is_no_match(tables: psycopg.Connection) -> None:
     trigger(tables, "player", "PERFORM pg_notify('player_match_change', '')")
     trigger(tables, "weather", "PERFORM pg_notify(TG_ARGV[0], '')", "'match_change_2'")
     assert of(tables, "match_change") == NONE
@@ -263,7 +263,7 @@ def test_a_channels_name_within_another_is_not_named(tables: psycopg.Connection)
 
 
 @pytest.mark.parametrize("channel", ["a.b", "a+b", "(", "With Space", "a\\b", "\n"])
-def test_a_name_is_no_pattern(tables: psycopg.Connection, channel: str) -> None:
+def test_a_channels_name_is_not_a_pattern(tables: psycopg.Connection, channel: str) -> None:
     trigger(tables, "match", "PERFORM pg_notify('axb', '')")
     assert of(tables, channel) == NONE
     trigger(tables, "weather", "PERFORM pg_notify(TG_ARGV[0], '')", literal(channel))

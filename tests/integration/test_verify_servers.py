@@ -1,4 +1,4 @@
-"""What `verify` says of servers that are not as they should be: poolers, replicas, full ones."""
+"""`verify` on servers that don't work for it: poolers, replicas, full ones."""
 
 import os
 import shutil
@@ -26,12 +26,12 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture
 def settings(servers: Servers) -> dict[str, str]:
-    """In PostgreSQL mode, with servers of the test's own."""
+    """PostgreSQL mode, with servers of the test's own."""
     return database_settings(servers.embedded.database_url) | {"REDIS_URL": servers.embedded.redis_url}
 
 
 def owned(folder: Path) -> Path:
-    """A new folder of the account that servers run as."""
+    """A new folder that belongs to the servers' account."""
     folder.mkdir(mode=0o700)
     chown(folder)
     return folder
@@ -51,7 +51,7 @@ def pgbouncer() -> str:
 
 @pytest.fixture(params=["", "extra_float_digits,options"], ids=["refusing options", "ignoring options"])
 def pooled(request: pytest.FixtureRequest, settings: dict[str, str], tmp_path: Path) -> Iterator[dict[str, str]]:
-    """The settings of who takes PgBouncer, in transaction mode, for PostgreSQL."""
+    """Settings that lead to PgBouncer in transaction mode instead of to PostgreSQL."""
     server = f"host={settings['DB_HOST']} port={settings['DB_PORT']} user=postgres password={settings['DB_PASSWORD']}"
     port, folder = free_port(), owned(tmp_path / "pgbouncer")
     configuration = [
@@ -122,7 +122,7 @@ def test_a_replica_of_redis_is_a_failed_check(settings: dict[str, str], servers:
 
 @pytest.fixture
 def full(servers: Servers, settings: dict[str, str], start_listener: StartListener) -> Iterator[ExitStack]:
-    """A PostgreSQL of which every connection but those reserved for a superuser is taken, the listener's among them."""
+    """A PostgreSQL without a connection left but those reserved for superusers; the listener has one."""
     url = servers.embedded.database_url
     with closing(psycopg.connect(url, autocommit=True)) as connection:
         connection.execute("ALTER SYSTEM SET max_connections = 12")
@@ -136,7 +136,7 @@ def full(servers: Servers, settings: dict[str, str], start_listener: StartListen
 
 
 def fill(taken: ExitStack, url: str) -> None:
-    """Takes every connection that a login may have."""
+    """Open connections until the server refuses one."""
     refused = False
     while not refused:
         try:
@@ -166,7 +166,7 @@ def test_a_database_without_a_connection_left_is_a_failed_check(
     assert "too many clients" in verified.text("PostgreSQL")
 
 
-def test_too_few_connections_for_a_roll_back_are_a_warning(servers: Servers) -> None:
+def test_too_few_connections_for_a_rollback_are_a_warning(servers: Servers) -> None:
     with closing(psycopg.connect(servers.embedded.database_url, autocommit=True)) as connection:
         [most, reserved, used] = connection.execute(postgres._CONNECTIONS).fetchall()[0]
         free = most - reserved - used
@@ -204,7 +204,7 @@ def test_a_policy_that_may_evict_the_stream_is_a_warning_and_a_full_redis_a_fail
         assert redis_checks.memory(client.info()).status is CheckStatus.FAILED
 
 
-def test_what_a_restarted_redis_still_has_is_told(servers: Servers) -> None:
+def test_the_persistence_of_redis_is_reported(servers: Servers) -> None:
     with closing(redis.Redis.from_url(servers.embedded.redis_url)) as client:
         assert redis_checks.persistence(client, client.info()).text.startswith("appendonly yes")
         client.config_set("appendonly", "no")

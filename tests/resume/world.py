@@ -16,7 +16,7 @@ import msgspec
 from app.broadcast.hub import Client, Hub
 from app.broadcast.messages import Router
 from app.broadcast.snapshot_query import Snapshot
-from app.core.config import MUX_CHANNEL
+from app.core.canary import MUX_CHANNEL
 from notifymux.event import Event, EventId
 from tests.support.loops import turns
 
