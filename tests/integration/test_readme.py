@@ -23,10 +23,11 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pydantic import SecretStr
 from pydantic_core import PydanticUndefined
 
-from app.broadcast import hub, messages
+from app.broadcast.client import CloseCode
+from app.broadcast.messages import MESSAGE_TYPES
 from app.core.config import Settings, load_settings
 from app.main import compose
-from app.web.gunicorn_worker import MAX_MESSAGE
+from app.web.gunicorn_worker import MAX_MESSAGE_BYTES
 from notifymux.event import encode
 from notifymux.redis_notifier import NOTIFY_CHANNEL
 from tests.conftest import RedisPlace, StartApp, StartListener, Verify
@@ -317,12 +318,12 @@ def test_every_program_that_supervisorctl_is_asked_for_is_one_of_supervisords() 
 def test_every_message_and_close_code_is_documented() -> None:
     protocol = PROTOCOL.read_text(encoding="utf-8")
     readme = README.read_text(encoding="utf-8")
-    for channel, kind in messages._TYPES.items():
+    for channel, kind in MESSAGE_TYPES.items():
         assert f"`{kind}`" in readme
         assert re.search(rf"^\| `{kind}` \|.*`{channel}`", protocol, re.MULTILINE), channel
-    for code in (hub.SLOW, hub.REPLACED, hub.SILENT):
+    for code in (CloseCode.SLOW, CloseCode.REPLACED, CloseCode.SILENT):
         assert re.search(rf"^\| {code} \|", protocol, re.MULTILINE), code
-    assert f"{MAX_MESSAGE:,} bytes" in protocol
+    assert f"{MAX_MESSAGE_BYTES:,} bytes" in protocol
 
 
 # The files for deployment.
