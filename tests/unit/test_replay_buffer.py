@@ -25,7 +25,7 @@ def record(buffer: ReplayBuffer, sequence: int | None, match: str = "1") -> None
     assert update
     buffer.record(update)
     if sequence:
-        buffer.advance(EventId(7, sequence))
+        buffer.position = EventId(7, sequence)
 
 
 def sequences(updates: list[Update] | None) -> list[str | None] | None:
@@ -107,6 +107,5 @@ def test_newer_events_are_those_of_the_match() -> None:
 
 def test_the_position_moves_on_over_events_that_are_not_recorded() -> None:
     buffer = buffer_of(1)
-    buffer.advance(EventId(7, 5))
-    assert buffer.position == EventId(7, 5)
+    buffer.position = EventId(7, 5)
     assert buffer.after("1", EventId(7, 1)) == []

@@ -38,7 +38,7 @@ class Queries:
         update = Router("match_id").route(Event("c", msgspec.Raw(b'{"match_id": "%b"}' % match.encode())))
         assert update
         self.buffer.record(update)
-        self.buffer.advance(EventId(7, self._events))
+        self.buffer.position = EventId(7, self._events)
 
     async def get(self, match: str = "1") -> CachedSnapshot:
         """Return a snapshot; end its query at once."""
