@@ -47,13 +47,8 @@ class MatchDataWebSocketManager:
         self._canary_timeout = 3 * settings.canary_interval + 1  # seconds
         self._query = _snapshot_query(db_url, settings)
         router = Router(settings.routing_key, settings.latest_wins_channels)
-        self.hub = Hub(
-            router,
-            self._query.run if self._query else _no_snapshot,
-            self._read_range,
-            settings.client_queue_bytes,
-            settings.history_bytes,
-        )
+        fetch_snapshot = self._query.run if self._query else _no_snapshot
+        self.hub = Hub(router, fetch_snapshot, self._read_range, settings.client_queue_bytes, settings.history_bytes)
         self.observer = EventStats(self.hub, RecentEvents(router))
         self._source = _source(db_url, redis_url if use_redis else None, use_redis, settings, self.observer)
         self._task: asyncio.Task[None] | None = None

@@ -10,7 +10,6 @@ from app.broadcast.messages import Message, MessageBatch, Update, initial_load, 
 from app.broadcast.replay_buffer import Cursor, ReplayBuffer
 from app.broadcast.router import Router
 from app.broadcast.snapshot_cache import CachedSnapshot, FetchSnapshot, SnapshotCache
-from app.core.config import MUX_CHANNEL
 from app.core.progress_timeout import TAKEOVER_TIMEOUT_SECONDS
 from app.core.tasks import cancel_tasks, start_task
 from notifymux.event import Event, EventId
@@ -108,18 +107,15 @@ class Hub:
         self._resync_all(why)
 
     def _record(self, event: Event) -> Update | None:
-        update = self._route(event)
+        update = self._router.route(event)
         if update is not None:
             self._buffer.record(update)
         return update
 
-    def _route(self, event: Event) -> Update | None:
-        return None if event.channel == MUX_CHANNEL else self._router.route(event)
-
     def _advance(self, events: Sequence[Event]) -> None:
         position = next((event.parsed_id for event in reversed(events) if event.id), None)
         if position is not None:
-            self._buffer.advance(position)
+            self._buffer.position = position
 
     async def _start_client(self, client: Client, last: EventId | None, joined: Cursor) -> None:
         with suppress(TimeoutError):
@@ -150,7 +146,7 @@ class Hub:
         meanwhile = self._buffer.since(match, before)
         if events is None or meanwhile is None:
             return None
-        updates = [update for event in events if (update := self._route(event)) and update.match == match]
+        updates = [update for event in events if (update := self._router.route(event)) and update.match == match]
         # No other client shares these texts, so they are limited, unlike a snapshot.
         size = sum(len(update.text) for update in [*updates, *meanwhile])
         return [*updates, *meanwhile] if size <= self._queue_bytes else None

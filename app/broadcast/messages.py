@@ -100,7 +100,7 @@ class MessageBatch:
         return b"".join([message.sse_chunk for message in self.messages])
 
 
-PING = Message(b'{"type":"ping"}')
+PING = MessageBatch([Message(b'{"type":"ping"}')])
 
 
 def recovered(match: str, event_id: EventId) -> Message:

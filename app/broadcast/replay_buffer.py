@@ -39,6 +39,7 @@ class ReplayBuffer:
         self._floor = 0
         self._dropped: Update | None = None
         self._restarted_at: EventId | None = None
+        # The id of the last event, which the hub sets: that may be an event without a match, which is not recorded.
         self.position: EventId | None = None
 
     @property
@@ -54,10 +55,6 @@ class ReplayBuffer:
         self._serial += 1  # so that not even the place after the last event is contained any more
         self._floor, self._dropped = self._serial, None
         self._restarted_at = self.position = position
-
-    def advance(self, position: EventId) -> None:
-        """Set the id of the last event, which may be one that belongs to no match and isn't recorded."""
-        self.position = position
 
     def record(self, update: Update) -> None:
         """Add the next event of a match."""

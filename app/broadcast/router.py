@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from app.broadcast.messages import Update
+from app.core.config import MUX_CHANNEL
 from notifymux.event import NULL, Event
 
 
@@ -31,10 +32,13 @@ class Router:
         self._decoder = msgspec.json.Decoder(payload)
 
     def route(self, event: Event) -> Update | None:
-        """Return the event as an update of its match; None if its payload names no match, so that no client gets it.
+        """Return the event as an update of its match; None if it has no match, so that no client gets it.
 
-        A payload without `data` is taken as the row itself.
+        That is an event on our own channel, or one whose payload names no match. A payload without `data` is taken as
+        the row itself.
         """
+        if event.channel == MUX_CHANNEL:
+            return None
         try:
             payload: Any = self._decoder.decode(event.payload)
         except (msgspec.DecodeError, RecursionError):

@@ -11,7 +11,6 @@ from app.core.tasks import cancel_tasks
 
 _CLOSE_TIMEOUT_SECONDS = 2.0  # for sending the close; a client that does not read holds it up
 _MAX_UNANSWERED_PINGS = 2
-_PING = MessageBatch([PING])
 
 
 class Transport(Protocol):
@@ -105,4 +104,4 @@ class ClientSession:
             self._client.close(CloseCode.SILENT)
             return
         self._unanswered += 1
-        self._client.send(_PING)
+        self._client.send(PING)

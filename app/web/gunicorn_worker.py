@@ -40,10 +40,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]
 
 
 def collect_seldom() -> None:
-    """Have the garbage collector run less often, and skip what is loaded by now.
-
-    The objects of thousands of clients stay, so that most collections would find nothing.
-    """
+    """Have the garbage collector run less often: most collections would only find the objects of clients that stay."""
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD_OBJECTS)
 
@@ -57,10 +54,9 @@ def allow_open_files(count: int) -> None:
 
 
 def end_with_parent(parent: int) -> None:
-    """Have the kernel send SIGTERM when the parent dies, so that no orphan keeps the port (Linux only).
+    """Have the kernel send SIGTERM when the parent dies, so that no orphan keeps the port. Linux only.
 
-    Args:
-        parent: the parent's process id before the fork; if it has changed, the parent has died already.
+    `parent` is its process id before the fork. If that is no longer the parent, it has died already.
     """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:

@@ -38,11 +38,7 @@ class Tokens:
         self._key, self._algorithm = jwt.get_algorithm_by_name(algorithm).prepare_key(key), algorithm
 
     def verify(self, token: str | None) -> Claims:
-        """Return the claims of a token.
-
-        Raises:
-            TokenError: it is missing, invalid or expired.
-        """
+        """Return the claims of a token, or raise `TokenError`."""
         if not token:
             raise TokenError("a token is needed: Authorization: Bearer, or ?token=")
         try:
