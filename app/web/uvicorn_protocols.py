@@ -19,7 +19,7 @@ from websockets.protocol import State
 from app.broadcast.messages import MessageBatch
 
 # Keys of a scope's `extensions`. The value of `ABORT` is a function that drops the connection at once: a close would
-# wait, in memory, for a client that does not read. That of `WRITE` writes an `MessageBatch` at once; it returns False,
+# wait, in memory, for a client that does not read. That of `WRITE` writes a `MessageBatch` at once; it returns False,
 # and writes nothing, while earlier bytes wait. It must not be called after the application's own close.
 ABORT, WRITE = "notifymux.abort", "notifymux.write"
 
