@@ -55,13 +55,13 @@ class MatchDataWebSocketManager:
         self._queue_bytes = 0
 
     async def startup(self) -> None:
-        """Start to receive events, in the background: it waits for a server that is not available."""
+        """Start to receive events, in the background; return at once, also if a server is not available."""
         if self._query:
             await self._query.open()
         self._task = start_task(self._source.run(), "a bug ended this worker's source of events")
 
     async def shutdown(self) -> None:
-        """Stop to receive events and close every connection to a server, whatever state the source is in."""
+        """Stop receiving events and close the connections to the servers, whatever state the source is in."""
         task, self._task = self._task, None
         while task and not task.done():
             # More than once, because a driver may swallow a cancellation, if what it awaits completes at the same time.

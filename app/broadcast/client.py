@@ -17,7 +17,7 @@ Send = Callable[[Sequence[Message]], Awaitable[bool]]
 class CloseCode(IntEnum):
     """Why a connection ends: the code of a WebSocket's close frame, with its reason."""
 
-    DISCONNECTED = 0, ""  # by the client: there is nobody to send a close frame to
+    DISCONNECTED = 0, ""  # by the client, so no close frame can be sent
     EXPIRED = 3000, "the token has expired"
     SLOW = 3008, "too slow: reconnect with last_event_id"
     SILENT = 3012, "no answer to pings"
@@ -51,7 +51,7 @@ class Client:
         self.queue = SendQueue(queue_bytes)
         # Done, with the code, as soon as the connection has to be closed.
         self.closing: asyncio.Future[CloseCode] = asyncio.get_running_loop().create_future()
-        # False while the hub fetches the client's snapshot or the events that it missed: `start` gets the rest, too.
+        # Whether `send` sends. The hub fetches the snapshot or the missed events first; `start` gets all until then.
         self.streaming = False
         self._skip_until: EventId | None = None
         self._write: Write | None = None

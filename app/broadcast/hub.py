@@ -28,7 +28,7 @@ class Hub:
     Args:
         router: finds the match of an event.
         fetch_snapshot: runs the snapshot query for a match.
-        read_range: reads the events after one id up to another from where the source keeps them; None if some are gone.
+        read_range: reads events that the replay buffer has dropped: those after one id up to another, or None.
         queue_bytes: limit of a client's queue.
         replay_bytes: limit of the replay buffer.
     """
@@ -76,7 +76,7 @@ class Hub:
                 del self._matches[client.match]
 
     def start(self, position: EventId | None, recent: Sequence[Event]) -> None:
-        """Set the position and fill the replay buffer; clients that did not wait for this start again."""
+        """Set the position and fill the replay buffer; clients that a timeout started before this start again."""
         oldest = recent[0].parsed_id if recent else None
         self._buffer.restart(EventId(oldest.epoch, oldest.sequence - 1) if oldest else position)
         for event in recent:
@@ -135,7 +135,7 @@ class Hub:
         if position is None or last.epoch != position.epoch:
             return None  # there is a gap between two epochs
         if last >= position:
-            return []  # the client comes from a worker that was ahead of this one
+            return []  # the client received it from a worker that was ahead of this one
         buffered = self._buffer.after(match, last)
         return await self._read_back(match, last, position) if buffered is None else buffered
 
@@ -171,11 +171,11 @@ class Hub:
             client.close(CloseCode.SLOW)
 
     def _replay_start(self, cached: CachedSnapshot, joined: Cursor) -> Cursor:
-        """Return the place from which on the events are sent after a snapshot: the earlier one of two.
+        """Return where the events begin that follow a snapshot: at the earlier one of two places.
 
-        The snapshot's, because an event after it may have been committed after the query. And the place at which the
-        client joined, because an event that was published directly is in no snapshot; but not if the buffer does not
-        contain that place any more. After a gap, for example, only the snapshot tells what was before.
+        One is the snapshot's: its query may not have seen an event after that. The other is where the client joined: no
+        snapshot contains events that were published directly since then. It does not count if the buffer no longer
+        contains it, for example after a gap: then the snapshot replaces everything before.
         """
         if self._buffer.contains(joined) and joined.serial <= cached.cursor.serial:
             return joined
@@ -183,14 +183,10 @@ class Hub:
 
     def _resync_all(self, why: str) -> None:
         """Restart every streaming client from a snapshot. The others have not started yet, so they have no gap."""
-        resyncing = [
-            streaming
-            for clients in self._matches.values()
-            if (streaming := [client for client in clients.values() if client.streaming])
-        ]
-        if resyncing:
-            logger.warning("%d clients start again from a snapshot: %s", sum(map(len, resyncing)), why)
-        for clients in resyncing:
+        streaming = [[client for client in clients.values() if client.streaming] for clients in self._matches.values()]
+        if count := sum(map(len, streaming)):
+            logger.warning("%d clients start again from a snapshot: %s", count, why)
+        for clients in filter(None, streaming):
             for client in clients:
                 client.pause()
             self._spawn(self._start_from_snapshot(clients, self._buffer.cursor, resync))

@@ -2,8 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
@@ -38,7 +36,7 @@ class AdminRoutes:
 
     def __init__(self, status: Status, metrics: WorkerMetrics, access: AccessControl) -> None:
         self._status, self._metrics, self._access = status, metrics, access
-        self._streams = 0
+        self._streams = asyncio.Semaphore(_MAX_STREAMS)
 
     def routes(self, status_page: bool) -> list[BaseRoute]:
         """Return all routes; those of the status only if `status_page`."""
@@ -63,20 +61,13 @@ class AdminRoutes:
 
     async def _stream(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
         expires = self._access.authorize_operator(request)
-        query = request.query_params
-        with self._reserve_slot(), self._status.watch(query.get("channel"), query.get("match")) as watcher:
-            await self._status.look()
-            await self._send_status(watcher, EventStreamTransport(scope, receive, send), expires)
-
-    @contextmanager
-    def _reserve_slot(self) -> Iterator[None]:
-        if self._streams >= _MAX_STREAMS:
+        if self._streams.locked():
             raise try_later(f"{_MAX_STREAMS} watch already")
-        self._streams += 1
-        try:
-            yield
-        finally:
-            self._streams -= 1
+        query = request.query_params
+        async with self._streams:
+            with self._status.watch(query.get("channel"), query.get("match")) as watcher:
+                await self._status.look()
+                await self._send_status(watcher, EventStreamTransport(scope, receive, send), expires)
 
     async def _send_status(self, watcher: Watcher, transport: EventStreamTransport, expires: float | None) -> None:
         disconnected = asyncio.create_task(transport.receive())

@@ -1,7 +1,6 @@
 """The routes for clients: WebSocket and event stream, the pages, and the health checks."""
 
 import os
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -76,9 +75,12 @@ class ClientRoutes:
     async def match_socket(self, websocket: WebSocket) -> None:
         """Serve one client of one match over a WebSocket."""
         match, name = websocket.path_params["match_id"], websocket.path_params["client_id"]
-        with suppress(WebSocketDisconnect), self._access.authorize_client(websocket, match) as expires:
-            await websocket.accept(headers=[_worker_header()])
-            await self._serve(websocket, WebSocketTransport(websocket), name, expires)
+        try:
+            with self._access.authorize_client(websocket, match) as expires:
+                await websocket.accept(headers=[_worker_header()])
+                await self._serve(websocket, WebSocketTransport(websocket), name, expires)
+        except WebSocketDisconnect:
+            pass  # the client left before it was accepted
 
     async def match_events(self, request: Request) -> ASGIApp:
         """Serve one client of one match with server-sent events."""
@@ -118,7 +120,7 @@ def _worker_header() -> tuple[bytes, bytes]:
 
 
 def _last_event_id(connection: HTTPConnection) -> EventId | None:
-    """Return the last id that the client says it received; None if it says none, or something else."""
+    """Return the last id that the client has received; None if it sends none, or one that is not an id."""
     text = connection.headers.get("last-event-id") or connection.query_params.get("last_event_id", "")
     try:
         return EventId.parse(text)

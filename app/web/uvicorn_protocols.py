@@ -8,6 +8,7 @@ import asyncio
 import os
 import random
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -33,7 +34,7 @@ _PARSE_BYTES = 4096  # that are parsed at once, so that a flood of frames is not
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """HTTP with a timeout and a limit for a request's head, for clients that may be slow, hostile or gone."""
+    """HTTP with a timeout and a limit for a request's head, and with the extensions."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -63,8 +64,7 @@ class HttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Called by httptools at a request's first byte. Adds the extensions to the scope that uvicorn makes here."""
         super().on_message_begin()
-        extensions: dict[str, Any] = {ABORT: self.transport.abort, WRITE: self._write_chunks}
-        self.scope["extensions"] = extensions
+        self.scope["extensions"] = _extensions(self.transport.abort, self._write_chunks)
         if self._head_timer is None:
             self._expect_head()
 
@@ -163,7 +163,7 @@ class _MessageQueue:
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
-    """WebSocket with a limit for frames, for clients that may break the protocol."""
+    """WebSocket with a limit for frames, and with the extensions."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -176,8 +176,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         `WRITE` is not a method of this object: with many clients, each lookup in a protocol is a cache miss.
         """
         write = partial(_write_frames, self.transport, _plain_descriptor(self.transport))
-        extensions: dict[str, Any] = {ABORT: self.transport.abort, WRITE: write}
-        self.scope["extensions"] |= extensions
+        self.scope["extensions"] |= _extensions(self.transport.abort, write)
         await super().run_asgi()
 
     def start_keepalive(self) -> None:
@@ -243,6 +242,10 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def _close_for_restart(self) -> None:
         if not self.disconnected and not self.transport.is_closing():
             super().shutdown()
+
+
+def _extensions(abort: Callable[[], None], write: Callable[[MessageBatch], bool]) -> dict[str, Any]:
+    return {ABORT: abort, WRITE: write}
 
 
 def _write_frames(transport: asyncio.Transport, descriptor: int | None, batch: MessageBatch) -> bool:
