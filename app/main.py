@@ -17,9 +17,10 @@ from app.monitoring import worker_report as report
 from app.monitoring.status import Status, WorkerInfo
 from app.monitoring.worker_metrics import WorkerMetrics
 from app.monitoring.worker_registry import WorkerRegistry
-from app.web.access_control import AccessControl, ConnectionLimits
+from app.web.access_control import AccessControl
 from app.web.admin_routes import AdminRoutes
-from app.web.application import ClientRoutes, Task, application
+from app.web.application import Task, application
+from app.web.client_routes import ClientRoutes
 from app.web.tokens import Tokens
 from app.websocket_manager import MatchDataWebSocketManager
 from notifymux.redis_client import async_client, describe_redis
@@ -38,12 +39,15 @@ def compose(settings: Settings) -> Starlette:
         )
     except ValueError as error:
         raise OperatorError(str(error)) from None
-    admission = AccessControl(_tokens(settings), settings.allowed_origins, _limits(settings))
-    doors = ClientRoutes(manager, admission, settings.allowed_origins, settings.ping_interval, settings.status_page)
+    limits = settings.max_clients, settings.max_clients_per_address
+    access = AccessControl(_tokens(settings), settings.allowed_origins, *limits)
     registry = _registry(settings, manager) if settings.use_redis_notifier else None
     place = _place(settings, db_url)
     status, metrics = Status(place, manager, registry), WorkerMetrics(manager, place.version)
-    routes = [*doors.routes(), *AdminRoutes(status, metrics, admission).routes(settings.status_page)]
+    routes = [
+        *ClientRoutes(manager, access, settings).routes(),
+        *AdminRoutes(status, metrics, access).routes(settings.status_page),
+    ]
     tasks: list[Task] = [partial(run_periodically, manager.tick, metrics.update)]
     return application(manager, routes, [*tasks, registry.run] if registry else tasks)
 
@@ -78,10 +82,6 @@ def _place(settings: Settings, db_url: str | None) -> WorkerInfo:
         postgres=describe_server(db_url) if db_url else None,
         redis=describe_redis(settings.redis_url.get_secret_value()),
     )
-
-
-def _limits(settings: Settings) -> ConnectionLimits:
-    return ConnectionLimits(settings.max_clients, settings.max_clients_per_address)
 
 
 def _tokens(settings: Settings) -> Tokens | None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from app.broadcast.messages import Router
+from app.broadcast.router import Router
 from notifymux.event import Event
 
 _KEPT = 1000  # events

@@ -1,4 +1,4 @@
-"""A house that stands for all tests of a module."""
+"""A server for all tests of a module."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -11,9 +11,9 @@ from tests.support.programs import App, Listener
 
 
 @pytest.fixture(scope="module")
-def house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Its clients have a second between two pings, and small queues."""
-    folder = tmp_path_factory.mktemp("house")
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Return a server with one ping a second and small queues."""
+    folder = tmp_path_factory.mktemp("server")
     with ExitStack() as stack:
         database = stack.enter_context(fresh_database(request))
         settings = redis_mode(database, stack.enter_context(fresh_redis_place(request)))

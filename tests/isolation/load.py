@@ -40,7 +40,7 @@ def stick(port: int, conninfo: str) -> None:
     """A client that never reads 700 KB/s, and comes back when it is closed."""
     threading.Thread(target=publish, args=(conninfo, 100, "match_change", 7000, 1), daemon=True).start()
     while True:
-        with suppress(OSError, AssertionError), RawClient(port, window=4096).enter(MATCH, "stuck") as stranger:
+        with suppress(OSError, AssertionError), RawClient(port, window=4096).open_websocket(MATCH, "stuck") as stranger:
             gone = select.poll()
             gone.register(stranger.socket, 0)
             gone.poll()
@@ -50,7 +50,7 @@ def flood(port: int, conninfo: str) -> None:
     """10,000 events a second, and a client that reads them."""
     threading.Thread(target=publish, args=(conninfo, 10_000, "match_change", 100, 10), daemon=True).start()
     while True:
-        with suppress(OSError, AssertionError), RawClient(port).enter(MATCH, "reads") as stranger:
+        with suppress(OSError, AssertionError), RawClient(port).open_websocket(MATCH, "reads") as stranger:
             while stranger.socket.recv(1 << 18):
                 pass
         sys.stderr.write("the client that reads was closed\n")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from app.broadcast.messages import Router
+from app.broadcast.router import Router
 from app.monitoring.event_stats import EventStats
 from app.monitoring.recent_events import RecentEvents
 from app.sources.base import GapReason

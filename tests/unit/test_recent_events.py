@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 import msgspec
 
-from app.broadcast.messages import Router
+from app.broadcast.router import Router
 from app.monitoring.recent_events import EventsPage, RecentEvents
 from notifymux.event import Event
 
