@@ -3,7 +3,7 @@
 import { $, element, keep, setAttribute, setText } from "./dom.js";
 import { bytes, count, duration, plural, rate, share, stateName } from "./format.js";
 import { Rates } from "./rates.js";
-import { FAN, GATHER, MOST_LINES, drawWay, worst } from "./transports.js";
+import { FAN, GATHER, MOST_LINES, drawWay, worst } from "./diagram_hops.js";
 
 const SILENT = ["late", "dead"];
 const SHOWN = MOST_LINES; // listeners, and workers; the tables below have all

@@ -2,11 +2,11 @@
 
 import { renderBanner, renderLink, renderPair } from "./banner.js";
 import { $, setText } from "./dom.js";
-import { renderHistory } from "./history.js";
-import { renderLedger } from "./ledger.js";
+import { renderHistory } from "./time_series.js";
+import { renderLedger } from "./incident_log.js";
 import { renderPipe } from "./diagram.js";
 import { renderProcesses } from "./processes.js";
-import { StatusStream } from "./stream.js";
+import { StatusStream } from "./status_stream.js";
 import { renderTail, startTail } from "./recent_events.js";
 
 const TOKEN = "notifymux-operator-token";
