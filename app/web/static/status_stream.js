@@ -1,74 +1,75 @@
-// The status, live: a message a second over a stream that comes back by itself.
+// Receives the status once a second over server-sent events, and reconnects automatically.
 
-const FIRST_DELAY = 500; // milliseconds, as all that follow
-const LONGEST_DELAY = 5_000;
-const SILENCE = 5_000; // with a message a second, what is silent for so long is dead
+const INITIAL_DELAY_MS = 500;
+const MAX_DELAY_MS = 5_000;
+const IDLE_TIMEOUT_MS = 5_000; // the server sends a message every second
 
 /**
- * @typedef {object} Link
+ * @typedef {object} Connection
  * @property {"connecting" | "live" | "lost" | "refused" | "off"} name
- * refused: it waits for another token; off: the server has no status page.
- * @property {string} reason - for people; empty while all is well
+ * refused: another token is needed; off: the server has no status page.
+ * @property {string} reason - for people; empty while connecting and live
  */
 
 export class StatusStream {
   #query = "";
   #token;
-  #heard;
-  #changed;
-  #attempt = 0; // failures in a row
-  #abort = new AbortController();
-  #silence; // timer
-  #retry; // timer
-  #final = false; // only another token or query changes anything
+  #onStatus;
+  #onConnection;
+  #attempt = 0; // consecutive failures
+  #abortController = new AbortController();
+  #idleTimer;
+  #retryTimer;
+  #isRefused = false; // retrying is useless without another token
 
   /**
    * @param {object} options
    * @param {string | null} options.token
-   * @param {(status: object, isFirst: boolean) => void} options.heard - isFirst: of a new connection
-   * @param {(link: Link) => void} options.changed
+   * @param {(status: object, isFirst: boolean) => void} options.onStatus - isFirst: the first message of a connection
+   * @param {(connection: Connection) => void} options.onConnection - called when the connection changes
    */
-  constructor({ token, heard, changed }) {
+  constructor({ token, onStatus, onConnection }) {
     this.#token = token;
-    this.#heard = heard;
-    this.#changed = changed;
-    const now = () => this.#retry !== undefined && this.#open();
-    addEventListener("online", now);
-    document.addEventListener("visibilitychange", () => document.hidden || now());
+    this.#onStatus = onStatus;
+    this.#onConnection = onConnection;
+    const retry = () => this.#retryTimer !== undefined && this.#open();
+    addEventListener("online", retry);
+    document.addEventListener("visibilitychange", () => document.hidden || retry());
     this.#open();
   }
 
-  /** Connects again, with another token. */
-  identify(token) {
+  /** Reconnects with another token. */
+  setToken(token) {
     this.#token = token;
-    this.#changed({ name: "connecting", reason: "" });
+    this.#onConnection({ name: "connecting", reason: "" });
     this.#open();
   }
 
-  /** Connects again, for the events of one channel and one match; an empty string is for all. */
-  filter(channel, match) {
+  /** Reconnects for the events of one channel and one match; an empty string selects all. */
+  setFilter(channel, match) {
     const query = new URLSearchParams(Object.entries({ channel, match }).filter(([, value]) => value));
     this.#query = String(query);
-    if (!this.#final) this.#open();
+    if (!this.#isRefused) this.#open();
   }
 
   #open() {
-    this.#abort.abort();
-    clearTimeout(this.#retry);
-    this.#retry = undefined;
-    this.#final = false;
-    this.#abort = new AbortController();
-    const { signal } = this.#abort;
-    this.#expect(signal);
-    this.#read(signal).then((end) => signal.aborted || this.#lost(end));
+    this.#abortController.abort();
+    clearTimeout(this.#retryTimer);
+    this.#retryTimer = undefined;
+    this.#isRefused = false;
+    this.#abortController = new AbortController();
+    const { signal } = this.#abortController;
+    this.#restartIdleTimer(signal);
+    this.#read(signal).then((end) => signal.aborted || this.#onClose(end));
   }
 
-  #expect(signal) {
-    clearTimeout(this.#silence);
-    this.#silence = setTimeout(() => signal.aborted || this.#lost({ reason: "the server is silent" }), SILENCE);
+  #restartIdleTimer(signal) {
+    clearTimeout(this.#idleTimer);
+    const onTimeout = () => signal.aborted || this.#onClose({ reason: "the server sends nothing" });
+    this.#idleTimer = setTimeout(onTimeout, IDLE_TIMEOUT_MS);
   }
 
-  // fetch rather than EventSource: it says why it was refused, and its token stays out of the URL.
+  // Uses fetch instead of EventSource: fetch gives the status of a refused request and sends the token in a header.
   async #read(signal) {
     const headers = this.#token ? { authorization: `Bearer ${this.#token}` } : {};
     const url = `api/status/events?${this.#query}`;
@@ -76,45 +77,45 @@ export class StatusStream {
     if (!response) return { reason: "the server can't be reached" };
     if (!response.ok) return refusal(response);
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-    let rest = "";
+    let buffer = "";
     let isFirst = true;
     for (;;) {
       const { value = "", done } = await reader.read().catch(() => ({ done: true }));
       if (done || signal.aborted) return { reason: "the server closed the connection" };
-      const lines = (rest + value).split("\n");
-      rest = lines.pop();
+      const lines = (buffer + value).split("\n");
+      buffer = lines.pop();
       for (const line of lines.filter((each) => each.startsWith("data: "))) {
-        this.#take(JSON.parse(line.slice(6)), isFirst, signal);
+        this.#onMessage(JSON.parse(line.slice(6)), isFirst, signal);
         isFirst = false;
       }
     }
   }
 
-  #take(status, isFirst, signal) {
-    this.#expect(signal);
+  #onMessage(status, isFirst, signal) {
+    this.#restartIdleTimer(signal);
     if (isFirst) {
       this.#attempt = 0;
-      this.#changed({ name: "live", reason: "" });
+      this.#onConnection({ name: "live", reason: "" });
     }
-    this.#heard(status, isFirst);
+    this.#onStatus(status, isFirst);
   }
 
-  #lost({ status, reason }) {
-    this.#abort.abort();
-    clearTimeout(this.#silence);
-    this.#final = status === 401 || status === 403 || status === 404;
-    if (this.#final) {
-      this.#changed({ name: status === 404 ? "off" : "refused", reason });
+  #onClose({ status, reason }) {
+    this.#abortController.abort();
+    clearTimeout(this.#idleTimer);
+    this.#isRefused = status === 401 || status === 403 || status === 404;
+    if (this.#isRefused) {
+      this.#onConnection({ name: status === 404 ? "off" : "refused", reason });
       return;
     }
     this.#attempt += 1;
-    const ceiling = Math.min(LONGEST_DELAY, FIRST_DELAY * 2 ** (this.#attempt - 1));
-    this.#retry = setTimeout(() => this.#open(), ceiling * (0.5 + Math.random() / 2));
-    this.#changed({ name: "lost", reason });
+    const maxDelay = Math.min(MAX_DELAY_MS, INITIAL_DELAY_MS * 2 ** (this.#attempt - 1));
+    this.#retryTimer = setTimeout(() => this.#open(), maxDelay * (0.5 + Math.random() / 2));
+    this.#onConnection({ name: "lost", reason });
   }
 }
 
 async function refusal(response) {
-  const answer = await response.json().catch(() => ({}));
-  return { status: response.status, reason: String(answer.error ?? `HTTP ${response.status}`) };
+  const body = await response.json().catch(() => ({}));
+  return { status: response.status, reason: String(body.error ?? `HTTP ${response.status}`) };
 }
