@@ -103,7 +103,7 @@ _WAYS = {"direct": _direct, _LISTENER: _through_the_listener}
 
 @contextmanager
 def _ears(place: Place, count: int, cores: set[int], *where: str) -> Iterator[None]:
-    command = [sys.executable, "-m", "bench.programs.ears", str(count), *where]
+    command = [sys.executable, "-m", "bench.programs.listen_clients", str(count), *where]
     with Process(command, place.folder, place.environment) as process:
         process.logged("hearing")
         pin(process.pid, cores)

@@ -12,7 +12,7 @@ from typing import Self
 
 import psycopg
 
-from tests.chaos.delivery_log import DeliveryLog, Token, Verdict, two_names
+from tests.chaos.delivery_check import DeliveryLog, Token, Verdict, two_names
 from tests.chaos.faults import BREAKS_EVERY_SESSION, FAULTS
 from tests.chaos.load import MATCHES, Order, Sampler, Witness, Writer, make_table, match_of
 from tests.chaos.pods import SETTINGS, Pod

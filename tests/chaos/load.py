@@ -11,7 +11,7 @@ from typing import Any, Self
 import psycopg
 from websockets.exceptions import ConnectionClosed
 
-from tests.chaos.delivery_log import Seen, Token
+from tests.chaos.delivery_check import Seen, Token
 from tests.support.programs import Client
 
 CHANNELS = ("match_change", "football_event_change")

@@ -95,7 +95,7 @@ def _noise(kind: str, port: int, database: str) -> Iterator[None]:
     if kind == QUIET:
         yield
         return
-    command = _command("noise", kind, str(port), database)
+    command = _command("load", kind, str(port), database)
     with subprocess.Popen(command, cwd=ROOT, env=environment({})) as process:
         try:
             time.sleep(1)  # it starts, and what it starts with is over

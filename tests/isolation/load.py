@@ -1,4 +1,4 @@
-"""What others do meanwhile, until it is ended: `python -m tests.isolation.noise KIND PORT CONNINFO`."""
+"""What others do meanwhile, until it is ended: `python -m tests.isolation.load KIND PORT CONNINFO`."""
 
 import select
 import sys

@@ -1,4 +1,4 @@
-"""Thousands of WebSocket clients in one process: `python -m tests.storm.crowd PORT CLIENTS MATCHES`.
+"""Thousands of WebSocket clients in one process: `python -m tests.storm.clients PORT CLIENTS MATCHES`.
 
 Takes one command per line and answers each with one line of JSON:
 

@@ -172,7 +172,7 @@ class Environment:
 
 @contextmanager
 def _crowd(port: int, clients: int, matches: int) -> Iterator["subprocess.Popen[str]"]:
-    command = [sys.executable, "-m", "tests.storm.crowd", str(port), str(clients), str(matches)]
+    command = [sys.executable, "-m", "tests.storm.clients", str(port), str(clients), str(matches)]
     with subprocess.Popen(
         command, cwd=ROOT, env=environment({}), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:

@@ -1,6 +1,6 @@
 """The judge notices what it is there to notice."""
 
-from tests.chaos.delivery_log import DeliveryLog, Seen, Token, two_names
+from tests.chaos.delivery_check import DeliveryLog, Seen, Token, two_names
 
 ORDER = [Token(1, 1), Token(2, 1), Token(1, 2), Token(2, 2)]
 GAP = Seen(None, "1-1")
