@@ -1,4 +1,4 @@
-"""Who heard what, against the order in which it was committed. Pure: what is judged is given, nothing is running."""
+"""Compares the messages that clients received with the order in which the events were committed. Pure: no I/O."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,143 +6,149 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 
-class Token(NamedTuple):
-    """One event's name, which only one event ever has."""
+class EventKey(NamedTuple):
+    """Identifies an event independently of its id."""
 
     writer: int
     serial: int
 
 
-class Seen(NamedTuple):
-    """What a client heard: an event under an id, or, without a token, a `resync`."""
+class Received(NamedTuple):
+    """A message that a client received: an event with its id, or a `resync`, which has no event."""
 
-    token: Token | None
+    event: EventKey | None
     id: str
 
 
 @dataclass
-class Verdict:
-    """What became of the promises at one client, or, summed, at all."""
+class Deliveries:
+    """The result of the check, of one client or summed over several."""
 
-    heard: int = 0
+    received: int = 0
     lost: int = 0
-    announced: int = 0  # missing, with a `resync` between
+    announced: int = 0  # missing, but announced by a `resync` in their place
     repeated: int = 0
-    disordered: int = 0
-    resyncs: int = 0
-    wrong: list[str] = field(default_factory=list)
+    out_of_order: int = 0
+    resyncs: int = 0  # the most of one client
+    errors: list[str] = field(default_factory=list)
 
-    def add(self, other: "Verdict") -> None:
-        self.heard += other.heard
+    def add(self, other: "Deliveries") -> None:
+        self.received += other.received
         self.lost += other.lost
         self.announced += other.announced
         self.repeated += other.repeated
-        self.disordered += other.disordered
+        self.out_of_order += other.out_of_order
         self.resyncs = max(self.resyncs, other.resyncs)
-        self.wrong += other.wrong
+        self.errors += other.errors
 
 
-class Rank(NamedTuple):
-    """A place in the order. What was committed just before PostgreSQL died, and nobody heard, has its life's last."""
+class Position(NamedTuple):
+    """The position of an event in the commit order.
 
-    life: int
-    place: float
+    Events that the reference session did not receive before PostgreSQL died come last in their session, in any order.
+    """
+
+    session: int
+    offset: float
 
 
-UNHEARD = float("inf")
+_LAST = float("inf")
 
 
-class DeliveryLog:
-    """The order of one match's events.
+class DeliveryCheck:
+    """Checks what clients received of one match's events.
 
     Args:
-        lives: what was heard, in commit order, in each of PostgreSQL's lives.
-        unheard: what was committed but not heard before PostgreSQL died, with the life.
-        uncertain: what may have been committed, for PostgreSQL died meanwhile; the same.
+        sessions: the events that each session of the reference listener received, in commit order.
+        unreceived: committed events that no session received, with the number of the session they belong to.
+        uncertain: events whose COMMIT got no answer, with the number of the session they belong to.
     """
 
     def __init__(
         self,
-        lives: Sequence[Sequence[Token]],
-        unheard: Mapping[Token, int] | None = None,
-        uncertain: Mapping[Token, int] | None = None,
+        sessions: Sequence[Sequence[EventKey]],
+        unreceived: Mapping[EventKey, int] | None = None,
+        uncertain: Mapping[EventKey, int] | None = None,
     ) -> None:
-        self._ranks = {token: Rank(life, UNHEARD) for token, life in (uncertain or {}).items()}
-        due = {token: Rank(life, UNHEARD) for token, life in (unheard or {}).items()}
-        due |= {token: Rank(life, place) for life, tokens in enumerate(lives) for place, token in enumerate(tokens)}
-        self._ranks |= due
-        self._due = sorted((rank, token) for token, rank in due.items())
+        expected = {event: Position(session, _LAST) for event, session in (unreceived or {}).items()}
+        for session, events in enumerate(sessions):
+            expected |= {event: Position(session, offset) for offset, event in enumerate(events)}
+        self._positions = {event: Position(session, _LAST) for event, session in (uncertain or {}).items()} | expected
+        self._expected = sorted((position, event) for event, position in expected.items())
 
-    def judge(self, name: str, seen: Iterable[Seen]) -> Verdict:
-        """One client's part, which was connected from before the first event until after the last."""
-        return _Trial(name, self._ranks, self._due).run(seen)
+    def run(self, client: str, received: Iterable[Received]) -> Deliveries:
+        """Check the messages of a client that was connected from before the first event until after the last."""
+        return _ClientCheck(client, self._positions, self._expected).run(received)
 
 
-class _Trial:
-    """One client's messages, one after the other."""
+class _ClientCheck:
+    def __init__(
+        self, client: str, positions: Mapping[EventKey, Position], expected: Sequence[tuple[Position, EventKey]]
+    ) -> None:
+        self._client, self._positions, self._expected = client, positions, expected
+        self._deliveries = Deliveries()
+        self._seen: set[EventKey] = set()
+        self._last, self._last_id = Position(-1, -1), (0, 0)
+        self._next = 0  # index in `expected`
+        self._resynced = False  # since the last event
 
-    def __init__(self, name: str, ranks: Mapping[Token, Rank], due: Sequence[tuple[Rank, Token]]) -> None:
-        self._name, self._ranks, self._due = name, ranks, due
-        self._verdict = Verdict()
-        self._had: set[Token] = set()
-        self._last, self._last_id = Rank(-1, -1), (0, 0)
-        self._at = 0
-        self._broken = False  # a `resync` stands since the last event
-
-    def run(self, seen: Iterable[Seen]) -> Verdict:
-        for token, event_id in seen:
-            if token is None:
-                self._verdict.resyncs += 1
-                self._broken = True
+    def run(self, received: Iterable[Received]) -> Deliveries:
+        for event, event_id in received:
+            if event is None:
+                self._deliveries.resyncs += 1
+                self._resynced = True
             else:
-                self._verdict.heard += 1
-                self._hear(token, event_id)
-        self._count_missing(Rank(self._due[-1][0].life + 1, 0) if self._due else Rank(0, 0))
-        return self._verdict
+                self._deliveries.received += 1
+                self._check(event, event_id)
+        self._count_missing(Position(self._expected[-1][0].session + 1, 0) if self._expected else Position(0, 0))
+        return self._deliveries
 
-    def _hear(self, token: Token, event_id: str) -> None:
-        rank = self._ranks.get(token)
-        if rank is None:
-            self._verdict.wrong.append(f"{self._name} heard {token} under {event_id}, which was never committed")
-        elif token in self._had:
-            self._verdict.repeated += 1
-            self._verdict.wrong.append(f"{self._name} heard {token} again, under {event_id}")
-        elif rank < self._last:
-            self._verdict.disordered += 1
-            self._verdict.wrong.append(f"{self._name} heard {token} under {event_id} after {self._last}")
+    def _check(self, event: EventKey, event_id: str) -> None:
+        position = self._positions.get(event)
+        if position is None:
+            self._error(f"received {event} with id {event_id}, which was never committed")
+        elif event in self._seen:
+            self._deliveries.repeated += 1
+            self._error(f"received {event} again, with id {event_id}")
+        elif position < self._last:
+            self._deliveries.out_of_order += 1
+            self._error(f"received {event} with id {event_id} after {self._last}")
         else:
-            self._count_missing(rank)
+            self._count_missing(position)
             self._check_id(event_id)
-            self._had.add(token)
-            self._last, self._broken = rank, False
+            self._seen.add(event)
+            self._last, self._resynced = position, False
 
     def _check_id(self, event_id: str) -> None:
         epoch, _, sequence = event_id.partition("-")
         number = (int(epoch), int(sequence))
         if number <= self._last_id:
-            self._verdict.wrong.append(f"{self._name} heard {event_id} after {self._last_id}")
+            self._error(f"received id {event_id} after {self._last_id}")
         self._last_id = number
 
-    def _count_missing(self, before: Rank) -> None:
-        while self._at < len(self._due) and self._due[self._at][0] < before:
-            token = self._due[self._at][1]
-            if token not in self._had:
-                self._verdict.announced += self._broken
-                self._verdict.lost += not self._broken
-                if not self._broken and self._verdict.lost < 5:
-                    self._verdict.wrong.append(f"{self._name} missed {token} before {before}")
-            self._at += 1
+    def _count_missing(self, before: Position) -> None:
+        while self._next < len(self._expected) and self._expected[self._next][0] < before:
+            event = self._expected[self._next][1]
+            if event not in self._seen:
+                self._deliveries.announced += self._resynced
+                self._deliveries.lost += not self._resynced
+                if not self._resynced and self._deliveries.lost < 5:
+                    self._error(f"missed {event} before {before}")
+            self._next += 1
+
+    def _error(self, text: str) -> None:
+        self._deliveries.errors.append(f"{self._client} {text}")
 
 
-def two_names(all_seen: Iterable[Iterable[Seen]]) -> list[str]:
-    """Ids that name two events, and events that have two ids, among all clients."""
-    events: dict[str, Token] = {}
-    ids: dict[Token, str] = {}
-    wrong: Counter[str] = Counter()
-    for seen in all_seen:
-        for token, event_id in seen:
-            if token is not None and events.setdefault(event_id, token) != token:
-                wrong[f"{event_id} is {token} and {events[event_id]}"] += 1
-            if token is not None and ids.setdefault(token, event_id) != event_id:
-                wrong[f"{token} is under {event_id} and {ids[token]}"] += 1
-    return list(wrong)
+def ambiguous_ids(all_received: Iterable[Iterable[Received]]) -> list[str]:
+    """Return the ids that several events have, and the events that have several ids, among all clients."""
+    events: dict[str, EventKey] = {}
+    ids: dict[EventKey, str] = {}
+    errors: Counter[str] = Counter()
+    for received in all_received:
+        for event, event_id in received:
+            if event is not None and events.setdefault(event_id, event) != event:
+                errors[f"{event_id} is {event} and {events[event_id]}"] += 1
+            if event is not None and ids.setdefault(event, event_id) != event_id:
+                errors[f"{event} has the ids {event_id} and {ids[event]}"] += 1
+    return list(errors)
