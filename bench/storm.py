@@ -17,10 +17,10 @@ def measure(arena: Environment, report: Report, *, short: bool) -> None:
     with arena.place() as place:
         settings = place.settings | {"USE_REDIS_NOTIFIER": "true"}
         with Storms(place.folder, place.database, settings, clients, _WORKERS, _MATCHES) as storms:
-            storms.gather()
+            storms.connect_clients()
             for _ in range(_SHORT_ROUNDS if short else _ROUNDS):
                 for config, keep in ((BASE, True), ("without", False)):
-                    row = storms.storm(config, keep=keep)
+                    row = storms.storm(config, with_id=keep)
                     half, everybody = (
                         Figure("half served after", "s", row.half),
                         Figure("all served after", "s", row.all),

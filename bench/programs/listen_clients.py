@@ -1,4 +1,4 @@
-"""Connections that hear and do nothing with it: `python -m bench.programs.listen_clients COUNT postgres|redis CHANNEL`."""
+"""Connections that receive and discard: `python -m bench.programs.listen_clients COUNT postgres|redis CHANNEL`."""
 
 import os
 import select
