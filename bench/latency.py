@@ -48,7 +48,7 @@ def _percentiles(measured: MeasuredSystem, rate: int, seconds: float, report: Re
     sent = _send(measured, rate, seconds)
     arrivals = measured.clients.arrivals()
     if any([arrival.serial for arrival in each] != list(sent) for each in arrivals):
-        report.note(f"{measured.name}, {rate}/s: NOT every event came to every client, in order")
+        report.note(f"{measured.name}, {rate}/s: NOT every client received every event in order")
     cuts = quantiles([(arrival.at - sent[arrival.serial]) * 1000 for each in arrivals for arrival in each], n=1000)
     return [Figure("p50", "ms", cuts[499]), Figure("p99", "ms", cuts[989]), Figure("p99.9", "ms", cuts[998])]
 

@@ -48,7 +48,7 @@ def _run(measured: MeasuredSystem, events: int, batch: int, report: Report) -> l
     expected = list(range(first, first + events))
     if any([arrival.serial for arrival in each] != expected for each in arrivals):
         codes = f", some are closed: {measured.clients.closed}" if measured.clients.closed else ""
-        report.note(f"{measured.name}, {batch} per transaction: NOT every event came to every client, in order:"
+        report.note(f"{measured.name}, {batch} per transaction: NOT every client received every event in order:"
                     f" {got:,.0f} of {events:,} on average{codes}")  # fmt: skip
     return [
         Figure("events_per_s", "/s", got / (ended - began)),
