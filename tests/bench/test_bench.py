@@ -30,7 +30,7 @@ def measure(name: str, folder: Path, *arguments: str) -> list[dict[str, Any]]:
     """Run a benchmark, check what it prints, and return the rows that it writes."""
     output = run("bench", name, "--short", "--json", str(folder / "figures.json"), *arguments)
     assert "ratio" in output
-    assert "NOT" not in output.replace("NOTIFY", "")  # as in: NOT every event was received
+    assert "NOT" not in output.replace("NOTIFY", "")  # as in: NOT every client received
     rows: list[dict[str, Any]] = json.loads((folder / "figures.json").read_text())["rows"]
     assert {row["bench"] for row in rows} == {name}
     assert rows
