@@ -29,7 +29,7 @@ def measure(environment: Environment, report: Report, *, short: bool) -> None:
             with environment.place() as place, ExitStack() as stack:
                 for number in range(1, count + 1):
                     settings = place.settings | {"POD_NAME": f"pod-{number}"}
-                    stack.enter_context(Listener(place.folder, settings)).aligned()
+                    stack.enter_context(Listener(place.folder, settings)).wait_until_aligned()
                 config = f"{count} listener{'s' if count > 1 else ''}"
                 report.run("pods", "at rest", config, *_measure(place, seconds, 0))
                 report.run("pods", f"{_RATE} events/s", config, *_measure(place, seconds, _RATE))

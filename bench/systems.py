@@ -53,8 +53,8 @@ def through_redis(environment: Environment, workers: int = WORKERS) -> Iterator[
     with environment.place() as place:
         settings = place.settings | {"USE_REDIS_NOTIFIER": "true"}
         with Listener(place.folder, settings) as listener, App(place.folder, settings, workers) as app:
-            listener.aligned()
-            parts = {"workers": app.ready().pid, "listener": listener.pid}
+            listener.wait_until_aligned()
+            parts = {"workers": app.wait_until_ready().pid, "listener": listener.pid}
             yield System("redis", place, app.port, _PATH, parts, ("postgres", "redis"))
 
 
@@ -62,7 +62,7 @@ def through_redis(environment: Environment, workers: int = WORKERS) -> Iterator[
 def direct(environment: Environment, workers: int = WORKERS) -> Iterator[System]:
     """Direct mode of notifymux: each worker LISTENs."""
     with environment.place() as place, App(place.folder, place.settings, workers) as app:
-        yield System("postgres", place, app.ready().port, _PATH, {"workers": app.pid})
+        yield System("postgres", place, app.wait_until_ready().port, _PATH, {"workers": app.pid})
 
 
 _PATH = f"/api/matches/ws/id/{MATCH}/{{}}/"
@@ -97,7 +97,7 @@ def picows(environment: Environment, workers: int = 1) -> Iterator[System]:
         port = free_port()
         command = [sys.executable, "-m", "bench.programs.picows_server", str(port)]
         with Process(command, place.folder, place.environment) as process:
-            process.logged("listening")
+            process.wait_for_log("listening")
             yield System("picows", place, port, f"/{MATCH}/{{}}", {"workers": process.pid})
 
 

@@ -93,7 +93,7 @@ def _direct(place: Place, count: int, cores: set[int]) -> Iterator[None]:
 @contextmanager
 def _through_the_listener(place: Place, count: int, cores: set[int]) -> Iterator[None]:
     with Listener(place.folder, place.settings) as listener:
-        pin(listener.aligned().pid, cores)
+        pin(listener.wait_until_aligned().pid, cores)
         with _receivers(place, count, cores, "redis", RedisNames(place.namespace).events):
             yield
 
@@ -106,7 +106,7 @@ _RECEIVERS = {"direct": _direct, _LISTENER: _through_the_listener}
 def _receivers(place: Place, count: int, cores: set[int], *where: str) -> Iterator[None]:
     command = [sys.executable, "-m", "bench.programs.listen_clients", str(count), *where]
     with Process(command, place.folder, place.environment) as process:
-        process.logged("receiving")
+        process.wait_for_log("receiving")
         pin(process.pid, cores)
         yield
 

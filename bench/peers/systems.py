@@ -52,7 +52,7 @@ def nchan(environment: Environment, workers: int = WORKERS) -> Iterator[System]:
             Process([*_with_var_lib_nginx(), *nginx], place.folder, {}) as server,
             Process(publisher, place.folder, place.environment) as listener,
         ):
-            listener.logged("listening")
+            listener.wait_for_log("listening")
             yield System("nchan", place, port, "/41/{}", {"workers": server.pid, "listener": listener.pid})
 
 

@@ -21,7 +21,7 @@ def chromium() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def appliance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
     with Appliance(tmp_path_factory.mktemp("browser") / "pod") as appliance:
-        appliance.ready()
+        appliance.wait_until_ready()
         yield appliance
 
 

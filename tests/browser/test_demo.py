@@ -210,8 +210,8 @@ def test_the_page_is_live_with_a_token_and_shows_a_refusal_without(
     open_scoreboard: OpenScoreboard,
 ) -> None:
     secret = "a secret that is long enough for HS256"
-    start_listener(settings).aligned()
-    app = start_app(settings | {"WS_JWT_SECRET": secret}).ready()
+    start_listener(settings).wait_until_aligned()
+    app = start_app(settings | {"WS_JWT_SECRET": secret}).wait_until_ready()
     refused = open_scoreboard(f"http://127.0.0.1:{app.port}/demo")
     expect(refused.page.locator("body[data-connection=refused]")).to_be_visible()
     expect(refused.page.locator("#note")).to_contain_text("a token is needed")

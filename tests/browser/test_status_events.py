@@ -19,8 +19,8 @@ HOSTILE = """"><img src=x onerror="document.title='caught'"><script>document.tit
 
 @pytest.fixture
 def rows(settings: dict[str, str], start_listener: StartListener, start_app: StartApp, status: StatusPage) -> Locator:
-    start_listener(settings).aligned()
-    status.open(start_app(settings).ready().port)
+    start_listener(settings).wait_until_aligned()
+    status.open(start_app(settings).wait_until_ready().port)
     status.wait_for_state("Healthy")
     return status.page.locator("#recent-events li")
 

@@ -13,7 +13,7 @@ from tests.browser.status_page import TIMEOUT_MS, StatusPage
 from tests.conftest import StartApp, StartListener
 from tests.support.programs import App, Listener
 from tests.support.proxy import Proxy
-from tests.support.servers import Servers, database_settings, through
+from tests.support.servers import Servers, database_settings, redis_url_with_port
 from tests.support.waiting import wait_until
 from tests.support.writer import Writer
 
@@ -41,8 +41,10 @@ def environment(
     embedded = servers.embedded
     settings = servers.settings | {"POD_NAME": "here"}
     with Proxy(embedded.valkey_port) as redis_proxy, Writer(embedded.database_url, per_second=200) as writer:
-        listener = start_listener(settings).aligned()
-        app = start_app(settings | {"REDIS_URL": through(embedded.redis_url, redis_proxy.port)}, workers=2).ready()
+        listener = start_listener(settings).wait_until_aligned()
+        app = start_app(
+            settings | {"REDIS_URL": redis_url_with_port(embedded.redis_url, redis_proxy.port)}, workers=2
+        ).wait_until_ready()
         status.open(app.port)
         status.wait_for_state("Healthy", 20_000)
         yield Environment(servers, listener, redis_proxy, settings, app, writer)
@@ -93,7 +95,7 @@ def test_a_missing_listener_is_shown_until_one_runs_again(
     if fault == "frozen":
         listener.thaw()
     else:
-        start_listener(environment.settings).aligned()
+        start_listener(environment.settings).wait_until_aligned()
         expect(status.page.locator("#incidents tbody tr").first).to_contain_text("epoch")
     status.wait_for_state("Healthy")
     expect(status.part("listeners", "alive")).to_have_count(1)
@@ -131,7 +133,7 @@ def test_without_a_connection_to_the_server_the_status_is_marked_as_out_of_date(
 def test_a_second_listener_is_shown_beside_the_first(
     environment: Environment, status: StatusPage, start_listener: StartListener
 ) -> None:
-    start_listener({**environment.settings, "POD_NAME": "there"}).aligned()
+    start_listener({**environment.settings, "POD_NAME": "there"}).wait_until_aligned()
     rows = status.page.locator("#listeners tbody tr")
     expect(rows).to_have_count(2)
     expect(rows.filter(has_text="there")).to_contain_text("standby")
@@ -142,7 +144,7 @@ def test_a_second_listener_is_shown_beside_the_first(
 def test_in_direct_mode_the_diagram_bypasses_the_listeners_and_redis(
     database: str, start_app: StartApp, status: StatusPage, screenshots: Path
 ) -> None:
-    app = start_app(database_settings(database), workers=2).ready()
+    app = start_app(database_settings(database), workers=2).wait_until_ready()
     status.open(app.port)
     status.wait_for_state("Healthy", 20_000)
     expect(status.page.locator("#bypass")).to_contain_text("2 LISTEN connections", timeout=10_000)
@@ -160,8 +162,8 @@ def token(**claims: Any) -> str:
 
 @pytest.fixture
 def app_with_tokens(settings: dict[str, str], start_listener: StartListener, start_app: StartApp) -> App:
-    start_listener(settings).aligned()
-    return start_app(settings | {"WS_JWT_SECRET": SECRET}).ready()
+    start_listener(settings).wait_until_aligned()
+    return start_app(settings | {"WS_JWT_SECRET": SECRET}).wait_until_ready()
 
 
 def test_without_an_operators_token_the_page_asks_for_one_and_shows_nothing(

@@ -86,9 +86,9 @@ class Environment:
         for _ in range(self.report.listeners):
             self.start_pod()
         redis_settings = {"REDIS_URL": self.servers.embedded.redis_url, "USE_REDIS_NOTIFIER": "true"}
-        self.app = enter(App(self.folder, SETTINGS | redis_settings | self._settings, WORKERS)).ready()
+        self.app = enter(App(self.folder, SETTINGS | redis_settings | self._settings, WORKERS)).wait_until_ready()
         for pod in self.pods:
-            pod.aligned()
+            pod.wait_until_aligned()
         self._connect_clients()
         self._warm_up()
         rng, rate = Random(self._rng.random()), EVENTS_PER_SECOND / WRITERS
@@ -174,7 +174,7 @@ class Environment:
         """Wait until all listeners are aligned and every client has received what was committed before."""
         wait_until(self.order.listening.is_set)
         for pod in self.pods:
-            pod.aligned(within)
+            pod.wait_until_aligned(within)
         indexes = self.order.indexes
         committed = len(indexes)
         wait_until(

@@ -11,7 +11,7 @@ from psycopg.conninfo import conninfo_to_dict
 from tests.chaos.load import CHANNELS
 from tests.support.programs import Listener
 from tests.support.proxy import Proxy
-from tests.support.servers import Servers, database_settings, through
+from tests.support.servers import Servers, database_settings, redis_url_with_port
 from tests.support.waiting import wait_until
 
 NAMESPACE = "pg_notify"
@@ -29,7 +29,7 @@ class Pod:
         self._settings = {
             **SETTINGS,
             **database_settings(embedded.database_url, self.postgres_proxy.port),
-            "REDIS_URL": through(embedded.redis_url, self.redis_proxy.port),
+            "REDIS_URL": redis_url_with_port(embedded.redis_url, self.redis_proxy.port),
             "POD_NAME": name,
             **(settings or {}),
         }
@@ -81,6 +81,6 @@ class Pod:
                 return int(fields[b"age"]) < 1500
         return False
 
-    def aligned(self, within: float = 30.0) -> Self:
+    def wait_until_aligned(self, within: float = 30.0) -> Self:
         wait_until(self.is_aligned, within, f"{self.name} aligned")
         return self

@@ -103,7 +103,7 @@ def test_three_listeners_cost_redis_less_than_1_3_times_the_commands_of_one(
                     pods.append(stack.enter_context(pod))
             if n in (1, 3):  # the first is aligned before the others start, so that it starts the epoch
                 for pod in pods:
-                    pod.aligned()
+                    pod.wait_until_aligned()
         order = stack.enter_context(CommitOrder(url))
         for n in range(1, WRITERS + 1):
             stack.enter_context(Writer(n, url, order, EVENTS_PER_SECOND / WRITERS, Random(rng.random())))

@@ -48,10 +48,10 @@ class Server:
         clients, files, lines = self.clients, self._files(), len(self.app.lines)
         witness = f"witness-{next(self._visits)}"
         with self.app.client(witness) as client:
-            client.loaded()
+            client.wait_for_initial_load()
             with self._telling(witness) as told:
                 yield client
-            heard = [update["data"]["n"] for update in client.heard(told[0])]
+            heard = [update["data"]["n"] for update in client.wait_for_updates(told[0])]
         assert heard == list(range(1, told[0] + 1))
         wait_until(lambda: self.clients == clients, settles_within, "as many clients as before")
         wait_until(lambda: self._files() <= files, settles_within, f"{files} open files as before")

@@ -41,12 +41,12 @@ def test_who_never_reads_is_closed_and_who_hears_the_same_match_misses_nothing(h
         house.app.client(match, "reads") as reads,
         door(RawClient(house.port, window=4096), match) as stuck,
     ):
-        reads.loaded()
+        reads.wait_for_initial_load()
         told, lines = 0, len(house.app.lines)
         while not any("is too slow and is closed" in line for line in house.app.lines[lines:]):
             connection.execute(LARGE, {"match": match, "first": told + 1, "last": told + 20})
             told += 20
-            assert len(reads.heard(told)) == told < 5000
+            assert len(reads.wait_for_updates(told)) == told < 5000
         wait_until(lambda: house.clients == 2)
         stuck.rest()
         assert reads.code is None
@@ -66,16 +66,16 @@ def test_who_is_gone_without_a_word_is_noticed_and_costs_nobody_anything(house: 
 def test_an_event_larger_than_a_clients_queue_is_delivered_all_the_same(
     settings: dict[str, str], connection: psycopg.Connection, start_listener: StartListener, start_app: StartApp
 ) -> None:
-    start_listener(settings).aligned()
-    app = start_app(settings | {"CLIENT_QUEUE_BYTES": "1000"}).ready()
+    start_listener(settings).wait_until_aligned()
+    app = start_app(settings | {"CLIENT_QUEUE_BYTES": "1000"}).wait_until_ready()
     with app.client(1) as client, as_events(RawClient(app.port), "1") as events:
-        client.loaded()
+        client.wait_for_initial_load()
         for number in range(1, 4):
             connection.execute(LARGE, {"match": "1", "first": number, "last": number})
-            client.heard(number)
+            client.wait_for_updates(number)
             events.until(b'"data":"' + b"x" * 7000)
         last = client.updates[-1]["id"]
         connection.execute(LARGE, {"match": "1", "first": 4, "last": 4})
         with app.client(1, "returns", f"?last_event_id={last}") as returns:
-            assert [update["data"] for update in returns.heard(1)] == ["x" * 7000]
-            assert returns.loaded()["recovered"] is True
+            assert [update["data"] for update in returns.wait_for_updates(1)] == ["x" * 7000]
+            assert returns.wait_for_initial_load()["recovered"] is True

@@ -46,10 +46,13 @@ def measure(
         Listener(folder, settings) as listener,
         closing(redis.Redis.from_url(settings["REDIS_URL"])) as client,
     ):
-        listener.aligned()
+        listener.wait_until_aligned()
         for load in list(results) * rounds:
             factory = "tests.isolation.program:app" if load == CALLBACK else "app.main:app"
-            with App(folder, settings, factory=factory) as app, _running_load(load, app.ready().port, database):
+            with (
+                App(folder, settings, factory=factory) as app,
+                _running_load(load, app.wait_until_ready().port, database),
+            ):
                 before, began = _sequence(client, stream), time.monotonic()
                 measured = _run_probe(app.port, database, seconds)
                 results[load].rates.append((_sequence(client, stream) - before) / (time.monotonic() - began))

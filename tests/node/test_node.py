@@ -41,8 +41,8 @@ def node(project: Path) -> Iterator[Node]:
 
 @pytest.fixture
 def app(settings: dict[str, str], start_listener: StartListener, start_app: StartApp) -> App:
-    start_listener(settings).aligned()
-    return start_app(settings, workers=2).ready()
+    start_listener(settings).wait_until_aligned()
+    return start_app(settings, workers=2).wait_until_ready()
 
 
 def notify(connection: psycopg.Connection, numbers: range) -> None:
@@ -114,7 +114,7 @@ def test_notifymux_js_reports_a_refused_token_and_stops(
     wait_until(lambda: app.get("/healthz")[0] == 200)
     options = {"match": 7, "base": f"http://127.0.0.1:{app.port}/", "clientId": "node", "token": "wrong"}
     process = node("notifymux.mjs", "./notifymux.js", json.dumps(options))
-    process.logged('"refused"')
+    process.wait_for_log('"refused"')
     assert "the token is not valid" in process.log
     assert process.exit_code() == 0, "no timer is left that would reconnect"
 
@@ -122,11 +122,11 @@ def test_notifymux_js_reports_a_refused_token_and_stops(
 def test_notifymux_js_stops_when_its_client_id_connects_again(
     settings: dict[str, str], start_listener: StartListener, start_app: StartApp, node: Node
 ) -> None:
-    start_listener(settings).aligned()
-    app = start_app(settings).ready()
+    start_listener(settings).wait_until_aligned()
+    app = start_app(settings).wait_until_ready()
     options = {"match": 7, "base": f"http://127.0.0.1:{app.port}/", "clientId": "same"}
     process = node("notifymux.mjs", "./notifymux.js", json.dumps(options))
     wait_until(lambda: has_loaded(process, 1), what=process.log)
     with app.client(7, "same"):
-        process.logged('"replaced"')
+        process.wait_for_log('"replaced"')
         assert process.exit_code() == 0, "no timer is left that would reconnect"

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.resume.world import CLOCK, MATCHES, PLAYS, Database, Viewer, Worker, answer, settle
-from tests.support.loops import turns
+from tests.support.loops import run_ready_tasks
 
 # What may happen, and how often; the numbers of a step choose who and how much.
 OFTEN = {
@@ -91,7 +91,7 @@ class Schedule:
 
     async def hear(self, a: int, b: int) -> None:
         self.workers[b % 3].hear(a)
-        await turns(a % 7)
+        await run_ready_tasks(a % 7)
 
     async def answer(self, a: int, b: int) -> None:
         await answer(self.workers[b % 3], a)
@@ -109,7 +109,7 @@ class Schedule:
         viewer = self.viewers[b % 4]
         if not viewer.connected:
             viewer.connect(self.workers[a % 3])
-            await turns(a % 5)
+            await run_ready_tasks(a % 5)
 
     async def fail(self, a: int, b: int) -> None:
         self.workers[b % 3].fails = a % 2 == 0

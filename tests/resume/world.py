@@ -18,7 +18,7 @@ from app.broadcast.messages import Router
 from app.broadcast.snapshot_query import Snapshot
 from app.core.config import MUX_CHANNEL
 from notifymux.event import Event, EventId
-from tests.support.loops import turns
+from tests.support.loops import run_ready_tasks
 
 MATCHES = ("1", "two")
 CLOCK, PLAYS = "gameclock_change", "football_event_change"
@@ -223,10 +223,10 @@ class Viewer:
 
 async def answer(worker: Worker, which: int) -> None:
     """Lets one of what a worker waits for be answered."""
-    await turns(5)
+    await run_ready_tasks(5)
     if worker.pending:
         worker.pending.pop(which % len(worker.pending))()
-        await turns(5)
+        await run_ready_tasks(5)
 
 
 async def settle(workers: list[Worker]) -> None:
@@ -235,7 +235,7 @@ async def settle(workers: list[Worker]) -> None:
         worker.fails = False
         worker.hear(10**6)
     while True:
-        await turns(10)
+        await run_ready_tasks(10)
         asked = [worker for worker in workers if worker.pending]
         if not asked:
             return

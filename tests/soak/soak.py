@@ -129,7 +129,7 @@ class Soak:
         """Inject faults, and record the state of every program after the last recovery."""
         with ExitStack() as stack:
             appliance = stack.enter_context(Appliance(self._folder))
-            appliance.ready()
+            appliance.wait_until_ready()
             self.clients = [ReconnectingClient(appliance.port, f"client-{number}") for number in range(CLIENTS)]
             for client in self.clients:
                 client.start()

@@ -55,8 +55,8 @@ class Soak:
             Listener(self._folder, servers.settings) as listener,
             App(self._folder, servers.settings) as app,
         ):
-            listener.aligned()
-            worker = psutil.Process(app.ready().pid).children()[0]
+            listener.wait_until_aligned()
+            worker = psutil.Process(app.wait_until_ready().pid).children()[0]
             with Writer(servers.embedded.database_url, self._per_second) as writer:
                 time.sleep(SETTLE_SECONDS)
                 before = self._measure_without_page(worker)

@@ -30,7 +30,7 @@ class EventStreamReader:
     def _on_line(self, line: bytes) -> None:
         raise NotImplementedError
 
-    def ended(self, within: float = 20.0) -> None:
+    def wait_until_ended(self, within: float = 20.0) -> None:
         """Wait until the server ends the response."""
         self._thread.join(within)
         assert not self._thread.is_alive()

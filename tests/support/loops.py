@@ -11,7 +11,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def in_a_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+def async_test(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
     """Run an asynchronous test in a new event loop."""
 
     @wraps(test)
@@ -21,7 +21,7 @@ def in_a_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]
     return run
 
 
-async def until(condition: Callable[[], T], within: float = 20.0, what: str = "") -> T:
+async def wait_until_async(condition: Callable[[], T], within: float = 20.0, what: str = "") -> T:
     """Do the same as `wait_until` without blocking the event loop."""
     deadline = time.monotonic() + within
     while not (found := condition()):
@@ -30,7 +30,7 @@ async def until(condition: Callable[[], T], within: float = 20.0, what: str = ""
     return found
 
 
-async def holds(seconds: float, condition: Callable[[], object], what: str = "") -> None:
+async def hold_for_async(seconds: float, condition: Callable[[], object], what: str = "") -> None:
     """Do the same as `hold_for` without blocking the event loop."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -38,15 +38,10 @@ async def holds(seconds: float, condition: Callable[[], object], what: str = "")
         await asyncio.sleep(0.01)
 
 
-async def turns(count: int = 20) -> None:
+async def run_ready_tasks(count: int = 20) -> None:
     """Let the event loop run `count` iterations, so that every ready task makes progress."""
     for _ in range(count):
         await asyncio.sleep(0)
-
-
-async def aside(call: Callable[..., T], *args: Any) -> T:
-    """Run a blocking call in a thread."""
-    return await asyncio.to_thread(call, *args)
 
 
 @asynccontextmanager

@@ -67,7 +67,7 @@ class Process:
     def running(self) -> bool:
         return self._popen.poll() is None
 
-    def logged(self, text: str, within: float = 20.0) -> None:
+    def wait_for_log(self, text: str, within: float = 20.0) -> None:
         """Wait until the output contains `text`; fail early if the process has exited without it."""
         wait_until(lambda: text in self.log or (not self.running and self._finished(text)), within, f"{text!r} logged")
 

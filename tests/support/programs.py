@@ -24,7 +24,7 @@ class Listener(Process):
     def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
         super().__init__([sys.executable, "-m", "listener"], folder, settings)
 
-    def aligned(self, times: int = 1, within: float = 20.0) -> Self:
+    def wait_until_aligned(self, times: int = 1, within: float = 20.0) -> Self:
         """Wait until it has started an epoch or aligned with one, for the `times`-th time."""
         wait_until(
             lambda: sum(" begins after " in line or " aligned at " in line for line in self.lines) >= times,
@@ -45,7 +45,7 @@ class Verification(Process):
         self.checks: dict[str, dict[str, str | None]] = {check.pop("check"): check for check in result["checks"]}
         assert len(self.checks) == len(result["checks"]), self.log
 
-    def of(self, status: str) -> list[str]:
+    def with_status(self, status: str) -> list[str]:
         """Return the names of the checks with this status."""
         return [name for name, check in self.checks.items() if check["status"] == status]
 
@@ -72,7 +72,7 @@ class App(Process):
     def get(self, path: str) -> tuple[int, Any]:
         return get(self.port, path)
 
-    def ready(self, within: float = 20.0) -> Self:
+    def wait_until_ready(self, within: float = 20.0) -> Self:
         """Wait until a worker is ready."""
         wait_until(lambda: self.get("/readyz")[0] == 200, within, lambda: f"ready: {self.get('/readyz')}\n{self.log}")
         return self
@@ -110,13 +110,13 @@ def get(port: int, path: str) -> tuple[int, Any]:
         connection.close()
 
 
-class Heard:
+class ReceivedMessages:
     """The messages that a client has received."""
 
     def __init__(self) -> None:
         self.messages: list[dict[str, Any]] = []
 
-    def of(self, *kinds: str) -> list[dict[str, Any]]:
+    def of_type(self, *kinds: str) -> list[dict[str, Any]]:
         """Return the messages of some types."""
         return [message for message in list(self.messages) if message["type"] in kinds]
 
@@ -125,17 +125,17 @@ class Heard:
         """The messages that are events."""
         return [message for message in list(self.messages) if "operation" in message]
 
-    def heard(self, count: int, within: float = 20.0) -> list[dict[str, Any]]:
+    def wait_for_updates(self, count: int, within: float = 20.0) -> list[dict[str, Any]]:
         """Wait for `count` updates; return all updates."""
         wait_until(lambda: len(self.updates) >= count, within, lambda: f"{count} updates, {len(self.updates)} received")
         return self.updates
 
-    def loaded(self) -> dict[str, Any]:
+    def wait_for_initial_load(self) -> dict[str, Any]:
         """Wait for the initial load, and return it."""
-        return wait_until(lambda: self.of("initial-load"))[0]
+        return wait_until(lambda: self.of_type("initial-load"))[0]
 
 
-class Client(Heard):
+class Client(ReceivedMessages):
     """A WebSocket client of one match, which keeps every message. A thread reads and answers pings."""
 
     def __init__(
@@ -172,7 +172,7 @@ class Client(Heard):
         finally:
             self.code = self.socket.close_code
 
-    def closed(self, within: float = 20.0) -> int:
+    def wait_until_closed(self, within: float = 20.0) -> int:
         """Wait until the server closes the connection; return the close code."""
         self._thread.join(within)
         assert self.code is not None
@@ -189,12 +189,12 @@ class Client(Heard):
         self.close()
 
 
-class EventStream(Heard, EventStreamReader):
+class EventStream(ReceivedMessages, EventStreamReader):
     """A client of one match over server-sent events, which keeps every message and every line."""
 
     def __init__(self, port: int, match: object, query: str = "", headers: Mapping[str, str] | None = None) -> None:
         self.lines: list[str] = []
-        Heard.__init__(self)
+        ReceivedMessages.__init__(self)
         EventStreamReader.__init__(self, port, f"/api/matches/{quote(str(match))}/events{query}", headers)
         self.worker = int(self.response.headers.get("x-worker", 0))
 

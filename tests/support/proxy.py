@@ -46,7 +46,7 @@ class Proxy:
         self._refusing = True
         self.drop()
 
-    def lead_to(self, server_port: int) -> None:
+    def redirect_to(self, server_port: int) -> None:
         """Drop every connection, and forward new ones to another server."""
         self._server_port = server_port
         self.drop()

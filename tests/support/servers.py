@@ -148,7 +148,7 @@ def drop_database(conninfo: str, name: str) -> None:
         connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
 
-def through(url: str, port: int) -> str:
+def redis_url_with_port(url: str, port: int) -> str:
     """Replace the host and port of a Redis URL by a loopback port, for example that of a proxy."""
     parts = urlsplit(url)
     userinfo = parts.netloc.rpartition("@")[0]

@@ -11,7 +11,7 @@ from tests.support.waiting import wait_until
 Message = dict[str, Any]
 
 
-class Watch(EventStreamReader):
+class StatusStream(EventStreamReader):
     """Collects every message together with the time of its arrival on the monotonic clock."""
 
     def __init__(self, port: int, query: str = "", headers: Mapping[str, str] | None = None) -> None:
@@ -27,7 +27,7 @@ class Watch(EventStreamReader):
         """The last message; waits for the first."""
         return wait_until(lambda: self.messages)[-1][1]
 
-    def shows(self, condition: Callable[[Message], object], since: float, within: float) -> Message:
+    def wait_for_message(self, condition: Callable[[Message], object], since: float, within: float) -> Message:
         """Wait for a message that meets a condition; assert that it arrives at most `within` seconds after `since`.
 
         `since` is a time on the monotonic clock; earlier messages don't count.

@@ -21,9 +21,9 @@ from app.core.config import Settings
 from app.websocket_manager import MatchDataWebSocketManager
 from notifymux.redis_notifier import RedisNotifierService
 from tests.conftest import RedisPlace, StartListener
-from tests.support.loops import aside, holds, in_a_loop, turns, until
+from tests.support.loops import async_test, hold_for_async, run_ready_tasks, wait_until_async
 from tests.support.proxy import Proxy
-from tests.support.servers import Servers, through
+from tests.support.servers import Servers, redis_url_with_port
 
 MODES = pytest.mark.parametrize("mode", ["redis", "postgres"])
 PAYLOAD = {"table": "match", "operation": "UPDATE", "match_id": 1, "data": {"score": 3}}
@@ -70,7 +70,7 @@ class Place:
         return MatchDataWebSocketManager(
             make_conninfo(database_url, port=port) if port else database_url,
             self.mode == "redis",
-            through(redis_url, port) if port else redis_url,
+            redis_url_with_port(redis_url, port) if port else redis_url,
             settings=Settings.model_construct(**{**chosen, **settings}),
         )
 
@@ -154,7 +154,7 @@ async def started(manager: MatchDataWebSocketManager) -> AsyncIterator[MatchData
 async def connected(manager: MatchDataWebSocketManager) -> AsyncIterator[MatchDataWebSocketManager]:
     """The manager, hearing."""
     async with started(manager):
-        await until(lambda: manager.is_connected, what="connected")
+        await wait_until_async(lambda: manager.is_connected, what="connected")
         yield manager
 
 
@@ -185,14 +185,14 @@ def test_a_manager_without_its_servers_is_refused(arguments: Any, snapshot_query
 
 
 @MODES
-@in_a_loop
+@async_test
 async def test_each_mode_delivers_to_the_clients_of_the_match_and_to_nobody_else(place: Place) -> None:
     async with connected(place.manager()) as manager:
         one, two, other = Ear(manager, "1", "a"), Ear(manager, "1", "b"), Ear(manager, "2", "a")
         for score in range(100):
             place.notify({**PAYLOAD, "data": {"score": score}})
         place.notify({**PAYLOAD, "match_id": 2})
-        await until(lambda: len(one.data) == len(two.data) == 100 and other.data)
+        await wait_until_async(lambda: len(one.data) == len(two.data) == 100 and other.data)
         assert one.data == two.data == [{"score": score} for score in range(100)]
         assert other.data == [{"score": 3}]
         assert [message["type"] for message in one.messages[:2]] == ["initial-load", "match-update"]
@@ -207,45 +207,45 @@ async def test_each_mode_delivers_to_the_clients_of_the_match_and_to_nobody_else
 
 
 @MODES
-@in_a_loop
+@async_test
 async def test_a_server_that_is_away_at_the_start_is_waited_for(own_place: Place) -> None:
     async with started(own_place.manager()) as manager:
         ear = Ear(manager)
-        await until(lambda: ear.of("initial-load"))
-        await until(lambda: not any("not yet" in reason for reason in manager.unready()))
-        await holds(0.5, lambda: not manager.is_connected)
+        await wait_until_async(lambda: ear.of("initial-load"))
+        await wait_until_async(lambda: not any("not yet" in reason for reason in manager.unready()))
+        await hold_for_async(0.5, lambda: not manager.is_connected)
         assert any("is not connected to" in reason for reason in manager.unready())
-        await aside(own_place.start)
-        await until(lambda: manager.is_connected)
+        await asyncio.to_thread(own_place.start)
+        await wait_until_async(lambda: manager.is_connected)
         own_place.notify(PAYLOAD)
-        await until(lambda: ear.data)
+        await wait_until_async(lambda: ear.data)
         assert ear.data == [{"score": 3}]
         # What was notified before could not be heard, and its initial load came before, too.
         assert [message["type"] for message in ear.messages] == ["initial-load", "resync", "match-update"]
 
 
 @MODES
-@in_a_loop
+@async_test
 async def test_a_server_that_is_stopped_and_started_is_heard_again(
     own_place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    await aside(own_place.start)
+    await asyncio.to_thread(own_place.start)
     async with connected(own_place.manager()) as manager:
         ear = Ear(manager)
-        await aside(own_place.stop)
-        await until(lambda: not manager.is_connected)
-        await holds(0.5, lambda: not manager.is_connected)
-        await aside(own_place.start)
-        await until(lambda: manager.is_connected)
+        await asyncio.to_thread(own_place.stop)
+        await wait_until_async(lambda: not manager.is_connected)
+        await hold_for_async(0.5, lambda: not manager.is_connected)
+        await asyncio.to_thread(own_place.start)
+        await wait_until_async(lambda: manager.is_connected)
         own_place.notify(PAYLOAD)
-        await until(lambda: ear.data)
+        await wait_until_async(lambda: ear.data)
     assert own_place.servers.embedded.password not in caplog.text
     assert " is back after " in caplog.text
 
 
 @MODES
-@in_a_loop
+@async_test
 async def test_is_connected_is_true_only_between_startup_and_shutdown(place: Place) -> None:
     manager = place.manager()
     assert not manager.is_connected
@@ -258,72 +258,72 @@ async def test_is_connected_is_true_only_between_startup_and_shutdown(place: Pla
 
 
 @MODES
-@in_a_loop
+@async_test
 async def test_a_killed_subscription_or_session_is_noticed_and_replaced_and_hears_again(place: Place) -> None:
     async with connected(place.manager()) as manager:
         ear = Ear(manager)
         for round_ in range(3):
             assert place.kill() == 1
-            await until(lambda: not manager.is_connected)
+            await wait_until_async(lambda: not manager.is_connected)
             assert any("is not connected to" in reason for reason in manager.unready())
-            await until(lambda: manager.is_connected)
+            await wait_until_async(lambda: manager.is_connected)
             place.notify({**PAYLOAD, "data": round_})
-            await until(partial(ear.ends_with, round_))
+            await wait_until_async(partial(ear.ends_with, round_))
         assert ear.data == [0, 1, 2]
         resyncs = len(ear.of("resync"))
         assert resyncs == (3 if place.mode == "postgres" else 0)  # Redis mode has the stream to go on from
 
 
 @MODES
-@in_a_loop
+@async_test
 async def test_a_source_that_was_ended_by_a_bug_is_told_and_the_shutdown_is_whole(
     own_place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fails(_: object) -> None:
         raise ZeroDivisionError("a bug")
 
-    await aside(own_place.start)
+    await asyncio.to_thread(own_place.start)
     if own_place.mode == "redis":
-        await aside(own_place.servers.start_postgres)
+        await asyncio.to_thread(own_place.servers.start_postgres)
     manager = own_place.manager(snapshot_query="SELECT %(match_id)s::text")
     async with connected(manager):
         ear = Ear(manager)
-        await until(lambda: ear.of("initial-load"))
+        await wait_until_async(lambda: ear.of("initial-load"))
         assert ear.messages[0]["data"] == 1
         monkeypatch.setattr(manager.hub, "deliver", fails)
         own_place.notify(PAYLOAD)
-        await until(lambda: "this worker's source of events has ended: see its log" in manager.unready())
+        await wait_until_async(lambda: "this worker's source of events has ended: see its log" in manager.unready())
         assert not manager.is_connected
     assert not manager.is_connected
     [record] = (record for record in caplog.records if record.levelno == logging.CRITICAL)
     assert record.exc_info
     assert isinstance(record.exc_info[1], ZeroDivisionError)
-    await until(lambda: not own_place.sessions(), what="no connection left")
+    await wait_until_async(lambda: not own_place.sessions(), what="no connection left")
     assert Place("postgres", own_place.servers).sessions() == 0
-    await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
+    await wait_until_async(lambda: asyncio.all_tasks() == {asyncio.current_task()})
 
 
 @MODES
-@in_a_loop
+@async_test
 async def test_a_shutdown_leaves_no_connection_and_no_task(own_place: Place) -> None:
-    await aside(own_place.start)
+    await asyncio.to_thread(own_place.start)
     async with connected(own_place.manager()):
         assert own_place.sessions()
-    await until(lambda: not own_place.sessions())
+    await wait_until_async(lambda: not own_place.sessions())
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 @MODES
-@in_a_loop
+@async_test
 async def test_a_shutdown_while_the_server_is_away_takes_no_time(own_place: Place) -> None:
     async with started(own_place.manager()) as manager:
-        await until(lambda: not any("not yet" in reason for reason in manager.unready()))
+        await wait_until_async(lambda: not any("not yet" in reason for reason in manager.unready()))
         before = time.monotonic()
     assert time.monotonic() - before < 2
 
 
 @MODES
-@in_a_loop
+@async_test
 async def test_a_shutdown_while_the_server_does_not_answer_takes_no_time(place: Place) -> None:
     embedded = place.servers.embedded
     with Proxy(embedded.valkey_port if place.mode == "redis" else embedded.postgres_port) as proxy:
@@ -334,20 +334,20 @@ async def test_a_shutdown_while_the_server_does_not_answer_takes_no_time(place: 
 
 
 @MODES
-@in_a_loop
+@async_test
 async def test_a_client_that_does_not_keep_up_is_closed_with_3008_and_harms_no_other(place: Place) -> None:
     async with connected(place.manager(client_queue_bytes=10_000)) as manager:
         slow, ear = manager.join("1", "slow"), Ear(manager)
         for number in range(30):
-            await aside(place.notify, {**PAYLOAD, "data": [number, "x" * 500]})
-        await until(lambda: len(ear.data) == 30)
+            await asyncio.to_thread(place.notify, {**PAYLOAD, "data": [number, "x" * 500]})
+        await wait_until_async(lambda: len(ear.data) == 30)
         assert slow.closing.result() == 3008
         assert not ear.client.closing.done()
         assert manager.hub.slow_closes == 1
 
 
 @MODES
-@in_a_loop
+@async_test
 async def test_a_client_that_has_left_is_not_served_and_one_of_its_name_is(place: Place) -> None:
     async with connected(place.manager()) as manager:
         old, stays = Ear(manager, name="a"), Ear(manager, name="b")
@@ -357,8 +357,8 @@ async def test_a_client_that_has_left_is_not_served_and_one_of_its_name_is(place
         manager.leave(old.client)
         assert len(manager.hub) == 2
         place.notify(PAYLOAD)
-        await until(lambda: new.data and stays.data)
-        await turns()
+        await wait_until_async(lambda: new.data and stays.data)
+        await run_ready_tasks()
         assert old.data == []
         for ear in (new, stays, stays):
             manager.leave(ear.client)
@@ -366,7 +366,7 @@ async def test_a_client_that_has_left_is_not_served_and_one_of_its_name_is(place
 
 
 @MODES
-@in_a_loop
+@async_test
 async def test_a_worker_is_ready_when_a_canary_has_passed(
     mode: str, settings: dict[str, str], redis_place: RedisPlace, database: str, start_listener: StartListener
 ) -> None:
@@ -376,14 +376,14 @@ async def test_a_worker_is_ready_when_a_canary_has_passed(
         if mode == "redis":
             assert manager.unready() == ["no canary has come through PostgreSQL, the listener and Redis yet"]
             listener = start_listener(settings)
-            await until(lambda: not manager.unready())
+            await wait_until_async(lambda: not manager.unready())
             listener.freeze()
-            await until(manager.unready)
+            await wait_until_async(manager.unready)
             [reason] = manager.unready()
             assert reason.startswith("no canary has come through PostgreSQL, the listener and Redis for ")
             assert manager.is_connected
             listener.thaw()
-        await until(lambda: not manager.unready())
+        await wait_until_async(lambda: not manager.unready())
 
 
 # Redis mode.
@@ -431,7 +431,7 @@ def redis_manager(redis_place: RedisPlace) -> MatchDataWebSocketManager:
     return MatchDataWebSocketManager(None, True, redis_place.url, settings=chosen)
 
 
-@in_a_loop
+@async_test
 async def test_what_is_published_directly_is_delivered_live_and_has_no_number(
     redis_manager: MatchDataWebSocketManager, redis_place: RedisPlace, stream: Stream
 ) -> None:
@@ -442,7 +442,7 @@ async def test_what_is_published_directly_is_delivered_live_and_has_no_number(
         stream.add("5-2", "numbered")
         assert await notifier.publish("football_event_change", {"match_id": 1, "data": "direct"}) == 1
         stream.add("5-3", "numbered")
-        await until(lambda: len(ear.data) == 3)
+        await wait_until_async(lambda: len(ear.data) == 3)
         updates = [message for message in ear.messages if "operation" in message]
         assert [(update["id"], update["type"]) for update in updates] == [
             ("5-2", "match-update"),
@@ -453,23 +453,23 @@ async def test_what_is_published_directly_is_delivered_live_and_has_no_number(
     await notifier.disconnect()
 
 
-@in_a_loop
+@async_test
 async def test_the_initial_load_has_the_position_and_what_follows_comes_after_it(
     redis_manager: MatchDataWebSocketManager, stream: Stream
 ) -> None:
     async with connected(redis_manager):
         stream.add("5-2", 2)
         early = Ear(redis_manager, name="early")
-        await until(lambda: early.data)
+        await wait_until_async(lambda: early.data)
         late = Ear(redis_manager, name="late")
         stream.add("5-3", 3)
-        await until(lambda: late.data)
+        await wait_until_async(lambda: late.data)
         assert early.messages[0]["id"] == "5-1"
         assert late.messages[0]["id"] == "5-2"
         assert late.data == [3]
 
 
-@in_a_loop
+@async_test
 async def test_what_was_not_published_or_not_heard_comes_from_the_stream_once_and_in_order(
     redis_manager: MatchDataWebSocketManager, stream: Stream
 ) -> None:
@@ -477,21 +477,21 @@ async def test_what_was_not_published_or_not_heard_comes_from_the_stream_once_an
         ear = Ear(redis_manager)
         stream.add("5-2", 2, publish=False)
         stream.add("5-3", 3)  # a jump
-        await until(lambda: ear.data == [2, 3])
+        await wait_until_async(lambda: ear.data == [2, 3])
         stream.kill()
         for sequence in range(4, 2500):
             stream.add(f"5-{sequence}", sequence, publish=False)
-        await until(lambda: ear.data[-1] == 2499)
+        await wait_until_async(lambda: ear.data[-1] == 2499)
         stream.add("5-2500", 2500, publish=False)  # a last message that was lost shows no jump
-        await until(lambda: ear.data[-1] == 2500)
+        await wait_until_async(lambda: ear.data[-1] == 2500)
         stream.publish(stream.event("5-2500", "again"))
         stream.add("5-2501", 2501)
-        await until(lambda: ear.data[-1] == 2501)
+        await wait_until_async(lambda: ear.data[-1] == 2501)
         assert ear.data == list(range(2, 2502))
         assert not ear.of("resync")
 
 
-@in_a_loop
+@async_test
 async def test_a_new_epoch_and_a_lost_stream_are_announced_with_a_resync(
     redis_manager: MatchDataWebSocketManager, stream: Stream
 ) -> None:
@@ -499,11 +499,11 @@ async def test_a_new_epoch_and_a_lost_stream_are_announced_with_a_resync(
         ear = Ear(redis_manager)
         stream.add("6-1", None, b'{"id":"6-1","channel":"pg_notify_mux","payload":{"begin":6},"at":1}')
         stream.add("6-2", "new")
-        await until(lambda: ear.data == ["new"])
+        await wait_until_async(lambda: ear.data == ["new"])
         assert [message["type"] for message in ear.messages] == ["initial-load", "resync", "match-update"]
         assert ear.of("resync")[0]["id"] == "6-1"
         stream.wipe()
-        await until(lambda: len(ear.of("resync")) == 2)
+        await wait_until_async(lambda: len(ear.of("resync")) == 2)
 
 
 GARBAGE = [
@@ -517,7 +517,7 @@ GARBAGE = [
 ]
 
 
-@in_a_loop
+@async_test
 async def test_what_is_published_and_is_no_event_is_logged_and_skipped(
     redis_manager: MatchDataWebSocketManager, stream: Stream, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -526,14 +526,14 @@ async def test_what_is_published_and_is_no_event_is_logged_and_skipped(
         for text in GARBAGE:
             stream.publish(text)
         stream.add("5-2", "after")
-        await until(lambda: ear.data)
+        await wait_until_async(lambda: ear.data)
         assert ear.data == ["after"]
         assert redis_manager.is_connected
     said = [message for message in caplog.messages if message.startswith("what was published is not an event: ")]
     assert len(said) == len(GARBAGE)
 
 
-@in_a_loop
+@async_test
 async def test_an_entry_of_the_stream_that_is_no_event_is_logged_and_skipped_and_is_no_gap(
     redis_manager: MatchDataWebSocketManager, stream: Stream, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -542,7 +542,7 @@ async def test_an_entry_of_the_stream_that_is_no_event_is_logged_and_skipped_and
         for number, text in enumerate(GARBAGE[4:], 2):
             stream.add(f"5-{number}", None, text, publish=False)
         stream.add("5-5", "after")
-        await until(lambda: ear.data)
+        await wait_until_async(lambda: ear.data)
         assert ear.data == ["after"]
         assert not ear.of("resync")
     assert "the stream's entry 5-2 is not an event: " in caplog.text
@@ -550,7 +550,7 @@ async def test_an_entry_of_the_stream_that_is_no_event_is_logged_and_skipped_and
 
 @pytest.mark.long
 @pytest.mark.long
-@in_a_loop
+@async_test
 async def test_a_frozen_redis_costs_delay_and_no_event(template: Path, tmp_path: Path) -> None:
     servers = Servers(tmp_path / "own", template)
     servers.start_redis()
@@ -560,20 +560,20 @@ async def test_a_frozen_redis_costs_delay_and_no_event(template: Path, tmp_path:
         async with connected(Place("redis", servers).manager()) as manager:
             ear = Ear(manager)
             servers.redis.freeze()
-            await until(lambda: not manager.is_connected)
+            await wait_until_async(lambda: not manager.is_connected)
             servers.redis.thaw()
             for number in range(2, 50):
                 stream.add(f"5-{number}", number)
-            await until(lambda: ear.data[-1:] == [49])
+            await wait_until_async(lambda: ear.data[-1:] == [49])
             assert ear.data == list(range(2, 50))
-            await until(lambda: manager.is_connected)
+            await wait_until_async(lambda: manager.is_connected)
     servers.end()
 
 
 # PostgreSQL mode.
 
 
-@in_a_loop
+@async_test
 async def test_in_postgresql_mode_order_is_kept_and_every_payload_passes(database: str) -> None:
     manager = MatchDataWebSocketManager(database)
     async with connected(manager):
@@ -584,11 +584,11 @@ async def test_in_postgresql_mode_order_is_kept_and_every_payload_passes(databas
                 connection.execute("SELECT pg_notify('match_change', %s)", [payload])
             query = 'SELECT pg_notify(\'match_change\', format(\'{"match_id": "m", "data": %%s}\', n)) '
             connection.execute(query + "FROM generate_series(1, %s) n", [2000])
-        await until(lambda: len(ear.data) == 2001)
+        await wait_until_async(lambda: len(ear.data) == 2001)
         assert ear.data == ["y" * 7900, *range(1, 2001)]
 
 
-@in_a_loop
+@async_test
 async def test_in_postgresql_mode_one_session_listens_at_every_moment_and_shows_listen(database: str) -> None:
     chosen = Settings.model_construct(canary_interval=0.1, pod_name="here")
     query = "SELECT query FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE %s"
@@ -599,10 +599,10 @@ async def test_in_postgresql_mode_one_session_listens_at_every_moment_and_shows_
                 [(text,)] = connection.execute(query, ["notifymux-worker/here"]).fetchall()
                 return str(text).startswith("LISTEN")
 
-            await holds(1.0, one_that_listens)
+            await hold_for_async(1.0, one_that_listens)
 
 
-@in_a_loop
+@async_test
 async def test_in_postgresql_mode_a_new_session_is_a_resync_with_a_fresh_snapshot(database: str) -> None:
     with closing(psycopg.connect(database, autocommit=True)) as connection:
         connection.execute("CREATE TABLE score (match_id int, points int)")
@@ -611,11 +611,11 @@ async def test_in_postgresql_mode_a_new_session_is_a_resync_with_a_fresh_snapsho
         chosen = Settings.model_construct(snapshot_query=query, pod_name="here")
         async with connected(MatchDataWebSocketManager(database, settings=chosen)) as manager:
             ear = Ear(manager)
-            await until(lambda: ear.of("initial-load"))
+            await wait_until_async(lambda: ear.of("initial-load"))
             connection.execute("UPDATE score SET points = 8")
             kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s"
             connection.execute(kill, ["notifymux-worker/here"])
-            await until(lambda: ear.of("resync"))
+            await wait_until_async(lambda: ear.of("resync"))
     assert [(message["type"], message["id"], message["data"]) for message in ear.messages] == [
         ("initial-load", None, 7),
         ("resync", None, 8),

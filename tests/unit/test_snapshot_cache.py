@@ -9,7 +9,7 @@ from app.broadcast.replay_buffer import ReplayBuffer
 from app.broadcast.snapshot_cache import CachedSnapshot, SnapshotCache
 from app.broadcast.snapshot_query import Snapshot
 from notifymux.event import Event, EventId
-from tests.support.loops import in_a_loop, turns
+from tests.support.loops import async_test, run_ready_tasks
 
 
 class Queries:
@@ -43,34 +43,34 @@ class Queries:
     async def get(self, match: str = "1") -> CachedSnapshot:
         """A snapshot, whatever it takes."""
         task = asyncio.create_task(self.cache.get(match))
-        await turns()
+        await run_ready_tasks()
         if self.running:
             self.end()
         return await task
 
 
-@in_a_loop
+@async_test
 async def test_all_who_wait_for_a_match_share_one_query() -> None:
     queries = Queries()
     tasks = [asyncio.create_task(queries.cache.get("1")) for _ in range(1000)]
-    await turns()
+    await run_ready_tasks()
     assert len(queries.running) == 1
     queries.end(Snapshot(b'"once"'))
     assert {taken.snapshot.data for taken in await asyncio.gather(*tasks)} == {b'"once"'}
 
 
-@in_a_loop
+@async_test
 async def test_matches_do_not_wait_for_each_other() -> None:
     queries = Queries()
     tasks = [asyncio.create_task(queries.cache.get(match)) for match in ("1", "2")]
-    await turns()
+    await run_ready_tasks()
     assert sorted(match for match, _ in queries.running) == ["1", "2"]
     queries.end()
     queries.end()
     await asyncio.gather(*tasks)
 
 
-@in_a_loop
+@async_test
 async def test_a_snapshot_is_reused_until_its_match_has_a_newer_event() -> None:
     queries = Queries()
     first = await queries.get()
@@ -81,11 +81,11 @@ async def test_a_snapshot_is_reused_until_its_match_has_a_newer_event() -> None:
     assert queries.asked == 2
 
 
-@in_a_loop
+@async_test
 async def test_an_event_while_the_query_runs_makes_it_news() -> None:
     queries = Queries()
     task = asyncio.create_task(queries.cache.get("1"))
-    await turns()
+    await run_ready_tasks()
     queries.event()
     queries.end()
     taken = await task
@@ -94,7 +94,7 @@ async def test_an_event_while_the_query_runs_makes_it_news() -> None:
     assert queries.asked == 2
 
 
-@in_a_loop
+@async_test
 async def test_past_three_queries_in_ten_seconds_the_last_snapshot_does_with_the_events_since() -> None:
     queries = Queries()
     for _ in range(10):
@@ -106,7 +106,7 @@ async def test_past_three_queries_in_ten_seconds_the_last_snapshot_does_with_the
     assert len(missed) == 8
 
 
-@in_a_loop
+@async_test
 async def test_what_was_forgotten_or_broken_by_a_gap_is_asked_for_again_however_often() -> None:
     queries = Queries()
     for _ in range(5):
@@ -115,36 +115,36 @@ async def test_what_was_forgotten_or_broken_by_a_gap_is_asked_for_again_however_
     assert queries.asked == 5
 
 
-@in_a_loop
+@async_test
 async def test_a_failure_is_not_kept_for_the_next_but_does_not_become_a_storm() -> None:
     queries = Queries()
     for _ in range(10):
         task = asyncio.create_task(queries.cache.get("1"))
-        await turns()
+        await run_ready_tasks()
         if queries.running:
             queries.end(Snapshot(b"null", "no"))
         assert (await task).snapshot.error == "no"
     assert queries.asked == 3
 
 
-@in_a_loop
+@async_test
 async def test_who_stops_waiting_does_not_end_the_others_query() -> None:
     queries = Queries()
     impatient, patient = (asyncio.create_task(queries.cache.get("1")) for _ in range(2))
-    await turns()
+    await run_ready_tasks()
     impatient.cancel()
-    await turns()
+    await run_ready_tasks()
     queries.end(Snapshot(b"1"))
     assert (await patient).snapshot.data == b"1"
 
 
-@in_a_loop
+@async_test
 async def test_what_is_kept_is_bounded_and_the_oldest_makes_room() -> None:
     queries = Queries()
     large = Snapshot(b'"' + b"x" * 6 * 2**20 + b'"')
     for match in ("1", "2", "3"):
         task = asyncio.create_task(queries.cache.get(match))
-        await turns()
+        await run_ready_tasks()
         queries.end(large)
         await task
     assert await queries.cache.get("3")
@@ -153,11 +153,11 @@ async def test_what_is_kept_is_bounded_and_the_oldest_makes_room() -> None:
     assert queries.asked == 4
 
 
-@in_a_loop
+@async_test
 async def test_closing_ends_what_runs() -> None:
     queries = Queries()
     task = asyncio.create_task(queries.cache.get("1"))
-    await turns()
+    await run_ready_tasks()
     await queries.cache.aclose()
-    await turns()
+    await run_ready_tasks()
     assert task.cancelled()
