@@ -76,7 +76,7 @@ def _steady(each: Forwarding, events: int) -> float:
 @contextmanager
 def _listener(arena: Environment) -> Iterator[Forwarding]:
     with arena.place() as place, Listener(place.folder, place.settings) as process:
-        process.aligned()
+        process.wait_until_aligned()
         with Emitter(place.database) as emitter:
             yield Forwarding("listener", process.pid, place, emitter)
 
@@ -86,5 +86,5 @@ def _loop(arena: Environment) -> Iterator[Forwarding]:
     with arena.place() as place:
         command = [sys.executable, "-m", "bench.programs.drain", RedisNames(place.namespace).events]
         with Process(command, place.folder, place.environment) as process, Emitter(place.database) as emitter:
-            process.logged("listening")
+            process.wait_for_log("listening")
             yield Forwarding(BASE, process.pid, place, emitter)

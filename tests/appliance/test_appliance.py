@@ -60,7 +60,7 @@ class Appliance(Process):
     def states(self) -> dict[str, str]:
         return {line.split()[0]: line.split()[1] for line in self.ctl("status").splitlines()}
 
-    def ready(self, within: float = 60) -> None:
+    def wait_until_ready(self, within: float = 60) -> None:
         wait_until(self._is_ready, within, lambda: f"ready:\n{self.log[-3000:]}")
 
     def _is_ready(self) -> bool:
@@ -109,7 +109,7 @@ class Appliance(Process):
 @pytest.fixture(scope="module")
 def appliance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
     with Appliance(tmp_path_factory.mktemp("appliance") / "pod") as appliance:
-        appliance.ready()
+        appliance.wait_until_ready()
         yield appliance
 
 
@@ -120,8 +120,8 @@ def client(appliance: Appliance) -> Iterator[Client]:
 
 
 def test_a_client_of_the_demo_match_gets_a_snapshot_and_then_updates(appliance: Appliance, client: Client) -> None:
-    assert client.loaded()["data"]["match"]["id"] == MATCH
-    updates = client.heard(20)
+    assert client.wait_for_initial_load()["data"]["match"]["id"] == MATCH
+    updates = client.wait_for_updates(20)
     assert {update["match_id"] for update in updates} == {MATCH}
     ids = [tuple(map(int, update["id"].split("-"))) for update in updates]
     assert ids == sorted(set(ids))
@@ -151,21 +151,21 @@ def test_subscribing_in_redis_shows_the_events_with_their_ids(appliance: Applian
 def test_one_variable_rolls_back_to_direct_listen_and_forth_again(appliance: Appliance) -> None:
     appliance.set(USE_REDIS_NOTIFIER="false")
     appliance.ctl("restart", "app")
-    appliance.ready()
+    appliance.wait_until_ready()
     wait_until(lambda: appliance.listening() == 5, what="5 rows until the listener is stopped")
     appliance.ctl("stop", "listener")
     wait_until(lambda: appliance.listening() == 4, what="4 rows without the listener")
     with Client(appliance.port, MATCH, "direct") as client:
-        client.heard(10)
+        client.wait_for_updates(10)
         assert {update["id"] for update in client.updates} == {None}
     assert get(appliance.port, "/readyz")[1]["mode"] == "postgres"
     appliance.set()
     appliance.ctl("start", "listener")
     appliance.ctl("restart", "app")
-    appliance.ready()
+    appliance.wait_until_ready()
     wait_until(lambda: appliance.listening() == 1)
     with Client(appliance.port, MATCH, "redis") as client:
-        assert all(update["id"] for update in client.heard(10))
+        assert all(update["id"] for update in client.wait_for_updates(10))
 
 
 @pytest.mark.parametrize("program", ["listener", "app"])
@@ -173,7 +173,7 @@ def test_a_restart_brings_the_program_back_with_another_pid(appliance: Appliance
     before = appliance.pid_of(program)
     assert "started" in appliance.ctl("restart", program)
     assert appliance.pid_of(program) != before
-    appliance.ready()
+    appliance.wait_until_ready()
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_a_killed_program_runs_again_and_clients_are_served(appliance: Appliance
     before = appliance.pid_of(program)
     os.kill(before, signal.SIGKILL)
     wait_until(lambda: appliance.states()[program] == "RUNNING" and appliance.pid_of(program) != before, 40)
-    appliance.ready()
+    appliance.wait_until_ready()
 
     def served() -> bool:
         with Client(appliance.port, MATCH, "after") as client:
@@ -198,12 +198,12 @@ def test_a_killed_worker_is_replaced_and_the_clients_of_the_others_hear_on(appli
     victim = clients[0].worker
     spared = next(client for client in clients if client.worker != victim)
     os.kill(victim, signal.SIGKILL)
-    clients[0].closed()
+    clients[0].wait_until_closed()
     seen = len(spared.updates)
-    spared.heard(seen + 10)
+    spared.wait_for_updates(seen + 10)
     ids = [tuple(map(int, update["id"].split("-"))) for update in spared.updates]
     assert ids == sorted(set(ids))
-    assert not spared.of("resync")
+    assert not spared.of_type("resync")
     master = psutil.Process(appliance.pid_of("app"))
     wait_until(lambda: len(master.children()) == 4)
     for client in clients:
@@ -224,12 +224,12 @@ def runs(process: psutil.Process) -> bool:
 
 def test_sigterm_ends_everything_with_exit_code_0_and_leaves_nothing(tmp_path: Path) -> None:
     with Appliance(tmp_path / "pod") as appliance:
-        appliance.ready()
+        appliance.wait_until_ready()
         children = psutil.Process(appliance.pid).children(recursive=True)
         with Client(appliance.port, MATCH, "viewer") as client:
-            client.heard(1)
+            client.wait_for_updates(1)
             assert appliance.stop(within=20) == 0
-            assert client.closed() == 1012
+            assert client.wait_until_closed() == 1012
         assert [child for child in children if runs(child)] == []
         assert "CRIT" not in appliance.log
         assert "Traceback" not in appliance.log
@@ -238,18 +238,18 @@ def test_sigterm_ends_everything_with_exit_code_0_and_leaves_nothing(tmp_path: P
 @pytest.mark.long
 def test_with_a_standby_a_restart_of_the_listener_is_no_event(tmp_path: Path) -> None:
     with Appliance(tmp_path / "pod", LISTENER_STANDBY="true") as appliance:
-        appliance.ready()
+        appliance.wait_until_ready()
         assert appliance.states()["listener-standby"] == "RUNNING"
         wait_until(lambda: appliance.listening() == 2)
         wait_until(lambda: "aligned at" in appliance.log)
         with Client(appliance.port, MATCH, "viewer") as client:
-            client.heard(5)
+            client.wait_for_updates(5)
             for program in ("listener", "listener-standby"):
                 before = appliance.alignments()
                 appliance.ctl("restart", program)
                 wait_until(partial(appliance.has_aligned_since, before))
-                client.heard(len(client.updates) + 10)
+                client.wait_for_updates(len(client.updates) + 10)
             ids = [tuple(map(int, update["id"].split("-"))) for update in client.updates]
             assert ids == sorted(set(ids))
             assert len({epoch for epoch, _ in ids}) == 1
-            assert not client.of("resync")
+            assert not client.of_type("resync")

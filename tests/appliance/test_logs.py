@@ -26,7 +26,7 @@ def talker() -> str:
 @pytest.mark.long
 def test_ten_megabytes_of_lines_arrive_each_once_and_in_order(tmp_path: Path) -> None:
     with Appliance(tmp_path / "pod", talker()) as appliance:
-        appliance.ready()
+        appliance.wait_until_ready()
         appliance.ctl("start", "talker")
 
         def said() -> list[str]:

@@ -19,7 +19,7 @@ from tests.support.waiting import hold_for, wait_until
 @pytest.fixture(scope="module")
 def appliance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
     with Appliance(tmp_path_factory.mktemp("keeper") / "pod") as appliance:
-        appliance.ready()
+        appliance.wait_until_ready()
         yield appliance
 
 
@@ -82,7 +82,7 @@ def test_a_program_that_is_frozen_is_noticed_within_30_seconds_and_replaced(appl
     os.kill(before, signal.SIGSTOP)
     wait_until(lambda: replaced(appliance, program, before), 30 + 8)
     assert f"keeper ERROR {program} has shown no sign of life" in appliance.log
-    appliance.ready()
+    appliance.wait_until_ready()
 
 
 @pytest.mark.long
@@ -92,7 +92,7 @@ def test_a_frozen_worker_is_replaced_and_the_others_serve_on(appliance: Applianc
     victim.suspend()
     wait_until(lambda: not victim.is_running() and len(master.children()) == 4, 30)
     assert master.is_running()
-    appliance.ready()
+    appliance.wait_until_ready()
 
 
 @pytest.mark.long
@@ -117,7 +117,7 @@ def test_nobody_is_taken_for_dead_after_the_whole_was_frozen(appliance: Applianc
     time.sleep(30)  # as long as it is frozen
     for process in reversed(everything):
         process.resume()
-    appliance.ready()
+    appliance.wait_until_ready()
     hold_for(10, lambda: {program: appliance.pid_of(program) for program in pids} == pids)
 
 
@@ -127,7 +127,7 @@ def test_a_program_that_crashes_in_a_loop_is_tried_once_a_minute_and_comes_back_
     tmp_path: Path,
 ) -> None:
     with Appliance(tmp_path / "pod") as appliance:
-        appliance.ready()
+        appliance.wait_until_ready()
         app = appliance.pid_of("app")
         password = appliance.embedded["DB_PASSWORD"]
         given = {name: value for name, value in appliance.embedded.items() if name != "SNAPSHOT_QUERY"}
@@ -148,13 +148,13 @@ def test_a_program_that_crashes_in_a_loop_is_tried_once_a_minute_and_comes_back_
         assert appliance.pid_of("app") == app, "untouched"
         appliance.set(**given | {"DB_PASSWORD": password})
         wait_until(lambda: appliance.states()["listener"] == "RUNNING", 60)
-        appliance.ready()
+        appliance.wait_until_ready()
 
 
 @pytest.mark.long
 def test_a_stop_takes_less_than_10_seconds_also_with_frozen_programs_and_the_exit_code_is_0(tmp_path: Path) -> None:
     with Appliance(tmp_path / "pod") as appliance:
-        appliance.ready()
+        appliance.wait_until_ready()
         children = psutil.Process(appliance.pid).children(recursive=True)
         for program in ("listener", "app"):
             os.kill(appliance.pid_of(program), signal.SIGSTOP)

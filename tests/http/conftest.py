@@ -22,6 +22,6 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
             "PING_INTERVAL": "1",
             "SNAPSHOT_QUERY": "SELECT %(match_id)s::text",
         }
-        stack.enter_context(Listener(folder, settings)).aligned()
-        app = stack.enter_context(App(folder, settings)).ready()
+        stack.enter_context(Listener(folder, settings)).wait_until_aligned()
+        app = stack.enter_context(App(folder, settings)).wait_until_ready()
         yield Server(app, database)

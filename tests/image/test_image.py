@@ -95,8 +95,8 @@ def container(request: pytest.FixtureRequest, engine: Engine, image: str) -> Ite
 def test_the_image_alone_is_the_demo_and_supervisorctl_works_in_it(container: Container) -> None:
     container.ready()
     with Client(container.port, MATCH, "viewer") as client:
-        assert client.loaded()["data"]["match"]["id"] == MATCH
-        client.heard(5)
+        assert client.wait_for_initial_load()["data"]["match"]["id"] == MATCH
+        client.wait_for_updates(5)
     status = container.exec("supervisorctl", "status")
     assert status.count("RUNNING") == 6, status
     assert "started" in container.exec("supervisorctl", "restart", "listener")

@@ -79,7 +79,7 @@ def test_a_second_server_waits_for_the_folder_of_the_first(servers: Servers) -> 
         wait_until(lambda: lock in open_files(second.pid))
         assert second.lines == []
         kill(servers.redis)
-        second.logged("Reading config")
+        second.wait_for_log("Reading config")
     finally:
         second.end()
 

@@ -11,7 +11,7 @@ import redis
 
 from tests.conftest import RedisPlace, StartListener
 from tests.support.proxy import Proxy
-from tests.support.servers import through
+from tests.support.servers import redis_url_with_port
 from tests.support.waiting import wait_until
 
 LISTENING = "SELECT pid, query FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"
@@ -48,7 +48,7 @@ def subscriber(client: redis.Redis) -> Any:
 def test_payloads_of_every_kind_pass_unchanged_in_order_under_consecutive_ids(
     settings: dict[str, str], connection: psycopg.Connection, start_listener: StartListener, stream: Stream
 ) -> None:
-    start_listener(settings).aligned()
+    start_listener(settings).wait_until_aligned()
     sent = [
         ('{"a": 1.10, "b": 12345678901234567890123}', {"a": 1.10, "b": 12345678901234567890123}),
         ("", None),
@@ -75,7 +75,7 @@ def test_payloads_of_every_kind_pass_unchanged_in_order_under_consecutive_ids(
 def test_one_listen_row_at_every_moment_through_canaries(
     settings: dict[str, str], connection: psycopg.Connection, start_listener: StartListener, stream: Stream
 ) -> None:
-    start_listener(settings | {"CANARY_INTERVAL": "0.1"}).aligned()
+    start_listener(settings | {"CANARY_INTERVAL": "0.1"}).wait_until_aligned()
     seen = len(stream.entries)
 
     def one_row_and_canaries_pass() -> bool:
@@ -88,10 +88,10 @@ def test_one_listen_row_at_every_moment_through_canaries(
 def test_a_terminated_session_is_replaced_and_the_gap_is_announced(
     settings: dict[str, str], connection: psycopg.Connection, start_listener: StartListener, stream: Stream
 ) -> None:
-    listener = start_listener(settings).aligned()
+    listener = start_listener(settings).wait_until_aligned()
     [(pid, _)] = connection.execute(LISTENING).fetchall()
     connection.execute("SELECT pg_terminate_backend(%s)", [pid])
-    listener.aligned(times=2)
+    listener.wait_until_aligned(times=2)
     connection.execute("NOTIFY match_change, 'after'")
     wait_until(lambda: [event["payload"] for event in stream.events] == ["after"])
     begins = [event["payload"] for _, event in stream.entries if "begin" in (event["payload"] or {})]
@@ -121,7 +121,7 @@ def test_an_epoch_is_above_all_epochs_of_earlier_sessions_even_if_redis_lost_the
 def test_sigterm_appends_the_buffered_events_and_exits_0(
     settings: dict[str, str], connection: psycopg.Connection, start_listener: StartListener, stream: Stream
 ) -> None:
-    listener = start_listener(settings).aligned()
+    listener = start_listener(settings).wait_until_aligned()
     listener.freeze()
     connection.execute("SELECT pg_notify('match_change', n::text) FROM generate_series(1, 5000) n")
     listener.thaw()
@@ -170,7 +170,7 @@ def test_a_refused_redis_password_is_one_line_and_exit_2_and_never_logged(
 def test_the_registry_shows_a_running_listener_and_that_it_stopped(
     settings: dict[str, str], start_listener: StartListener, redis_place: RedisPlace
 ) -> None:
-    listener = start_listener(settings | {"POD_NAME": "a"}).aligned()
+    listener = start_listener(settings | {"POD_NAME": "a"}).wait_until_aligned()
     with closing(redis_place.client()) as client:
         [key] = wait_until(lambda: client.keys(f"{{{redis_place.namespace}}}:listener:a:*"))
         wait_until(lambda: client.hget(key, "role") == b"primary")
@@ -187,7 +187,7 @@ def test_published_events_have_the_same_text_as_in_the_stream(
     stream: Stream,
     redis_place: RedisPlace,
 ) -> None:
-    start_listener(settings).aligned()
+    start_listener(settings).wait_until_aligned()
     with closing(redis_place.client()) as client, closing(subscriber(client)) as pubsub:
         pubsub.subscribe(f"{redis_place.namespace}:events")
         wait_until(lambda: client.pubsub_numsub(f"{redis_place.namespace}:events")[0][1] == 1)
@@ -215,8 +215,8 @@ def test_a_backlog_that_lasts_longer_than_a_canarys_timeout_is_no_session_failur
     stream: Stream,
 ) -> None:
     with Proxy(urlsplit(redis_place.url).port or 0) as proxy:
-        slow = settings | {"REDIS_URL": through(redis_place.url, proxy.port), "BUFFER_EVENTS": "2000"}
-        listener = start_listener(slow).aligned()
+        slow = settings | {"REDIS_URL": redis_url_with_port(redis_place.url, proxy.port), "BUFFER_EVENTS": "2000"}
+        listener = start_listener(slow).wait_until_aligned()
         proxy.throttle(150_000)
         connection.execute(
             "SELECT pg_notify('match_change', json_build_object('n', n, 'pad', repeat('x', 150))::text)"

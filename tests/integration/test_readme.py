@@ -63,7 +63,7 @@ def test_the_notifiers_block_hears_what_is_published(servers: Servers, tmp_path:
     ):
         event = encode("player_match_change", b'{"match_id": 123, "by": "test"}', 0.0)
         wait_until(lambda: client.publish(NOTIFY_CHANNEL, event) or not process.running, 20, "subscribed")
-        process.logged("player_match_change {'match_id': 123, 'by': 'test'}")
+        process.wait_for_log("player_match_change {'match_id': 123, 'by': 'test'}")
 
 
 def test_the_managers_block_connects_and_ends(servers: Servers, tmp_path: Path, start_listener: StartListener) -> None:
@@ -78,7 +78,7 @@ def test_the_commands_that_verify_show_one_row_and_the_events(
     servers: Servers, tmp_path: Path, start_listener: StartListener
 ) -> None:
     embedded = servers.embedded
-    start_listener(database_settings(embedded.database_url) | {"REDIS_URL": embedded.redis_url}).aligned()
+    start_listener(database_settings(embedded.database_url) | {"REDIS_URL": embedded.redis_url}).wait_until_aligned()
     query = block(README, "sql", "pg_stat_activity")
     with closing(psycopg.connect(embedded.database_url, autocommit=True)) as connection:
         [(_, state, shown)] = connection.execute(query.encode()).fetchall()
@@ -167,21 +167,21 @@ def as_user(url: str, user: str, password: str) -> str:
 def test_the_rights_that_the_operations_page_grants_are_enough(
     granted: Granted, connection: psycopg.Connection, start_listener: StartListener, start_app: StartApp
 ) -> None:
-    start_listener(granted.listener).aligned().stop()
-    start_listener(granted.listener).aligned()
-    with start_app(granted.app).ready().client(1) as client:
-        client.loaded()
+    start_listener(granted.listener).wait_until_aligned().stop()
+    start_listener(granted.listener).wait_until_aligned()
+    with start_app(granted.app).wait_until_ready().client(1) as client:
+        client.wait_for_initial_load()
         connection.execute("NOTIFY match_change, '{\"match_id\": 1}'")
-        assert client.heard(1)[0]["channel"] == "match_change"
+        assert client.wait_for_updates(1)[0]["channel"] == "match_change"
 
 
 def test_verify_needs_no_right_but_the_listeners_and_says_which_would_show_more(
     granted: Granted, redis_place: RedisPlace, start_listener: StartListener, verify: Verify
 ) -> None:
     settings = granted.listener | {"USE_REDIS_NOTIFIER": "false"}
-    start_listener(settings).aligned()
+    start_listener(settings).wait_until_aligned()
     verified = verify(settings)
-    assert (verified.code, verified.of("failed")) == (0, []), verified.log
+    assert (verified.code, verified.with_status("failed")) == (0, []), verified.log
     assert "not shown to this role (pg_monitor" in verified.text("LISTEN sessions")
     rights = re.findall(r"\+\S+", verified.remedy("Redis INFO"))
     assert f"`{' '.join(rights)}`" in _flat(OPERATIONS)
@@ -189,7 +189,7 @@ def test_verify_needs_no_right_but_the_listeners_and_says_which_would_show_more(
         user = str(urlsplit(settings["REDIS_URL"]).username)
         client.execute_command("ACL", "SETUSER", user, *rights)  # type: ignore[no-untyped-call]
     verified = verify(settings)
-    assert {"Redis version", "Redis role", "Redis memory", "Redis persistence"} < set(verified.of("ok"))
+    assert {"Redis version", "Redis role", "Redis memory", "Redis persistence"} < set(verified.with_status("ok"))
 
 
 def test_the_example_of_a_dotenv_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

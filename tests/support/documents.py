@@ -1,4 +1,4 @@
-"""The documents, and the code in them."""
+"""The documentation and the code blocks in it."""
 
 import re
 from pathlib import Path
@@ -15,18 +15,18 @@ _FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def blocks(document: Path, language: str) -> list[str]:
-    """A document's code blocks of one language."""
+    """Return the code blocks in one language."""
     return [text for kind, text in _FENCED.findall(document.read_text(encoding="utf-8")) if kind == language]
 
 
 def block(document: Path, language: str, containing: str) -> str:
-    """The one code block that contains a text."""
+    """Return the only code block in a language that contains a text."""
     [found] = [text for text in blocks(document, language) if containing in text]
     return found
 
 
 def prose(document: Path) -> str:
-    """A document without its code blocks."""
+    """Return a document without its code blocks."""
     return _FENCED.sub("", document.read_text(encoding="utf-8"))
 
 

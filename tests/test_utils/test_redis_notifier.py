@@ -17,8 +17,8 @@ import redis
 from notifymux import redis_notifier
 from notifymux.redis_notifier import NOTIFY_CHANNEL, RedisNotifierService, init_redis_notifier
 from tests.conftest import RedisPlace
-from tests.support.loops import aside, holds, in_a_loop, running, turns, until
-from tests.support.servers import Servers, through
+from tests.support.loops import async_test, hold_for_async, run_ready_tasks, running, wait_until_async
+from tests.support.servers import Servers, redis_url_with_port
 
 
 class Heard:
@@ -82,14 +82,14 @@ async def listening(url: str, channel: str = NOTIFY_CHANNEL) -> AsyncIterator[Re
 
 async def subscribed(client: redis.Redis, channel: str, count: int = 1) -> None:
     """Waits until so many are subscribed."""
-    await until(lambda: client.pubsub_numsub(channel)[0][1] == count, what=f"{count} subscribers")
+    await wait_until_async(lambda: client.pubsub_numsub(channel)[0][1] == count, what=f"{count} subscribers")
 
 
 def test_the_channel_is_the_documented_one() -> None:
     assert NOTIFY_CHANNEL == "pg_notify:events"
 
 
-@in_a_loop
+@async_test
 async def test_the_usage_in_the_readme_works_as_printed(redis_url: str) -> None:
     my_callback = Heard()
 
@@ -108,12 +108,12 @@ async def test_the_usage_in_the_readme_works_as_printed(redis_url: str) -> None:
         with closing(redis.Redis.from_url(redis_url)) as client:
             await subscribed(client, NOTIFY_CHANNEL)
         assert await publisher.publish("player_match_change", {"match_id": 124}) == 1
-        await until(lambda: my_callback.calls)
+        await wait_until_async(lambda: my_callback.calls)
     await publisher.disconnect()
     assert my_callback.calls == [("player_match_change", {"match_id": 124})]
 
 
-@in_a_loop
+@async_test
 async def test_who_is_not_connected_is_told_so(redis_url: str, channel: str) -> None:
     async def refuses(service: RedisNotifierService) -> None:
         for work in (service.publish("c", 1), service.subscribe(), service.listen_loop()):
@@ -131,7 +131,7 @@ async def test_who_is_not_connected_is_told_so(redis_url: str, channel: str) -> 
     await refuses(service)
 
 
-@in_a_loop
+@async_test
 async def test_a_service_can_be_connected_again(redis_url: str, channel: str) -> None:
     service = RedisNotifierService(redis_url, channel)
     heard = Heard()
@@ -141,13 +141,13 @@ async def test_a_service_can_be_connected_again(redis_url: str, channel: str) ->
         await service.subscribe()
         async with running(service.listen_loop()):
             await service.publish("c", round_)
-            await until(partial(heard.ends_with, round_))
+            await wait_until_async(partial(heard.ends_with, round_))
             await service.disconnect()
             await service.disconnect()
     assert heard.payloads == [0, 1, 2]
 
 
-@in_a_loop
+@async_test
 async def test_what_is_published_has_no_number(redis_url: str, channel: str, client: redis.Redis) -> None:
     with closing(client.pubsub(ignore_subscribe_messages=True)) as pubsub:  # type: ignore[no-untyped-call]
         pubsub.subscribe(channel)
@@ -155,7 +155,7 @@ async def test_what_is_published_has_no_number(redis_url: str, channel: str, cli
         service = RedisNotifierService(redis_url, channel)
         await service.connect()
         assert await service.publish("match_change", {"match_id": 1, "data": {"ü": [1.5, None]}}) == 1
-        message = await until(lambda: pubsub.get_message(timeout=0))
+        message = await wait_until_async(lambda: pubsub.get_message(timeout=0))
         await service.disconnect()
     event = json.loads(message["data"])
     assert b'"id":null' in message["data"]
@@ -165,7 +165,7 @@ async def test_what_is_published_has_no_number(redis_url: str, channel: str, cli
     assert event["at"] > 1_700_000_000
 
 
-@in_a_loop
+@async_test
 async def test_each_callback_hears_its_channels_events_in_order(redis_url: str, channel: str) -> None:
     async with listening(redis_url, channel) as service:
         one, other, both = Heard(), Heard(), Heard()
@@ -177,7 +177,7 @@ async def test_each_callback_hears_its_channels_events_in_order(redis_url: str, 
         for number in range(500):
             await service.publish("one" if number % 2 else "other", number)
             await service.publish("nobody's", number)
-        await until(lambda: len(both.calls) == 500)
+        await wait_until_async(lambda: len(both.calls) == 500)
         assert one.calls == [("one", number) for number in range(500) if number % 2]
         assert other.calls == [("other", number) for number in range(500) if not number % 2]
         assert sorted(both.payloads) == list(range(500))
@@ -186,17 +186,17 @@ async def test_each_callback_hears_its_channels_events_in_order(redis_url: str, 
 @pytest.mark.parametrize(
     "payload", [None, True, 0, 1.5, "", "text", [], {}, {"a": [1, {"b": None}]}, "\N{SNOWMAN}", "x" * 100_000]
 )
-@in_a_loop
+@async_test
 async def test_a_payload_of_any_kind_comes_as_it_was_published(redis_url: str, channel: str, payload: Any) -> None:
     async with listening(redis_url, channel) as service:
         heard = Heard()
         service.register_callback("c", heard)
         await service.publish("c", payload)
-        await until(lambda: heard.calls)
+        await wait_until_async(lambda: heard.calls)
         assert heard.calls == [("c", payload)]
 
 
-@in_a_loop
+@async_test
 async def test_what_a_callback_does_to_its_payload_is_not_seen_by_another(redis_url: str, channel: str) -> None:
     async def spoils(_: str, payload: Any) -> None:
         payload.clear()
@@ -206,14 +206,14 @@ async def test_what_a_callback_does_to_its_payload_is_not_seen_by_another(redis_
         service.register_callback("c", spoils)
         service.register_callback("c", heard)
         await service.publish("c", {"match_id": 1})
-        await until(lambda: heard.calls)
+        await wait_until_async(lambda: heard.calls)
         assert heard.payloads == [{"match_id": 1}]
 
 
 @pytest.mark.parametrize(
     "error", [ValueError("mine"), asyncio.CancelledError("mine")], ids=["an error", "a cancelled task"]
 )
-@in_a_loop
+@async_test
 async def test_a_callback_that_raises_is_logged_with_its_channel_and_harms_no_other_and_not_its_next_event(
     redis_url: str, channel: str, error: BaseException, log: pytest.LogCaptureFixture
 ) -> None:
@@ -230,13 +230,13 @@ async def test_a_callback_that_raises_is_logged_with_its_channel_and_harms_no_ot
         for number in (1, 2):
             await service.publish("broken_change", number)
             await service.publish("other_change", number)
-        await until(lambda: len(raised) == len(same.calls) == len(other.calls) == 2)
+        await wait_until_async(lambda: len(raised) == len(same.calls) == len(other.calls) == 2)
     records = [record for record in log.records if record.levelno >= logging.ERROR]
     assert [record.getMessage() for record in records] == ["a callback for broken_change failed"] * 2
     assert all(record.exc_info and record.exc_info[1] is error for record in records)
 
 
-@in_a_loop
+@async_test
 async def test_a_slow_callback_blocks_no_other(redis_url: str, channel: str) -> None:
     async def is_slow(_: str, payload: Any) -> None:
         started.append(payload)
@@ -252,14 +252,14 @@ async def test_a_slow_callback_blocks_no_other(redis_url: str, channel: str) -> 
         for number in range(100):
             await service.publish("slow", number)
             await service.publish("quick", number)
-        await until(lambda: len(same.calls) == len(other.calls) == 100)
+        await wait_until_async(lambda: len(same.calls) == len(other.calls) == 100)
         assert started == [0]
         released.set()
-        await until(lambda: len(started) == 100)
+        await wait_until_async(lambda: len(started) == 100)
         assert started == same.payloads == other.payloads == list(range(100))
 
 
-@in_a_loop
+@async_test
 async def test_what_waits_for_a_slow_callback_is_bounded_and_the_loss_is_logged_once(
     redis_url: str, channel: str, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
 ) -> None:
@@ -276,37 +276,37 @@ async def test_what_waits_for_a_slow_callback_is_bounded_and_the_loss_is_logged_
         service.register_callback("slow", heard)
         for number in range(50):
             await service.publish("slow", number)
-            await until(partial(heard.ends_with, number))
-            await until(lambda: started)
+            await wait_until_async(partial(heard.ends_with, number))
+            await wait_until_async(lambda: started)
         released.set()
-        await until(lambda: started[-1] == 49)
+        await wait_until_async(lambda: started[-1] == 49)
         assert started == [0, *range(40, 50)]
     assert [m for m in log.messages if "slow" in m] == [
         "a callback for slow is too slow: the oldest events are dropped"
     ]
 
 
-@in_a_loop
+@async_test
 async def test_an_unregistered_callback_hears_nothing_more(redis_url: str, channel: str) -> None:
     async with listening(redis_url, channel) as service:
         one, other = Heard(), Heard()
         service.register_callback("c", one)
         service.register_callback("c", other)
         await service.publish("c", 1)
-        await until(lambda: one.calls and other.calls)
+        await wait_until_async(lambda: one.calls and other.calls)
         service.unregister_callback("c", one)
         service.unregister_callback("c", one)
         service.unregister_callback("c", Heard())
         await service.publish("c", 2)
-        await until(lambda: len(other.calls) == 2)
-        await turns()
+        await wait_until_async(lambda: len(other.calls) == 2)
+        await run_ready_tasks()
         assert one.payloads == [1]
         service.register_callback("c", one)
         await service.publish("c", 3)
-        await until(lambda: one.payloads == [1, 3])
+        await wait_until_async(lambda: one.payloads == [1, 3])
 
 
-@in_a_loop
+@async_test
 async def test_a_callback_may_unregister_itself_and_comes_to_its_end(redis_url: str, channel: str) -> None:
     async def hears_one(name: str, payload: Any) -> None:
         service.unregister_callback(name, hears_one)
@@ -320,12 +320,12 @@ async def test_a_callback_may_unregister_itself_and_comes_to_its_end(redis_url: 
         service.register_callback("c", other)
         for number in range(5):
             await service.publish("c", number)
-        await until(lambda: len(other.calls) == 5)
-        await turns()
+        await wait_until_async(lambda: len(other.calls) == 5)
+        await run_ready_tasks()
         assert finished == [0]
 
 
-@in_a_loop
+@async_test
 async def test_a_callback_may_end_the_whole_service(redis_url: str, channel: str) -> None:
     async def ends(_: str, __: Any) -> None:
         await service.disconnect()
@@ -340,7 +340,7 @@ async def test_a_callback_may_end_the_whole_service(redis_url: str, channel: str
         await service.publish("c", 1)
         await asyncio.wait_for(ended.wait(), 20)
         await asyncio.wait_for(loop, 20)
-    await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
+    await wait_until_async(lambda: asyncio.all_tasks() == {asyncio.current_task()})
 
 
 MALFORMED = [
@@ -360,7 +360,7 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize("text", MALFORMED, ids=lambda text: repr(text[:40]))
-@in_a_loop
+@async_test
 async def test_a_malformed_message_is_logged_and_skipped(
     redis_url: str, channel: str, client: redis.Redis, text: bytes, log: pytest.LogCaptureFixture
 ) -> None:
@@ -370,7 +370,7 @@ async def test_a_malformed_message_is_logged_and_skipped(
         await service.publish("c", "before")
         assert client.publish(channel, text) == 1
         await service.publish("c", "after")
-        await until(lambda: "after" in heard.payloads)
+        await wait_until_async(lambda: "after" in heard.payloads)
         assert heard.payloads[0] == "before"
         [*said] = (record for record in log.records if "is not an event" in record.getMessage())
         if len(heard.payloads) == 2:
@@ -382,18 +382,18 @@ async def test_a_malformed_message_is_logged_and_skipped(
         assert service.is_connected
 
 
-@in_a_loop
+@async_test
 async def test_what_earlier_publishers_send_is_heard(redis_url: str, channel: str, client: redis.Redis) -> None:
     async with listening(redis_url, channel) as service:
         heard = Heard()
         service.register_callback("match_change", heard)
         client.publish(channel, '{"channel": "match_change", "payload": {"match_id": 1}}')
         client.publish(channel, '{"channel": "match_change", "payload": "text", "id": "5-6", "more": true}')
-        await until(lambda: len(heard.calls) == 2)
+        await wait_until_async(lambda: len(heard.calls) == 2)
         assert heard.payloads == [{"match_id": 1}, "text"]
 
 
-@in_a_loop
+@async_test
 async def test_a_dropped_subscription_is_replaced_and_is_connected_tells_the_truth(
     redis_url: str, channel: str, client: redis.Redis, log: pytest.LogCaptureFixture
 ) -> None:
@@ -401,117 +401,117 @@ async def test_a_dropped_subscription_is_replaced_and_is_connected_tells_the_tru
         heard = Heard()
         service.register_callback("c", heard)
         for round_ in range(3):
-            await until(lambda: service.is_connected)
+            await wait_until_async(lambda: service.is_connected)
             client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")  # type: ignore[no-untyped-call]
             assert client.pubsub_numsub(channel)[0][1] == 0
-            await until(lambda: not service.is_connected)
+            await wait_until_async(lambda: not service.is_connected)
             assert service.outage
-            await until(lambda: service.is_connected)
+            await wait_until_async(lambda: service.is_connected)
             assert client.pubsub_numsub(channel)[0][1] == 1
-            await until(lambda: service.outage is None)
+            await wait_until_async(lambda: service.outage is None)
             await service.publish("c", round_)
-            await until(partial(heard.ends_with, round_))
+            await wait_until_async(partial(heard.ends_with, round_))
     assert heard.payloads == [0, 1, 2]
     assert sum("Redis is away" in message for message in log.messages) == 3
     assert sum("Redis is back" in message for message in log.messages) == 3
 
 
-@in_a_loop
+@async_test
 async def test_redis_may_be_stopped_and_started(own: Servers, log: pytest.LogCaptureFixture) -> None:
     async with listening(own.embedded.redis_url) as service:
         heard = Heard()
         service.register_callback("c", heard)
         await service.publish("c", "before")
-        await until(lambda: heard.payloads == ["before"])
-        await aside(own.stop_redis)
-        await until(lambda: not service.is_connected)
+        await wait_until_async(lambda: heard.payloads == ["before"])
+        await asyncio.to_thread(own.stop_redis)
+        await wait_until_async(lambda: not service.is_connected)
         with pytest.raises(redis.RedisError):
             await service.publish("c", "meanwhile")
-        await holds(0.5, lambda: not service.is_connected)
-        await aside(own.start_redis)
-        await until(lambda: service.is_connected)
+        await hold_for_async(0.5, lambda: not service.is_connected)
+        await asyncio.to_thread(own.start_redis)
+        await wait_until_async(lambda: service.is_connected)
         await service.publish("c", "after")
-        await until(lambda: heard.payloads == ["before", "after"])
+        await wait_until_async(lambda: heard.payloads == ["before", "after"])
     assert sum("Redis is back" in message for message in log.messages) == 1
     assert 1 <= sum("Redis is away" in message for message in log.messages) <= 3
 
 
 @pytest.mark.long
-@in_a_loop
+@async_test
 async def test_a_frozen_redis_is_noticed_and_its_thaw_too(own: Servers) -> None:
     assert own.redis
     async with listening(own.embedded.redis_url) as service:
         heard = Heard()
         service.register_callback("c", heard)
-        await until(lambda: service.is_connected)
+        await wait_until_async(lambda: service.is_connected)
         own.redis.freeze()
-        await until(lambda: not service.is_connected)
+        await wait_until_async(lambda: not service.is_connected)
         own.redis.thaw()
-        await until(lambda: service.is_connected)
+        await wait_until_async(lambda: service.is_connected)
         await service.publish("c", "after")
-        await until(lambda: heard.payloads == ["after"])
+        await wait_until_async(lambda: heard.payloads == ["after"])
 
 
-@in_a_loop
+@async_test
 async def test_who_only_publishes_knows_whether_redis_is_there(own: Servers) -> None:
     service = await init_redis_notifier(own.embedded.redis_url)
-    await until(lambda: service.is_connected)
-    await aside(own.stop_redis)
+    await wait_until_async(lambda: service.is_connected)
+    await asyncio.to_thread(own.stop_redis)
     with pytest.raises(redis.RedisError):
         await service.publish("c", 1)
     assert not service.is_connected
-    await aside(own.start_redis)
+    await asyncio.to_thread(own.start_redis)
     assert await service.publish("c", 1) == 0
     assert service.is_connected
     await service.disconnect()
 
 
-@in_a_loop
+@async_test
 async def test_a_subscription_that_failed_is_made_up_for_by_the_loop(own: Servers) -> None:
     service = RedisNotifierService(own.embedded.redis_url)
     service.open()
     heard = Heard()
     service.register_callback("c", heard)
-    await aside(own.stop_redis)
+    await asyncio.to_thread(own.stop_redis)
     with pytest.raises(redis.RedisError):
         await service.subscribe()
     assert not service.is_connected
     async with running(service.listen_loop()):
-        await until(lambda: service.outage)
-        await aside(own.start_redis)
-        await until(lambda: service.is_connected)
+        await wait_until_async(lambda: service.outage)
+        await asyncio.to_thread(own.start_redis)
+        await wait_until_async(lambda: service.is_connected)
         await service.publish("c", 1)
-        await until(lambda: heard.calls)
+        await wait_until_async(lambda: heard.calls)
     await service.disconnect()
 
 
 @pytest.mark.parametrize("end", ["unsubscribe", "disconnect"])
-@in_a_loop
+@async_test
 async def test_the_loop_ends_when_it_is_told_to(redis_url: str, channel: str, end: str) -> None:
     service = RedisNotifierService(redis_url, channel)
     await service.connect()
     await service.subscribe()
     async with running(service.listen_loop()) as loop:
-        await turns()
+        await run_ready_tasks()
         await getattr(service, end)()
         await asyncio.wait_for(loop, 20)
     await service.disconnect()
 
 
 @pytest.mark.parametrize("end", ["unsubscribe", "disconnect"])
-@in_a_loop
+@async_test
 async def test_the_loop_ends_at_once_also_while_redis_is_away(own: Servers, end: str) -> None:
     service = await init_redis_notifier(own.embedded.redis_url)
     await service.subscribe()
     async with running(service.listen_loop()) as loop:
-        await aside(own.stop_redis)
-        await until(lambda: service.outage)
+        await asyncio.to_thread(own.stop_redis)
+        await wait_until_async(lambda: service.outage)
         await getattr(service, end)()
         await asyncio.wait_for(loop, 2)
     await service.disconnect()
 
 
-@in_a_loop
+@async_test
 async def test_after_an_unsubscription_one_may_listen_again(redis_url: str, channel: str) -> None:
     service = RedisNotifierService(redis_url, channel)
     await service.connect()
@@ -522,14 +522,14 @@ async def test_after_an_unsubscription_one_may_listen_again(redis_url: str, chan
             with closing(redis.Redis.from_url(redis_url)) as client:
                 await subscribed(client, channel)
             await service.publish("c", round_)
-            await until(partial(heard.ends_with, round_))
+            await wait_until_async(partial(heard.ends_with, round_))
             await service.unsubscribe()
             await asyncio.wait_for(loop, 20)
     await service.disconnect()
     assert heard.payloads == [0, 1, 2]
 
 
-@in_a_loop
+@async_test
 async def test_disconnecting_leaves_no_task_and_no_connection(
     redis_url: str, channel: str, client: redis.Redis
 ) -> None:
@@ -538,13 +538,13 @@ async def test_disconnecting_leaves_no_task_and_no_connection(
         service.register_callback("c", Heard())
         await service.publish("c", 1)
         assert client.info("clients")["connected_clients"] > before
-    await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
-    await until(lambda: client.info("clients")["connected_clients"] == before)
+    await wait_until_async(lambda: asyncio.all_tasks() == {asyncio.current_task()})
+    await wait_until_async(lambda: client.info("clients")["connected_clients"] == before)
 
 
-@in_a_loop
+@async_test
 async def test_connecting_to_nobody_raises_and_leaves_nothing_behind(own: Servers) -> None:
-    await aside(own.stop_redis)
+    await asyncio.to_thread(own.stop_redis)
     service = RedisNotifierService(own.embedded.redis_url)
     for _ in range(2):
         with pytest.raises(redis.RedisError):
@@ -554,28 +554,28 @@ async def test_connecting_to_nobody_raises_and_leaves_nothing_behind(own: Server
             await service.publish("c", 1)
     with pytest.raises(redis.RedisError):
         await init_redis_notifier(own.embedded.redis_url)
-    await aside(own.start_redis)
+    await asyncio.to_thread(own.start_redis)
     await service.connect()
     assert service.is_connected
     await service.disconnect()
     gc.collect()
 
 
-@in_a_loop
+@async_test
 async def test_the_password_is_in_no_log_line_error_or_repr(own: Servers, log: pytest.LogCaptureFixture) -> None:
     url, password = own.embedded.redis_url, own.embedded.password
     said: list[object] = []
     async with listening(url) as service:
         await service.publish("c", 1)
-        await aside(own.stop_redis)
-        said += [await until(lambda: service.outage), service, str(service)]
+        await asyncio.to_thread(own.stop_redis)
+        said += [await wait_until_async(lambda: service.outage), service, str(service)]
         with pytest.raises(redis.RedisError) as caught:
             await service.publish("c", 1)
         said.append(caught.value)
-        await aside(own.start_redis)
-        await until(lambda: service.is_connected)
+        await asyncio.to_thread(own.start_redis)
+        await wait_until_async(lambda: service.is_connected)
     wrong = url.replace(password, "wr0ng-secret")
-    for refused in (wrong, through(wrong, 1)):
+    for refused in (wrong, redis_url_with_port(wrong, 1)):
         with pytest.raises(redis.RedisError) as caught:
             await init_redis_notifier(refused)
         said.append(caught.value)
