@@ -15,8 +15,8 @@ from app.sources.base import EventSink
 from app.sources.sequence_tracker import Gap, Outcome, SequenceTracker, StreamEvent
 from notifymux.event import Event, EventId, decode
 from notifymux.outage import Outage
-from notifymux.redis_client import TIMEOUT_SECONDS, async_client
-from notifymux.redis_notifier import RedisNotifierService, Signal
+from notifymux.redis_client import TIMEOUT_SECONDS
+from notifymux.subscription import Signal, Subscription
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +37,8 @@ class RedisSource:
     """
 
     def __init__(self, url: str, names: RedisNames, canary_interval: float, recent_bytes: int, sink: EventSink) -> None:
-        self._notifier = RedisNotifierService(url, names.events)
-        self._reader = async_client(url)
+        self._subscription = Subscription(url, names.events)
+        self._redis = self._subscription.client
         self._stream = names.log
         self._patience = 2 * canary_interval
         self._recent_bytes = recent_bytes
@@ -52,12 +52,12 @@ class RedisSource:
     @property
     def is_connected(self) -> bool:
         """Whether the subscription is up and the stream could be read."""
-        return self._notifier.is_connected and self._follower.position is not None and not self._reading.reason
+        return self._follower.position is not None and self.outage is None
 
     @property
     def outage(self) -> str | None:
         """Why it isn't."""
-        return self._notifier.outage or self._reading.reason
+        return self._subscription.state.reason or self._reading.reason
 
     @property
     def position(self) -> EventId | None:
@@ -77,13 +77,12 @@ class RedisSource:
     @property
     def reconnects(self) -> int:
         """How often Redis was away and came back."""
-        return self._notifier.reconnects
+        return self._subscription.state.recoveries
 
     async def run(self) -> None:
         """Follows the stream until cancelled."""
-        self._notifier.open()
         try:
-            async for message in self._notifier.messages():
+            async for message in self._subscription.messages():
                 now = time.monotonic()
                 if isinstance(message, list):
                     self._heard_at = now
@@ -95,10 +94,10 @@ class RedisSource:
                     self._follower.interrupted()
                 if self._follower.due(now) and message is not Signal.LOST:
                     await self._catch_up()
-                self._notifier.tick = POLL_SECONDS if self._follower.behind else TIMEOUT_SECONDS
+                self._subscription.receive_timeout = POLL_SECONDS if self._follower.behind else TIMEOUT_SECONDS
         finally:
-            await self._notifier.disconnect()
-            await self._reader.aclose()
+            await self._subscription.close()
+            await self._redis.aclose()
 
     async def _catch_up(self) -> None:
         """Reads the stream until there is nothing more, or something is missing."""
@@ -106,7 +105,7 @@ class RedisSource:
             while self._follower.due(now := time.monotonic()):
                 if self._follower.position is None:
                     await self._start()
-                entries = _entries(await self._reader.xrange(self._stream, f"({self._follower.position}", count=_BATCH))
+                entries = _entries(await self._redis.xrange(self._stream, f"({self._follower.position}", count=_BATCH))
                 head = None if entries else await self._head()
                 self._emit(self._follower.read(entries, head, now), now)
                 if len(entries) == _BATCH:
@@ -122,7 +121,7 @@ class RedisSource:
         newest_first: list[StreamEvent] = []
         before, size = "+", 0
         while len(newest_first) < _RECENT and size < self._recent_bytes:
-            entries = _entries(await self._reader.xrevrange(self._stream, before, count=_BATCH))
+            entries = _entries(await self._redis.xrevrange(self._stream, before, count=_BATCH))
             kept = _contiguous(newest_first[-1:] + entries)[len(newest_first[-1:]) :]
             newest_first += kept
             size += sum(len(entry.event.payload) for entry in kept)
@@ -153,7 +152,7 @@ class RedisSource:
         events: list[Event] = []
         at = after
         while at < until:
-            entries = _entries(await self._reader.xrange(self._stream, f"({at}", str(until), count=_BATCH))
+            entries = _entries(await self._redis.xrange(self._stream, f"({at}", str(until), count=_BATCH))
             expected = [EventId(at.epoch, at.sequence + number) for number in range(1, len(entries) + 1)]
             if not entries or [entry.id for entry in entries] != expected:
                 return None
@@ -162,7 +161,7 @@ class RedisSource:
         return events
 
     async def _head(self) -> EventId | None:
-        entries = _entries(await self._reader.xrevrange(self._stream, count=1))
+        entries = _entries(await self._redis.xrevrange(self._stream, count=1))
         return entries[0].id if entries else None
 
     def _emit(self, outcomes: list[Outcome], now: float) -> None:

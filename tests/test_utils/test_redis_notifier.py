@@ -267,7 +267,7 @@ async def test_what_waits_for_a_slow_callback_is_bounded_and_the_loss_is_logged_
         started.append(payload)
         await released.wait()
 
-    monkeypatch.setattr(redis_notifier, "_QUEUE", 10)
+    monkeypatch.setattr(redis_notifier, "MAX_QUEUED_PAYLOADS", 10)
     async with listening(redis_url, channel) as service:
         started: list[Any] = []
         released = asyncio.Event()
@@ -468,13 +468,13 @@ async def test_who_only_publishes_knows_whether_redis_is_there(own: Servers) -> 
 
 @in_a_loop
 async def test_a_subscription_that_failed_is_made_up_for_by_the_loop(own: Servers) -> None:
-    service = RedisNotifierService(own.embedded.redis_url)
-    service.open()
+    service = await init_redis_notifier(own.embedded.redis_url)
     heard = Heard()
     service.register_callback("c", heard)
     await aside(own.stop_redis)
-    with pytest.raises(redis.RedisError):
-        await service.subscribe()
+    for command in (service.publish("c", 0), service.subscribe()):
+        with pytest.raises(redis.RedisError):
+            await command
     assert not service.is_connected
     async with running(service.listen_loop()):
         await until(lambda: service.outage)
@@ -540,6 +540,20 @@ async def test_disconnecting_leaves_no_task_and_no_connection(
         assert client.info("clients")["connected_clients"] > before
     await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
     await until(lambda: client.info("clients")["connected_clients"] == before)
+
+
+@in_a_loop
+async def test_unsubscribing_ends_the_read_before_the_connection_so_that_redis_py_does_not_open_it_again(
+    own: Servers,
+) -> None:
+    with closing(redis.Redis.from_url(own.embedded.redis_url)) as client:
+        before = client.info("clients")["connected_clients"]
+        service = await init_redis_notifier(own.embedded.redis_url)
+        async with running(service.listen_loop()):
+            await subscribed(client, NOTIFY_CHANNEL)
+            await service.unsubscribe()
+        await until(lambda: client.info("clients")["connected_clients"] == before)
+        await service.disconnect()
 
 
 @in_a_loop
