@@ -10,8 +10,8 @@ from redis.asyncio.client import PubSub
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from notifymux.outage import Outage
 from notifymux.pubsub_parser import BatchParser
+from notifymux.reconnect import ReconnectState
 from notifymux.redis_client import TIMEOUT_SECONDS, async_client
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class Subscription:
         self._opening = asyncio.Lock()
         self._received_at = 0.0
         self._pinged_at: float | None = None  # when the ping was sent that has not been answered yet
-        self.state = Outage("Redis", logger, cap=_MAX_RECONNECT_DELAY_SECONDS)
+        self.state = ReconnectState("Redis", logger, cap=_MAX_RECONNECT_DELAY_SECONDS)
         self.receive_timeout = TIMEOUT_SECONDS  # seconds without a message until `messages` yields SILENT
 
     async def open(self) -> None:
@@ -101,7 +101,7 @@ class Subscription:
                     texts: list[bytes] = message["data"]
                     return texts
                 case "subscribe":
-                    self.state.over()
+                    self.state.recovered()
                     return Signal.SUBSCRIBED
 
     async def _check_connection(self, pubsub: PubSub, now: float) -> None:

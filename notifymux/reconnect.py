@@ -8,7 +8,7 @@ _BASE_SECONDS = 0.1  # the first delay is at most twice this
 _MAX_DOUBLINGS = 10  # after these the delay is at its cap; more would only overflow
 
 
-class Outage:
+class ReconnectState:
     """The failed attempts to reach one server since it last answered.
 
     Args:
@@ -24,7 +24,7 @@ class Outage:
         self._cap = cap
         self._failures = 0
         self._logged: list[str] = []  # the errors of this outage, each once
-        self.recoveries = 0  # outages that ended
+        self.reconnects = 0  # outages that ended
 
     @property
     def reason(self) -> str | None:
@@ -44,10 +44,10 @@ class Outage:
             self._logged = [*self._logged[-9:], reason]
         return delay
 
-    def over(self) -> None:
+    def recovered(self) -> None:
         """Record that the server answered. This ends the outage, if there is one, and logs its end."""
         if self._logged:
-            self.recoveries += 1
+            self.reconnects += 1
             self._logger.info("%s is back after %d failed tries", self._server, self._failures)
         self._failures, self._logged = 0, []
 
