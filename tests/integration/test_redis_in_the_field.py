@@ -1,4 +1,4 @@
-"""Debian's Redis 7 as it is run: with a password and TLS, with a replica that lags, short of memory."""
+"""Debian's Redis 7 as people run it: with a password and TLS, with a replica that lags, out of memory."""
 
 import os
 import shutil
@@ -25,7 +25,7 @@ StartRedis = Callable[..., int]
 
 @pytest.fixture
 def start_redis(tmp_path: Path) -> Iterator[StartRedis]:
-    """Starts Debian's redis-server on a free port, with options; returns the port."""
+    """A function that starts Debian's redis-server on a free port, with options, and returns the port."""
     program = shutil.which("redis-server")
     if program is None:
         if os.environ.get("CI"):
@@ -51,7 +51,7 @@ def base(database: str) -> dict[str, str]:
 
 
 def certificate(folder: Path) -> None:
-    """A certificate for localhost that signs itself."""
+    """Write a self-signed certificate for localhost."""
     subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
     files = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
     subprocess.run(
@@ -61,7 +61,7 @@ def certificate(folder: Path) -> None:
     )
 
 
-def test_a_password_and_tls_are_a_url(
+def test_a_url_may_have_a_password_and_use_tls(
     base: dict[str, str],
     connection: psycopg.Connection,
     start_redis: StartRedis,
@@ -83,7 +83,7 @@ def test_a_password_and_tls_are_a_url(
     assert "s3cret" not in listener.log + app.log
 
 
-def test_a_promoted_replica_that_lags_behind_is_filled_from_memory_and_nobody_is_told_of_a_gap(
+def test_what_a_promoted_replica_lacks_is_restored_by_the_listener_without_a_gap(
     base: dict[str, str],
     connection: psycopg.Connection,
     start_redis: StartRedis,
@@ -107,7 +107,7 @@ def test_a_promoted_replica_that_lags_behind_is_filled_from_memory_and_nobody_is
                 if number == 120:
                     client.heard(100)
                     wait_until(lambda: int(lagging.xlen("{pg_notify}:log")) > 100)
-                    lagging.replicaof("NO", "ONE")  # hears no more
+                    lagging.replicaof("NO", "ONE")  # it replicates no longer
             client.heard(200)
             assert int(lagging.xlen("{pg_notify}:log")) < int(ahead.xlen("{pg_notify}:log"))
             proxy.lead_to(replica)
@@ -119,7 +119,7 @@ def test_a_promoted_replica_that_lags_behind_is_filled_from_memory_and_nobody_is
         assert sum("begins after" in line for line in listener.lines) == 1
 
 
-def test_a_full_redis_is_said_once_and_costs_delay(
+def test_a_full_redis_is_logged_once_and_delays_events(
     base: dict[str, str],
     connection: psycopg.Connection,
     start_redis: StartRedis,
