@@ -32,7 +32,7 @@ class Verified(NamedTuple):
 
 
 class EventStats:
-    """A sink that counts and times events and passes them on: to `sink`, and to `recent_events` while it is watched."""
+    """A sink that counts and times events and passes them on: to `sink`, and to `recent_events` if it has watchers."""
 
     def __init__(self, sink: EventSink, recent_events: RecentEvents) -> None:
         self._sink, self.recent_events = sink, recent_events
@@ -57,7 +57,7 @@ class EventStats:
         for event in ours:
             self._read(event)
         self.events += len(events) - len(ours)
-        if self.recent_events.is_watched:
+        if self.recent_events.watchers:
             self.recent_events.add([event for event in events if event.channel != MUX_CHANNEL] if ours else events)
         self._sink.deliver(events)
 

@@ -27,27 +27,22 @@ class RecentEvents:
     def __init__(self, router: Router) -> None:
         self._router = router
         self._events: deque[Event] = deque(maxlen=_MAX_EVENTS)
-        self._watchers = 0
+        self.watchers = 0  # while there are none, events need not be added
         self.cursor = 0  # the number of events added so far
-
-    @property
-    def is_watched(self) -> bool:
-        """Whether events have to be added."""
-        return self._watchers > 0
 
     @contextmanager
     def watch(self) -> Iterator[int]:
         """Have events kept for as long as the context lasts; the value is the cursor to start from."""
-        self._watchers += 1
+        self.watchers += 1
         try:
             yield self.cursor
         finally:
-            self._watchers -= 1
-            if not self._watchers:
+            self.watchers -= 1
+            if not self.watchers:
                 self._events.clear()
 
     def add(self, events: Sequence[Event]) -> None:
-        """Add the next events. To be called only while somebody watches."""
+        """Add the next events; to be called only while there are watchers."""
         self._events.extend(events)
         self.cursor += len(events)
 

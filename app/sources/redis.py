@@ -1,6 +1,6 @@
-"""Redis mode: events arrive by pub/sub, and what it misses is read from the stream.
+"""Redis mode: events are received by pub/sub, and those that pub/sub misses are read from the stream.
 
-An outage of Redis delays events; none is lost as long as the stream holds them.
+An outage of Redis delays events. None is lost that the stream still holds afterwards.
 """
 
 import logging

@@ -88,13 +88,13 @@ def test_events_that_are_not_kept_any_more_count_as_skipped() -> None:
 
 def test_nothing_is_kept_while_nobody_watches() -> None:
     events = recent_events()
-    assert not events.is_watched
+    assert not events.watchers
     with ExitStack() as stack:
         stack.enter_context(events.watch())
         with events.watch():
             add(events, 2)
-        assert events.is_watched
-    assert not events.is_watched
+        assert events.watchers
+    assert not events.watchers
     with events.watch() as cursor:
         assert events.since(cursor) == EventsPage([], 0, 2)
         assert events.since(0).skipped == 2
