@@ -22,7 +22,7 @@ from app.core.operator_errors import check_direct, check_operator, check_redis_o
 from app.core.postgres import ListenSession, describe, listening_conninfo
 from listener.metrics import ListenerMetrics
 from listener.redis_stream import RedisStream
-from listener.registry import REDIS_RETRY, ListenerRegistry
+from listener.registry import REDIS_RETRY_SECONDS, ListenerRegistry
 from listener.round_trip import RoundTripTimer
 from listener.sequencer.aligning import ReceivedNotification
 from listener.sequencer.control_messages import Canary, ControlMessage, statement
@@ -31,7 +31,7 @@ from listener.sequencer.sequencer import BufferLimits, Sequencer
 from listener.sequencer.status import report
 from listener.stats import ListenerStats
 from notifymux.event import payload_json
-from notifymux.outage import Outage
+from notifymux.reconnect import ReconnectState
 
 logger = logging.getLogger(__name__)
 
@@ -90,8 +90,8 @@ class Forwarder:
         self._stream, self._registry = stream, registry
         self._bounds, self._canary_interval = bounds, canary_interval
         self._pulse, self._metrics, self._metrics_due = pulse, metrics, 0.0
-        self._postgres = Outage("PostgreSQL", logger)
-        self._redis = Outage("Redis", logger, cap=REDIS_RETRY)
+        self._postgres = ReconnectState("PostgreSQL", logger)
+        self._redis = ReconnectState("Redis", logger, cap=REDIS_RETRY_SECONDS)
         self._redis_due = self._beat_due = 0.0
         self._probed = self._append_refused = False
         self._backend: Backend | None = None
@@ -110,7 +110,7 @@ class Forwarder:
         Raises:
             OperatorError: only an operator can mend it.
         """
-        self._tally.incidents.note(Kind.START, f"started as process {os.getpid()}", time.monotonic())
+        self._tally.incidents.add(Kind.START, f"started as process {os.getpid()}", time.monotonic())
         while self._stop_by is None:
             try:
                 self._beat_due = 0.0  # connecting may take as long as others wait until they take this one for dead
@@ -123,7 +123,7 @@ class Forwarder:
                 self._round_trip.lost()
                 check_operator(error)
                 self._pause(self._postgres.failed(error))
-        self._try_redis(self._registry.leave)
+        self._try_redis(self._registry.deregister)
 
     def _replace(self, connection: psycopg.Connection) -> None:
         """Ends the session this one replaces, so that PostgreSQL never shows two."""
@@ -160,7 +160,7 @@ class Forwarder:
                 self._send(session, message)
             if numbering.proven and self._connected_since is None:
                 self._connected_since = time.time()
-                self._postgres.over()
+                self._postgres.recovered()
                 logger.info("connected to %s, listening on %s", describe(self._url), ", ".join(self._channels))
             asked = self._ask_redis(numbering, now)
             poll.poll(0 if asked else _TICK * 1000)
@@ -224,7 +224,7 @@ class Forwarder:
         self._pulse.beat()
         if now >= self._metrics_due:
             self._metrics_due = now + HEARTBEAT_SECONDS
-            reconnects = {"postgres": self._postgres.recoveries, "redis": self._redis.recoveries}
+            reconnects = {"postgres": self._postgres.reconnects, "redis": self._redis.reconnects}
             self._metrics.update(report(numbering), reconnects, connected=self._connected_since is not None)
 
     def _beat(self, numbering: Sequencer | None, now: float) -> None:
@@ -259,7 +259,7 @@ class Forwarder:
             self._redis_due = time.monotonic() + self._redis.failed(error)
             return False
         if proof:
-            self._redis.over()
+            self._redis.recovered()
         return True
 
     def _pause(self, seconds: float) -> None:

@@ -5,10 +5,8 @@ from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from app.core.metrics import CounterSync
+from app.core.metrics import LATENCY_BUCKETS_SECONDS, CounterSync
 from listener.stats import ListenerStats
-
-_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
 class ListenerMetrics:
@@ -45,7 +43,7 @@ class ListenerMetrics:
             "notifymux_listener_round_trip_seconds",
             "From NOTIFY to the listener, by canaries.",
             registry=registry,
-            buckets=_SECONDS,
+            buckets=LATENCY_BUCKETS_SECONDS,
         )
 
     def update(self, report: Mapping[str, str | int], reconnects: Mapping[str, int], *, connected: bool) -> None:

@@ -61,7 +61,7 @@ class RedisStream:
             case ReadHead():
                 return self._head()
             case CheckOtherListeners():
-                return self._registry.shows_others()
+                return self._registry.other_listener_alive()
             case ReadAfter(after, limit):
                 return entries(self._redis.xrange(key, f"({after}", "+", count=limit))
             case ReadRecent(limit):

@@ -7,6 +7,8 @@ import msgspec
 
 from app.core.postgres import literal
 
+CANARY_TIMEOUT_SECONDS = 4.0  # a session whose own canary or marker takes longer to come back is replaced
+
 
 class Canary(msgspec.Struct, frozen=True):
     """What is heard: a canary, or the token by which `python -m listener verify` asks who hears."""

@@ -58,7 +58,7 @@ class AdminRoutes:
             self._admission.admit_operator(request)
         except Rejected as refusal:
             return refusal.response()
-        await self._status.look()
+        await self._status.refresh()
         return Response(self._status.message(), media_type="application/json", headers=_NO_STORE)
 
     async def events(self, request: Request) -> ASGIApp:
@@ -69,7 +69,7 @@ class AdminRoutes:
             try:
                 expires = self._admission.admit_operator(request)
                 with self._place(), self._status.watch(query.get("channel"), query.get("match")) as watcher:
-                    await self._status.look()
+                    await self._status.refresh()
                     await self._show(watcher, EventStreamTransport(scope, receive, send), expires)
             except Rejected as refusal:
                 await refusal.response()(scope, receive, send)

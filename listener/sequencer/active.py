@@ -180,7 +180,7 @@ class Active:
         self._tally.suppressed += skipped
         if answer.added and self.role is Role.STANDBY:
             self._tally.failovers += 1
-            self._tally.incidents.note(Kind.FAILOVER, f"became primary at {request.first}: nobody else appended", now)
+            self._tally.incidents.add(Kind.FAILOVER, f"became primary at {request.first}: nobody else appended", now)
         self.role = Role.PRIMARY if answer.added else Role.STANDBY
         own = range(request.first.sequence + skipped, request.first.sequence + len(request.texts))
         if self._canary and self._canary[0] in own:
@@ -217,7 +217,7 @@ class Active:
         if self._restored:
             self._tally.restored += self._restored
             text = f"put {self._restored} events back into a stream that had lost them"
-            self._tally.incidents.note(Kind.PUT_BACK, text, now)
+            self._tally.incidents.add(Kind.PUT_BACK, text, now)
         self._hole, self._restored = None, 0
 
     @property

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import NamedTuple
 
+from app.core.canary import CANARY_TIMEOUT_SECONDS
 from app.core.config import MUX_CHANNEL
 from app.core.incident_log import Kind
 from app.core.progress_timeout import TAKEOVER_TIMEOUT_SECONDS
@@ -40,7 +41,6 @@ logger = logging.getLogger(__name__)
 
 FRESH_MARKERS = 3  # markers tried while the stream moves without them
 JITTER_MS = 1000  # of an epoch: less than the bound, so that of two begins a bound apart the later is the higher
-CANARY_TIMEOUT = 4.0  # seconds a marker or a canary may take to come back
 
 
 class BufferLimits(NamedTuple):
@@ -104,14 +104,14 @@ class Sequencer:
 
     def lost(self, now: float) -> str | None:
         """Why this session must be given up: what it sent itself did not come back."""
-        if self._unheard_since is None or now - self._unheard_since < CANARY_TIMEOUT:
+        if self._unheard_since is None or now - self._unheard_since < CANARY_TIMEOUT_SECONDS:
             return None
         if self._next_canary is None:
             return (
                 "the session's own notification was not delivered to it: DB_HOST must lead to a primary PostgreSQL, "
                 "not to a transaction pooler or a standby"
             )
-        return f"its canary did not come back within {CANARY_TIMEOUT:.0f} s"
+        return f"its canary did not come back within {CANARY_TIMEOUT_SECONDS:.0f} s"
 
     def _token(self) -> str:
         self._tokens += 1
@@ -154,7 +154,7 @@ class Sequencer:
             logger.info("epoch %d begins after %s: %s", epoch, said.previous, said.why)
             if self._is_own(said):
                 self._tally.epochs += 1
-                self._tally.incidents.note(Kind.EPOCH, f"began epoch {epoch}: {said.why}", now)
+                self._tally.incidents.add(Kind.EPOCH, f"began epoch {epoch}: {said.why}", now)
             self._count(EventId(epoch, 0), Role.PRIMARY if self._is_own(said) else Role.STANDBY, load=False)
         else:
             self._realign()
@@ -183,7 +183,7 @@ class Sequencer:
                 )
                 self._tally.given_up += len(count.buffer)
                 text = f"gave up {len(count.buffer)} events: the buffer was full"
-                self._tally.incidents.note(Kind.OVERFLOW, text, now)
+                self._tally.incidents.add(Kind.OVERFLOW, text, now)
                 self._realign()
             case Aligning() as search if self._exceeded(len(search.early), search.early_bytes):
                 search.mark_anew(self._mark())
