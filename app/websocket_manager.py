@@ -49,8 +49,8 @@ class MatchDataWebSocketManager:
         router = Router(settings.routing_key, settings.latest_wins_channels)
         fetch_snapshot = self._query.run if self._query else _no_snapshot
         self.hub = Hub(router, fetch_snapshot, self._read_range, settings.client_queue_bytes, settings.history_bytes)
-        self.observer = EventStats(self.hub, RecentEvents(router))
-        self._source = _source(db_url, redis_url if use_redis else None, use_redis, settings, self.observer)
+        self.event_stats = EventStats(self.hub, RecentEvents(router))
+        self._source = _source(db_url, redis_url if use_redis else None, use_redis, settings, self.event_stats)
         self._task: asyncio.Task[None] | None = None
         self._queue_bytes = 0
 
@@ -74,12 +74,7 @@ class MatchDataWebSocketManager:
     @property
     def is_connected(self) -> bool:
         """Whether the server of this worker's mode is connected and answers."""
-        return self._task is not None and not self._task.done() and self._source.is_connected
-
-    @property
-    def outage(self) -> str | None:
-        """Why that server is not available; None while it is."""
-        return self._source.outage
+        return self._task is not None and not self._task.done() and self._source.status().is_connected
 
     @property
     def broken(self) -> bool:
@@ -87,65 +82,54 @@ class MatchDataWebSocketManager:
         return self._task is not None and self._task.done()
 
     @property
-    def behind(self) -> bool:
-        """Whether this worker knows of events that it has not delivered yet."""
-        return self._source.behind
-
-    @property
-    def canary_at(self) -> float | None:
-        """When the last canary arrived, on the monotonic clock."""
-        return self._source.canary_at
-
-    @property
     def last_canary(self) -> Canary:
         """The last canary; an empty one if it is too old."""
-        is_fresh = time.monotonic() - self.observer.canary_at <= self._canary_timeout
-        return self.observer.canary if is_fresh else Canary()
+        is_fresh = time.monotonic() - self.event_stats.canary_at <= self._canary_timeout
+        return self.event_stats.canary if is_fresh else Canary()
 
     def unready(self) -> list[str]:
         """Return why this worker is not ready, for people; empty if a canary arrived within the last seconds."""
         reasons = []
+        source = self._source.status()
         server = "Redis" if self.mode == "redis" else "PostgreSQL"
         if self.broken:
             reasons.append("this worker's source of events has ended: see its log")
         elif not self.is_connected:
-            reasons.append(f"this worker is not connected to {server}: {self._source.outage or 'not yet'}")
-        at = self._source.canary_at
+            reasons.append(f"this worker is not connected to {server}: {source.outage or 'not yet'}")
+        at = source.canary_at
         if at is None or time.monotonic() - at > self._canary_timeout:
             path = "PostgreSQL, the listener and Redis" if self.mode == "redis" else "PostgreSQL"
             age = "yet" if at is None else f"for {time.monotonic() - at:.0f} s"
             reasons.append(f"no canary has come through {path} {age}")
         return reasons
 
-    def tick(self) -> None:
+    def sample(self) -> None:
         """Sample the rates and the queues; to be called once a second."""
-        self.observer.tick()
+        self.event_stats.sample()
         self._queue_bytes = self.hub.queue_bytes  # not in `report`: with many clients it takes long
 
     def report(self) -> WorkerReport:
         """Return the counters and the state of this worker."""
-        now, source, hub, observer = time.monotonic(), self._source, self.hub, self.observer
+        now, hub, stats = time.monotonic(), self.hub, self.event_stats
         return WorkerReport(
             mode=self.mode,
             clients=len(hub),
-            position=str(source.position) if source.position else None,
-            events=observer.events,
-            gaps=observer.gaps,
-            suppressed=source.suppressed,
-            reconnects=source.reconnects,
+            source=self._source.status(),
+            events=stats.events,
+            gaps=stats.gaps,
             slow_closes=hub.slow_closes,
             recovered=hub.recovered,
             restarted=hub.restarted,
             snapshots=self._query.queries if self._query else 0,
             failed_snapshots=self._query.failures if self._query else 0,
             queue_bytes=self._queue_bytes,
-            p50=observer.whole.percentile(50, now),
-            p99=observer.whole.percentile(99, now),
-            verified=observer.verified,
+            p50=stats.end_to_end.percentile(50, now),
+            p99=stats.end_to_end.percentile(99, now),
+            verified=stats.verified,
         )
 
     async def _read_range(self, after: EventId, until: EventId) -> list[Event] | None:
-        return await self._source.recall(after, until)
+        return await self._source.read_range(after, until)
 
 
 async def _no_snapshot(_: str) -> Snapshot:

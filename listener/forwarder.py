@@ -21,7 +21,7 @@ from app.core.operator_errors import check_direct, check_operator, check_redis_o
 from app.core.postgres import ListenSession, canary_sql, describe, listen_sql, listening_conninfo, literal
 from listener.metrics import ListenerMetrics
 from listener.redis_stream import RedisStream
-from listener.registry import REDIS_RETRY, ListenerRegistry
+from listener.registry import REDIS_RETRY_SECONDS, ListenerRegistry
 from listener.sequencer.aligning import ReceivedNotification
 from listener.sequencer.control_messages import Begin, ControlMessage, Marker
 from listener.sequencer.process_state import ProcessState
@@ -29,7 +29,7 @@ from listener.sequencer.redis_requests import Append
 from listener.sequencer.sequencer import Sequencer, SequencerStatus
 from listener.stats import RoundTripTimer
 from notifymux.event import payload_json
-from notifymux.outage import Outage
+from notifymux.reconnect import ReconnectState
 
 logger = logging.getLogger(__name__)
 
@@ -70,8 +70,8 @@ class Forwarder:
         self._conninfo = listening_conninfo(url, f"notifymux-listener/{pod}")
         self._stream, self._registry, self._process = stream, registry, process
         self._liveness, self._metrics, self._metrics_due = liveness, metrics, 0.0
-        self._postgres = Outage("PostgreSQL", logger)
-        self._redis = Outage("Redis", logger, cap=REDIS_RETRY)
+        self._postgres = ReconnectState("PostgreSQL", logger)
+        self._redis = ReconnectState("Redis", logger, cap=REDIS_RETRY_SECONDS)
         self._redis_due = self._beat_due = 0.0
         self._publish_checked = self._append_refused = False
         self._backend: tuple[int, datetime] | None = None  # the last session's process id and start, unique together
@@ -90,7 +90,7 @@ class Forwarder:
         Raises:
             OperatorError: only an operator can fix it.
         """
-        self._stats.incidents.note(Kind.START, f"started as process {os.getpid()}", time.monotonic())
+        self._stats.incidents.add(Kind.START, f"started as process {os.getpid()}", time.monotonic())
         while self._stop_by is None:
             try:
                 # Connecting may take nearly as long as the time after which others take this listener for dead.
@@ -104,7 +104,7 @@ class Forwarder:
                 self._round_trip.session_lost()
                 check_operator(error)
                 self._pause(self._postgres.failed(error))
-        self._try_redis(self._registry.leave)
+        self._try_redis(self._registry.deregister)
 
     def _replace(self, connection: psycopg.Connection) -> None:
         """End the session that this one replaces, so that PostgreSQL never shows two of this listener."""
@@ -133,7 +133,7 @@ class Forwarder:
                 self._send(session, message)
             if sequencer.is_verified and self._connected_since is None:
                 self._connected_since = time.time()
-                self._postgres.over()
+                self._postgres.recovered()
                 logger.info("connected to %s, listening on %s", describe(self._url), ", ".join(self._channels))
             requested = self._request_redis(sequencer, now)
             poll.poll(0 if requested else _POLL_SECONDS * 1000)
@@ -196,7 +196,7 @@ class Forwarder:
         self._liveness.beat()
         if now >= self._metrics_due:
             self._metrics_due = now + HEARTBEAT_SECONDS
-            reconnects = {"postgres": self._postgres.recoveries, "redis": self._redis.recoveries}
+            reconnects = {"postgres": self._postgres.reconnects, "redis": self._redis.reconnects}
             self._metrics.update(_status(sequencer), reconnects, connected=self._connected_since is not None)
 
     def _beat(self, sequencer: Sequencer | None, now: float) -> None:
@@ -228,7 +228,7 @@ class Forwarder:
             self._redis_due = time.monotonic() + self._redis.failed(error)
             return False
         if proof:
-            self._redis.over()
+            self._redis.recovered()
         return True
 
     def _pause(self, seconds: float) -> None:

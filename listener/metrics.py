@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from app.core.metrics import CounterSync
+from app.core.metrics import LATENCY_BUCKETS_SECONDS, CounterSync
 from listener.sequencer.sequencer import SequencerStatus
 from listener.stats import ListenerStats, RoundTripTimer
 
@@ -17,7 +17,6 @@ _COUNTERS = {
     "failovers": ("failovers", "Times that a standby had to append."),
     "epochs": ("epochs", "Epochs that this listener began, each a gap to every client."),
 }  # by the name in `ListenerStats`
-_BUCKETS_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
 class ListenerMetrics:
@@ -48,7 +47,7 @@ class ListenerMetrics:
             "notifymux_listener_round_trip_seconds",
             "From NOTIFY to the listener, by canaries.",
             registry=registry,
-            buckets=_BUCKETS_SECONDS,
+            buckets=LATENCY_BUCKETS_SECONDS,
         )
 
     def update(self, status: SequencerStatus, reconnects: Mapping[str, int], *, connected: bool) -> None:

@@ -62,7 +62,7 @@ class RedisStream:
                 last = entries(self._redis.xrevrange(key, "+", "-", count=1))
                 return last[0].id if last else None
             case CheckOtherListeners():
-                return self._registry.shows_others()
+                return self._registry.other_listener_alive()
             case ReadAfter(after, limit):
                 return entries(self._redis.xrange(key, f"({after}", "+", count=limit))
             case ReadRecent(limit):

@@ -11,7 +11,7 @@ from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from notifymux.event import NULL, payload_json
-from notifymux.outage import one_line
+from notifymux.reconnect import one_line
 
 logger = logging.getLogger(__name__)
 

@@ -18,6 +18,9 @@ from prometheus_client.registry import Collector
 
 from app.core.config import RUN_DIR
 
+# One set of buckets for every histogram of latencies.
+LATENCY_BUCKETS_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # the variable in which prometheus-client looks for it
 _held: list[IO[bytes]] = []  # locks, for this process's life
 

@@ -52,7 +52,7 @@ class AdminRoutes:
     async def status(self, request: Request) -> Response:
         """Respond with the status."""
         self._access.authorize_operator(request)
-        await self._status.look()
+        await self._status.refresh()
         return Response(self._status.message(), media_type="application/json", headers=_NO_STORE)
 
     async def status_events(self, request: Request) -> ASGIApp:
@@ -66,7 +66,7 @@ class AdminRoutes:
         query = request.query_params
         async with self._streams:
             with self._status.watch(query.get("channel"), query.get("match")) as watcher:
-                await self._status.look()
+                await self._status.refresh()
                 await self._send_status(watcher, EventStreamTransport(scope, receive, send), expires)
 
     async def _send_status(self, watcher: Watcher, transport: EventStreamTransport, expires: float | None) -> None:

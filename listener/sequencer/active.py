@@ -118,7 +118,7 @@ class Active:
         )
         self._stats.dropped += len(self.buffer)
         text = f"gave up {len(self.buffer)} events: the buffer was full"
-        self._stats.incidents.note(Kind.OVERFLOW, text, now)
+        self._stats.incidents.add(Kind.OVERFLOW, text, now)
         return Realign("the buffer was full")
 
     def to_redis(self, now: float) -> Request | None:
@@ -236,7 +236,7 @@ class Active:
         if gap.restored:
             self._stats.restored += gap.restored
             text = f"put {gap.restored} events back into a stream that had lost them"
-            self._stats.incidents.note(Kind.PUT_BACK, text, now)
+            self._stats.incidents.add(Kind.PUT_BACK, text, now)
         self.gap = None
 
     def _update_role(self, request: Append, answer: AppendResult, now: float) -> None:
@@ -245,7 +245,7 @@ class Active:
         self._stats.suppressed += skipped
         if answer.added and self.role is Role.STANDBY:
             self._stats.failovers += 1
-            self._stats.incidents.note(Kind.FAILOVER, f"became primary at {request.first}: nobody else appended", now)
+            self._stats.incidents.add(Kind.FAILOVER, f"became primary at {request.first}: nobody else appended", now)
         self.role = Role.PRIMARY if answer.added else Role.STANDBY
         added = range(request.first.sequence + skipped, request.first.sequence + len(request.texts))
         if self._unchecked_canary and self._unchecked_canary[0] in added:

@@ -95,7 +95,7 @@ class Sequencer:
             logger.info("epoch %d begins after %s: %s", epoch, begin.previous, begin.why)
             if is_own:
                 self._process.stats.epochs += 1
-                self._process.stats.incidents.note(Kind.EPOCH, f"began epoch {epoch}: {begin.why}", now)
+                self._process.stats.incidents.add(Kind.EPOCH, f"began epoch {epoch}: {begin.why}", now)
             self._activate(EventId(epoch, 0), Role.PRIMARY if is_own else Role.STANDBY, load=False)
         else:
             self._realign()

@@ -9,9 +9,10 @@ import psycopg
 import redis
 
 from app.core.canary import MUX_CHANNEL
+from app.core.heartbeat import RegistryEntry
 from app.core.redis_keys import RedisNames
 from listener.redis_stream import entries
-from listener.verify.processes import Process, processes
+from listener.registry import read_entries
 from listener.verify.result import Check, failed, passed, warned
 from notifymux.event import Event, EventId, decode
 
@@ -60,9 +61,9 @@ def _workers(client: redis.Redis, names: RedisNames, *, wait: bool) -> list[str]
     """The keys of the workers that receive from Redis; with `wait`, after they have had the time to start."""
     deadline = time.monotonic() + _TIMEOUT_SECONDS
     while True:
-        found = processes(client, client.scan_iter(match=names.workers, count=_SCAN_COUNT), _FIELDS)
-        found = [worker for worker in found if worker.is_running and worker.fields["mode"] != "postgres"]
-        ready = bool(found) and all(worker.fields["position"] for worker in found)
+        found = read_entries(client, client.scan_iter(match=names.workers, count=_SCAN_COUNT), *_FIELDS)
+        found = [worker for worker in found if worker.is_running and worker.fields.get("mode") != "postgres"]
+        ready = bool(found) and all(worker.fields.get("position") for worker in found)
         if ready or not wait or time.monotonic() > deadline:
             return [worker.key for worker in found]
         time.sleep(_POLL_SECONDS)
@@ -100,8 +101,8 @@ def _received(
 ) -> Iterator[Check]:
     deadline = time.monotonic() + _TIMEOUT_SECONDS
     while True:
-        alive = [worker for worker in processes(client, workers, _FIELDS) if worker.is_running]
-        if all(worker.fields["verified"] == token for worker in alive) or time.monotonic() > deadline:
+        alive = [worker for worker in read_entries(client, workers, *_FIELDS) if worker.is_running]
+        if all(worker.fields.get("verified") == token for worker in alive) or time.monotonic() > deadline:
             break
         time.sleep(_POLL_SECONDS)
     for worker in sorted(alive, key=lambda worker: worker.name):
@@ -116,13 +117,13 @@ def _received(
         )
 
 
-def _worker(worker: Process, token: str, sent: float) -> Check:
+def _worker(worker: RegistryEntry, token: str, sent: float) -> Check:
     name = f"worker {worker.name}"
-    if worker.fields["verified"] == token:
+    if worker.fields.get("verified") == token:
         return passed(name, f"heard after {_ms(float(worker.fields['verified_at']) - sent)}")
     return failed(
         name,
-        f"did not hear it within {_TIMEOUT_SECONDS:g} s; its last heartbeat was {worker.silent_ms / 1000:.0f} s ago",
+        f"did not hear it within {_TIMEOUT_SECONDS:g} s; its last heartbeat was {worker.age:.0f} s ago",
         "supervisorctl restart app in its pod; one that was killed is forgotten a minute after",
     )
 

@@ -10,7 +10,7 @@ import psycopg
 from app.core.operator_errors import OperatorError, check_direct, check_operator, check_primary
 from app.core.postgres import describe, listening_conninfo
 from listener.verify.result import Check, failed, passed, warned
-from notifymux.outage import one_line
+from notifymux.reconnect import one_line
 
 _OLDEST_MAJOR = 14
 _IS_FULL = re.compile(r"too many (clients|connections)|remaining connection slots|no more connections allowed")

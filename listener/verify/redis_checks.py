@@ -6,13 +6,13 @@ from typing import Any
 import redis
 from redis.exceptions import RedisError, ResponseError
 
+from app.core.heartbeat import DEAD_SECONDS
 from app.core.operator_errors import OperatorError, check_redis_operator
 from app.core.redis_keys import RedisNames
 from listener.redis_stream import APPEND
-from listener.registry import DEAD_MS
-from listener.verify.processes import processes
+from listener.registry import read_entries
 from listener.verify.result import Check, failed, passed, warned
-from notifymux.outage import one_line
+from notifymux.reconnect import one_line
 from notifymux.redis_client import describe_redis
 
 _OLDEST_MAJOR = 7  # Valkey reports 7 as its redis_version too
@@ -122,12 +122,14 @@ def listeners(client: redis.Redis, names: RedisNames) -> Check:
     Raises:
         redis.RedisError: Redis does not answer.
     """
-    found = processes(client, client.scan_iter(match=names.listeners, count=1000), ("role", "position", "buffered"))
-    alive = [process for process in found if process.is_running and process.silent_ms < DEAD_MS]
+    keys = client.scan_iter(match=names.listeners, count=1000)
+    found = read_entries(client, keys, "role", "position", "buffered")
+    alive = [process for process in found if process.is_running and process.age < DEAD_SECONDS]
     if not alive:
         return failed("listeners", "none is registered here", "supervisorctl status listener; its log says why")
     lines = []
     for process in sorted(alive, key=lambda process: process.name):
-        place = f" at {position}" if (position := process.fields["position"]) else ""
-        lines.append(f"{process.name} {process.fields['role']}{place}, {process.fields['buffered'] or 0} events held")
+        fields = process.fields
+        place = f" at {position}" if (position := fields.get("position")) else ""
+        lines.append(f"{process.name} {fields.get('role', '')}{place}, {fields.get('buffered') or 0} events held")
     return passed("listeners", f"{len(alive)}: {'; '.join(lines)}")

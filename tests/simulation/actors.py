@@ -200,7 +200,7 @@ class Worker:
     def __init__(self, world: World) -> None:
         self.world = world
         self.redis = world.redis
-        self.follower = SequenceTracker()
+        self.tracker = SequenceTracker()
         self.heard_until = 0
         self.heard_at = 0.0
         self.connected = False
@@ -211,7 +211,7 @@ class Worker:
 
     def reconnect(self) -> None:
         self.connected = False
-        self.follower.interrupted()
+        self.tracker.interrupted()
 
     def step(self, now: float) -> None:
         if now < self.paused_until:
@@ -221,12 +221,12 @@ class Worker:
             return
         if not self.connected:
             self.connected, self.heard_until = True, len(self.redis.published)
-            self.follower.look()
+            self.tracker.request_read()
         self._hear(now)
         if now - self.heard_at > 4:
             self.heard_at = now
-            self.follower.look()
-        if self.follower.due(now):
+            self.tracker.request_read()
+        if self.tracker.is_read_due(now):
             self._read(now)
 
     def _hear(self, now: float) -> None:
@@ -235,22 +235,22 @@ class Worker:
         heard = [text for text in published[self.heard_until : until] if self.world.rng.random() >= self.world.drops]
         while heard:
             self.heard_at = now
-            before = self.follower.position
+            before = self.tracker.position
             burst = self.world.rng.choice([1, 1, 3, 100])
-            self._take(self.follower.prompt([decode(text) for text in heard[:burst]]), before)
+            self._take(self.tracker.on_published([decode(text) for text in heard[:burst]]), before)
             heard = heard[burst:]
         self.heard_until = until
 
     def _read(self, now: float) -> None:
-        if self.follower.position is None:
-            self.follower.start(self.redis.head)
-        assert self.follower.position is not None
-        found = self.redis.after(self.follower.position, 50)
+        if self.tracker.position is None:
+            self.tracker.start(self.redis.head)
+        assert self.tracker.position is not None
+        found = self.redis.after(self.tracker.position, 50)
         entries = [FollowedEntry(entry.id, decode(entry.text)) for entry in found]
-        before = self.follower.position
-        self._take(self.follower.read(entries, self.redis.head, now), before)
+        before = self.tracker.position
+        self._take(self.tracker.read(entries, self.redis.head, now), before)
         if len(found) == 50:
-            self.follower.look()
+            self.tracker.request_read()
 
     def _take(self, outcomes: Sequence[Event | Gap], before: EventId | None) -> None:
         for outcome in outcomes:

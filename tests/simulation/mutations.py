@@ -259,45 +259,45 @@ def rule_12_a_failed_append_is_not_repeated(patch: Patch) -> None:
 
 def rule_13_a_jump_is_delivered_instead_of_filled(patch: Patch) -> None:
     """The events between are lost."""
-    prompt = SequenceTracker.prompt
+    on_published = SequenceTracker.on_published
 
-    def jump(follower: SequenceTracker, events: Sequence[Event]) -> Any:
+    def jump(tracker: SequenceTracker, events: Sequence[Event]) -> Any:
         at = EventId.parse(events[-1].id or "0-0")
-        if follower.position and at.epoch == follower.position.epoch and at > follower.position:
-            follower._move(at)
+        if tracker.position and at.epoch == tracker.position.epoch and at > tracker.position:
+            tracker._move_to(at)
             return events
-        return prompt(follower, events)
+        return on_published(tracker, events)
 
-    patch.setattr(SequenceTracker, "prompt", jump)
+    patch.setattr(SequenceTracker, "on_published", jump)
 
 
 def rule_13_the_stream_is_not_read_after_a_subscription_or_a_silence(patch: Patch) -> None:
     """A lost last message shows no jump."""
-    patch.setattr(SequenceTracker, "look", lambda _: None)
+    patch.setattr(SequenceTracker, "request_read", lambda _: None)
     patch.setattr(SequenceTracker, "interrupted", lambda _: None)
 
 
 def rule_13_a_repeat_is_delivered(patch: Patch) -> None:
     """The stream was restored, or contains events that were delivered when they were published."""
-    patch.setattr(SequenceTracker, "_is_old", lambda *_: False)
+    patch.setattr(SequenceTracker, "_was_delivered", lambda *_: False)
 
 
 def rule_13_a_new_epoch_is_not_a_gap(patch: Patch) -> None:
     """Events may be missing without an announced gap."""
-    take = SequenceTracker._take
+    read_entry = SequenceTracker._read_entry
 
-    def silent(follower: SequenceTracker, entry: FollowedEntry, outcomes: Any, now: float) -> bool:
-        if follower.position and entry.id.epoch > follower.position.epoch and entry.id.sequence == 1:
-            follower._move(entry.id)
-            return True
-        return take(follower, entry, outcomes, now)
+    def silent(tracker: SequenceTracker, entry: FollowedEntry, now: float) -> Any:
+        if tracker.position and entry.id.epoch > tracker.position.epoch and entry.id.sequence == 1:
+            tracker._move_to(entry.id)
+            return []
+        return read_entry(tracker, entry, now)
 
-    patch.setattr(SequenceTracker, "_take", silent)
+    patch.setattr(SequenceTracker, "_read_entry", silent)
 
 
 def rule_13_a_gap_is_announced_at_once(patch: Patch) -> None:
     """Another listener would have filled it."""
-    patch.setattr(SequenceTracker, "_give_up", lambda *_: True)
+    patch.setattr(SequenceTracker, "_timed_out", lambda *_: True)
 
 
 MUTATIONS = [value for name, value in sorted(globals().items()) if name.startswith("rule_")]

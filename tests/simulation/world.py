@@ -89,8 +89,8 @@ class World:
         if len(primaries) != 1:
             raise Violation(f"primaries after a quiet period: {primaries}")
         for worker in self.workers:
-            if not _near(worker.follower.position, self.redis.head):
-                raise Violation(f"a worker is at {worker.follower.position}, the stream at {self.redis.head}")
+            if not _near(worker.tracker.position, self.redis.head):
+                raise Violation(f"a worker is at {worker.tracker.position}, the stream at {self.redis.head}")
         newest = max(set(range(1, self.postgres.committed + 1)) - self.extra_events, default=None)
         for worker in self.workers:
             if worker.last != newest:
@@ -130,7 +130,7 @@ class World:
         protected.crash()
         while not (protected.active and protected.active.replay_window):
             self.tick()
-        while not all(_near(worker.follower.position, self.redis.head) for worker in self.workers):
+        while not all(_near(worker.tracker.position, self.redis.head) for worker in self.workers):
             self.tick()
         protected.protected = self.calm = True
 
@@ -143,7 +143,7 @@ class World:
             listener.running = False
         for _ in range(150):
             self.tick()
-        if any(worker.follower.position != self.redis.head for worker in self.workers):
+        if any(worker.tracker.position != self.redis.head for worker in self.workers):
             raise Violation("a worker never read the end of the stream")
 
     def settle(self) -> None:

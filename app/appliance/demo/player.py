@@ -13,7 +13,7 @@ from app.appliance.embedded.servers import EmbeddedServers
 from app.appliance.supervision.parent_death import terminate_with_parent
 from app.core.config import load_settings_or_exit
 from app.core.logging_config import configure_logging
-from notifymux.outage import Outage
+from notifymux.reconnect import ReconnectState
 
 _PACE = 0.25  # seconds of ours for one of the game's
 logger = logging.getLogger(__name__)
@@ -25,13 +25,13 @@ def main() -> None:
     settings = load_settings_or_exit()
     configure_logging("demo", settings)
     url = EmbeddedServers.load(settings.data_dir).database_url
-    outage = Outage("the embedded PostgreSQL", logger)
+    outage = ReconnectState("the embedded PostgreSQL", logger)
     seconds = _seconds(Random())  # noqa: S311 - luck, not secrets
     while True:
         try:
             with psycopg.connect(url, autocommit=True, connect_timeout=3, application_name="notifymux-demo") as session:
                 create_tables(session)
-                outage.over()
+                outage.recovered()
                 _play(MatchTables(session), seconds)
         except psycopg.OperationalError as error:
             time.sleep(outage.failed(error))
