@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from app.broadcast.messages import Update
-from app.core.config import MUX_CHANNEL
+from app.core.canary import MUX_CHANNEL
 from notifymux.event import NULL, Event
 
 

@@ -105,7 +105,7 @@ def test_an_epoch_is_above_all_epochs_of_earlier_sessions_even_if_redis_lost_the
 ) -> None:
     in_2100 = 4_102_444_800_000  # PostgreSQL's clock is far behind this epoch
     stream.client.xadd(stream.key, {"event": "null"}, id=f"{in_2100}-1")
-    listener = start_listener(settings).aligned()
+    listener = start_listener(settings).wait_until_aligned()
     wait_until(lambda: stream.epoch > in_2100)
     first = stream.epoch
     listener.freeze()
@@ -113,7 +113,7 @@ def test_an_epoch_is_above_all_epochs_of_earlier_sessions_even_if_redis_lost_the
     connection.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
     stream.client.delete(stream.key)
     listener.thaw()
-    listener.aligned(times=2)
+    listener.wait_until_aligned(times=2)
     wait_until(lambda: stream.entries)
     assert stream.epoch > first
 

@@ -52,7 +52,7 @@ def scrape(app: App) -> Scrape:
 
 def ready(app: App, workers: int) -> App:
     """Wait until so many workers serve and all of them are ready."""
-    app.ready()
+    app.wait_until_ready()
     for client in app.client_of_each_worker("ready", workers).values():
         client.close()
     wait_until(lambda: scrape(app).value("notifymux_ready") == 1)
@@ -80,7 +80,7 @@ def pod(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     with ExitStack() as stack:
         database = stack.enter_context(fresh_database(request))
         settings = redis_mode(database, stack.enter_context(fresh_redis_place(request)))
-        listener = stack.enter_context(Listener(folder, settings)).aligned()
+        listener = stack.enter_context(Listener(folder, settings)).wait_until_aligned()
         app = ready(stack.enter_context(App(folder, settings, workers=2)), 2)
         yield Pod(listener, app, stack.enter_context(closing(psycopg.connect(database, autocommit=True))))
 
@@ -161,14 +161,14 @@ def test_measured_values_are_plausible(pod: Pod) -> None:
 def test_resumes_snapshots_and_slow_closes_are_counted(
     settings: dict[str, str], connection: psycopg.Connection, start_listener: StartListener, start_app: StartApp
 ) -> None:
-    start_listener(settings).aligned()
+    start_listener(settings).wait_until_aligned()
     failing = {"SNAPSHOT_QUERY": "SELECT to_json(1) FROM no_such_table WHERE match_id = %(match_id)s"}
-    app = start_app(settings | failing).ready()
+    app = start_app(settings | failing).wait_until_ready()
     with app.client(1) as client:
-        position = client.loaded()["id"]
+        position = client.wait_for_initial_load()["id"]
     for last in (position, position, "1-1"):
         with app.client(1, query=f"?last_event_id={last}") as client:
-            client.loaded()
+            client.wait_for_initial_load()
 
     def counted(now: Scrape) -> Mapping[str, float]:
         return {
@@ -184,7 +184,7 @@ def test_resumes_snapshots_and_slow_closes_are_counted(
 def test_when_a_worker_is_killed_its_counters_stay_and_its_gauges_are_gone(
     settings: dict[str, str], connection: psycopg.Connection, start_listener: StartListener, start_app: StartApp
 ) -> None:
-    start_listener(settings).aligned()
+    start_listener(settings).wait_until_aligned()
     app = ready(start_app(settings, workers=2), 2)
     clients = app.client_of_each_worker(1, 2)
     wait_until(lambda: scrape(app).value("notifymux_clients") == 2)
@@ -205,8 +205,8 @@ def test_when_a_worker_is_killed_its_counters_stay_and_its_gauges_are_gone(
 def test_when_a_listener_is_killed_its_gauges_are_gone_and_its_counters_stay_until_it_restarts(
     settings: dict[str, str], connection: psycopg.Connection, start_listener: StartListener, start_app: StartApp
 ) -> None:
-    listener = start_listener(settings).aligned()
-    app = start_app(settings).ready()
+    listener = start_listener(settings).wait_until_aligned()
+    app = start_app(settings).wait_until_ready()
     notify(connection, 500)
     appended = "notifymux_listener_events_appended_total"
     wait_until(lambda: scrape(app).value(appended) >= 500)
@@ -217,7 +217,7 @@ def test_when_a_listener_is_killed_its_gauges_are_gone_and_its_counters_stay_unt
     assert now.value(appended) >= 500
     wait_until(lambda: scrape(app).value("notifymux_ready") == 0)
     assert math.isnan(scrape(app).value("notifymux_postgres_listen_connections"))
-    start_listener(settings).aligned()
+    start_listener(settings).wait_until_aligned()
     wait_until(lambda: scrape(app).value("notifymux_ready") == 1)
     wait_until(lambda: scrape(app).value("notifymux_listener_connected") == 1)
     now = scrape(app)
@@ -234,8 +234,8 @@ def test_an_outage_of_redis_shows_in_the_buffered_events_and_the_reconnects(
     start_app: StartApp,
 ) -> None:
     own = settings | {"REDIS_URL": servers.embedded.redis_url}
-    start_listener(own).aligned()
-    app = start_app(own).ready()
+    start_listener(own).wait_until_aligned()
+    app = start_app(own).wait_until_ready()
     servers.stop_redis()
     notify(connection, 300)
     wait_until(lambda: scrape(app).value("notifymux_listener_buffered_events") >= 300)
@@ -275,9 +275,9 @@ def test_without_a_writable_folder_a_worker_shows_its_own_metrics_and_logs_it_on
     start_app: StartApp,
 ) -> None:
     (tmp_path / ".run").write_text("in the way")
-    listener = start_listener(settings).aligned()
+    listener = start_listener(settings).wait_until_aligned()
     app = start_app(settings, workers=2)
-    app.ready()
+    app.wait_until_ready()
     wait_until(lambda: [bool(row["position"]) for row in app.get("/api/status")[1]["workers"]] == [True, True])
     notify(connection, 10)
     wait_until(lambda: {scrape(app).value("notifymux_worker_events_total") for _ in range(8)} == {10.0})
@@ -291,8 +291,8 @@ def test_without_a_writable_folder_a_worker_shows_its_own_metrics_and_logs_it_on
 def test_a_scrape_while_programs_start_and_end_is_complete(
     settings: dict[str, str], start_app: StartApp, start_listener: StartListener
 ) -> None:
-    start_listener(settings).aligned()
-    app = start_app(settings).ready()
+    start_listener(settings).wait_until_aligned()
+    app = start_app(settings).wait_until_ready()
     until = time.monotonic() + 6
     while time.monotonic() < until:
         listener = start_listener(settings)

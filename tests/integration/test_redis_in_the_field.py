@@ -39,7 +39,7 @@ def start_redis(tmp_path: Path) -> Iterator[StartRedis]:
             folder.mkdir()
             command = [program, port_option, str(port), "--bind", "127.0.0.1", "--save", "", *options]
             server = stack.enter_context(Process(command, folder, {}))
-            server.logged("Ready to accept connections")
+            server.wait_for_log("Ready to accept connections")
             return port
 
         yield start
@@ -74,12 +74,12 @@ def test_a_url_may_have_a_password_and_use_tls(
     authority = ["--tls-ca-cert-file", str(tmp_path / "cert.pem"), "--tls-auth-clients", "no"]
     port = start_redis(*tls, *authority, "--requirepass", "s3cret", port_option="--tls-port")
     url = f"rediss://:s3cret@localhost:{port}?ssl_ca_certs={tmp_path / 'cert.pem'}"
-    listener = start_listener(base | {"REDIS_URL": url}).aligned()
-    app = start_app(base | {"REDIS_URL": url}).ready()
+    listener = start_listener(base | {"REDIS_URL": url}).wait_until_aligned()
+    app = start_app(base | {"REDIS_URL": url}).wait_until_ready()
     with app.client(1) as client:
-        client.loaded()
+        client.wait_for_initial_load()
         notify(connection, "match_change", {"match_id": 1})
-        client.heard(1)
+        client.wait_for_updates(1)
     assert "s3cret" not in listener.log + app.log
 
 
@@ -98,24 +98,24 @@ def test_what_a_promoted_replica_lacks_is_restored_by_the_listener_without_a_gap
         closing(redis.Redis(port=master)) as ahead,
     ):
         settings = base | {"REDIS_URL": f"redis://127.0.0.1:{proxy.port}"}
-        listener = start_listener(settings).aligned()
-        app = start_app(settings).ready()
+        listener = start_listener(settings).wait_until_aligned()
+        app = start_app(settings).wait_until_ready()
         with app.client(1) as client:
-            client.loaded()
+            client.wait_for_initial_load()
             for number in range(200):
                 notify(connection, "match_change", {"match_id": 1, "data": number})
                 if number == 120:
-                    client.heard(100)
+                    client.wait_for_updates(100)
                     wait_until(lambda: int(lagging.xlen("{pg_notify}:log")) > 100)
                     lagging.replicaof("NO", "ONE")  # it replicates no longer
-            client.heard(200)
+            client.wait_for_updates(200)
             assert int(lagging.xlen("{pg_notify}:log")) < int(ahead.xlen("{pg_notify}:log"))
-            proxy.lead_to(replica)
+            proxy.redirect_to(replica)
             for number in range(200, 300):
                 notify(connection, "match_change", {"match_id": 1, "data": number})
-            client.heard(300)
+            client.wait_for_updates(300)
             assert [update["data"] for update in client.updates] == list(range(300))
-            assert not client.of("resync")
+            assert not client.of_type("resync")
         assert sum("begins after" in line for line in listener.lines) == 1
 
 
@@ -128,21 +128,21 @@ def test_a_full_redis_is_logged_once_and_delays_events(
 ) -> None:
     port = start_redis()
     settings = base | {"REDIS_URL": f"redis://127.0.0.1:{port}"}
-    listener = start_listener(settings).aligned()
-    app = start_app(settings).ready()
+    listener = start_listener(settings).wait_until_aligned()
+    app = start_app(settings).wait_until_ready()
     with closing(redis.Redis(port=port)) as client_of_redis, app.client(1) as client:
-        client.loaded()
+        client.wait_for_initial_load()
         notify(connection, "match_change", {"match_id": 1, "data": 0})
-        client.heard(1)
+        client.wait_for_updates(1)
         client_of_redis.config_set("maxmemory", "1mb")
         with suppress(redis.exceptions.OutOfMemoryError):
             client_of_redis.set("filler", b"x" * 2_000_000)
         for number in range(1, 50):
             notify(connection, "match_change", {"match_id": 1, "data": number})
-        listener.logged("Redis is away")
+        listener.wait_for_log("Redis is away")
         wait_until(lambda: app.get("/readyz")[0] == 503)
         client_of_redis.config_set("maxmemory", "0")
-        client.heard(50)
+        client.wait_for_updates(50)
         assert [update["data"] for update in client.updates] == list(range(50))
-        assert not client.of("resync")
+        assert not client.of_type("resync")
     assert sum("Redis is away" in line for line in listener.lines) <= 2, listener.log

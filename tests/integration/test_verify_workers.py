@@ -1,4 +1,4 @@
-"""`verify` with real workers: its canary reaches every one of them, and no client."""
+"""`verify` with real workers: its canary reaches every worker and no client."""
 
 import os
 import re
@@ -24,7 +24,7 @@ def named(settings: dict[str, str]) -> dict[str, str]:
 
 
 def workers(app: App, count: int) -> dict[str, int]:
-    """The process ids of an app's workers, by what `verify` calls them."""
+    """The process ids of an app's workers, by the names of their checks."""
     clients = app.client_of_each_worker(0, count)
     for client in clients.values():
         client.close()
@@ -54,11 +54,11 @@ def test_the_canary_reaches_every_worker_and_no_client(
 
 
 @pytest.mark.long
-def test_a_worker_that_does_not_hear_is_a_failed_check(
+def test_a_worker_that_does_not_receive_the_canary_is_a_failed_check(
     named: dict[str, str], start_listener: StartListener, start_app: StartApp, verify: Verify
 ) -> None:
     start_listener(named).wait_until_aligned()
-    frozen, heard = sorted(both := workers(start_app(named, 2).wait_until_ready(), 2))
+    frozen, running = sorted(both := workers(start_app(named, 2).wait_until_ready(), 2))
     os.kill(both[frozen], signal.SIGSTOP)
     try:
         verified = verify(named)
@@ -67,7 +67,7 @@ def test_a_worker_that_does_not_hear_is_a_failed_check(
     assert (verified.code, verified.with_status("failed")) == (1, [frozen])
     assert "did not hear it" in verified.text(frozen)
     assert "supervisorctl restart app" in verified.remedy(frozen)
-    assert heard in verified.with_status("ok")
+    assert running in verified.with_status("ok")
 
 
 @pytest.mark.long
@@ -84,7 +84,7 @@ def test_in_redis_mode_no_worker_is_a_failed_check(
 
 
 def alike(line: str) -> str:
-    """A line without what is another one every time: names, numbers and how they are aligned."""
+    """A line without what differs each time: names, numbers and the spaces that align them."""
     line = re.sub(r"database \w+ as|web-1|pod-1|redis://\S+", "NAME", line)
     return " ".join(re.sub(r"\d[\w.]*", "0", line).split())
 

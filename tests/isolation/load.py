@@ -41,7 +41,7 @@ def never_reading_client(port: int, conninfo: str) -> None:
     """700 KB per second for a client that never reads, and reconnects when it is closed."""
     threading.Thread(target=notify, args=(conninfo, 100, "match_change", 7000, 1), daemon=True).start()
     while True:
-        with suppress(OSError, AssertionError), RawClient(port, window=4096).enter(MATCH, "stuck") as client:
+        with suppress(OSError, AssertionError), RawClient(port, window=4096).open_websocket(MATCH, "stuck") as client:
             poll = select.poll()
             poll.register(client.socket, 0)  # reports only that the server has closed the connection
             poll.poll()
@@ -51,7 +51,7 @@ def busy_match(port: int, conninfo: str) -> None:
     """10,000 events per second, and a client that reads them."""
     threading.Thread(target=notify, args=(conninfo, 10_000, "match_change", 100, 10), daemon=True).start()
     while True:
-        with suppress(OSError, AssertionError), RawClient(port).enter(MATCH, "reads") as client:
+        with suppress(OSError, AssertionError), RawClient(port).open_websocket(MATCH, "reads") as client:
             while client.socket.recv(1 << 18):
                 pass
         sys.stderr.write("the client that reads was closed\n")

@@ -17,8 +17,8 @@ import redis
 from notifymux import redis_notifier
 from notifymux.redis_notifier import NOTIFY_CHANNEL, RedisNotifierService, init_redis_notifier
 from tests.conftest import RedisPlace
-from tests.support.loops import aside, holds, in_a_loop, running, turns, until
-from tests.support.servers import Servers, through
+from tests.support.loops import async_test, hold_for_async, run_ready_tasks, running, wait_until_async
+from tests.support.servers import Servers, redis_url_with_port
 
 
 class Recorder:
@@ -82,14 +82,14 @@ async def listening(url: str, channel: str = NOTIFY_CHANNEL) -> AsyncIterator[Re
 
 async def subscribed(client: redis.Redis, channel: str, count: int = 1) -> None:
     """Wait until the channel has so many subscribers."""
-    await until(lambda: client.pubsub_numsub(channel)[0][1] == count, what=f"{count} subscribers")
+    await wait_until_async(lambda: client.pubsub_numsub(channel)[0][1] == count, what=f"{count} subscribers")
 
 
 def test_the_channel_is_the_documented_one() -> None:
     assert NOTIFY_CHANNEL == "pg_notify:events"
 
 
-@in_a_loop
+@async_test
 async def test_the_usage_in_the_readme_works_as_printed(redis_url: str) -> None:
     my_callback = Recorder()
 
@@ -108,12 +108,12 @@ async def test_the_usage_in_the_readme_works_as_printed(redis_url: str) -> None:
         with closing(redis.Redis.from_url(redis_url)) as client:
             await subscribed(client, NOTIFY_CHANNEL)
         assert await publisher.publish("player_match_change", {"match_id": 124}) == 1
-        await until(lambda: my_callback.calls)
+        await wait_until_async(lambda: my_callback.calls)
     await publisher.disconnect()
     assert my_callback.calls == [("player_match_change", {"match_id": 124})]
 
 
-@in_a_loop
+@async_test
 async def test_a_service_that_is_not_connected_raises(redis_url: str, channel: str) -> None:
     async def refuses(service: RedisNotifierService) -> None:
         for work in (service.publish("c", 1), service.subscribe(), service.listen_loop()):
@@ -131,7 +131,7 @@ async def test_a_service_that_is_not_connected_raises(redis_url: str, channel: s
     await refuses(service)
 
 
-@in_a_loop
+@async_test
 async def test_a_service_can_be_connected_again(redis_url: str, channel: str) -> None:
     service = RedisNotifierService(redis_url, channel)
     recorder = Recorder()
@@ -141,13 +141,13 @@ async def test_a_service_can_be_connected_again(redis_url: str, channel: str) ->
         await service.subscribe()
         async with running(service.listen_loop()):
             await service.publish("c", round_)
-            await until(partial(recorder.ends_with, round_))
+            await wait_until_async(partial(recorder.ends_with, round_))
             await service.disconnect()
             await service.disconnect()
     assert recorder.payloads == [0, 1, 2]
 
 
-@in_a_loop
+@async_test
 async def test_a_published_event_has_no_id(redis_url: str, channel: str, client: redis.Redis) -> None:
     with closing(client.pubsub(ignore_subscribe_messages=True)) as pubsub:  # type: ignore[no-untyped-call]
         pubsub.subscribe(channel)
@@ -155,7 +155,7 @@ async def test_a_published_event_has_no_id(redis_url: str, channel: str, client:
         service = RedisNotifierService(redis_url, channel)
         await service.connect()
         assert await service.publish("match_change", {"match_id": 1, "data": {"ü": [1.5, None]}}) == 1
-        message = await until(lambda: pubsub.get_message(timeout=0))
+        message = await wait_until_async(lambda: pubsub.get_message(timeout=0))
         await service.disconnect()
     event = json.loads(message["data"])
     assert b'"id":null' in message["data"]
@@ -165,7 +165,7 @@ async def test_a_published_event_has_no_id(redis_url: str, channel: str, client:
     assert event["at"] > 1_700_000_000
 
 
-@in_a_loop
+@async_test
 async def test_each_callback_receives_its_channels_events_in_order(redis_url: str, channel: str) -> None:
     async with listening(redis_url, channel) as service:
         one, other, both = Recorder(), Recorder(), Recorder()
@@ -177,7 +177,7 @@ async def test_each_callback_receives_its_channels_events_in_order(redis_url: st
         for number in range(500):
             await service.publish("one" if number % 2 else "other", number)
             await service.publish("nobody's", number)
-        await until(lambda: len(both.calls) == 500)
+        await wait_until_async(lambda: len(both.calls) == 500)
         assert one.calls == [("one", number) for number in range(500) if number % 2]
         assert other.calls == [("other", number) for number in range(500) if not number % 2]
         assert sorted(both.payloads) == list(range(500))
@@ -186,17 +186,17 @@ async def test_each_callback_receives_its_channels_events_in_order(redis_url: st
 @pytest.mark.parametrize(
     "payload", [None, True, 0, 1.5, "", "text", [], {}, {"a": [1, {"b": None}]}, "\N{SNOWMAN}", "x" * 100_000]
 )
-@in_a_loop
+@async_test
 async def test_any_payload_is_received_as_it_was_published(redis_url: str, channel: str, payload: Any) -> None:
     async with listening(redis_url, channel) as service:
         recorder = Recorder()
         service.register_callback("c", recorder)
         await service.publish("c", payload)
-        await until(lambda: recorder.calls)
+        await wait_until_async(lambda: recorder.calls)
         assert recorder.calls == [("c", payload)]
 
 
-@in_a_loop
+@async_test
 async def test_a_callback_may_modify_its_payload(redis_url: str, channel: str) -> None:
     async def spoils(_: str, payload: Any) -> None:
         payload.clear()
@@ -206,14 +206,14 @@ async def test_a_callback_may_modify_its_payload(redis_url: str, channel: str) -
         service.register_callback("c", spoils)
         service.register_callback("c", recorder)
         await service.publish("c", {"match_id": 1})
-        await until(lambda: recorder.calls)
+        await wait_until_async(lambda: recorder.calls)
         assert recorder.payloads == [{"match_id": 1}]
 
 
 @pytest.mark.parametrize(
     "error", [ValueError("mine"), asyncio.CancelledError("mine")], ids=["an error", "a cancelled task"]
 )
-@in_a_loop
+@async_test
 async def test_a_callback_that_raises_is_logged_with_its_channel_and_neither_it_nor_others_miss_an_event(
     redis_url: str, channel: str, error: BaseException, log: pytest.LogCaptureFixture
 ) -> None:
@@ -230,13 +230,13 @@ async def test_a_callback_that_raises_is_logged_with_its_channel_and_neither_it_
         for number in (1, 2):
             await service.publish("broken_change", number)
             await service.publish("other_change", number)
-        await until(lambda: len(raised) == len(same.calls) == len(other.calls) == 2)
+        await wait_until_async(lambda: len(raised) == len(same.calls) == len(other.calls) == 2)
     records = [record for record in log.records if record.levelno >= logging.ERROR]
     assert [record.getMessage() for record in records] == ["a callback for broken_change failed"] * 2
     assert all(record.exc_info and record.exc_info[1] is error for record in records)
 
 
-@in_a_loop
+@async_test
 async def test_a_slow_callback_delays_no_other(redis_url: str, channel: str) -> None:
     async def is_slow(_: str, payload: Any) -> None:
         started.append(payload)
@@ -252,14 +252,14 @@ async def test_a_slow_callback_delays_no_other(redis_url: str, channel: str) -> 
         for number in range(100):
             await service.publish("slow", number)
             await service.publish("quick", number)
-        await until(lambda: len(same.calls) == len(other.calls) == 100)
+        await wait_until_async(lambda: len(same.calls) == len(other.calls) == 100)
         assert started == [0]
         released.set()
-        await until(lambda: len(started) == 100)
+        await wait_until_async(lambda: len(started) == 100)
         assert started == same.payloads == other.payloads == list(range(100))
 
 
-@in_a_loop
+@async_test
 async def test_the_queue_of_a_slow_callback_is_bounded_and_the_loss_is_logged_once(
     redis_url: str, channel: str, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
 ) -> None:
@@ -276,37 +276,37 @@ async def test_the_queue_of_a_slow_callback_is_bounded_and_the_loss_is_logged_on
         service.register_callback("slow", recorder)
         for number in range(50):
             await service.publish("slow", number)
-            await until(partial(recorder.ends_with, number))
-            await until(lambda: started)
+            await wait_until_async(partial(recorder.ends_with, number))
+            await wait_until_async(lambda: started)
         released.set()
-        await until(lambda: started[-1] == 49)
+        await wait_until_async(lambda: started[-1] == 49)
         assert started == [0, *range(40, 50)]
     assert [m for m in log.messages if "slow" in m] == [
         "a callback for slow is too slow: the oldest events are dropped"
     ]
 
 
-@in_a_loop
+@async_test
 async def test_an_unregistered_callback_is_not_called_again(redis_url: str, channel: str) -> None:
     async with listening(redis_url, channel) as service:
         one, other = Recorder(), Recorder()
         service.register_callback("c", one)
         service.register_callback("c", other)
         await service.publish("c", 1)
-        await until(lambda: one.calls and other.calls)
+        await wait_until_async(lambda: one.calls and other.calls)
         service.unregister_callback("c", one)
         service.unregister_callback("c", one)
         service.unregister_callback("c", Recorder())
         await service.publish("c", 2)
-        await until(lambda: len(other.calls) == 2)
-        await turns()
+        await wait_until_async(lambda: len(other.calls) == 2)
+        await run_ready_tasks()
         assert one.payloads == [1]
         service.register_callback("c", one)
         await service.publish("c", 3)
-        await until(lambda: one.payloads == [1, 3])
+        await wait_until_async(lambda: one.payloads == [1, 3])
 
 
-@in_a_loop
+@async_test
 async def test_a_callback_may_unregister_itself_and_runs_to_its_end(redis_url: str, channel: str) -> None:
     async def unregisters_itself(name: str, payload: Any) -> None:
         service.unregister_callback(name, unregisters_itself)
@@ -320,12 +320,12 @@ async def test_a_callback_may_unregister_itself_and_runs_to_its_end(redis_url: s
         service.register_callback("c", other)
         for number in range(5):
             await service.publish("c", number)
-        await until(lambda: len(other.calls) == 5)
-        await turns()
+        await wait_until_async(lambda: len(other.calls) == 5)
+        await run_ready_tasks()
         assert finished == [0]
 
 
-@in_a_loop
+@async_test
 async def test_a_callback_may_disconnect_the_service(redis_url: str, channel: str) -> None:
     async def ends(_: str, __: Any) -> None:
         await service.disconnect()
@@ -340,7 +340,7 @@ async def test_a_callback_may_disconnect_the_service(redis_url: str, channel: st
         await service.publish("c", 1)
         await asyncio.wait_for(ended.wait(), 20)
         await asyncio.wait_for(loop, 20)
-    await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
+    await wait_until_async(lambda: asyncio.all_tasks() == {asyncio.current_task()})
 
 
 MALFORMED = [
@@ -360,7 +360,7 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize("text", MALFORMED, ids=lambda text: repr(text[:40]))
-@in_a_loop
+@async_test
 async def test_a_malformed_message_is_logged_and_skipped(
     redis_url: str, channel: str, client: redis.Redis, text: bytes, log: pytest.LogCaptureFixture
 ) -> None:
@@ -370,7 +370,7 @@ async def test_a_malformed_message_is_logged_and_skipped(
         await service.publish("c", "before")
         assert client.publish(channel, text) == 1
         await service.publish("c", "after")
-        await until(lambda: "after" in recorder.payloads)
+        await wait_until_async(lambda: "after" in recorder.payloads)
         assert recorder.payloads[0] == "before"
         [*logged] = (record for record in log.records if "is not an event" in record.getMessage())
         if len(recorder.payloads) == 2:
@@ -382,18 +382,18 @@ async def test_a_malformed_message_is_logged_and_skipped(
         assert service.is_connected
 
 
-@in_a_loop
+@async_test
 async def test_what_earlier_publishers_send_is_received(redis_url: str, channel: str, client: redis.Redis) -> None:
     async with listening(redis_url, channel) as service:
         recorder = Recorder()
         service.register_callback("match_change", recorder)
         client.publish(channel, '{"channel": "match_change", "payload": {"match_id": 1}}')
         client.publish(channel, '{"channel": "match_change", "payload": "text", "id": "5-6", "more": true}')
-        await until(lambda: len(recorder.calls) == 2)
+        await wait_until_async(lambda: len(recorder.calls) == 2)
         assert recorder.payloads == [{"match_id": 1}, "text"]
 
 
-@in_a_loop
+@async_test
 async def test_a_dropped_subscription_is_replaced_and_is_connected_shows_it(
     redis_url: str, channel: str, client: redis.Redis, log: pytest.LogCaptureFixture
 ) -> None:
@@ -401,117 +401,117 @@ async def test_a_dropped_subscription_is_replaced_and_is_connected_shows_it(
         recorder = Recorder()
         service.register_callback("c", recorder)
         for round_ in range(3):
-            await until(lambda: service.is_connected)
+            await wait_until_async(lambda: service.is_connected)
             client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")  # type: ignore[no-untyped-call]
             assert client.pubsub_numsub(channel)[0][1] == 0
-            await until(lambda: not service.is_connected)
+            await wait_until_async(lambda: not service.is_connected)
             assert service.outage
-            await until(lambda: service.is_connected)
+            await wait_until_async(lambda: service.is_connected)
             assert client.pubsub_numsub(channel)[0][1] == 1
-            await until(lambda: service.outage is None)
+            await wait_until_async(lambda: service.outage is None)
             await service.publish("c", round_)
-            await until(partial(recorder.ends_with, round_))
+            await wait_until_async(partial(recorder.ends_with, round_))
     assert recorder.payloads == [0, 1, 2]
     assert sum("Redis is away" in message for message in log.messages) == 3
     assert sum("Redis is back" in message for message in log.messages) == 3
 
 
-@in_a_loop
+@async_test
 async def test_the_service_reconnects_after_a_restart_of_redis(own: Servers, log: pytest.LogCaptureFixture) -> None:
     async with listening(own.embedded.redis_url) as service:
         recorder = Recorder()
         service.register_callback("c", recorder)
         await service.publish("c", "before")
-        await until(lambda: recorder.payloads == ["before"])
-        await aside(own.stop_redis)
-        await until(lambda: not service.is_connected)
+        await wait_until_async(lambda: recorder.payloads == ["before"])
+        await asyncio.to_thread(own.stop_redis)
+        await wait_until_async(lambda: not service.is_connected)
         with pytest.raises(redis.RedisError):
             await service.publish("c", "meanwhile")
-        await holds(0.5, lambda: not service.is_connected)
-        await aside(own.start_redis)
-        await until(lambda: service.is_connected)
+        await hold_for_async(0.5, lambda: not service.is_connected)
+        await asyncio.to_thread(own.start_redis)
+        await wait_until_async(lambda: service.is_connected)
         await service.publish("c", "after")
-        await until(lambda: recorder.payloads == ["before", "after"])
+        await wait_until_async(lambda: recorder.payloads == ["before", "after"])
     assert sum("Redis is back" in message for message in log.messages) == 1
     assert 1 <= sum("Redis is away" in message for message in log.messages) <= 3
 
 
 @pytest.mark.long
-@in_a_loop
+@async_test
 async def test_a_redis_that_does_not_answer_is_noticed_and_so_is_its_recovery(own: Servers) -> None:
     assert own.redis
     async with listening(own.embedded.redis_url) as service:
         recorder = Recorder()
         service.register_callback("c", recorder)
-        await until(lambda: service.is_connected)
+        await wait_until_async(lambda: service.is_connected)
         own.redis.freeze()
-        await until(lambda: not service.is_connected)
+        await wait_until_async(lambda: not service.is_connected)
         own.redis.thaw()
-        await until(lambda: service.is_connected)
+        await wait_until_async(lambda: service.is_connected)
         await service.publish("c", "after")
-        await until(lambda: recorder.payloads == ["after"])
+        await wait_until_async(lambda: recorder.payloads == ["after"])
 
 
-@in_a_loop
+@async_test
 async def test_a_service_that_only_publishes_knows_whether_redis_answers(own: Servers) -> None:
     service = await init_redis_notifier(own.embedded.redis_url)
-    await until(lambda: service.is_connected)
-    await aside(own.stop_redis)
+    await wait_until_async(lambda: service.is_connected)
+    await asyncio.to_thread(own.stop_redis)
     with pytest.raises(redis.RedisError):
         await service.publish("c", 1)
     assert not service.is_connected
-    await aside(own.start_redis)
+    await asyncio.to_thread(own.start_redis)
     assert await service.publish("c", 1) == 0
     assert service.is_connected
     await service.disconnect()
 
 
-@in_a_loop
+@async_test
 async def test_the_loop_subscribes_after_a_subscription_that_failed(own: Servers) -> None:
     service = await init_redis_notifier(own.embedded.redis_url)
     recorder = Recorder()
     service.register_callback("c", recorder)
-    await aside(own.stop_redis)
+    await asyncio.to_thread(own.stop_redis)
     for command in (service.publish("c", 0), service.subscribe()):
         with pytest.raises(redis.RedisError):
             await command
     assert not service.is_connected
     async with running(service.listen_loop()):
-        await until(lambda: service.outage)
-        await aside(own.start_redis)
-        await until(lambda: service.is_connected)
+        await wait_until_async(lambda: service.outage)
+        await asyncio.to_thread(own.start_redis)
+        await wait_until_async(lambda: service.is_connected)
         await service.publish("c", 1)
-        await until(lambda: recorder.calls)
+        await wait_until_async(lambda: recorder.calls)
     await service.disconnect()
 
 
 @pytest.mark.parametrize("end", ["unsubscribe", "disconnect"])
-@in_a_loop
+@async_test
 async def test_the_loop_ends_with_the_subscription(redis_url: str, channel: str, end: str) -> None:
     service = RedisNotifierService(redis_url, channel)
     await service.connect()
     await service.subscribe()
     async with running(service.listen_loop()) as loop:
-        await turns()
+        await run_ready_tasks()
         await getattr(service, end)()
         await asyncio.wait_for(loop, 20)
     await service.disconnect()
 
 
 @pytest.mark.parametrize("end", ["unsubscribe", "disconnect"])
-@in_a_loop
+@async_test
 async def test_the_loop_ends_at_once_also_while_redis_is_away(own: Servers, end: str) -> None:
     service = await init_redis_notifier(own.embedded.redis_url)
     await service.subscribe()
     async with running(service.listen_loop()) as loop:
-        await aside(own.stop_redis)
-        await until(lambda: service.outage)
+        await asyncio.to_thread(own.stop_redis)
+        await wait_until_async(lambda: service.outage)
         await getattr(service, end)()
         await asyncio.wait_for(loop, 2)
     await service.disconnect()
 
 
-@in_a_loop
+@async_test
 async def test_the_loop_can_run_again_after_an_unsubscription(redis_url: str, channel: str) -> None:
     service = RedisNotifierService(redis_url, channel)
     await service.connect()
@@ -522,14 +522,14 @@ async def test_the_loop_can_run_again_after_an_unsubscription(redis_url: str, ch
             with closing(redis.Redis.from_url(redis_url)) as client:
                 await subscribed(client, channel)
             await service.publish("c", round_)
-            await until(partial(recorder.ends_with, round_))
+            await wait_until_async(partial(recorder.ends_with, round_))
             await service.unsubscribe()
             await asyncio.wait_for(loop, 20)
     await service.disconnect()
     assert recorder.payloads == [0, 1, 2]
 
 
-@in_a_loop
+@async_test
 async def test_disconnecting_leaves_no_task_and_no_connection(
     redis_url: str, channel: str, client: redis.Redis
 ) -> None:
@@ -538,11 +538,11 @@ async def test_disconnecting_leaves_no_task_and_no_connection(
         service.register_callback("c", Recorder())
         await service.publish("c", 1)
         assert client.info("clients")["connected_clients"] > before
-    await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
-    await until(lambda: client.info("clients")["connected_clients"] == before)
+    await wait_until_async(lambda: asyncio.all_tasks() == {asyncio.current_task()})
+    await wait_until_async(lambda: client.info("clients")["connected_clients"] == before)
 
 
-@in_a_loop
+@async_test
 async def test_unsubscribing_ends_the_read_before_the_connection_so_that_redis_py_does_not_open_it_again(
     own: Servers,
 ) -> None:
@@ -552,13 +552,13 @@ async def test_unsubscribing_ends_the_read_before_the_connection_so_that_redis_p
         async with running(service.listen_loop()):
             await subscribed(client, NOTIFY_CHANNEL)
             await service.unsubscribe()
-        await until(lambda: client.info("clients")["connected_clients"] == before)
+        await wait_until_async(lambda: client.info("clients")["connected_clients"] == before)
         await service.disconnect()
 
 
-@in_a_loop
+@async_test
 async def test_a_failed_connection_raises_and_leaves_nothing_behind(own: Servers) -> None:
-    await aside(own.stop_redis)
+    await asyncio.to_thread(own.stop_redis)
     service = RedisNotifierService(own.embedded.redis_url)
     for _ in range(2):
         with pytest.raises(redis.RedisError):
@@ -568,28 +568,28 @@ async def test_a_failed_connection_raises_and_leaves_nothing_behind(own: Servers
             await service.publish("c", 1)
     with pytest.raises(redis.RedisError):
         await init_redis_notifier(own.embedded.redis_url)
-    await aside(own.start_redis)
+    await asyncio.to_thread(own.start_redis)
     await service.connect()
     assert service.is_connected
     await service.disconnect()
     gc.collect()
 
 
-@in_a_loop
+@async_test
 async def test_the_password_is_in_no_log_line_error_or_repr(own: Servers, log: pytest.LogCaptureFixture) -> None:
     url, password = own.embedded.redis_url, own.embedded.password
     texts: list[object] = []
     async with listening(url) as service:
         await service.publish("c", 1)
-        await aside(own.stop_redis)
-        texts += [await until(lambda: service.outage), service, str(service)]
+        await asyncio.to_thread(own.stop_redis)
+        texts += [await wait_until_async(lambda: service.outage), service, str(service)]
         with pytest.raises(redis.RedisError) as caught:
             await service.publish("c", 1)
         texts.append(caught.value)
-        await aside(own.start_redis)
-        await until(lambda: service.is_connected)
+        await asyncio.to_thread(own.start_redis)
+        await wait_until_async(lambda: service.is_connected)
     wrong = url.replace(password, "wr0ng-secret")
-    for refused in (wrong, through(wrong, 1)):
+    for refused in (wrong, redis_url_with_port(wrong, 1)):
         with pytest.raises(redis.RedisError) as caught:
             await init_redis_notifier(refused)
         texts.append(caught.value)

@@ -8,7 +8,7 @@ import pytest
 from app.broadcast.client import Client, CloseCode
 from app.broadcast.messages import Message, MessageBatch
 from notifymux.event import EventId
-from tests.support.loops import in_a_loop, turns
+from tests.support.loops import async_test, run_ready_tasks
 
 FIRST = Message(b"first")
 
@@ -46,21 +46,21 @@ def batch(*texts: str) -> MessageBatch:
     return MessageBatch([Message(text.encode(), f"7-{text}") for text in texts])
 
 
-@in_a_loop
+@async_test
 async def test_a_batch_is_written_at_once_while_nothing_waits_and_never_before_what_waits() -> None:
     connection = Connection()
     client = streaming_client(connection)
     assert client.send(batch("1"))
     connection.free.set()
     assert client.send(batch("2"))  # could be written, but two messages wait
-    await turns()
+    await run_ready_tasks()
     assert connection.sent == ["first", "1", "2"]
     assert client.send(batch("3", "4"))
     assert connection.sent[3:] == ["3", "4"], "without a task"
     assert len(asyncio.all_tasks()) == 1
 
 
-@in_a_loop
+@async_test
 async def test_a_client_without_a_connection_queues_and_sends_when_it_gets_one() -> None:
     connection = Connection()
     client = Client("1", "c", 1_000)
@@ -68,11 +68,11 @@ async def test_a_client_without_a_connection_queues_and_sends_when_it_gets_one()
     client.send(batch("1"))
     connection.free.set()
     client.attach(connection.write, connection.send)
-    await turns()
+    await run_ready_tasks()
     assert connection.sent == ["first", "1"]
 
 
-@in_a_loop
+@async_test
 async def test_events_before_the_start_while_paused_and_after_the_close_are_dropped() -> None:
     connection = Connection()
     connection.free.set()
@@ -80,45 +80,45 @@ async def test_events_before_the_start_while_paused_and_after_the_close_are_drop
     client.attach(connection.write, connection.send)
     assert client.send(batch("1"))
     client.start(FIRST, [])
-    await turns()
+    await run_ready_tasks()
     client.pause()
     assert client.send(batch("2"))
     client.start(FIRST, [Message(b"missed")])
-    await turns()
+    await run_ready_tasks()
     assert client.send(batch("3"))
     client.close(CloseCode.EXPIRED)
     client.close(CloseCode.SLOW)
     assert client.send(batch("4"))
     client.start(FIRST, [])
-    await turns()
+    await run_ready_tasks()
     assert connection.sent == ["first", "first", "missed", "3"]
     assert client.closing.result() is CloseCode.EXPIRED, "the first code counts"
 
 
-@in_a_loop
+@async_test
 async def test_events_that_the_client_already_has_are_skipped() -> None:
     connection = Connection()
     connection.free.set()
     client = Client("1", "c", 1_000)
     client.attach(connection.write, connection.send)
     client.start(FIRST, [], skip_until=EventId(7, 2))
-    await turns()
+    await run_ready_tasks()
     for texts in (("1",), ("2", "3"), ("4",)):
         client.send(batch(*texts))
     assert connection.sent == ["first", "3", "4"]
 
 
-@in_a_loop
+@async_test
 async def test_what_would_exceed_the_queue_is_reported() -> None:
     client = streaming_client(Connection(), queue_bytes=3)
-    await turns()
+    await run_ready_tasks()
     assert client.send(batch("1", "2", "3"))
     assert not client.send(batch("4"))
 
 
 @pytest.mark.parametrize("error", [None, ZeroDivisionError("a bug")])
 def test_a_lost_connection_and_a_failed_send_close_the_client(error: Exception | None) -> None:
-    @in_a_loop
+    @async_test
     async def run() -> None:
         connection = Connection()
         connection.lost, connection.error = True, error
@@ -130,15 +130,15 @@ def test_a_lost_connection_and_a_failed_send_close_the_client(error: Exception |
     run()
 
 
-@in_a_loop
+@async_test
 async def test_a_client_that_is_detached_sends_no_more() -> None:
     connection = Connection()
     client = streaming_client(connection)
-    await turns()
+    await run_ready_tasks()
     assert await client.detach() == []
     connection.free.set()
     client.send(batch("1"))
-    await turns()
+    await run_ready_tasks()
     assert connection.sent == []
     assert len(asyncio.all_tasks()) == 1
 

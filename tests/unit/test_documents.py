@@ -19,9 +19,10 @@ from pydantic import SecretStr
 from pydantic_core import PydanticUndefined
 
 import notifymux
-from app.broadcast import hub, messages
+from app.broadcast import messages
+from app.broadcast.client import CloseCode
 from app.core.config import Settings
-from app.web.gunicorn_worker import MAX_MESSAGE
+from app.web.gunicorn_worker import MAX_MESSAGE_BYTES
 from tests.support.documents import (
     CONTRIBUTING,
     DEPLOYED,
@@ -133,11 +134,11 @@ def test_every_program_in_a_supervisorctl_command_is_one_of_supervisords() -> No
 
 def test_every_message_and_close_code_is_documented() -> None:
     protocol = PROTOCOL.read_text(encoding="utf-8")
-    for channel, kind in messages._TYPES.items():
+    for channel, kind in messages.MESSAGE_TYPES.items():
         assert re.search(rf"^\| `{kind}` \|.*`{channel}`", protocol, re.MULTILINE), channel
-    for code in (hub.SLOW, hub.REPLACED, hub.SILENT):
-        assert re.search(rf"^\| {code} \|", protocol, re.MULTILINE), code
-    assert f"{MAX_MESSAGE:,} bytes" in protocol
+    for code in (CloseCode.SLOW, CloseCode.REPLACED, CloseCode.SILENT):
+        assert re.search(rf"^\| {code:d} \|", protocol, re.MULTILINE), code
+    assert f"{MAX_MESSAGE_BYTES:,} bytes" in protocol
 
 
 def test_every_module_in_a_python_command_can_be_run() -> None:
