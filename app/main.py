@@ -9,10 +9,11 @@ from importlib.metadata import version
 
 from starlette.applications import Starlette
 
-from app.core.config import Settings, load_settings, servers_given
+from app.core.config import Settings, load_settings_or_exit
 from app.core.operator_errors import OperatorError
 from app.core.postgres import database_url, describe_server
 from app.core.redis_keys import RedisNames
+from app.core.settings_sources import servers_given
 from app.monitoring.status import Status, WorkerInfo
 from app.monitoring.worker_metrics import WorkerMetrics
 from app.monitoring.worker_registry import WorkerRegistry
@@ -93,4 +94,4 @@ def _tokens(settings: Settings) -> Tokens | None:
 
 def app() -> Starlette:
     """Return the application; uvicorn calls this when a worker starts (`factory`)."""
-    return compose(load_settings())
+    return compose(load_settings_or_exit())

@@ -18,7 +18,7 @@ from app.sources.postgres import PostgresSource
 from app.sources.redis import RedisSource
 from notifymux.event import NULL, Event, EventId
 
-_DEFAULTS = Settings.model_construct()
+_DEFAULTS = Settings()
 _CANCEL_TIMEOUT_SECONDS = 1.0
 
 

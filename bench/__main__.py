@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import fanout, latency, listener, peers, pods, storm, throughput, writers
+from bench import fanout, latency, listener, memory, peers, pods, storm, throughput, writers
 from bench.environment import running_environment
 from bench.machine import describe
 from bench.report import Report
@@ -19,6 +19,7 @@ BENCHES = {
     "storm": storm,
     "peers": peers,
     "pods": pods,
+    "memory": memory,
 }
 
 

@@ -47,7 +47,7 @@ def main() -> int:
 
 def listen(settings: Settings) -> int:
     """Run the listener until SIGTERM; return the exit code: 0, or 2 for an error that only an operator can fix."""
-    configure_logging(PROGRAM, settings)
+    configure_logging(PROGRAM, settings.log_level, settings.log_format)
     logger.info("settings %s", where_settings_come_from())
     try:
         forwarder = compose(settings)
@@ -111,8 +111,8 @@ def compose(settings: Settings) -> Forwarder:
 
 def _enable_metrics() -> None:
     try:
-        metrics.begin(PROGRAM)
-        metrics.keep(PROGRAM)
+        metrics.remove_stale_files(PROGRAM)
+        metrics.enable_multiprocess(PROGRAM)
     except OSError as error:
         logger.warning("/metrics will not show this listener: %s", error)
 

@@ -193,7 +193,7 @@ class Forwarder:
 
     def _report(self, sequencer: Sequencer | None, now: float) -> None:
         """Show the watchdog that the loop is running, and update the metrics once a second."""
-        self._liveness.beat()
+        self._liveness.touch()
         if now >= self._metrics_due:
             self._metrics_due = now + HEARTBEAT_SECONDS
             reconnects = {"postgres": self._postgres.reconnects, "redis": self._redis.reconnects}

@@ -1,7 +1,7 @@
 # shellcheck shell=sh
-# Sourced by run.sh and run-tests.sh, in the project's folder: `make_venv embedded` makes .venv with that extra, or
-# brings it up to date when pyproject.toml or constraints.txt has changed, and puts it first in PATH. PYTHON names the
-# interpreter of a new .venv.
+# Sourced by run.sh and run-tests.sh, in the project's folder. `make_venv embedded` makes .venv with that extra, updates it
+# when pyproject.toml or constraints.txt has changed, and puts it first in PATH. PYTHON names the interpreter of a new
+# .venv.
 
 make_venv() {
     stamp=.venv/.$1 wanted=$(cat pyproject.toml constraints.txt | cksum)
@@ -25,7 +25,7 @@ find_python() {
             echo "$python"
             return
         fi
-        remedy="$python comes without: install its package for that (python3-venv)"
+        remedy="$python lacks it: install its package for that (python3-venv)"
     done
     echo "notifymux: this needs Python 3.11 or newer with venv; $remedy" >&2
     return 1

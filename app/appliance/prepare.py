@@ -1,4 +1,4 @@
-"""What has to be in place before supervisord starts, and what must not be; run by entrypoint.sh."""
+"""Checks what would keep the appliance from starting, and writes what its programs read; run by entrypoint.sh."""
 
 import logging
 import os
@@ -14,14 +14,9 @@ from app.appliance import ApplianceError
 from app.appliance.embedded import postgres, valkey
 from app.appliance.embedded.data_lock import acquire
 from app.appliance.embedded.servers import HOST, EmbeddedServers, write_private
-from app.core.config import (
-    EMBEDDED_ENV_FILE,
-    RUN_DIR,
-    Settings,
-    load_settings_or_exit,
-    servers_given,
-)
+from app.core.config import Settings, load_settings_or_exit
 from app.core.logging_config import configure_logging
+from app.core.settings_sources import EMBEDDED_ENV_FILE, RUN_DIR, servers_given, setting_texts
 
 _SOCKET = RUN_DIR / "supervisor.sock"
 _SOCKET_PATH_LIMIT = 107 - len(".4194304")  # supervisord binds a name with its pid first
@@ -47,16 +42,16 @@ stdout_logfile_backups=1
 class _Program(NamedTuple):
     name: str
     command: str
-    priority: int  # lower starts earlier and stops later; in supervisord.conf the listener is at 20, the app at 30
+    priority: int  # a lower one starts earlier and stops later; in supervisord.conf, listener has 20 and app 30
     stopsignal: str
     stopwaitsecs: int
-    logs_itself: bool = True  # its lines are on both outputs (app.core.logging_config)
+    logs_itself: bool = True  # to both outputs (app.core.logging_config)
 
 
 _EMBEDDED = (
     _Program("postgres", "python -m app.appliance postgres", 10, "INT", 6, logs_itself=False),
     _Program("valkey", "python -m app.appliance valkey", 10, "INT", 6, logs_itself=False),
-    _Program("demo", "python -m app.appliance demo", 40, "TERM", 2),  # has nothing to finish
+    _Program("demo", "python -m app.appliance demo", 40, "TERM", 2),  # it stops at once
 )
 _STANDBY = _Program(
     "listener-standby", "python -m app.appliance.supervision.parent_death python -m listener", 20, "TERM", 6
@@ -66,18 +61,18 @@ logger = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Checks what would keep the appliance from starting, and writes what its programs read.
+    """Prepare a start.
 
     Raises:
-        ApplianceError: it can't start here.
+        ApplianceError: the appliance can't start here.
     """
     for stop in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(stop, lambda number, _: sys.exit(128 + number))  # takes initdb along
+        signal.signal(stop, lambda number, _: sys.exit(128 + number))  # initdb, a child process, ends with it
     _make_run_folder()
     _check_not_running()
-    EMBEDDED_ENV_FILE.unlink(missing_ok=True)  # what is set from here on is set by the user
+    EMBEDDED_ENV_FILE.unlink(missing_ok=True)  # so that `servers_given` and the settings are the user's
     settings = load_settings_or_exit()
-    configure_logging("appliance", settings)
+    configure_logging("appliance", settings.log_level, settings.log_format)
     _check_port(settings)
     standby = (_STANDBY,) if settings.listener_standby else ()
     if servers_given():
@@ -91,7 +86,7 @@ def main() -> None:
 
 
 def _make_run_folder() -> None:
-    folder = RUN_DIR.resolve()  # in the image a link into /tmp, so that all else may be read-only
+    folder = RUN_DIR.resolve()  # in the image a link to /tmp: all else may be read-only
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in ("log", "pulse"):
@@ -124,13 +119,13 @@ def _check_port(settings: Settings) -> None:
 
 
 def _check_complete(settings: Settings) -> None:
-    given = sorted(name.upper() for name in settings.model_fields_set if name.startswith("db_"))
+    given = sorted(name for name in setting_texts() if name.startswith("DB_") and name.lower() in vars(settings))
     if given:
         raise ApplianceError(f"{', '.join(given)} given without DB_HOST: set DB_HOST too, or none of them")
 
 
 def _prepare_servers(data: Path) -> EmbeddedServers:
-    postgres.program("initdb")  # says so if there is none, before anything is made
+    postgres.program("initdb")  # raises where it is not installed, before anything is written
     try:
         data.mkdir(parents=True, exist_ok=True)
         valkey.make_folder(data)

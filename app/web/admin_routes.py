@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.broadcast.client import CloseCode
 from app.broadcast.messages import Message
-from app.core.metrics import exposition
+from app.core.metrics import render
 from app.core.tasks import cancel_tasks
 from app.monitoring.status import Status, Watcher
 from app.monitoring.worker_metrics import WorkerMetrics
@@ -46,7 +46,7 @@ class AdminRoutes:
     async def metrics(self, request: Request) -> Response:
         """Respond with the metrics of all processes of this pod."""
         self._access.authorize_operator(request)
-        text = await asyncio.to_thread(exposition, self._metrics.registry)
+        text = await asyncio.to_thread(render, self._metrics.registry)
         return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4, headers=_NO_STORE)
 
     async def status(self, request: Request) -> Response:

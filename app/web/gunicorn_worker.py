@@ -1,18 +1,14 @@
 """gunicorn's worker: uvicorn with uvloop and the sans-I/O WebSocket protocol."""
 
-import ctypes
 import gc
 import logging
-import os
 import resource
-import signal
 from typing import Any, ClassVar
 
 from uvicorn_worker import UvicornWorker
 
 from app.web.uvicorn_protocols import DRAIN_SECONDS, HttpProtocol, WebSocketProtocol
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _GC_THRESHOLD_OBJECTS = 20_000  # with Python's 700, collections take half of the time when thousands reconnect
 MAX_MESSAGE_BYTES = 4096  # of a client, which sends nothing but pongs
 
@@ -51,13 +47,3 @@ def allow_open_files(count: int) -> None:
     if soft != resource.RLIM_INFINITY and soft < count:
         limit = count if hard == resource.RLIM_INFINITY else min(count, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-
-
-def end_with_parent(parent: int) -> None:
-    """Have the kernel send SIGTERM when the parent dies, so that no orphan keeps the port. Linux only.
-
-    `parent` is its process id before the fork. If that is no longer the parent, it has died already.
-    """
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGTERM)

@@ -4,8 +4,6 @@ import warnings
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
-import jwt
-
 
 class TokenError(Exception):
     """The token is missing, invalid or expired. The message says which, and contains nothing of the token."""
@@ -32,6 +30,8 @@ class Tokens:
     """
 
     def __init__(self, key: str, algorithm: str) -> None:
+        import jwt  # noqa: PLC0415 - with cryptography it takes 10 MB, and many workers verify no token
+
         # Not one warning for each token: gunicorn_conf logs a short secret once, at start.
         warnings.simplefilter("ignore", jwt.InsecureKeyLengthWarning)
         self._jwt = jwt.PyJWT({"verify_iat": False, "verify_aud": False})
@@ -39,6 +39,8 @@ class Tokens:
 
     def verify(self, token: str | None) -> Claims:
         """Return the claims of a token, or raise `TokenError`."""
+        import jwt  # noqa: PLC0415 - as above
+
         if not token:
             raise TokenError("a token is needed: Authorization: Bearer, or ?token=")
         try:

@@ -1,4 +1,4 @@
-"""The whole under a real supervisord with the real configuration, on the embedded default, by `./entrypoint.sh`."""
+"""The appliance with its embedded servers, started by `./entrypoint.sh` with the real supervisord.conf."""
 
 import json
 import os
@@ -28,12 +28,12 @@ MATCH = 1  # the demo's
 
 
 class Appliance(Process):
-    """A checkout of its own, running; `more` is added to its supervisord.conf."""
+    """An appliance that runs from its own copy of the checkout; `more` is added to its supervisord.conf."""
 
     def __init__(self, folder: Path, more: str = "", **settings: str) -> None:
         self.folder, self.port = folder, free_port()
         folder.mkdir()
-        for name in ("app", "listener"):
+        for name in ("app", "listener", "notifymux"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("supervisord.conf", "entrypoint.sh"):
             shutil.copy(ROOT / name, folder)
@@ -74,12 +74,12 @@ class Appliance(Process):
 
     @property
     def embedded(self) -> dict[str, str]:
-        """What the programs were told of the embedded servers."""
+        """The settings that lead the programs to the embedded servers."""
         values = dotenv_values(self.folder / ".run" / "embedded.env", interpolate=False)
         return {name: value or "" for name, value in values.items()}
 
     def alignments(self) -> int:
-        """How often a listener found its place."""
+        """How often a listener has aligned."""
         return self.log.count("aligned at")
 
     def has_aligned_since(self, before: int) -> bool:
@@ -99,7 +99,7 @@ class Appliance(Process):
         return make_conninfo(**{name: given[variable] for name, variable in names.items()})
 
     def listening(self) -> int:
-        """How many sessions LISTEN."""
+        """The number of sessions that LISTEN."""
         with closing(psycopg.connect(self.database_url)) as connection:
             row = connection.execute(LISTENING).fetchone()
         assert row
@@ -132,11 +132,11 @@ def test_one_connection_listens_while_four_workers_serve(appliance: Appliance, c
     assert len(workers) == 4
     seen = len(client.updates)
 
-    def one_and_going_on() -> bool:
+    def one_and_still_serving() -> bool:
         assert appliance.listening() == 1
         return len(client.updates) > seen + 20
 
-    wait_until(one_and_going_on)
+    wait_until(one_and_still_serving)
 
 
 def test_subscribing_in_redis_shows_the_events_with_their_ids(appliance: Appliance) -> None:
@@ -148,7 +148,7 @@ def test_subscribing_in_redis_shows_the_events_with_their_ids(appliance: Applian
     assert set(json.loads(message["data"])) >= {"id", "channel", "payload", "at"}
 
 
-def test_one_variable_rolls_back_to_direct_listen_and_forth_again(appliance: Appliance) -> None:
+def test_one_variable_switches_to_direct_listen_and_back(appliance: Appliance) -> None:
     appliance.set(USE_REDIS_NOTIFIER="false")
     appliance.ctl("restart", "app")
     appliance.wait_until_ready()
@@ -193,7 +193,7 @@ def test_a_killed_program_runs_again_and_clients_are_served(appliance: Appliance
     wait_until(served, 40)
 
 
-def test_a_killed_worker_is_replaced_and_the_clients_of_the_others_hear_on(appliance: Appliance) -> None:
+def test_a_killed_worker_is_replaced_and_clients_of_other_workers_miss_nothing(appliance: Appliance) -> None:
     clients = [Client(appliance.port, MATCH, f"client-{number}") for number in range(24)]
     victim = clients[0].worker
     spared = next(client for client in clients if client.worker != victim)
@@ -215,7 +215,7 @@ def test_every_program_runs_and_nothing_else(appliance: Appliance) -> None:
 
 
 def runs(process: psutil.Process) -> bool:
-    """Whether it is there; what waits for this machine's first process to notice its end is not."""
+    """Whether a process has not ended; a zombie, which only waits for its parent, has."""
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:  # it ended between the two
@@ -236,7 +236,7 @@ def test_sigterm_ends_everything_with_exit_code_0_and_leaves_nothing(tmp_path: P
 
 
 @pytest.mark.long
-def test_with_a_standby_a_restart_of_the_listener_is_no_event(tmp_path: Path) -> None:
+def test_with_a_standby_clients_do_not_notice_a_restart_of_the_listener(tmp_path: Path) -> None:
     with Appliance(tmp_path / "pod", LISTENER_STANDBY="true") as appliance:
         appliance.wait_until_ready()
         assert appliance.states()["listener-standby"] == "RUNNING"

@@ -71,7 +71,7 @@ class Place:
             make_conninfo(database_url, port=port) if port else database_url,
             self.mode == "redis",
             redis_url_with_port(redis_url, port) if port else redis_url,
-            settings=Settings.model_construct(**{**chosen, **settings}),
+            settings=Settings(**{**chosen, **settings}),
         )
 
     def start(self) -> None:
@@ -181,7 +181,7 @@ def test_the_constructor_is_the_documented_one() -> None:
 )
 def test_a_manager_without_its_servers_url_is_refused(arguments: Any, snapshot_query: str | None, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        MatchDataWebSocketManager(*arguments, settings=Settings.model_construct(snapshot_query=snapshot_query))
+        MatchDataWebSocketManager(*arguments, settings=Settings(snapshot_query=snapshot_query))
 
 
 @MODES
@@ -370,7 +370,7 @@ async def test_a_client_that_was_replaced_gets_nothing_and_the_one_that_replaced
 async def test_a_worker_is_ready_when_a_canary_has_arrived(
     mode: str, settings: dict[str, str], redis_place: RedisPlace, database: str, start_listener: StartListener
 ) -> None:
-    chosen = Settings.model_construct(redis_namespace=redis_place.namespace, canary_interval=0.5)
+    chosen = Settings(redis_namespace=redis_place.namespace, canary_interval=0.5)
     manager = MatchDataWebSocketManager(database, mode == "redis", redis_place.url, settings=chosen)
     async with connected(manager):
         if mode == "redis":
@@ -427,7 +427,7 @@ def stream(redis_place: RedisPlace) -> Iterator[Stream]:
 
 @pytest.fixture
 def redis_manager(redis_place: RedisPlace) -> MatchDataWebSocketManager:
-    chosen = Settings.model_construct(redis_namespace=redis_place.namespace, canary_interval=0.2)
+    chosen = Settings(redis_namespace=redis_place.namespace, canary_interval=0.2)
     return MatchDataWebSocketManager(None, True, redis_place.url, settings=chosen)
 
 
@@ -589,7 +589,7 @@ async def test_in_postgresql_mode_every_payload_is_delivered_in_order(database: 
 
 @async_test
 async def test_in_postgresql_mode_one_session_shows_listen_at_every_moment(database: str) -> None:
-    chosen = Settings.model_construct(canary_interval=0.1, pod_name="here")
+    chosen = Settings(canary_interval=0.1, pod_name="here")
     query = "SELECT query FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE %s"
     async with connected(MatchDataWebSocketManager(database, settings=chosen)):
         with closing(psycopg.connect(database, autocommit=True)) as connection:
@@ -607,7 +607,7 @@ async def test_in_postgresql_mode_a_new_session_is_a_resync_with_a_fresh_snapsho
         connection.execute("CREATE TABLE score (match_id int, points int)")
         connection.execute("INSERT INTO score VALUES (1, 7)")
         query = "SELECT to_json(points) FROM score WHERE match_id = %(match_id)s::int"
-        chosen = Settings.model_construct(snapshot_query=query, pod_name="here")
+        chosen = Settings(snapshot_query=query, pod_name="here")
         async with connected(MatchDataWebSocketManager(database, settings=chosen)) as manager:
             client = LocalClient(manager)
             await wait_until_async(lambda: client.of("initial-load"))
