@@ -36,10 +36,13 @@ class ClientRoutes:
         manager: this worker's.
         access: authorizes clients.
         settings: whether there is a status page, how often clients get pings, and which pages read event streams.
+        demo: whether there is a demo match to show.
     """
 
-    def __init__(self, manager: MatchDataWebSocketManager, access: AccessControl, settings: Settings) -> None:
-        self._manager, self._access, self._settings = manager, access, settings
+    def __init__(
+        self, manager: MatchDataWebSocketManager, access: AccessControl, settings: Settings, *, demo: bool
+    ) -> None:
+        self._manager, self._access, self._settings, self._demo = manager, access, settings, demo
         self._cors = Middleware(
             CORSMiddleware,
             allow_origins=settings.allowed_origins,
@@ -51,7 +54,7 @@ class ClientRoutes:
         """Return all routes."""
         return [
             *([Route("/", partial(_page, "index.html"))] if self._settings.status_page else []),
-            Route("/demo", partial(_page, "demo.html")),
+            *([Route("/demo", partial(_page, "demo.html"))] if self._demo else []),
             Route("/healthz", JSONResponse({"alive": True}), methods=["GET"]),
             Route("/readyz", self.readyz),
             WebSocketRoute(_WEBSOCKET_PATH + "/", self.match_socket),

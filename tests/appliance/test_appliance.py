@@ -127,6 +127,12 @@ def test_a_client_of_the_demo_match_gets_a_snapshot_and_then_updates(appliance: 
     assert ids == sorted(set(ids))
 
 
+def test_the_page_of_the_demo_is_served_and_linked(appliance: Appliance) -> None:
+    code, page = get(appliance.port, "/demo")
+    assert (code, b"scoreboard" in page) == (200, True)
+    assert get(appliance.port, "/api/status")[1]["embedded"]
+
+
 def test_one_connection_listens_while_four_workers_serve(appliance: Appliance, client: Client) -> None:
     workers = psutil.Process(appliance.pid_of("app")).children()
     assert len(workers) == 4

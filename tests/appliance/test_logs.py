@@ -17,8 +17,10 @@ def talker() -> str:
     conf = (ROOT / "supervisord.conf").read_text()
     section = re.search(r"\[program:listener\]\n(?:.+\n)+", conf)
     assert section
-    code = "import signal, sys; [print('line', n, 'x' * 100, file=sys.stderr) for n in range(LINES)]; signal.pause()"
-    code = code.replace("LINES", str(LINES))  # and then it waits: if it exited, it would be started again
+    code = (
+        "import signal, sys; go = [signal.SIGUSR1]; signal.pthread_sigmask(signal.SIG_BLOCK, go); signal.sigwait(go);"
+        f" [print('line', n, 'x' * 100, file=sys.stderr) for n in range({LINES})]; signal.pause()"
+    )
     text = section.group().replace("listener", "talker")
     return "\n" + re.sub(r"command=.*", lambda _: f'command=python -c "{code}"\nautostart=false', text)
 
@@ -28,6 +30,9 @@ def test_ten_megabytes_of_lines_arrive_each_once_and_in_order(tmp_path: Path) ->
     with Appliance(tmp_path / "pod", talker()) as appliance:
         appliance.wait_until_ready()
         appliance.ctl("start", "talker")
+        # Then no other program logs: supervisord may put a line of it into the middle of one of these.
+        appliance.wait_for_log("keeper INFO talker runs")
+        appliance.ctl("signal", "USR1", "talker")
 
         def logged() -> list[str]:
             return [line for line in list(appliance.lines) if line.startswith("line ")]

@@ -5,6 +5,7 @@ import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import jwt
@@ -205,13 +206,17 @@ def test_where_websockets_are_blocked_the_event_stream_is_used(
 
 def test_the_page_is_live_with_a_token_and_shows_a_refusal_without(
     settings: dict[str, str],
+    tmp_path: Path,
     start_listener: StartListener,
     start_app: StartApp,
     open_scoreboard: OpenScoreboard,
 ) -> None:
     secret = "a secret that is long enough for HS256"
     start_listener(settings).wait_until_aligned()
-    app = start_app(settings | {"WS_JWT_SECRET": secret}).wait_until_ready()
+    # The page is served with the embedded servers only: the settings are where those of the embedded servers are.
+    (tmp_path / ".run").mkdir(exist_ok=True)
+    (tmp_path / ".run" / "embedded.env").write_text("".join(f"{name}='{text}'\n" for name, text in settings.items()))
+    app = start_app({"WS_JWT_SECRET": secret}).wait_until_ready()
     refused = open_scoreboard(f"http://127.0.0.1:{app.port}/demo")
     expect(refused.page.locator("body[data-connection=refused]")).to_be_visible()
     expect(refused.page.locator("#note")).to_contain_text("a token is needed")

@@ -72,7 +72,7 @@ REQUESTS: dict[str, Draw] = {
     "a file's headers": lambda rng: get(b"/static/demo.css", b"Range: bytes=" + tokens(rng) + b"\r\nAccept-Encoding: "),
     "a body": lambda rng: b"POST /healthz HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + noise(rng),
     "what follows a request": lambda rng: get(b"/healthz") + noise(rng),
-    "a page": lambda rng: mutated(rng, get(b"/demo")),
+    "a page": lambda rng: mutated(rng, get(b"/")),
     "events": lambda rng: mutated(rng, get(EVENTS, b"Host: x\r\nLast-Event-ID: 1-2\r\nAccept: */*\r\n")),
     "events' match": lambda rng: get(b"/api/matches/" + text(rng) + b"/events?last_event_id=" + text(rng)),
     "events' headers": lambda rng: get(EVENTS, b"Last-Event-ID: " + noise(rng, 20) + b"\r\nOrigin: " + noise(rng, 20)),

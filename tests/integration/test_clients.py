@@ -250,7 +250,7 @@ def test_browsers_revalidate_a_page_and_its_files_so_that_two_versions_do_not_mi
     postgres_settings: dict[str, str], start_app: StartApp
 ) -> None:
     app = start_app(postgres_settings).wait_until_ready()
-    for path in ("/", "/demo", "/static/index.js"):
+    for path in ("/", "/static/index.js"):
         response = request(app, "GET", {}, path)
         assert (response.status, response.headers["cache-control"]) == (200, "no-cache")
         unchanged = {"If-None-Match": response.headers["etag"]}

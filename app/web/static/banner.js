@@ -11,7 +11,7 @@ export function renderBanner(status) {
   showState(title, detail(status), problems);
   document.title = `${state === "healthy" ? "✓" : "⚠"} ${title} · notifymux`;
   document.body.dataset.state = state in TITLES ? state : "unknown";
-  $("embedded").hidden = !status.embedded;
+  $("embedded").hidden = $("demo").hidden = !status.embedded;
   announce(state, [title, ...problems].join(". "));
 }
 
