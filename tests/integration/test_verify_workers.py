@@ -12,7 +12,7 @@ import pytest
 from app.appliance.demo.tables import create_tables
 from app.core.config import DEFAULT_CHANNELS
 from tests.conftest import StartApp, StartListener, Verify
-from tests.support.documents import README, block
+from tests.support.documents import MIGRATION, block
 from tests.support.process import Process
 from tests.support.programs import App
 from tests.support.waiting import wait_until
@@ -89,7 +89,7 @@ def alike(line: str) -> str:
     return " ".join(re.sub(r"\d[\w.]*", "0", line).split())
 
 
-def test_the_readmes_table_is_what_verify_says_of_the_demo(
+def test_the_migration_pages_table_is_what_verify_prints_of_the_demo(
     named: dict[str, str],
     connection: psycopg.Connection,
     start_listener: StartListener,
@@ -104,7 +104,7 @@ def test_the_readmes_table_is_what_verify_says_of_the_demo(
     wait_until(lambda: "primary" in verify(named).text("listeners"), what="a heartbeat since it aligned")
     with Process([sys.executable, "-m", "listener", "verify"], tmp_path, named) as process:
         assert process.exit_code() == 0
-    shown = block(README, "", "✓ worker").splitlines()
+    shown = block(MIGRATION, "", "✓ worker").splitlines()
     assert shown[-1] == process.lines[-1]
     said = iter([alike(line) for line in process.lines])
     for line in shown:

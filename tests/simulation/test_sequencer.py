@@ -113,6 +113,7 @@ def test_a_listener_that_miscounts_is_found_by_its_canary(monkeypatch: pytest.Mo
         logging.disable(logging.NOTSET)
 
 
+@pytest.mark.timeout(300)  # the mutation that is found last takes a minute of CPU
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.__name__)
 def test_a_broken_rule_is_noticed(mutation: type, monkeypatch: pytest.MonkeyPatch) -> None:
     logging.disable(logging.CRITICAL)
