@@ -67,14 +67,18 @@ class Settings:
         20_000, types.whole_number(100, 100_000_000), "events to keep in Redis, approximately"
     )
 
-    notify_channels: tuple[str, ...] = _setting(DEFAULT_CHANNELS, types.CHANNELS, "the channels to LISTEN on, by comma")
+    notify_channels: tuple[str, ...] = _setting(
+        DEFAULT_CHANNELS, types.CHANNELS, "the channels to LISTEN on, separated by commas"
+    )
     routing_key: str = _setting("match_id", types.ROUTING_KEY, "the key of the match id in a payload")
     snapshot_query: str | None = _setting(
-        None, types.SNAPSHOT_QUERY, "SQL that returns a match's snapshot as one JSON value; none: snapshots are null"
+        None,
+        types.SNAPSHOT_QUERY,
+        "SQL that returns a match's snapshot as one JSON value; without it snapshots are null",
     )
     snapshot_pool: int = _setting(2, types.whole_number(1, 100), "a worker's connections for snapshots; none at rest")
     snapshot_timeout: float = _setting(
-        5.0, types.seconds(0, 3600), "seconds a snapshot may take before the client is served without"
+        5.0, types.seconds(0, 3600), "seconds a snapshot query may take before the client is served without a snapshot"
     )
 
     listener_standby: bool = _setting(
@@ -105,7 +109,7 @@ class Settings:
     latest_wins_channels: tuple[str, ...] = _setting(
         ("gameclock_change", "playclock_change"),
         types.NAMES,
-        "channels on which a newer event of a row replaces one that waits, once a client's queue is half full",
+        "channels on which a newer event of a row replaces a waiting one, once a client's queue is half full",
     )
     history_bytes: int = _setting(
         32 * 2**20,
@@ -125,13 +129,15 @@ class Settings:
     )
     ws_jwt_public_key_file: Path | None = _setting(None, types.PATH, "a file that holds the key instead")
     allowed_origins: tuple[str, ...] = _setting(
-        (), types.ORIGINS, "pages that may connect besides those of the same host, by comma; * for all"
+        (),
+        types.ORIGINS,
+        "origins whose pages may connect besides those of the same host, separated by commas; * for all",
     )
     max_clients: int = _setting(10_000, types.whole_number(), "clients of a worker; more are refused with 503")
     max_clients_per_address: int | None = _setting(
         None,
         types.whole_number(),
-        "the same for one client address; none: no such limit (behind a proxy, FORWARDED_ALLOW_IPS has to be right)",
+        "the same for one client address; empty: no such limit (behind a proxy, FORWARDED_ALLOW_IPS has to be right)",
     )
 
     status_page: bool = _setting(
@@ -144,7 +150,7 @@ class Settings:
     pod_name: str = _setting(
         socket.gethostname()[:63] or "pod",
         types.matching(r"[A-Za-z0-9_.-]{1,63}", "up to 63 letters, digits and _ . -"),
-        "this pod's name, as operators see it (the host's name)",
+        "this pod's name in PostgreSQL's sessions, in Redis and on the status page (the host's name)",
     )
     log_level: str = _setting("info", types.one_of(*LEVELS), "the least severe lines to log")
     log_format: str = _setting("text", types.one_of(*FORMATS), "log lines as text or as JSON")
