@@ -23,14 +23,15 @@ CONNECT_TIMEOUT_SECONDS = 3
 _TCP_TIMEOUT_MS = 6000
 # pg_stat_get_activity() and not the view pg_stat_activity, whose joins take four times as long: the canary measures
 # latency.
-_CANARY_SQL = """
-    SELECT pg_notify({channel}, json_build_object(
-        'canary', {token}, 'sent', {sent:.6f}, 'queue', pg_notification_queue_usage(),
-        'listening', count(*) FILTER (WHERE query LIKE 'LISTEN%'),
-        'connections', count(*) FILTER (WHERE backend_type = 'client backend'),
-        'max_connections', current_setting('max_connections')::int)::text)
-    FROM pg_stat_get_activity(NULL)
-"""
+# On one line, because operators read it in pg_stat_activity, where psql would show every further line as a row.
+_CANARY_SQL = (
+    "SELECT pg_notify({channel}, json_build_object("
+    "'canary', {token}, 'sent', {sent:.6f}, 'queue', pg_notification_queue_usage(), "
+    "'listening', count(*) FILTER (WHERE query LIKE 'LISTEN%'), "
+    "'connections', count(*) FILTER (WHERE backend_type = 'client backend'), "
+    "'max_connections', current_setting('max_connections')::int)::text) "
+    "FROM pg_stat_get_activity(NULL)"
+)
 
 
 class Notification(NamedTuple):
@@ -100,7 +101,7 @@ def listen_sql(channels: Iterable[str], then: str = "") -> str:
 
 def canary_sql(channel: str, token: str, sent: float) -> str:
     """The query that notifies a canary (`app.core.canary`) on `channel`; `sent` is the current time, Unix seconds."""
-    return _CANARY_SQL.format(channel=literal(channel), token=literal(token), sent=sent).strip()
+    return _CANARY_SQL.format(channel=literal(channel), token=literal(token), sent=sent)
 
 
 def literal(text: str) -> str:

@@ -7,7 +7,7 @@ from contextlib import closing
 import psycopg
 import pytest
 
-from app.core.postgres import ListenSession, Notification, listen_sql, literal
+from app.core.postgres import ListenSession, Notification, canary_sql, listen_sql, literal
 from tests.support.waiting import wait_until
 
 
@@ -113,3 +113,13 @@ def test_a_literal_is_the_text_whatever_the_servers_settings(connection: psycopg
             continue  # PostgreSQL 19 has one setting left
         result = connection.pgconn.exec_(f"SELECT {literal(text)}".encode())
         assert result.get_value(0, 0) == text.encode()
+
+
+def test_pg_stat_activity_shows_the_query_of_a_listening_session_on_one_line(
+    connection: psycopg.Connection, listening: psycopg.Connection
+) -> None:
+    listening.execute(listen_sql(["match_change"], canary_sql("match_change", "a token", 1.5)).encode())
+    query = "SELECT query FROM pg_stat_activity WHERE pid = %s"
+    [[shown]] = connection.execute(query, [listening.info.backend_pid]).fetchall()
+    assert shown.startswith('LISTEN "match_change"; SELECT pg_notify')
+    assert "\n" not in shown
