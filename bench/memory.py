@@ -22,15 +22,15 @@ _ROUNDS, _SHORT_ROUNDS = 3, 1
 _SETTLE_SECONDS, _SHORT_SETTLE_SECONDS = 10.0, 0.5
 _SECONDS, _SHORT_SECONDS = 20.0, 1.0
 _LINKED = ("app", "listener", "notifymux", "supervisord.conf", "entrypoint.sh")
-# Words of a command line, and the program that it starts.
+# A word of a command line, and the program that the command starts.
 _PROGRAMS = {"listener": "listener", "gunicorn": "gunicorn's master", "keeper": "watchdog's guard"}
 
 
-def measure(arena: Environment, report: Report, *, short: bool) -> None:
-    """Starts the pod with supervisord, lets it rest, and measures each of its processes."""
+def measure(environment: Environment, report: Report, *, short: bool) -> None:
+    """Start the pod with supervisord, leave it at rest, and measure each of its processes."""
     settle, seconds = (_SHORT_SETTLE_SECONDS, _SHORT_SECONDS) if short else (_SETTLE_SECONDS, _SECONDS)
     for _ in range(_SHORT_ROUNDS if short else _ROUNDS):
-        with arena.place() as place, _pod(place) as supervisord:
+        with environment.place() as place, _pod(place) as supervisord:
             time.sleep(settle)
             parts = _parts(supervisord)
             before, began = {name: cpu_seconds(pids) for name, pids in parts.items()}, time.monotonic()
@@ -50,7 +50,7 @@ def measure(arena: Environment, report: Report, *, short: bool) -> None:
 
 @contextmanager
 def _pod(place: Place) -> Iterator[int]:
-    """The process id of a supervisord whose pod is ready."""
+    """Start a pod, and yield supervisord's process id when all its workers are ready."""
     for name in _LINKED:
         (place.folder / name).symlink_to(ROOT / name)
     port = free_port()
@@ -63,7 +63,7 @@ def _pod(place: Place) -> Iterator[int]:
 
 
 def _parts(supervisord: int) -> dict[str, list[int]]:
-    """The pod's process ids, by program; a pod of more programs than are known here is an error."""
+    """Return the pod's process ids by program. A program that is not known here is an error."""
     top = psutil.Process(supervisord)
     parts = {BASE: [supervisord, *(child.pid for child in top.children(recursive=True))], "workers": []}
     for child in top.children():
