@@ -6,9 +6,7 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 from app.appliance import ApplianceError
 from app.appliance.embedded import postgres, valkey
@@ -21,41 +19,7 @@ from app.core.settings_sources import EMBEDDED_ENV_FILE, RUN_DIR, servers_given,
 _SOCKET = RUN_DIR / "supervisor.sock"
 _SOCKET_PATH_LIMIT = 107 - len(".4194304")  # supervisord binds a name with its pid first
 _PROGRAMS = RUN_DIR / "programs.conf"
-_PROGRAM = """
-[program:{name}]
-command={command}
-directory={directory}
-priority={priority}
-autorestart=false
-startretries=0
-stopsignal={stopsignal}
-stopwaitsecs={stopwaitsecs}
-killasgroup=true
-stderr_logfile=/dev/stdout
-stderr_logfile_maxbytes=0
-stdout_logfile={stdout}
-stdout_logfile_maxbytes={most}
-stdout_logfile_backups=1
-"""
-
-
-class _Program(NamedTuple):
-    name: str
-    command: str
-    priority: int  # a lower one starts earlier and stops later; in supervisord.conf, listener has 20 and app 30
-    stopsignal: str
-    stopwaitsecs: int
-    logs_itself: bool = True  # to both outputs (app.core.logging_config)
-
-
-_EMBEDDED = (
-    _Program("postgres", "python -m app.appliance postgres", 10, "INT", 6, logs_itself=False),
-    _Program("valkey", "python -m app.appliance valkey", 10, "INT", 6, logs_itself=False),
-    _Program("demo", "python -m app.appliance demo", 40, "TERM", 2),  # it stops at once
-)
-_STANDBY = _Program(
-    "listener-standby", "python -m app.appliance.supervision.parent_death python -m listener", 20, "TERM", 6
-)
+_PROGRAM_FILES = Path(__file__).with_name("programs")  # sections of supervisord's configuration
 
 logger = logging.getLogger(__name__)
 
@@ -74,14 +38,14 @@ def main() -> None:
     settings = load_settings_or_exit()
     configure_logging("appliance", settings.log_level, settings.log_format)
     _check_port(settings)
-    standby = (_STANDBY,) if settings.listener_standby else ()
+    standby = ["standby"] if settings.listener_standby else []
     if servers_given():
-        _write_programs(standby)
+        _write_programs(*standby)
         return
     _check_complete(settings)
     embedded = _prepare_servers(settings.data_dir)
     write_private(EMBEDDED_ENV_FILE, _environment(embedded))
-    _write_programs(_EMBEDDED + standby)
+    _write_programs("embedded", *standby)
     _announce(embedded)
 
 
@@ -163,15 +127,11 @@ def _snapshot_query() -> str:
     return " ".join(re.sub(r"--.*", "", query).split())
 
 
-def _write_programs(programs: Iterable[_Program]) -> None:
-    sections = [_section(program) for program in programs]
-    write_private(_PROGRAMS, "".join(["; This pod's further programs. Written at every start.\n", *sections]))
-
-
-def _section(program: _Program) -> str:
+def _write_programs(*names: str) -> None:
+    """Write the sections that supervisord.conf includes."""
+    texts = [(_PROGRAM_FILES / f"{name}.conf").read_text(encoding="utf-8") for name in names]
     directory = str(Path.cwd()).replace("%", "%%")
-    stdout, most = (f"{directory}/.run/log/{program.name}.log", "1MB") if program.logs_itself else ("/dev/stdout", "0")
-    return _PROGRAM.format(directory=directory, stdout=stdout, most=most, **program._asdict())
+    write_private(_PROGRAMS, "; Written at every start.\n\n" + "\n".join(texts).replace("%(here)s", directory))
 
 
 def _announce(embedded: EmbeddedServers) -> None:

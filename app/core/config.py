@@ -14,9 +14,7 @@ from typing import Any
 from app.core import settings_types as types
 from app.core.logging_config import FORMATS, LEVELS
 from app.core.settings_sources import SettingsError, names_by_source, setting_texts
-from app.core.settings_types import MUX_CHANNEL, Secret, SettingType
-
-__all__ = ["DEFAULT_CHANNELS", "MUX_CHANNEL", "Settings", "load_settings", "load_settings_or_exit"]
+from app.core.settings_types import Secret, SettingType
 
 DEFAULT_CHANNELS = (
     "matchdata_change",
@@ -30,7 +28,7 @@ DEFAULT_CHANNELS = (
 
 
 def _setting(default: Any, kind: SettingType, about: str) -> Any:
-    """A field of `Settings` with its one-line explanation, as in `.env.example`."""
+    """Return a field of `Settings` with its one-line explanation, as in `.env.example`."""
     return field(default=default, metadata={"type": kind, "about": about})
 
 
@@ -160,7 +158,7 @@ _FIELDS: dict[str, Field[Any]] = {each.name.upper(): each for each in fields(Set
 
 
 def load_settings() -> Settings:
-    """The settings of this process, read now.
+    """Return the settings, read now.
 
     Raises:
         SettingsError: a value is wrong; the message has one line for each, and never a secret.
@@ -186,7 +184,7 @@ def load_settings() -> Settings:
 
 @cache
 def load_settings_or_exit() -> Settings:
-    """The settings of a program, read once and kept over forks: gunicorn's workers have those of their master.
+    """Return the settings of a program, read once and kept over forks: gunicorn's workers have their master's.
 
     A wrong value is printed, one line each, and ends the program with exit code 2.
     """
@@ -198,7 +196,7 @@ def load_settings_or_exit() -> Settings:
 
 
 def where_settings_come_from() -> str:
-    """Which settings are set where, for the log: names only."""
+    """Return which settings are set where, for the log: names only."""
     parts = []
     sources = names_by_source()
     left = set(_FIELDS)

@@ -25,12 +25,12 @@ class SettingsError(Exception):
 
 
 def servers_given() -> bool:
-    """Whether the operator set a server of their own, so that none is embedded."""
+    """Return whether the operator set a server of their own, so that none is embedded."""
     return any(map(_own_texts().get, OWN_SERVERS))
 
 
 def setting_texts() -> dict[str, str]:
-    """The text of every variable that is set and not empty, with secrets read from their files.
+    """Return the text of each variable that is set and not empty, with secrets read from their files.
 
     Raises:
         SettingsError: a file can't be read, or a secret is given twice.
@@ -45,7 +45,7 @@ def setting_texts() -> dict[str, str]:
 
 
 def names_by_source() -> dict[str, set[str]]:
-    """The names of the variables that each source sets, the strongest source first."""
+    """Return the names of the variables that each source sets, the source that takes precedence first."""
     sources = {"the environment": set(_environment()), ".env": set(_read(ENV_FILE))}
     return sources if servers_given() else sources | {"the embedded demo": set(_read(EMBEDDED_ENV_FILE))}
 

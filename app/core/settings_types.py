@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 
 import redis
 
-# The project's channel in PostgreSQL: marker, begin and canary travel on it, and no client ever sees it.
-MUX_CHANNEL = "pg_notify_mux"
+from app.core.canary import MUX_CHANNEL
 
 _MAX_CHANNEL_BYTES = 63  # PostgreSQL's own limit
 _MAX_WHOLE_NUMBER = 2**40
@@ -22,12 +21,12 @@ _REDIS_URL = re.compile(r"(rediss?://[^/\s]+|unix://[^/\s]*/)")
 
 @dataclass(frozen=True)
 class Secret:
-    """A text that is not shown where its holder is."""
+    """A text that is not in the representation of the object that holds it."""
 
     _value: str = field(repr=False)
 
     def get_secret_value(self) -> str:
-        """The text."""
+        """Return the text."""
         return self._value
 
 
@@ -40,7 +39,7 @@ class SettingType(NamedTuple):
     is_secret: bool = False  # then no error shows the text
 
     def parse(self, text: str) -> Any:
-        """The value of a text.
+        """Return the value of a text.
 
         Raises:
             ValueError: it is not accepted.
@@ -52,24 +51,24 @@ class SettingType(NamedTuple):
 
 
 def whole_number(least: int = 1, most: int = _MAX_WHOLE_NUMBER) -> SettingType:
-    """A whole number in a range."""
+    """Return the type of whole numbers in a range."""
     takes = f"a whole number from {least}" + (f" to {most}" if most < _MAX_WHOLE_NUMBER else "")
     return SettingType(takes, int, lambda number: least <= number <= most)
 
 
 def seconds(least: float, most: float) -> SettingType:
-    """A time in a range, and above 0."""
+    """Return the type of times in a range and above 0."""
     takes = f"seconds from {least or 'above 0'} to {most}"
     return SettingType(takes, float, lambda number: number > 0 and least <= number <= most)
 
 
 def one_of(*words: str) -> SettingType:
-    """One of some words in lower case, however it is written."""
+    """Return the type of a choice between words in lower case; the text may be in any case."""
     return SettingType(f"{', '.join(words[:-1])} or {words[-1]}", str.lower, words.__contains__)
 
 
 def matching(pattern: str, takes: str) -> SettingType:
-    """A text that a regular expression matches as a whole."""
+    """Return the type of texts that a regular expression matches as a whole."""
     return SettingType(takes, str, re.compile(pattern, re.DOTALL).fullmatch)
 
 

@@ -38,7 +38,7 @@ def refusal(result: subprocess.CompletedProcess[str]) -> str:
 
 def programs(folder: Path) -> list[str]:
     parser = configparser.RawConfigParser()
-    parser.read(folder / ".run" / "programs.conf")
+    assert parser.read(folder / ".run" / "programs.conf")
     return parser.sections()
 
 

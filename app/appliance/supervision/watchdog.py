@@ -173,16 +173,11 @@ def _heartbeat(program: str, pid: int, now: float) -> Hashable:
     """Return the time of the program's liveness file; without one, a value that changes unless it got SIGSTOP."""
     with suppress(OSError):
         return liveness_path(program).stat().st_mtime_ns
-    return "stopped" if _is_stopped(pid) else now
-
-
-def _is_stopped(pid: int) -> bool:
-    """Return whether the process got SIGSTOP (proc_pid_stat(5)); a debugger's `t` does not count."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return False
-    return stat.rpartition(")")[2].split()[0] == "T"
+    with suppress(OSError):
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")  # proc_pid_stat(5)
+        if stat.rpartition(")")[2].split()[0] == "T":  # a debugger's `t` does not count
+            return "stopped"
+    return now
 
 
 def _kill(pid: int) -> None:
