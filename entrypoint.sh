@@ -1,12 +1,12 @@
 #!/bin/bash
-# Starts the appliance, or with arguments runs those instead (python -m listener: a sidecar).
-# Exports no setting: every program reads .env for itself, so that editing it counts at the next restart.
+# Starts the appliance; with arguments it runs these instead (python -m listener: a sidecar).
+# It exports no setting: each program reads .env when it starts, so that a restart is enough after an edit.
 set -eu
 cd "$(dirname "$0")"
 [ $# -eq 0 ] || exec "$@"
 
-# supervisord opens /dev/stdout anew for every program. Into a file all must append then, and what can't be opened (the
-# terminal of who ran su, a socket of systemd's) is reached through a pipe.
+# supervisord opens /dev/stdout again for each program. If that is a file, all of them have to append to it. If it can't
+# be opened (another user's terminal after su, a socket of systemd), a pipe leads to it.
 [ ! -f /dev/stdout ] || exec >>/dev/stdout
 [ ! -f /dev/stderr ] || exec 2>>/dev/stderr
 (: >>/dev/stdout) 2>/dev/null || exec > >(trap '' INT TERM && exec cat)
@@ -16,5 +16,5 @@ trap 'kill $! 2>/dev/null || :; wait $! || :; exit 0' INT TERM
 wait $!
 trap - INT TERM
 
-[ "$(id -u)" -ne 0 ] || set -- --user=root # we mean it: no warning
+[ "$(id -u)" -ne 0 ] || set -- --user=root # without it, supervisord warns of running as root
 exec supervisord --configuration=supervisord.conf "$@"

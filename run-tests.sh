@@ -1,5 +1,5 @@
 #!/bin/sh
-# The tests: ./run-tests.sh [pytest arguments]; --tier=long adds the long ones.
+# Runs the tests: ./run-tests.sh [pytest arguments]. --tier=long adds the long ones.
 set -eu
 cd "$(dirname "$0")"
 . tools/venv.sh

@@ -1,29 +1,29 @@
 #!/bin/sh
-# Everything on this machine: embedded PostgreSQL and Valkey, a live demo match, http://localhost:8000. Ctrl-C stops it.
+# Runs everything on this machine: embedded PostgreSQL and Valkey, a demo match, http://localhost:8000. Ctrl-C stops it.
 set -eu
 cd "$(dirname "$0")"
 . tools/venv.sh
 
-# As in entrypoint.sh: into a file, everybody has to append.
+# As in entrypoint.sh: all processes have to append, if this is a file.
 [ ! -f /dev/stdout ] || exec >>/dev/stdout
 [ ! -f /dev/stderr ] || exec 2>>/dev/stderr
 
 make_venv embedded
 
-# Only this machine is served, unless HOST says otherwise.
+# Serves this machine only, unless HOST is set.
 [ -n "${HOST:-}" ] || grep -Eqs '^[[:space:]]*(export[[:space:]]+)?HOST[[:space:]]*=[[:space:]]*[^[:space:]]' .env ||
     export HOST=127.0.0.1
 
 ./entrypoint.sh &
 appliance=$!
-# Until supervisord is there, with the same pid, whatever answers on the port is not ours.
+# Before supervisord runs, with this pid, a process that answers on the port is another one.
 (
     until [ "$(cat .run/supervisord.pid 2>/dev/null)" = "$appliance" ]; do sleep 0.1; done
     exec python -m app.appliance welcome
 ) &
 welcome=$!
 
-# shellcheck disable=SC2317  # reached by signal
+# shellcheck disable=SC2317  # called by the trap
 stop() {
     trap '' HUP INT TERM
     kill "$appliance" "$welcome" 2>/dev/null || :

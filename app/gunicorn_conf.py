@@ -3,19 +3,21 @@
 import logging
 import sys
 from contextlib import suppress
+from importlib import import_module
 from typing import Any
 
+from app.appliance.supervision.parent_death import terminate_with_parent
 from app.core import metrics
 from app.core.config import load_settings_or_exit, where_settings_come_from
 from app.core.logging_config import logging_config
 from app.core.operator_errors import OperatorError
 from app.main import compose
-from app.web.gunicorn_worker import allow_open_files, collect_seldom, end_with_parent
+from app.web.gunicorn_worker import allow_open_files, collect_seldom
 
 logger = logging.getLogger(__name__)
 
-_LEAST_SECRET = 32  # bytes
-_SPARE_FILES = 500  # besides clients
+_MIN_SECRET_BYTES = 32
+_SPARE_FILES = 500  # open files of a worker besides its clients' sockets
 
 _settings = load_settings_or_exit()
 try:
@@ -23,6 +25,9 @@ try:
 except OperatorError as error:
     print(f"notifymux: {error}", file=sys.stderr)  # noqa: T201 - logging is not set up yet
     raise SystemExit(2) from None
+# What the master has imported, workers share. Composing has imported all else that they need, but for the event loop,
+# which uvicorn imports by its name.
+import_module("uvicorn.loops.uvloop")
 
 bind = f"{_settings.host}:{_settings.port}"
 workers = _settings.web_concurrency
@@ -30,32 +35,31 @@ worker_class = "app.web.gunicorn_worker.Worker"
 forwarded_allow_ips = _settings.forwarded_allow_ips
 root_path = _settings.root_path
 control_socket_disable = True
-graceful_timeout = 4  # less than the keeper waits, which is less than Docker does
-timeout = 20  # seconds without a sign of life until gunicorn replaces a worker
-keepalive = 75
-proc_name = "notifymux"
-logconfig_dict = logging_config("app", _settings) | {
+graceful_timeout = 4  # seconds: less than the watchdog waits, which is less than Docker does
+timeout = 20  # seconds without a heartbeat until gunicorn replaces a worker
+keepalive = 75  # seconds
+logconfig_dict = logging_config("app", _settings.log_level, _settings.log_format) | {
     "loggers": {name: {"handlers": [], "propagate": True} for name in ("gunicorn.error", "gunicorn.access")}
 }
 
 
 def on_starting(_server: Any) -> None:
-    """Says, once for all workers, where the settings come from, and who may come in."""
+    """Log, once for all workers, where the settings come from and whether clients need tokens."""
     try:
-        metrics.begin("app")
+        metrics.remove_stale_files("app")
     except OSError as error:
         logger.warning("/metrics will show the worker that answers, and nobody else: %s", error)
     logger.info("settings %s", where_settings_come_from())
     if not (_settings.ws_jwt_secret or _settings.ws_jwt_public_key):
         logger.warning("anyone may listen to every match: neither WS_JWT_SECRET nor WS_JWT_PUBLIC_KEY is set")
-    elif _settings.ws_jwt_secret and len(_settings.ws_jwt_secret.get_secret_value().encode()) < _LEAST_SECRET:
-        logger.warning("WS_JWT_SECRET is shorter than %d bytes, and can be guessed (RFC 7518, 3.2)", _LEAST_SECRET)
+    elif _settings.ws_jwt_secret and len(_settings.ws_jwt_secret.get_secret_value().encode()) < _MIN_SECRET_BYTES:
+        logger.warning("WS_JWT_SECRET is shorter than %d bytes, and can be guessed (RFC 7518, 3.2)", _MIN_SECRET_BYTES)
 
 
 def post_fork(_server: Any, worker: Any) -> None:
-    """Ties each worker to its master, and makes room and time for its clients, and a place for its metrics."""
-    end_with_parent(worker.ppid)
+    """Prepare a worker: it ends with its master, and has the files, the garbage collector and the metrics it needs."""
+    terminate_with_parent(worker.ppid)
     allow_open_files(_settings.max_clients + _SPARE_FILES)
     collect_seldom()
-    with suppress(OSError):  # it has been said
-        metrics.keep("app")
+    with suppress(OSError):  # `on_starting` has logged it
+        metrics.enable_multiprocess("app")

@@ -1,4 +1,4 @@
-"""The web side's composition root: settings become an ASGI application. `gunicorn` runs `app.main:app`."""
+"""The composition root of a worker: settings become an ASGI application. gunicorn runs `app.main:app`."""
 
 import asyncio
 import os
@@ -9,27 +9,28 @@ from importlib.metadata import version
 
 from starlette.applications import Starlette
 
-from app.core.config import Settings, load_settings, servers_given
+from app.core.config import Settings, load_settings_or_exit
 from app.core.operator_errors import OperatorError
 from app.core.postgres import database_url, describe_server
 from app.core.redis_keys import RedisNames
-from app.monitoring import worker_report as report
+from app.core.settings_sources import servers_given
 from app.monitoring.status import Status, WorkerInfo
 from app.monitoring.worker_metrics import WorkerMetrics
 from app.monitoring.worker_registry import WorkerRegistry
-from app.web.access_control import AccessControl, ConnectionLimits
+from app.web.access_control import AccessControl
 from app.web.admin_routes import AdminRoutes
-from app.web.application import ClientRoutes, Task, application
+from app.web.application import Task, application
+from app.web.client_routes import ClientRoutes
 from app.web.tokens import Tokens
 from app.websocket_manager import MatchDataWebSocketManager
 from notifymux.redis_client import async_client, describe_redis
 
 
 def compose(settings: Settings) -> Starlette:
-    """The application that the settings describe.
+    """Return the application for these settings.
 
     Raises:
-        OperatorError: they describe none.
+        OperatorError: a setting that its mode needs is missing.
     """
     db_url = database_url(settings) if settings.db_host else None
     try:
@@ -38,18 +39,21 @@ def compose(settings: Settings) -> Starlette:
         )
     except ValueError as error:
         raise OperatorError(str(error)) from None
-    admission = AccessControl(_tokens(settings), settings.allowed_origins, _limits(settings))
-    doors = ClientRoutes(manager, admission, settings.allowed_origins, settings.ping_interval, settings.status_page)
+    limits = settings.max_clients, settings.max_clients_per_address
+    access = AccessControl(_tokens(settings), settings.allowed_origins, *limits)
     registry = _registry(settings, manager) if settings.use_redis_notifier else None
-    place = _place(settings, db_url)
-    status, metrics = Status(place, manager, registry), WorkerMetrics(manager, place.version)
-    routes = [*doors.routes(), *AdminRoutes(status, metrics, admission).routes(settings.status_page)]
-    tasks: list[Task] = [partial(run_periodically, manager.tick, metrics.update)]
+    info = _worker_info(settings, db_url)
+    status, metrics = Status(info, manager, registry), WorkerMetrics(manager, info.version)
+    routes = [
+        *ClientRoutes(manager, access, settings, demo=info.embedded).routes(),
+        *AdminRoutes(status, metrics, access).routes(settings.status_page),
+    ]
+    tasks: list[Task] = [partial(run_periodically, manager.sample, metrics.update)]
     return application(manager, routes, [*tasks, registry.run] if registry else tasks)
 
 
 async def run_periodically(*calls: Callable[[], None]) -> None:
-    """Calls every one of `calls` once a second, until cancelled."""
+    """Call all of `calls` once a second, until cancelled."""
     while True:
         await asyncio.sleep(1.0)
         for call in calls:
@@ -61,13 +65,13 @@ def _registry(settings: Settings, manager: MatchDataWebSocketManager) -> WorkerR
         async_client(settings.redis_url.get_secret_value()),
         RedisNames(settings.redis_namespace),
         settings.pod_name,
-        report=lambda: report.fields(manager.report()),
-        incidents=manager.observer.incidents,
-        wake=manager.observer.asked,
+        report=manager.report,
+        incidents=manager.event_stats.incidents,
+        wake=manager.event_stats.verify_requested,
     )
 
 
-def _place(settings: Settings, db_url: str | None) -> WorkerInfo:
+def _worker_info(settings: Settings, db_url: str | None) -> WorkerInfo:
     return WorkerInfo(
         version=version("notifymux"),
         embedded=not servers_given(),
@@ -80,10 +84,6 @@ def _place(settings: Settings, db_url: str | None) -> WorkerInfo:
     )
 
 
-def _limits(settings: Settings) -> ConnectionLimits:
-    return ConnectionLimits(settings.max_clients, settings.max_clients_per_address)
-
-
 def _tokens(settings: Settings) -> Tokens | None:
     if settings.ws_jwt_secret:
         return Tokens(settings.ws_jwt_secret.get_secret_value(), "HS256")
@@ -93,5 +93,5 @@ def _tokens(settings: Settings) -> Tokens | None:
 
 
 def app() -> Starlette:
-    """The application, composed when a worker starts (uvicorn calls it: `factory`)."""
-    return compose(load_settings())
+    """Return the application; uvicorn calls this when a worker starts (`factory`)."""
+    return compose(load_settings_or_exit())

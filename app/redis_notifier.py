@@ -1,4 +1,4 @@
-"""The public service under the name that the application's users import; it is `notifymux.redis_notifier`."""
+"""The public module `notifymux.redis_notifier` under the name by which applications import it."""
 
 from notifymux.redis_notifier import NOTIFY_CHANNEL, RedisNotifierService, init_redis_notifier
 

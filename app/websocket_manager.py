@@ -1,15 +1,15 @@
-"""A worker's life: one source of events, in one of two modes, and the hub that it feeds."""
+"""A worker: one source of events, in one of two modes, and the hub that sends its events to clients."""
 
 import asyncio
-import logging
 import time
 
-from app.broadcast.hub import Client, Hub
-from app.broadcast.messages import Router
+from app.broadcast.hub import Hub
+from app.broadcast.router import Router
 from app.broadcast.snapshot_query import Snapshot, SnapshotQuery
 from app.core.canary import Canary
 from app.core.config import Settings
 from app.core.redis_keys import RedisNames
+from app.core.tasks import start_task
 from app.monitoring.event_stats import EventStats
 from app.monitoring.recent_events import RecentEvents
 from app.monitoring.worker_report import WorkerReport
@@ -18,19 +18,18 @@ from app.sources.postgres import PostgresSource
 from app.sources.redis import RedisSource
 from notifymux.event import NULL, Event, EventId
 
-logger = logging.getLogger(__name__)
-
-_DEFAULTS = Settings.model_construct()
+_DEFAULTS = Settings()
+_CANCEL_TIMEOUT_SECONDS = 1.0
 
 
 class MatchDataWebSocketManager:
-    """Hears events and fans them out to WebSocket clients.
+    """Receives events from Redis or PostgreSQL and sends them to WebSocket and event stream clients.
 
     Args:
-        db_url: PostgreSQL's connection string; in PostgreSQL mode it is LISTENed to, and snapshots come from it.
-        use_redis: True: hear Redis; False: LISTEN directly.
+        db_url: PostgreSQL's connection string, for snapshots, and in PostgreSQL mode for LISTEN.
+        use_redis: True: Redis mode; False: PostgreSQL mode.
         redis_url: Redis, in Redis mode.
-        settings: everything else; without it, the defaults.
+        settings: everything else.
 
     Raises:
         ValueError: the mode's URL is missing.
@@ -45,48 +44,37 @@ class MatchDataWebSocketManager:
         settings: Settings = _DEFAULTS,
     ) -> None:
         self.mode = "redis" if use_redis else "postgres"
-        self._ready_within = 3 * settings.canary_interval + 1
-        self._snapshots = _snapshots(db_url, settings)
+        self._canary_timeout = 3 * settings.canary_interval + 1  # seconds
+        self._query = _snapshot_query(db_url, settings)
         router = Router(settings.routing_key, settings.latest_wins_channels)
-        self.hub = Hub(
-            router,
-            self._take_snapshot,
-            self._recall,
-            settings.client_queue_bytes,
-            settings.history_bytes,
-        )
-        self.observer = EventStats(self.hub, RecentEvents(router))
-        self._source = _source(db_url, redis_url if use_redis else None, use_redis, settings, self.observer)
+        fetch_snapshot = self._query.run if self._query else _no_snapshot
+        self.hub = Hub(router, fetch_snapshot, self._read_range, settings.client_queue_bytes, settings.history_bytes)
+        self.event_stats = EventStats(self.hub, RecentEvents(router))
+        self._source = _source(db_url, redis_url if use_redis else None, use_redis, settings, self.event_stats)
         self._task: asyncio.Task[None] | None = None
         self._queue_bytes = 0
 
     async def startup(self) -> None:
-        """Starts hearing, in the background: a server that is away is waited for."""
-        if self._snapshots:
-            await self._snapshots.open()
-        self._task = asyncio.create_task(self._source.run(), name="source")
-        self._task.add_done_callback(_report_bug)
+        """Start to receive events, in the background; return at once, also if a server is not available."""
+        if self._query:
+            await self._query.open()
+        self._task = start_task(self._source.run(), "a bug ended this worker's source of events")
 
     async def shutdown(self) -> None:
-        """Stops hearing and lets go of every connection, whatever state the source is in."""
+        """Stop receiving events and close the connections to the servers, whatever state the source is in."""
         task, self._task = self._task, None
         while task and not task.done():
-            # More than once: what a driver awaits may complete in the same moment, and swallow it.
+            # More than once, because a driver may swallow a cancellation, if what it awaits completes at the same time.
             task.cancel()
-            await asyncio.wait([task], timeout=1.0)
+            await asyncio.wait([task], timeout=_CANCEL_TIMEOUT_SECONDS)
         await self.hub.aclose()
-        if self._snapshots:
-            await self._snapshots.close()
+        if self._query:
+            await self._query.close()
 
     @property
     def is_connected(self) -> bool:
-        """Whether the server that this worker hears is there and answers, at this moment."""
-        return self._task is not None and not self._task.done() and self._source.is_connected
-
-    @property
-    def outage(self) -> str | None:
-        """Why that server is away, None while it isn't."""
-        return self._source.outage
+        """Whether the server of this worker's mode is connected and answers."""
+        return self._task is not None and not self._task.done() and self._source.status().is_connected
 
     @property
     def broken(self) -> bool:
@@ -94,79 +82,61 @@ class MatchDataWebSocketManager:
         return self._task is not None and self._task.done()
 
     @property
-    def behind(self) -> bool:
-        """Whether this worker knows of events that it has not delivered yet."""
-        return self._source.behind
-
-    @property
-    def canary_at(self) -> float | None:
-        """When a canary last came through, on the monotonic clock."""
-        return self._source.canary_at
-
-    @property
     def last_canary(self) -> Canary:
-        """What the last canary said; nothing, if that is too long ago."""
-        is_fresh = time.monotonic() - self.observer.canary_at <= self._ready_within
-        return self.observer.canary if is_fresh else Canary()
+        """The last canary; an empty one if it is too old."""
+        is_fresh = time.monotonic() - self.event_stats.canary_at <= self._canary_timeout
+        return self.event_stats.canary if is_fresh else Canary()
 
     def unready(self) -> list[str]:
-        """Why this worker is not ready, for people; empty when a canary has passed within the last seconds."""
+        """Return why this worker is not ready, for people; empty if a canary arrived within the last seconds."""
         reasons = []
+        source = self._source.status()
         server = "Redis" if self.mode == "redis" else "PostgreSQL"
         if self.broken:
             reasons.append("this worker's source of events has ended: see its log")
         elif not self.is_connected:
-            reasons.append(f"this worker is not connected to {server}: {self._source.outage or 'not yet'}")
-        at = self._source.canary_at
-        if at is None or time.monotonic() - at > self._ready_within:
-            way = "PostgreSQL, the listener and Redis" if self.mode == "redis" else "PostgreSQL"
+            reasons.append(f"this worker is not connected to {server}: {source.outage or 'not yet'}")
+        at = source.canary_at
+        if at is None or time.monotonic() - at > self._canary_timeout:
+            path = "PostgreSQL, the listener and Redis" if self.mode == "redis" else "PostgreSQL"
             age = "yet" if at is None else f"for {time.monotonic() - at:.0f} s"
-            reasons.append(f"no canary has come through {way} {age}")
+            reasons.append(f"no canary has come through {path} {age}")
         return reasons
 
-    def tick(self) -> None:
-        """To be called once a second, for who watches."""
-        self.observer.tick()
-        self._queue_bytes = self.hub.queue_bytes  # which takes a while where there are many clients
+    def sample(self) -> None:
+        """Sample the rates and the queues; to be called once a second."""
+        self.event_stats.sample()
+        self._queue_bytes = self.hub.queue_bytes  # not in `report`: with many clients it takes long
 
     def report(self) -> WorkerReport:
-        """What this worker says of itself."""
-        now, source, hub, observer = time.monotonic(), self._source, self.hub, self.observer
+        """Return the counters and the state of this worker."""
+        now, hub, stats = time.monotonic(), self.hub, self.event_stats
         return WorkerReport(
             mode=self.mode,
             clients=len(hub),
-            position=str(source.position) if source.position else None,
-            events=observer.events,
-            gaps=observer.gaps,
-            suppressed=source.suppressed,
-            reconnects=source.reconnects,
+            source=self._source.status(),
+            events=stats.events,
+            gaps=stats.gaps,
             slow_closes=hub.slow_closes,
             recovered=hub.recovered,
             restarted=hub.restarted,
-            snapshots=self._snapshots.queries if self._snapshots else 0,
-            failed_snapshots=self._snapshots.failures if self._snapshots else 0,
+            snapshots=self._query.queries if self._query else 0,
+            failed_snapshots=self._query.failures if self._query else 0,
             queue_bytes=self._queue_bytes,
-            p50=observer.whole.percentile(50, now),
-            p99=observer.whole.percentile(99, now),
-            verified=observer.verified,
+            p50=stats.end_to_end.percentile(50, now),
+            p99=stats.end_to_end.percentile(99, now),
+            verified=stats.verified,
         )
 
-    def join(self, match: str, name: str, last: EventId | None = None) -> Client:
-        """Adds a client to a match; it hears everything since `last`, or else since the snapshot it starts with."""
-        return self.hub.join(match, name, last)
-
-    def leave(self, client: Client) -> None:
-        """Removes a client."""
-        self.hub.leave(client)
-
-    async def _take_snapshot(self, match: str) -> Snapshot:
-        return await self._snapshots.take(match) if self._snapshots else Snapshot(NULL)
-
-    async def _recall(self, after: EventId, until: EventId) -> list[Event] | None:
-        return await self._source.recall(after, until)
+    async def _read_range(self, after: EventId, until: EventId) -> list[Event] | None:
+        return await self._source.read_range(after, until)
 
 
-def _snapshots(db_url: str | None, settings: Settings) -> SnapshotQuery | None:
+async def _no_snapshot(_: str) -> Snapshot:
+    return Snapshot(NULL)
+
+
+def _snapshot_query(db_url: str | None, settings: Settings) -> SnapshotQuery | None:
     if settings.snapshot_query is None:
         return None
     if db_url is None:
@@ -187,8 +157,3 @@ def _source(
         raise ValueError("DB_HOST is not set: it takes the host of the PostgreSQL to listen to")
     name = f"notifymux-worker/{settings.pod_name}"
     return PostgresSource(db_url, settings.notify_channels, name, settings.canary_interval, sink)
-
-
-def _report_bug(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()):
-        logger.critical("a bug ended this worker's source of events", exc_info=error)

@@ -1,1 +1,1 @@
-"""What notifymux costs and carries, measured: `python -m bench NAME`; bench/README.md says how."""
+"""Benchmarks of notifymux: `python -m bench NAME`. bench/README.md describes each."""

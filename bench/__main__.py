@@ -1,12 +1,12 @@
-"""`python -m bench NAME|all [--short] [--json FILE] [--database URL --redis URL]`."""
+"""`python -m bench NAME|all [--short] [--json FILE] [--database URL --redis URL]`: run a benchmark."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import fanout, latency, listener, peers, pods, storm, throughput, writers
-from bench.environment import arena
+from bench import fanout, latency, listener, memory, peers, pods, storm, throughput, writers
+from bench.environment import running_environment
 from bench.machine import describe
 from bench.report import Report
 
@@ -19,26 +19,29 @@ BENCHES = {
     "storm": storm,
     "peers": peers,
     "pods": pods,
+    "memory": memory,
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures, prints the table and writes the JSON."""
+    """Run the benchmarks, print the table and write the JSON file."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("name", choices=[*BENCHES, "all"], metavar="NAME", help=f"{', '.join(BENCHES)}, or all")
-    parser.add_argument("--short", action="store_true", help="seconds, to see that it runs; its figures say little")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where to keep the figures")
-    parser.add_argument("--database", metavar="URL", help="a PostgreSQL to measure on, whose user may create databases")
-    parser.add_argument("--redis", metavar="URL", help="a Redis or Valkey to measure on")
+    parser.add_argument(
+        "--short", action="store_true", help="take seconds, to test that it runs; its figures are not meaningful"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
+    parser.add_argument("--database", metavar="URL", help="a PostgreSQL server to use; the role must have CREATEDB")
+    parser.add_argument("--redis", metavar="URL", help="a Redis or Valkey server to use")
     options = parser.parse_args(arguments)
     if bool(options.database) != bool(options.redis):
         parser.error("--database and --redis go together")
     names = list(BENCHES) if options.name == "all" else [options.name]
-    with arena(options.database, options.redis) as servers:
-        report = Report([*describe(), servers.versions])
+    with running_environment(options.database, options.redis) as environment:
+        report = Report([*describe(), environment.server_versions])
         for name in names:
-            print(f"bench: {name}", file=sys.stderr)  # noqa: T201 - the figures alone go to stdout
-            BENCHES[name].measure(servers, report, short=options.short)
+            print(f"bench: {name}", file=sys.stderr)  # noqa: T201 - stdout is for the figures
+            BENCHES[name].measure(environment, report, short=options.short)
     sys.stdout.write(report.table({name: bench.BASE for name, bench in BENCHES.items()}) + "\n")
     if options.json:
         report.write(options.json)

@@ -1,6 +1,7 @@
-"""Charts for the README from what was kept: `python -m bench.charts FILE --out FOLDER`.
+"""Charts for the documentation: `python -m bench.charts FILE --out FOLDER`.
 
-Each is an SVG of horizontal bars, a thin line from the least run to the most, legible on light and dark.
+Each chart is an SVG of horizontal bars of the medians, with a thin line from the least to the most of all runs. It is
+legible on light and dark backgrounds.
 """
 
 import argparse
@@ -14,13 +15,13 @@ from bench.report import Row, read_rows, readable
 
 
 class Chart(NamedTuple):
-    """What a chart shows: the rows of one metric."""
+    """The chart of one metric."""
 
     name: str
     title: str
-    wanted: Sequence[tuple[str, str]]  # benches and cases
+    cases: Sequence[tuple[str, str]]  # benchmarks and cases whose rows it shows
     metric: str
-    own: str  # what a configuration of ours begins with
+    own: str  # prefix of the configurations of notifymux
 
 
 CHARTS = (
@@ -36,7 +37,7 @@ CHARTS = (
     ),
     Chart(
         "writers",
-        "Commits a second with one NOTIFY each, by how many hear",
+        "Commits a second with one NOTIFY each, by number of receivers",
         [("writers", "one NOTIFY each")],
         "commits_per_s",
         "listener",
@@ -64,7 +65,7 @@ text { font: 13px system-ui, sans-serif; fill: #24292f }
 
 
 def svg(chart: Chart, rows: Sequence[Row]) -> str:
-    """The chart of some rows, of which there is at least one."""
+    """Return the SVG for some rows, at least one."""
     scale = (_WIDTH - _LABEL - _VALUE) / max(max(row.runs) for row in rows)
     height = _TOP + _STEP * len(rows)
     lines = [
@@ -72,8 +73,8 @@ def svg(chart: Chart, rows: Sequence[Row]) -> str:
         f"<title>{escape(chart.title)}</title><style>{_STYLE}</style>",
         f'<text class="title" x="0" y="18">{escape(chart.title)}</text>',
     ]
-    for place, row in enumerate(rows):
-        lines += _bar(row, _TOP + place * _STEP, scale, "own" if row.config.startswith(chart.own) else "other")
+    for index, row in enumerate(rows):
+        lines += _bar(row, _TOP + index * _STEP, scale, "own" if row.config.startswith(chart.own) else "other")
     return "\n".join([*lines, "</svg>", ""])
 
 
@@ -89,25 +90,25 @@ def _bar(row: Row, top: int, scale: float, kind: str) -> list[str]:
     ]
 
 
-def chosen(chart: Chart, rows: Iterable[Row]) -> list[Row]:
-    """A chart's rows; of a configuration that was measured in two benches, the first."""
+def rows_of(chart: Chart, rows: Iterable[Row]) -> list[Row]:
+    """Return the rows of a chart. Of a configuration that two benchmarks measured, it is the first row."""
     found: dict[str, Row] = {}
     for row in rows:
-        if row.metric == chart.metric and (row.bench, row.case) in chart.wanted:
+        if row.metric == chart.metric and (row.bench, row.case) in chart.cases:
             found.setdefault(row.config, row)
     return list(found.values())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Draws every chart for which there are figures."""
+    """Draw every chart for which the file has figures."""
     parser = argparse.ArgumentParser(prog="python -m bench.charts", description=__doc__)
-    parser.add_argument("file", type=Path, metavar="FILE", help="what `python -m bench NAME --json FILE` wrote")
+    parser.add_argument("file", type=Path, metavar="FILE", help="written by `python -m bench NAME --json FILE`")
     parser.add_argument("--out", type=Path, metavar="FOLDER", required=True)
     options = parser.parse_args(arguments)
     rows = read_rows(options.file)
     options.out.mkdir(parents=True, exist_ok=True)
     for chart in CHARTS:
-        if found := chosen(chart, rows):
+        if found := rows_of(chart, rows):
             (options.out / f"{chart.name}.svg").write_text(svg(chart, found), encoding="utf-8")
     return 0
 

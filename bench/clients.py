@@ -1,4 +1,4 @@
-"""WebSocket clients that cost next to nothing: raw sockets whose frames are looked at after the measurement."""
+"""WebSocket clients with little overhead: raw sockets whose frames are parsed after the measurement."""
 
 import re
 import resource
@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from bench.events import SERIAL, mark
+from bench.events import SERIAL, serial_marker
 
 _REQUEST = (
     "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -16,24 +16,24 @@ _REQUEST = (
 )
 _TEXT, _CLOSE, _PING = 1, 8, 9
 _PONG_FRAME = b"\x81\x8f\0\0\0\0" + b'{"type":"pong"}'
-_READ = 1 << 18
-_TAIL = 2048  # bytes that surely hold the last event
+_READ_BYTES = 1 << 18
+_LAST_EVENT_BYTES = 2048  # at the end of the data, more than one event has
 _WORKER = re.compile(rb"\r\nx-worker: *(\w+)", re.IGNORECASE)
 
 
 class Arrival(NamedTuple):
-    """An event as a client got it."""
+    """An event that a client received."""
 
     at: float  # Unix seconds
     serial: int
 
 
 class Client:
-    """One connection.
+    """A connection. `open` waits for the handshake.
 
     Args:
-        port: on this machine.
-        path: of the WebSocket.
+        port: on loopback.
+        path: of the WebSocket endpoint.
     """
 
     def __init__(self, port: int, path: str) -> None:
@@ -41,19 +41,19 @@ class Client:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.sendall(_REQUEST.format(path=path, port=port).encode())
         self.chunks: list[tuple[float, bytes]] = []
-        self.closed: int | None = None  # the close frame's code, or 0 if there was none
+        self.closed: int | None = None  # the code of the close frame, 0 without a close frame
         self.worker = b""
-        self._rest = b""
+        self._buffer = b""
 
     def open(self) -> "Client":
-        """Waits for the handshake's answer.
+        """Wait for the response to the handshake.
 
         Raises:
-            ConnectionError: it was refused.
+            ConnectionError: the server refused the handshake.
         """
         head, end = b"", -1
         while (end := head.find(b"\r\n\r\n")) < 0:
-            chunk = self.socket.recv(_READ)
+            chunk = self.socket.recv(_READ_BYTES)
             if not chunk:
                 raise ConnectionError(f"no handshake: {head!r}")
             head += chunk
@@ -67,10 +67,10 @@ class Client:
         return self
 
     def arrivals(self) -> list[Arrival]:
-        """The events that were read since the last call, in order; answers the pings that were among them."""
+        """Parse what was read since the last call: return the events in order, and answer pings."""
         found: list[Arrival] = []
         for at, chunk in self.chunks:
-            frames, self._rest = split(self._rest + chunk)
+            frames, self._buffer = split(self._buffer + chunk)
             for opcode, payload in frames:
                 if opcode == _TEXT and (serial := SERIAL.search(payload)):
                     found.append(Arrival(at, int(serial[1])))
@@ -90,13 +90,13 @@ class Client:
             self.socket.send(_PONG_FRAME)
 
     def close(self) -> None:
-        """Ends it; with a reset, so that thousands leave no port waiting."""
+        """Close the connection with a reset, so that thousands of connections leave no port in TIME_WAIT."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         self.socket.close()
 
 
 def split(data: bytes) -> tuple[list[tuple[int, bytes]], bytes]:
-    """The whole frames in `data`, each as opcode and payload, and what is left."""
+    """Split data into complete frames, each as opcode and payload, and the remaining data."""
     found, at, end = [], 0, len(data)
     while end - at >= 2:
         size, start = data[at + 1], at + 2
@@ -111,90 +111,89 @@ def split(data: bytes) -> tuple[list[tuple[int, bytes]], bytes]:
 
 
 class Clients:
-    """Some clients that are read together.
-
-    Args:
-        clients: all of them open.
-    """
+    """Several open clients that are read together."""
 
     def __init__(self, clients: Sequence[Client]) -> None:
         self.all = list(clients)
         files = {client.socket.fileno(): client for client in clients}
-        # Bound once: of thousands of clients, each costs its share of the machine that is measured.
+        # Bound methods are looked up once, because reading uses CPU time of the machine under test.
         self._receive = {file: client.socket.recv for file, client in files.items()}
-        self._keep = {file: client.chunks.append for file, client in files.items()}
+        self._store = {file: client.chunks.append for file, client in files.items()}
         self._open = set(files)
         self._poll = select.epoll()
         for file in files:
             self._poll.register(file, select.EPOLLIN)
 
-    def read_until(self, serial: int, patience: float, pause: float = 0.0) -> float | None:
-        """Reads until every client has got an event; when the last one did, or None after `patience` s of silence.
+    def read_until(self, serial: int, timeout: float, pause: float = 0.0) -> float | None:
+        """Read until every client has received an event; return the time at which the last client did.
 
-        With a `pause` (seconds) between two looks, more is read at once, which leaves the machine to what is measured.
+        Return None if nothing arrives for `timeout` seconds. A `pause` (seconds) between two reads makes each read
+        larger, which leaves more CPU time to the system under test.
         """
-        wanted, waiting = mark(serial), set(self._open)
-        tails: dict[int, bytes] = {}
+        marker, waiting = serial_marker(serial), set(self._open)
+        last_bytes: dict[int, bytes] = {}
         while waiting:
-            chunks = self._read(patience)
+            chunks = self._read(timeout)
             if not chunks:
                 return None
             for file, chunk in chunks:
-                if wanted in chunk[-_TAIL:] or (file in tails and wanted in (tails[file] + chunk)[-_TAIL:]):
+                if marker in chunk[-_LAST_EVENT_BYTES:] or (
+                    file in last_bytes and marker in (last_bytes[file] + chunk)[-_LAST_EVENT_BYTES:]
+                ):
                     waiting.discard(file)
                 elif not chunk:
-                    waiting.discard(file)  # it is lost
+                    waiting.discard(file)  # closed
                 elif file in waiting:
-                    tails[file] = chunk[-_TAIL:]
+                    last_bytes[file] = chunk[-_LAST_EVENT_BYTES:]
             if pause:
                 time.sleep(pause)
         return max(client.chunks[-1][0] for client in self.all if client.chunks)
 
-    def _read(self, patience: float) -> list[tuple[int, bytes]]:
-        """Waits for `patience` seconds, and keeps what is there for later; of which client, and what."""
-        ready = self._poll.poll(patience, 1 << 10)
+    def _read(self, timeout: float) -> list[tuple[int, bytes]]:
+        """Wait at most `timeout` seconds for data; store it for `arrivals`, and return it by file descriptor."""
+        ready = self._poll.poll(timeout, 1 << 10)
         now = time.time()
         found = []
         for file, _ in ready:
             try:
-                chunk = self._receive[file](_READ)
+                chunk = self._receive[file](_READ_BYTES)
             except OSError:
                 chunk = b""
             if not chunk:
                 self._poll.unregister(file)
                 self._open.discard(file)
-            self._keep[file]((now, chunk))
+            self._store[file]((now, chunk))
             found.append((file, chunk))
         return found
 
-    def pump(self) -> None:
-        """Reads what is there, answers pings, and forgets everything."""
+    def discard(self) -> None:
+        """Read and discard all available data, and answer pings."""
         while self._read(0):
             pass
         self.arrivals()
 
     def arrivals(self) -> list[list[Arrival]]:
-        """What each has got since the last call."""
+        """Return the events that each client has received since the last call."""
         return [client.arrivals() for client in self.all]
 
     @property
     def closed(self) -> list[int]:
-        """The codes with which clients were closed."""
+        """The close codes of the clients that the server has closed."""
         return [client.closed for client in self.all if client.closed is not None]
 
-    def forget(self) -> None:
-        """Lets go of them, and leaves them open."""
+    def release(self) -> None:
+        """Stop reading the clients, which stay open."""
         self._poll.close()
 
     def close(self) -> None:
-        """Ends all."""
-        self.forget()
+        """Close all clients."""
+        self.release()
         for client in self.all:
             client.close()
 
 
 def on_each_worker(port: int, path: Callable[[int], str], workers: int) -> Clients:
-    """One client on each worker; `path` makes the n-th client's path."""
+    """Connect one client to each worker; `path` returns the path of the n-th client."""
     found: dict[bytes, Client] = {}
     for number in range(400):
         client = Client(port, path(number)).open()
@@ -204,16 +203,16 @@ def on_each_worker(port: int, path: Callable[[int], str], workers: int) -> Clien
             found[client.worker] = client
         if len(found) == workers:
             return Clients(list(found.values()))
-    raise AssertionError(f"{len(found)} of {workers} workers took a client")
+    raise AssertionError(f"only {len(found)} of {workers} workers accepted a client")
 
 
-def crowd(port: int, path: Callable[[int], str], numbers: Iterable[int]) -> list[Client]:
-    """Clients that connect all at once."""
-    coming = [Client(port, path(number)) for number in numbers]
-    return [client.open() for client in coming]
+def connect_all(port: int, path: Callable[[int], str], numbers: Iterable[int]) -> list[Client]:
+    """Connect several clients at once."""
+    clients = [Client(port, path(number)) for number in numbers]
+    return [client.open() for client in clients]
 
 
 def allow_open_files() -> None:
-    """Raises this process's limit of open files as far as it may."""
+    """Raise the limit of open files of this process to its hard limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,4 +1,4 @@
-"""What processes use: CPU time to the nanosecond, and memory of their own. Linux only."""
+"""CPU time and memory of processes, and CPU affinity. Linux only."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -9,31 +9,31 @@ import psutil
 
 
 def family(pid: int) -> list[int]:
-    """A process and all that came from it."""
+    """Return the ids of a process and all of its descendants."""
     process = psutil.Process(pid)
     return [pid, *(child.pid for child in process.children(recursive=True))]
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
-    """The time that processes have run so far."""
+    """Return the CPU time that processes have used so far, with a resolution of nanoseconds."""
     total = 0
     for pid in pids:
         for task in Path(f"/proc/{pid}/task").glob("*/schedstat"):
-            with suppress(OSError):  # a thread that ended meanwhile
+            with suppress(OSError):  # the thread has ended
                 total += int(task.read_text(encoding="ascii").split()[0])
     return total / 1e9
 
 
 def memory_bytes(pids: Iterable[int]) -> int:
-    """What processes hold of the machine's memory; what is shared is counted once (PSS)."""
+    """Return the memory of processes (PSS): a page that several processes share is counted once."""
     return sum(psutil.Process(pid).memory_full_info().pss for pid in pids)
 
 
-class Meter:
-    """CPU time by part since it was made.
+class CpuMeter:
+    """Measures the CPU time of several parts since it was created.
 
     Args:
-        parts: each part's name, and the process at its head.
+        parts: the main process of each part, by the part's name.
     """
 
     def __init__(self, parts: Mapping[str, int]) -> None:
@@ -41,7 +41,7 @@ class Meter:
         self._before = self._now()
 
     def read(self) -> dict[str, float]:
-        """Seconds, by part."""
+        """Return the CPU seconds by part."""
         return {name: now - self._before[name] for name, now in self._now().items()}
 
     def _now(self) -> dict[str, float]:
@@ -49,15 +49,18 @@ class Meter:
 
 
 def halves() -> tuple[set[int], set[int]]:
-    """This process's cores in two parts, for two sides that in life run on two machines; both all if it is one core."""
+    """Split the available cores in two halves, for programs that normally run on two machines.
+
+    With a single core, both halves have it.
+    """
     cores = sorted(os.sched_getaffinity(0))
     middle = len(cores) // 2
     return (set(cores[:middle]), set(cores[middle:])) if middle else (set(cores), set(cores))
 
 
 def pin(pid: int, cores: set[int]) -> None:
-    """Lets a process, all that came from it and all that will, run on these cores only."""
+    """Restrict a process, its descendants and those that they will start to some cores."""
     for member in family(pid):
-        with suppress(OSError):  # it has ended
+        with suppress(OSError):  # the process has ended
             for task in Path(f"/proc/{member}/task").iterdir():
                 os.sched_setaffinity(int(task.name), cores)

@@ -1,4 +1,4 @@
-"""The servers that a measurement runs on: embedded ones, or those that were given; and places of one's own in them."""
+"""The servers that a benchmark uses, and separate databases and namespaces in them."""
 
 import tempfile
 import uuid
@@ -11,17 +11,17 @@ import psycopg
 import redis
 from psycopg.conninfo import conninfo_to_dict
 
-from tests.support.servers import Servers, database_settings, drop_database, new_database
+from tests.support.servers import Servers, database_settings, drop_database, new_database, temporary_servers
 
-# More than the 100 that PostgreSQL starts with: `writers` has 100 sessions that LISTEN, besides those that write.
-_CONNECTIONS = 250
+# PostgreSQL's default is 100, but `writers` has 100 sessions that LISTEN, and others that write.
+_MAX_CONNECTIONS = 250
 _LIBPQ = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD", "dbname": "PGDATABASE",
           "sslmode": "PGSSLMODE"}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Place:
-    """A database and a namespace in Redis that nobody else uses."""
+    """A folder, a database and a Redis namespace that no other program uses."""
 
     folder: Path
     database: str
@@ -30,12 +30,12 @@ class Place:
 
     @property
     def settings(self) -> dict[str, str]:
-        """What a program of ours needs to know to work here."""
+        """The settings of notifymux's programs."""
         return database_settings(self.database) | {"REDIS_URL": self.redis_url, "REDIS_NAMESPACE": self.namespace}
 
     @property
     def environment(self) -> dict[str, str]:
-        """What other programs need to know: the database in the variables that every client of PostgreSQL reads."""
+        """The environment variables of other programs: those that libpq reads, and REDIS_URL."""
         parts = conninfo_to_dict(self.database)
         found = {variable: str(parts[name]) for name, variable in _LIBPQ.items() if name in parts}
         return found | {"REDIS_URL": self.redis_url}
@@ -46,10 +46,10 @@ class Environment:
     """The servers.
 
     Args:
-        folder: for what programs write.
-        database_url: PostgreSQL's.
-        redis_url: Redis' or Valkey's.
-        parts: the process at the head of each server, where it is ours.
+        folder: for the programs' files.
+        database_url: of PostgreSQL.
+        redis_url: of Redis or Valkey.
+        parts: the main process of each server by name; empty if the servers were given.
     """
 
     folder: Path
@@ -59,7 +59,7 @@ class Environment:
 
     @contextmanager
     def place(self) -> Iterator[Place]:
-        """A fresh place, gone afterwards."""
+        """Create a place, and remove it when the block ends."""
         name = f"bench_{uuid.uuid4().hex[:12]}"
         folder = self.folder / name
         folder.mkdir()
@@ -72,8 +72,8 @@ class Environment:
                     client.delete(key)
 
     @property
-    def versions(self) -> str:
-        """Of both servers."""
+    def server_versions(self) -> str:
+        """The versions of both servers, and whether they are embedded."""
         with closing(psycopg.connect(self.database_url)) as connection:
             postgres = connection.info.parameter_status("server_version")
         with closing(redis.Redis.from_url(self.redis_url)) as client:
@@ -83,29 +83,22 @@ class Environment:
 
 
 @contextmanager
-def arena(database_url: str | None = None, redis_url: str | None = None) -> Iterator[Environment]:
-    """Embedded servers, or those that are given; of which both have to be."""
-    with tempfile.TemporaryDirectory(prefix="notifymux-bench-") as name:
-        folder = Path(name)
-        folder.chmod(0o755)  # the servers run under an account of their own
-        if database_url and redis_url:
-            yield Environment(folder, database_url, redis_url)
-            return
-        servers = Servers(folder / "servers")
-        try:
-            servers.start_postgres()
-            _allow_connections(servers)
-            servers.start_redis()
-            assert servers.postgres
-            assert servers.redis
-            parts = {"postgres": servers.postgres.pid, "redis": servers.redis.pid}
-            yield Environment(folder, servers.embedded.database_url, servers.embedded.redis_url, parts)
-        finally:
-            servers.end()
+def running_environment(database_url: str | None = None, redis_url: str | None = None) -> Iterator[Environment]:
+    """Use the servers that are given (both or none), or run embedded ones while the block runs."""
+    if database_url and redis_url:
+        with tempfile.TemporaryDirectory(prefix="notifymux-bench-") as folder:
+            yield Environment(Path(folder), database_url, redis_url)
+        return
+    with temporary_servers("bench") as servers:
+        _raise_max_connections(servers)
+        assert servers.postgres
+        assert servers.redis
+        parts = {"postgres": servers.postgres.pid, "redis": servers.redis.pid}
+        yield Environment(servers.folder, servers.embedded.database_url, servers.embedded.redis_url, parts)
 
 
-def _allow_connections(servers: Servers) -> None:
+def _raise_max_connections(servers: Servers) -> None:
     with closing(psycopg.connect(servers.embedded.database_url, autocommit=True)) as connection:
-        connection.execute(f"ALTER SYSTEM SET max_connections = {_CONNECTIONS}".encode())
+        connection.execute(f"ALTER SYSTEM SET max_connections = {_MAX_CONNECTIONS}".encode())
     servers.stop_postgres()
     servers.start_postgres()

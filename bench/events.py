@@ -1,4 +1,4 @@
-"""The events of a measurement: about 230 bytes of JSON each, with a serial that every server hands on as it is."""
+"""The events of the benchmarks: about 230 bytes of JSON each, with a serial number that every server passes on."""
 
 import random
 import re
@@ -25,13 +25,13 @@ _DIGITS = 8
 SERIAL = re.compile(rb"#(\d{8})#")
 
 
-def mark(serial: int) -> bytes:
-    """The serial as it stands in an event, however its JSON is rebuilt."""
+def serial_marker(serial: int) -> bytes:
+    """Return the serial as it appears in an event, independently of how a server formats the JSON."""
     return b"#%08d#" % serial
 
 
 def payload(serial: int) -> str:
-    """An event."""
+    """Return the payload of an event."""
     return f"{_BEFORE}{serial:0{_DIGITS}}{_AFTER}"
 
 
@@ -39,7 +39,7 @@ def _notify(serial: str) -> str:
     return f"pg_notify('{CHANNEL}', '{_BEFORE}' || lpad(({serial})::text, {_DIGITS}, '0') || '{_AFTER}')"
 
 
-# A loop in the server, so that the one who emits costs the machine as little as possible.
+# A loop in the server uses less CPU time than a client that sends each statement.
 _FLOOD = f"""
 DO $$ BEGIN
     FOR n IN 0..%(count)s / %(batch)s - 1 LOOP
@@ -53,8 +53,10 @@ END $$
 class Emitter:
     """A session that notifies.
 
+    Its commits don't wait for the disk, so that only the delivery of notifications is measured.
+
     Args:
-        conninfo: of the database. Its commits don't wait for the disk: what is measured is the way of a notification.
+        conninfo: of the database.
     """
 
     def __init__(self, conninfo: str) -> None:
@@ -68,14 +70,14 @@ class Emitter:
         self._connection.close()
 
     def once(self, events: int = 1) -> float:
-        """Notifies in one transaction; when it began."""
+        """Notify in one transaction; return the time just before it."""
         began = time.time()
         self._flood(events, events)
         return began
 
     @contextmanager
     def flood(self, events: int, batch: int) -> Iterator[float]:
-        """Notifies as fast as PostgreSQL can, `batch` in each transaction, while the block runs; when it began."""
+        """Notify as fast as PostgreSQL can while the block runs, `batch` per transaction; yield the start time."""
         thread = threading.Thread(target=self._flood, args=(events, batch))
         began = time.time()
         thread.start()
@@ -92,16 +94,17 @@ class Emitter:
 
 @contextmanager
 def paced(conninfo: str, first: int, events: int, rate: float) -> Iterator[Any]:
-    """Notifies at a rate from a process of its own while the block runs; call what is yielded for each one's time.
+    """Notify at a steady rate from another process while the block runs.
 
-    A time is of just before the statement was sent, in Unix seconds.
+    Call the result to wait for the end, and to get the time of each event: Unix seconds, just before the statement was
+    sent.
     """
     context = get_context("spawn")
     receiving, sending = context.Pipe(duplex=False)
     process = context.Process(target=_pace, args=(sending, conninfo, first, events, rate), daemon=True)
     process.start()
     try:
-        receiving.recv()  # it is connected
+        receiving.recv()  # until it is connected
         yield receiving.recv
     finally:
         process.join(30)
@@ -119,6 +122,6 @@ def _pace(done: Connection, conninfo: str, first: int, events: int, rate: float)
             time.sleep(max(0.0, due - time.monotonic()))
             times.append(time.time())
             connection.pgconn.exec_(statement)
-            # At irregular intervals, so that nothing goes in step with a clock; what can't be caught up is given up.
+            # Irregular intervals, so that no timer runs in step with the events. A larger delay is not made up for.
             due = max(due + random.uniform(0.5, 1.5) / rate, time.monotonic() - 0.1)
         done.send(times)

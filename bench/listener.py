@@ -1,4 +1,4 @@
-"""The listener's own CPU time per event, beside a loop that drains and pipelines PUBLISH without any guarantee."""
+"""The listener's CPU time per event, compared with a loop that reads and pipelines PUBLISH without any guarantee."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -17,8 +17,8 @@ from tests.support.waiting import wait_until
 
 BASE = "drain and PUBLISH"
 _ROUNDS, _SHORT_ROUNDS = 5, 2
-_EVENTS, _SHORT_EVENTS = 50_000, 5_000  # less than what the listener buffers
-_RATE, _SECONDS, _SHORT_SECONDS = 2000, 3.0, 0.5
+_EVENTS, _SHORT_EVENTS = 50_000, 5_000  # fewer than the listener buffers
+_EVENTS_PER_SECOND, _SECONDS, _SHORT_SECONDS = 2000, 3.0, 0.5
 
 
 class Forwarding(NamedTuple):
@@ -31,17 +31,17 @@ class Forwarding(NamedTuple):
 
     @property
     def channel(self) -> str:
-        """Where it publishes."""
+        """The channel on which it publishes."""
         return RedisNames(self.place.namespace).events
 
 
 def measure(arena: Environment, report: Report, *, short: bool) -> None:
-    """As fast as PostgreSQL can emit, and at a steady rate."""
+    """Measure as fast as PostgreSQL can emit, and at a steady rate."""
     events, seconds = (_SHORT_EVENTS, _SHORT_SECONDS) if short else (_EVENTS, _SECONDS)
     cases: dict[str, Callable[[Forwarding], float]] = {
         "100 per transaction": lambda each: _flood(each, events, 100),
         "1 per transaction": lambda each: _flood(each, events, 1),
-        f"{_RATE}/s": lambda each: _steady(each, int(_RATE * seconds)),
+        f"{_EVENTS_PER_SECOND}/s": lambda each: _steady(each, int(_EVENTS_PER_SECOND * seconds)),
     }
     with ExitStack() as stack:
         every = [stack.enter_context(start(arena)) for start in (_listener, _loop)]
@@ -67,7 +67,7 @@ def _steady(each: Forwarding, events: int) -> float:
     first, each.emitter.last = each.emitter.last + 1, each.emitter.last + events
     with RedisMonitor(each.place.redis_url, each.channel) as tap:
         before = cpu_seconds(family(each.pid))
-        with paced(each.place.database, first, events, _RATE) as times:
+        with paced(each.place.database, first, events, _EVENTS_PER_SECOND) as times:
             times()
         wait_until(lambda: tap.has(each.emitter.last), 20, "everything is forwarded")
         return (cpu_seconds(family(each.pid)) - before) / events * 1e6
@@ -76,7 +76,7 @@ def _steady(each: Forwarding, events: int) -> float:
 @contextmanager
 def _listener(arena: Environment) -> Iterator[Forwarding]:
     with arena.place() as place, Listener(place.folder, place.settings) as process:
-        process.aligned()
+        process.wait_until_aligned()
         with Emitter(place.database) as emitter:
             yield Forwarding("listener", process.pid, place, emitter)
 
@@ -86,5 +86,5 @@ def _loop(arena: Environment) -> Iterator[Forwarding]:
     with arena.place() as place:
         command = [sys.executable, "-m", "bench.programs.drain", RedisNames(place.namespace).events]
         with Process(command, place.folder, place.environment) as process, Emitter(place.database) as emitter:
-            process.logged("listening")
+            process.wait_for_log("listening")
             yield Forwarding(BASE, process.pid, place, emitter)

@@ -1,4 +1,4 @@
-"""On what it was measured."""
+"""A description of the machine."""
 
 import os
 import platform
@@ -11,7 +11,7 @@ _PACKAGES = ("notifymux", "psycopg", "redis", "hiredis", "uvloop", "uvicorn", "g
 
 
 def describe() -> list[str]:
-    """Lines that tell the machine, how busy it was before, and the versions."""
+    """Return lines that describe the machine, its load before the benchmark, and the versions."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     day, cores = time.strftime("%Y-%m-%d"), len(os.sched_getaffinity(0))

@@ -1,4 +1,4 @@
-"""A subscriber of Redis that costs next to nothing, and notes when each event came."""
+"""A subscriber of Redis with little overhead that records when each event arrived."""
 
 import select
 import threading
@@ -7,16 +7,16 @@ from typing import Self
 
 import redis
 
-from bench.events import SERIAL, mark
+from bench.events import SERIAL, serial_marker
 
-_TAIL = 2048  # bytes that surely hold the last event
+_LAST_EVENT_BYTES = 2048  # at the end of the data, more than one event has
 
 
 class RedisMonitor:
-    """Subscribed while the block runs, in a thread that does nothing but read.
+    """Reads a channel in a thread while the block runs, and parses the data afterwards.
 
     Args:
-        url: Redis.
+        url: of Redis.
         channel: to subscribe to.
     """
 
@@ -30,23 +30,23 @@ class RedisMonitor:
         self._socket = connection._sock  # noqa: SLF001 - read as bytes, and parsed afterwards
         self._socket.setblocking(False)
         self._chunks: list[tuple[float, bytes]] = []
-        self._ending = threading.Event()
+        self._stop = threading.Event()
         self._thread = threading.Thread(target=self._read)
 
     def _read(self) -> None:
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
-        while not self._ending.is_set():
+        while not self._stop.is_set():
             if poll.poll(100):
                 self._chunks.append((time.time(), self._socket.recv(1 << 16)))
 
     def has(self, serial: int) -> bool:
-        """Whether an event has come, and nothing after it."""
-        return mark(serial) in b"".join(chunk for _, chunk in self._chunks[-2:])[-_TAIL:]
+        """Whether an event has arrived and is the last so far."""
+        return serial_marker(serial) in b"".join(chunk for _, chunk in self._chunks[-2:])[-_LAST_EVENT_BYTES:]
 
     def arrivals(self) -> dict[int, float]:
-        """When each event came, so far."""
-        whole = b"".join(chunk for _, chunk in self._chunks)
+        """Return the time of arrival of each event so far, by serial."""
+        data = b"".join(chunk for _, chunk in self._chunks)
         ends: list[tuple[int, float]] = []
         size = 0
         for at, chunk in self._chunks:
@@ -54,7 +54,7 @@ class RedisMonitor:
             ends.append((size, at))
         found: dict[int, float] = {}
         index = 0
-        for match in SERIAL.finditer(whole):
+        for match in SERIAL.finditer(data):
             while ends[index][0] < match.end():
                 index += 1
             found[int(match[1])] = ends[index][1]
@@ -65,7 +65,7 @@ class RedisMonitor:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ending.set()
+        self._stop.set()
         self._thread.join()
         self._pubsub.close()
         self._redis.close()

@@ -1,4 +1,4 @@
-"""Figures: rows of runs, the table they are printed as (ratios first), and the JSON they are kept as."""
+"""The figures of the benchmarks: as a table with ratios, and as a JSON file."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 
 class Figure(NamedTuple):
-    """One value of one run."""
+    """A value that one run measured."""
 
     metric: str
     unit: str
@@ -19,9 +19,9 @@ class Figure(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """One metric of one configuration: a value per run.
+    """One metric of one configuration, with a value for each run.
 
-    `case` tells what was varied (a rate, a number of clients); rows that differ in `config` alone are compared.
+    `case` names what is varied, such as a rate or a number of clients. Rows that differ only in `config` are compared.
     """
 
     bench: str
@@ -33,54 +33,54 @@ class Row:
 
     @property
     def median(self) -> float:
-        """The middle of the runs."""
+        """The median of all runs."""
         return median(self.runs)
 
     def ratio(self, base: "Row") -> float:
-        """How many times `base` this is: the median over the rounds, for a round's runs stand next to each other.
+        """Return the median of the ratios to `base` in each round, because the runs of a round are close in time.
 
-        Infinity where `base` is nothing, and 1 where both are.
+        A ratio is infinity if only `base` is 0, and 1 if both are 0.
         """
         return median(_ratio(own, other) for own, other in zip(self.runs, base.runs, strict=True))
 
     def as_json(self) -> dict[str, Any]:
-        """The row as it is kept."""
+        """Return the row for the JSON file."""
         names = ("bench", "case", "config", "metric", "unit")
         return {name: getattr(self, name) for name in names} | {"median": self.median, "runs": self.runs}
 
 
 class Report:
-    """What was measured.
+    """All figures and notes.
 
     Args:
-        machine: lines that say on what.
+        machine: lines that describe the machine.
     """
 
     def __init__(self, machine: Sequence[str] = ()) -> None:
         self._machine = machine
-        self._groups: dict[tuple[str, str, str], dict[str, Row]] = {}  # of rows that are compared, by configuration
+        self._groups: dict[tuple[str, str, str], dict[str, Row]] = {}  # rows that are compared, by configuration
         self._notes: list[str] = []
 
     @property
     def rows(self) -> list[Row]:
-        """All rows, those that are compared next to each other."""
+        """All rows; those that are compared are next to each other."""
         return [row for group in self._groups.values() for row in group.values()]
 
     def run(self, bench: str, case: str, config: str, *figures: Figure) -> None:
-        """Adds what one run of a configuration gave."""
+        """Add the figures of one run of a configuration."""
         for metric, unit, value in figures:
             group = self._groups.setdefault((bench, case, metric), {})
             group.setdefault(config, Row(bench, case, config, metric, unit)).runs.append(value)
 
     def note(self, text: str) -> None:
-        """Adds a line that belongs to the figures."""
+        """Add a line that is printed below the figures."""
         self._notes.append(text)
 
     def table(self, bases: Mapping[str, str]) -> str:
-        """Everything as text.
+        """Format everything as text.
 
         Args:
-            bases: per bench, the configuration the others are compared with.
+            bases: the configuration that the others are compared with, by benchmark.
         """
         lines = [*self._machine]
         for (bench, case, metric), group in self._groups.items():
@@ -93,15 +93,15 @@ class Report:
         return "\n".join([*lines, *([""] if self._notes else []), *self._notes])
 
     def write(self, path: Path) -> None:
-        """Keeps it as JSON."""
-        kept = {"machine": list(self._machine), "rows": [row.as_json() for row in self.rows], "notes": self._notes}
-        path.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+        """Write the JSON file."""
+        content = {"machine": list(self._machine), "rows": [row.as_json() for row in self.rows], "notes": self._notes}
+        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def read_rows(path: Path) -> list[Row]:
-    """What `Report.write` kept."""
-    kept = json.loads(path.read_text(encoding="utf-8"))["rows"]
-    return [Row(*(row[name] for name in ("bench", "case", "config", "metric", "unit", "runs"))) for row in kept]
+    """Read the rows from a file that `Report.write` wrote."""
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    return [Row(*(row[name] for name in ("bench", "case", "config", "metric", "unit", "runs"))) for row in rows]
 
 
 def _compared(rows: Sequence[Row], base: Row) -> list[str]:
@@ -120,6 +120,6 @@ def _ratio(own: float, other: float) -> float:
 
 
 def readable(value: float) -> str:
-    """A number with the digits that mean something."""
+    """Format a number with two or three significant digits."""
     digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 0.1 else 3
     return f"{value:,.{digits}f}"

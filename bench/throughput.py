@@ -1,52 +1,54 @@
-"""As fast as PostgreSQL can emit, to one WebSocket client on each of four workers."""
+"""Events per second to one WebSocket client on each of four workers, notified as fast as PostgreSQL can."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
 
 from bench.environment import Environment
 from bench.report import Figure, Report
-from bench.systems import System, Watched, direct, plain_listen, through_redis
+from bench.systems import MeasuredSystem, System, direct, plain_listen, through_redis
 
 BASE = "plain-listen"
 _ROUNDS, _SHORT_ROUNDS = 5, 2
 _EVENTS, _SHORT_EVENTS = 40_000, 4_000
-_SILENCE = 5.0  # seconds after which no more is expected
-_PAUSE = 0.002  # seconds
+_TIMEOUT_SECONDS = 5.0  # without an event
+_PAUSE_SECONDS = 0.002  # between two reads of the clients
 
 
-def measure(arena: Environment, report: Report, *, short: bool) -> None:
-    """Both modes, and a plain LISTEN in each worker."""
+def measure(environment: Environment, report: Report, *, short: bool) -> None:
+    """Compare both modes with a plain LISTEN in each worker."""
     with ExitStack() as stack:
-        systems = [stack.enter_context(start(arena)) for start in (through_redis, direct, plain_listen)]
-        compare("throughput", systems, arena, report, short=short)
+        systems = [stack.enter_context(start(environment)) for start in (through_redis, direct, plain_listen)]
+        compare("throughput", systems, environment, report, short=short)
 
 
-def compare(bench: str, systems: Sequence[System], arena: Environment, report: Report, *, short: bool) -> None:
-    """Some systems, all of them up and idle but the one whose turn it is."""
+def compare(bench: str, systems: Sequence[System], environment: Environment, report: Report, *, short: bool) -> None:
+    """Compare running systems: in each round, one after the other is measured while the others are idle."""
     events = _SHORT_EVENTS if short else _EVENTS
     with ExitStack() as stack:
-        watched = [stack.enter_context(Watched.on_each_worker(system, arena)) for system in systems]
+        measured = [
+            stack.enter_context(MeasuredSystem.with_client_on_each_worker(system, environment)) for system in systems
+        ]
         for batch in (1, 100):
             case = f"{batch} per transaction"
             for _ in range(_SHORT_ROUNDS if short else _ROUNDS):
-                for each in watched:
+                for each in measured:
                     report.run(bench, case, each.name, *_run(each, events, batch, report))
-                    for other in watched:
-                        other.clients.pump()
+                    for other in measured:
+                        other.clients.discard()
 
 
-def _run(watched: Watched, events: int, batch: int, report: Report) -> list[Figure]:
-    meter, first = watched.meter(), watched.emitter.last + 1
-    with watched.emitter.flood(events, batch) as began:
-        watched.clients.read_until(first + events - 1, _SILENCE, _PAUSE)
+def _run(measured: MeasuredSystem, events: int, batch: int, report: Report) -> list[Figure]:
+    meter, first = measured.cpu_meter(), measured.emitter.last + 1
+    with measured.emitter.flood(events, batch) as began:
+        measured.clients.read_until(first + events - 1, _TIMEOUT_SECONDS, _PAUSE_SECONDS)
     spent = meter.read()
-    arrivals = watched.clients.arrivals()
+    arrivals = measured.clients.arrivals()
     got = sum(map(len, arrivals)) / len(arrivals)
-    ended = max((each[-1].at for each in arrivals if each), default=began + _SILENCE)
+    ended = max((each[-1].at for each in arrivals if each), default=began + _TIMEOUT_SECONDS)
     expected = list(range(first, first + events))
     if any([arrival.serial for arrival in each] != expected for each in arrivals):
-        codes = f", some are closed: {watched.clients.closed}" if watched.clients.closed else ""
-        report.note(f"{watched.name}, {batch} per transaction: NOT every event came to every client, in order:"
+        codes = f", some are closed: {measured.clients.closed}" if measured.clients.closed else ""
+        report.note(f"{measured.name}, {batch} per transaction: NOT every client received every event in order:"
                     f" {got:,.0f} of {events:,} on average{codes}")  # fmt: skip
     return [
         Figure("events_per_s", "/s", got / (ended - began)),

@@ -1,6 +1,6 @@
-"""Commits a second that notify, against how many hear: LISTENing directly, or through one listener.
+"""Commits per second of writers that notify, by number of receivers: with LISTEN, or through one listener.
 
-PostgreSQL and those who write have one half of the machine's cores, all who hear the other half, as if on two machines.
+PostgreSQL and the writers run on one half of the cores and the receivers on the other half, as if on two machines.
 """
 
 import os
@@ -27,7 +27,7 @@ from tests.support.programs import Listener
 BASE = "direct, 1"
 _COUNTS, _SHORT_COUNTS = (1, 4, 8, 32, 100), (1, 8)
 _ROUNDS, _SHORT_ROUNDS = 3, 1
-_SECONDS, _SHORT_SECONDS = 2, 1  # pgbench takes whole ones
+_SECONDS, _SHORT_SECONDS = 2, 1  # integers, for pgbench
 _WRITERS = 8
 
 _TABLE = f"""
@@ -48,70 +48,71 @@ _COMMITS = re.compile(r"actually processed: ([0-9]+)")
 _RATE = re.compile(r"^tps = ([0-9.]+)", re.MULTILINE)
 
 
-def measure(arena: Environment, report: Report, *, short: bool) -> None:
-    """pgbench, with each number of sessions that LISTEN and with as many that hear the listener."""
+def measure(environment: Environment, report: Report, *, short: bool) -> None:
+    """Run pgbench with each number of sessions that LISTEN, and with as many subscribers behind the listener."""
     counts = _SHORT_COUNTS if short else _COUNTS
     with ExitStack() as stack:
-        place = stack.enter_context(arena.place())
+        place = stack.enter_context(environment.place())
         with closing(psycopg.connect(place.database, autocommit=True)) as connection:
             connection.execute(_TABLE.encode())
-        writing, hearing = halves()
-        stack.enter_context(_pinned(arena, writing, hearing))
+        writer_cores, receiver_cores = halves()
+        stack.enter_context(_pinned(environment, writer_cores, receiver_cores))
         for case, script in _SCRIPTS.items():
             for _ in range(_SHORT_ROUNDS if short else _ROUNDS):
                 for count in counts:
-                    for way, hear in _WAYS.items():
-                        with hear(place, count, hearing):
-                            commits, rate = _pgbench(place, script, _SHORT_SECONDS if short else _SECONDS, writing)
+                    for name, receivers in _RECEIVERS.items():
+                        with receivers(place, count, receiver_cores):
+                            seconds = _SHORT_SECONDS if short else _SECONDS
+                            commits, rate = _pgbench(place, script, seconds, writer_cores)
                             figures = [Figure("commits_per_s", "/s", rate)]
-                            if way == _LISTENER:
-                                share = _forwarded(place) / commits * 100
-                                figures.append(Figure("forwarded when the writers end", "%", share))
-                        report.run("writers", case, f"{way}, {count}", *figures)
+                            if name == _LISTENER:
+                                percent = _forwarded(place) / commits * 100
+                                figures.append(Figure("forwarded when the writers end", "%", percent))
+                        report.run("writers", case, f"{name}, {count}", *figures)
 
 
 @contextmanager
-def _pinned(arena: Environment, writing: set[int], hearing: set[int]) -> Iterator[None]:
-    """The servers on their halves, where they are ours."""
-    sides = {"postgres": writing, "redis": hearing}
-    for part, pid in arena.parts.items():
-        pin(pid, sides[part])
+def _pinned(environment: Environment, writer_cores: set[int], receiver_cores: set[int]) -> Iterator[None]:
+    """Pin the embedded servers to their halves while the block runs."""
+    cores = {"postgres": writer_cores, "redis": receiver_cores}
+    for part, pid in environment.parts.items():
+        pin(pid, cores[part])
     try:
         yield
     finally:
-        for pid in arena.parts.values():
-            pin(pid, writing | hearing)
+        for pid in environment.parts.values():
+            pin(pid, writer_cores | receiver_cores)
 
 
 @contextmanager
 def _direct(place: Place, count: int, cores: set[int]) -> Iterator[None]:
-    with _ears(place, count, cores, "postgres", CHANNEL):
+    with _receivers(place, count, cores, "postgres", CHANNEL):
         yield
 
 
 @contextmanager
 def _through_the_listener(place: Place, count: int, cores: set[int]) -> Iterator[None]:
     with Listener(place.folder, place.settings) as listener:
-        pin(listener.aligned().pid, cores)
-        with _ears(place, count, cores, "redis", RedisNames(place.namespace).events):
+        pin(listener.wait_until_aligned().pid, cores)
+        with _receivers(place, count, cores, "redis", RedisNames(place.namespace).events):
             yield
 
 
 _LISTENER = "listener"
-_WAYS = {"direct": _direct, _LISTENER: _through_the_listener}
+_RECEIVERS = {"direct": _direct, _LISTENER: _through_the_listener}
 
 
 @contextmanager
-def _ears(place: Place, count: int, cores: set[int], *where: str) -> Iterator[None]:
-    command = [sys.executable, "-m", "bench.programs.ears", str(count), *where]
+def _receivers(place: Place, count: int, cores: set[int], *where: str) -> Iterator[None]:
+    command = [sys.executable, "-m", "bench.programs.listen_clients", str(count), *where]
     with Process(command, place.folder, place.environment) as process:
-        process.logged("hearing")
+        process.wait_for_log("receiving")
         pin(process.pid, cores)
         yield
 
 
 def _pgbench(place: Place, script: str, seconds: int, cores: set[int]) -> tuple[int, float]:
-    """Commits, and how many a second. They don't wait for the disk: that would hide what is measured."""
+    """Return the number of commits and their rate per second. Commits don't wait for the disk."""
     path = place.folder / "pgbench.sql"
     path.write_text(script, encoding="utf-8")
     environment = place.environment | {"PGOPTIONS": "-c synchronous_commit=off"}
@@ -126,12 +127,12 @@ def _pgbench(place: Place, script: str, seconds: int, cores: set[int]) -> tuple[
     )
     commits, rate = _COMMITS.search(result.stdout), _RATE.search(result.stdout)
     if commits is None or rate is None:
-        raise ValueError(f"pgbench said no rate: {result.stdout}")
+        raise ValueError(f"no rate in the output of pgbench: {result.stdout}")
     return int(commits[1]), float(rate[1])
 
 
 def _forwarded(place: Place) -> int:
-    """How many notifications the listener has forwarded since it began."""
+    """Return the number of notifications that the listener has forwarded."""
     with closing(redis.Redis.from_url(place.redis_url)) as client:
         entries: Any = client.xrevrange(RedisNames(place.namespace).log, count=1)
     return EventId.parse(entries[0][0].decode()).sequence

@@ -8,6 +8,7 @@ import sys
 import uuid
 from contextlib import closing
 from importlib.metadata import version
+from random import SystemRandom
 
 from app.core import metrics
 from app.core.config import Settings, load_settings_or_exit, where_settings_come_from
@@ -20,11 +21,10 @@ from listener.forwarder import Forwarder
 from listener.metrics import ListenerMetrics
 from listener.redis_stream import RedisStream
 from listener.registry import ListenerRegistry
-from listener.round_trip import RoundTripTimer
-from listener.sequencer.sequencer import BufferLimits
-from listener.stats import ListenerStats
+from listener.sequencer.process_state import BufferSize, ProcessState, fingerprint
+from listener.stats import ListenerStats, RoundTripTimer
 from listener.verify.output import as_json, as_table, is_ok
-from listener.verify.runner import run_checks
+from listener.verify.runner import run
 from notifymux.redis_client import describe_redis, sync_client
 
 # supervisord's name for this process: `listener` or `listener-standby`.
@@ -34,11 +34,11 @@ logger = logging.getLogger("listener")
 
 
 def main() -> int:
-    """Runs the command that the arguments name; its exit code."""
+    """Run the command that the arguments name; return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m listener", description="Forwards PostgreSQL's NOTIFY to Redis.")
     parser.add_argument("--version", action="version", version=f"notifymux {version('notifymux')}")
     commands = parser.add_subparsers(dest="command", title="instead of that")
-    verifying = commands.add_parser("verify", help="look whether everything works, and say what to do if it doesn't")
+    verifying = commands.add_parser("verify", help="check the whole path, and say what to do about each failure")
     verifying.add_argument("--json", action="store_true", help="for programs")
     arguments = parser.parse_args()
     settings = load_settings_or_exit()
@@ -46,8 +46,8 @@ def main() -> int:
 
 
 def listen(settings: Settings) -> int:
-    """Runs the listener until SIGTERM; its exit code is 0 then, and 2 when an operator has to mend something."""
-    configure_logging(PROGRAM, settings)
+    """Run the listener until SIGTERM; return the exit code: 0, or 2 for an error that only an operator can fix."""
+    configure_logging(PROGRAM, settings.log_level, settings.log_format)
     logger.info("settings %s", where_settings_come_from())
     try:
         forwarder = compose(settings)
@@ -55,31 +55,31 @@ def listen(settings: Settings) -> int:
             signal.signal(stop, lambda *_: forwarder.stop())
         forwarder.run()
     except OperatorError as error:
-        logger.error("%s", error)  # noqa: TRY400 - the message is all there is to say
+        logger.error("%s", error)  # noqa: TRY400 - the message says all; a traceback adds nothing
         return 2
     logger.info("stopped")
     return 0
 
 
 def verify(settings: Settings, *, in_json: bool) -> int:
-    """Prints every check's result; the exit code is 0 if none failed, 1 if one did, and 2 for wrong settings."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # stopping is no error to tell of
+    """Print every check's result; return the exit code: 0, 1 if a check failed, or 2 for wrong settings."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a traceback
     try:
         url = database_url(settings)
     except OperatorError as error:
         sys.stderr.write(f"notifymux: {error}\n")
         return 2
     with closing(sync_client(settings.redis_url.get_secret_value())) as client:
-        checks = list(run_checks(settings, url, client))
+        checks = list(run(settings, url, client))
     sys.stdout.write((as_json(checks) if in_json else as_table(checks)) + "\n")
     return 0 if is_ok(checks) else 1
 
 
 def compose(settings: Settings) -> Forwarder:
-    """The listener that the settings describe.
+    """Build the listener that the settings describe.
 
     Raises:
-        OperatorError: they describe none.
+        OperatorError: DB_HOST is not set.
     """
     url = database_url(settings)
     redis_url = settings.redis_url.get_secret_value()
@@ -87,27 +87,32 @@ def compose(settings: Settings) -> Forwarder:
     client = sync_client(redis_url)
     names = RedisNames(settings.redis_namespace)
     registry = ListenerRegistry(client, names, settings.pod_name, PROGRAM, uuid.uuid4().hex)
-    _keep_metrics()
-    tally, round_trip = ListenerStats(), RoundTripTimer()
+    _enable_metrics()
+    stats, round_trip = ListenerStats(), RoundTripTimer()
+    process = ProcessState(
+        fingerprint(settings.db_name, settings.notify_channels),
+        BufferSize(settings.buffer_events, settings.buffer_bytes),
+        settings.canary_interval,
+        stats,
+        SystemRandom(),
+    )
     return Forwarder(
         url=url,
         channels=settings.notify_channels,
         pod=settings.pod_name,
         stream=RedisStream(client, names, settings.stream_maxlen, registry),
         registry=registry,
-        bounds=BufferLimits(settings.buffer_events, settings.buffer_bytes),
-        canary_interval=settings.canary_interval,
-        pulse=LivenessFile(PROGRAM),
-        tally=tally,
+        process=process,
+        liveness=LivenessFile(PROGRAM),
         round_trip=round_trip,
-        metrics=ListenerMetrics(tally, round_trip.fresh),
+        metrics=ListenerMetrics(stats, round_trip),
     )
 
 
-def _keep_metrics() -> None:
+def _enable_metrics() -> None:
     try:
-        metrics.begin(PROGRAM)
-        metrics.keep(PROGRAM)
+        metrics.remove_stale_files(PROGRAM)
+        metrics.enable_multiprocess(PROGRAM)
     except OSError as error:
         logger.warning("/metrics will not show this listener: %s", error)
 

@@ -1,7 +1,7 @@
--- Appends a batch of events to the stream and publishes them, atomically (rules 7 and 9 in docs/numbering.md).
+-- Appends a batch of events to the stream and publishes them, atomically (rules 7 and 9 of docs/numbering.md).
 -- KEYS[1]  the stream
 -- ARGV     pub/sub channel, STREAM_MAXLEN, epoch, first sequence, '1' to restore (append without publishing), texts...
--- Returns  what became of it, the head's epoch and sequence afterwards, how many entries were added.
+-- Returns  the status, the epoch and the sequence of the head afterwards, the number of entries added.
 local stream, channel, maxlen = KEYS[1], ARGV[1], ARGV[2]
 local epoch, first, restore = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5] == '1'
 local texts = 5
@@ -26,7 +26,7 @@ elseif first ~= 1 and not restore then
   return {'behind', head_epoch, head_sequence, 0}
 end
 if not head then
-  redis.call('DEL', stream) -- a stream that was emptied still refuses ids below its last one
+  redis.call('DEL', stream) -- an emptied stream still refuses ids below the last one it had
 end
 
 for i = texts + 1 + skip, #ARGV do

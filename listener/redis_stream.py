@@ -1,11 +1,11 @@
-"""The stream in Redis: carries out what the numbering asks."""
+"""The stream in Redis: performs the sequencer's requests."""
 
 from importlib.resources import files
 from typing import Any
 
 import redis
 
-from app.core.config import MUX_CHANNEL
+from app.core.canary import MUX_CHANNEL
 from app.core.redis_keys import EVENT_FIELD, RedisNames
 from listener.registry import ListenerRegistry
 from listener.sequencer.redis_requests import (
@@ -33,35 +33,36 @@ class RedisStream:
 
     Args:
         client: a connection to Redis.
-        names: the names in it.
-        maxlen: about how many entries are kept.
-        registry: tells who else is there.
+        names: of the keys and channels.
+        maxlen: about how many entries to keep.
+        registry: shows whether other listeners are alive.
     """
 
     def __init__(self, client: redis.Redis, names: RedisNames, maxlen: int, registry: ListenerRegistry) -> None:
         self._redis, self._names, self._maxlen, self._registry = client, names, maxlen, registry
         self._append = client.register_script(APPEND)
 
-    def probe(self, at: float) -> None:
-        """Publishes a greeting on our own channel, so that a missing permission shows before an event depends on it.
+    def check_publish(self, at: float) -> None:
+        """Publish a message that no client receives, so that a missing permission shows before the first event.
 
         Raises:
-            redis.RedisError: it was refused, or Redis is away.
+            redis.RedisError: Redis refuses it, or is away.
         """
         self._redis.publish(self._names.events, encode(MUX_CHANNEL, b'{"hello":true}', at))
 
     def perform(self, request: Request) -> Answer:
-        """Carries out one request.
+        """Perform one request. To repeat it is harmless.
 
         Raises:
-            redis.RedisError: it was refused, or Redis is away; asking again is harmless.
+            redis.RedisError: Redis refuses it, or is away.
         """
         key = self._names.log
         match request:
             case ReadHead():
-                return self._head()
+                last = entries(self._redis.xrevrange(key, "+", "-", count=1))
+                return last[0].id if last else None
             case CheckOtherListeners():
-                return self._registry.shows_others()
+                return self._registry.other_listener_alive()
             case ReadAfter(after, limit):
                 return entries(self._redis.xrange(key, f"({after}", "+", count=limit))
             case ReadRecent(limit):
@@ -74,11 +75,7 @@ class RedisStream:
                 status, epoch, sequence, added = self._append(keys=[key], args=arguments)
                 return AppendResult(AppendStatus(status.decode()), EventId(epoch, sequence), added)
 
-    def _head(self) -> EventId | None:
-        last = entries(self._redis.xrevrange(self._names.log, "+", "-", count=1))
-        return last[0].id if last else None
-
 
 def entries(answer: Any) -> list[StreamEntry]:
-    """What XRANGE and XREVRANGE answered."""
+    """The entries in an answer to XRANGE or XREVRANGE."""
     return [StreamEntry(EventId.parse(key.decode()), fields.get(_FIELD, b"null")) for key, fields in answer]

@@ -1,110 +1,99 @@
-"""The listeners' registry in Redis: one hash per process, kept alive by heartbeats."""
+"""The listeners in the registry: this process's heartbeats, and whether another listener is alive."""
 
 import time
-from collections.abc import Mapping
-from typing import NamedTuple, cast
+from collections.abc import Iterable, Mapping
 
 import redis
 
-from app.core import incident_log as ledger
-from app.core.heartbeat import HEARTBEAT_SECONDS, Heartbeat
-from app.core.incident_log import Incidents
+from app.core.heartbeat import DEAD_SECONDS, HEARTBEAT_SECONDS, Heartbeat, RegistryEntry, RegistryRead
+from app.core.incident_log import Incidents, write_incidents
 from app.core.redis_keys import RedisNames
 
-# Redis is asked again at most so many seconds apart after it was away: with its timeout and a standby's delay, less
-# than the bound for which a newcomer waits for somebody to append.
-REDIS_RETRY = 0.5
-_EVERYBODYS_BEAT = HEARTBEAT_SECONDS + REDIS_RETRY + 0.5  # seconds in which each living listener has had a heartbeat
-DEAD_MS = 5_000  # so much older than another's is the last heartbeat of a dead listener
+# The longest delay before Redis is tried again. With Redis's timeout and a standby's delay added, it has to stay below
+# TAKEOVER_TIMEOUT_SECONDS, for which a new listener waits for another one to append.
+REDIS_RETRY_SECONDS = 0.5
+SETTLE_SECONDS = HEARTBEAT_SECONDS + REDIS_RETRY_SECONDS + 0.5  # in which every living listener sends a heartbeat
 
 
 class ListenerRegistry:
-    """This process's hash, and what the others' say.
+    """Writes this process's hash and reads those of the other listeners.
 
     Args:
         client: a connection to Redis.
-        names: the names in it.
+        names: the names of the keys.
         pod: this pod's name.
-        program: this program's name in the pod; a restarted program finds its own earlier self by it.
-        uid: this process's id.
+        program: this program's name in the pod. By it, a restarted listener recognises its former process's hash.
+        instance_id: this process's id.
     """
 
-    def __init__(self, client: redis.Redis, names: RedisNames, pod: str, program: str, uid: str) -> None:
-        self._redis = client
-        self._pattern, self._ledger = names.listeners, names.ledger
-        self._pod, self._program, self._uid = pod, program, uid
-        self._heartbeat = Heartbeat(names.listener(pod, uid), pod=pod, program=program, uid=uid)
-        self._registered = time.monotonic()  # since when this process's hash has been there
+    def __init__(self, client: redis.Redis, names: RedisNames, pod: str, program: str, instance_id: str) -> None:
+        self._redis, self._names = client, names
+        self._pod, self._program, self._instance_id = pod, program, instance_id
+        self._heartbeat = Heartbeat(names.listener(pod, instance_id), pod=pod, program=program, uid=instance_id)
+        self._registered_at = time.monotonic()  # when this process's hash was created
 
     def beat(self, fields: Mapping[str, str | int], incidents: Incidents) -> None:
-        """Writes this process's hash anew, and what happened into the ledger.
+        """Send a heartbeat, and write the incidents into the incident log.
 
         Raises:
-            redis.RedisError: it could not be.
+            redis.RedisError: Redis did not take them; the incidents are kept.
         """
         pipeline = self._redis.pipeline(transaction=False)
-        pipeline.hsetnx(self._heartbeat.key, "uid", self._uid)
+        pipeline.hsetnx(self._heartbeat.key, "uid", self._instance_id)
         self._heartbeat.beat(pipeline, fields)
-        taken = incidents.take()
-        ledger.write(pipeline, self._ledger, f"{self._pod}/{self._program}", taken)
+        drained = incidents.drain()
+        write_incidents(pipeline, self._names.ledger, f"{self._pod}/{self._program}", drained)
         try:
             is_new, *_ = pipeline.execute()
         except redis.RedisError:
-            incidents.put_back(taken)
+            incidents.requeue(drained)
             raise
         if is_new:
-            self._registered = time.monotonic()
+            self._registered_at = time.monotonic()
 
-    def leave(self) -> None:
-        """Says that this process ended in order.
+    def deregister(self) -> None:
+        """Record that this process ended in an orderly way.
 
         Raises:
-            redis.RedisError: it could not.
+            redis.RedisError: Redis did not take it.
         """
         pipeline = self._redis.pipeline(transaction=False)
-        self._heartbeat.leave(pipeline)
+        self._heartbeat.deregister(pipeline)
         pipeline.execute()
 
-    def shows_others(self) -> bool:
-        """Whether another listener is alive, or may be.
+    def other_listener_alive(self) -> bool:
+        """Return whether another listener is or may be alive.
 
-        Heartbeats are compared with each other, for Redis may have been away from everybody until just now. And a
-        registry without a trace of anybody may have been wiped: it shows something only after everybody who is alive
-        has had the time for a heartbeat.
+        Heartbeats are compared with each other and not with the clock, because Redis may have been unreachable for
+        every listener until now. A registry without any other hash may have been wiped: it proves that there is no
+        other listener only after SETTLE_SECONDS.
 
         Raises:
-            redis.RedisError: it could not be read.
+            redis.RedisError: the registry can't be read.
         """
-        keys = {key.decode() for key in self._redis.scan_iter(match=self._pattern, count=1000)}
+        keys = {key.decode() for key in self._redis.scan_iter(match=self._names.listeners, count=1000)}
         if self._heartbeat.key not in keys:
             self.beat({}, Incidents())
             return True
         keys.remove(self._heartbeat.key)
         if not keys:
-            return time.monotonic() - self._registered < _EVERYBODYS_BEAT
-        traces = self._traces(keys)
-        latest = max(trace.ttl_ms for trace in traces)
-        return any(self._is_other(trace) and latest - trace.ttl_ms < DEAD_MS for trace in traces)
+            return time.monotonic() - self._registered_at < SETTLE_SECONDS
+        entries = read_entries(self._redis, keys, "program")
+        latest = min((entry.age for entry in entries), default=0.0)
+        return any(self._is_other(entry) and entry.age - latest < DEAD_SECONDS for entry in entries)
 
-    def _traces(self, keys: set[str]) -> list["_Trace"]:
-        pipeline = self._redis.pipeline(transaction=False)
-        for key in keys:
-            pipeline.pttl(key)
-            pipeline.hmget(key, "pod", "program", "state")
-        answers = pipeline.execute()
-        return [
-            _Trace(cast("int", ttl), *((field or b"").decode() for field in fields))
-            for ttl, fields in zip(answers[::2], answers[1::2], strict=True)
-        ]
-
-    def _is_other(self, trace: "_Trace") -> bool:
-        return trace.state == "running" and (trace.pod, trace.program) != (self._pod, self._program)
+    def _is_other(self, entry: RegistryEntry) -> bool:
+        program = entry.fields.get("pod"), entry.fields.get("program")
+        return entry.is_running and program != (self._pod, self._program)
 
 
-class _Trace(NamedTuple):
-    """What a hash shows of a listener: the longer it has to live, the later its last heartbeat."""
+def read_entries(client: redis.Redis, keys: Iterable[str | bytes], *fields: str) -> list[RegistryEntry]:
+    """Return the registry entries at `keys` that exist, with `pod`, `pid`, `state` and `fields`.
 
-    ttl_ms: int
-    pod: str
-    program: str
-    state: str
+    Raises:
+        redis.RedisError: they can't be read.
+    """
+    read = RegistryRead(keys, *fields)
+    pipeline = client.pipeline(transaction=False)
+    read.queue(pipeline)
+    return read.parse(pipeline.execute())

@@ -1,17 +1,49 @@
-"""What a listener did since its process started: plain data, for who watches."""
+"""What a listener has done since its process started, and how long its canaries take."""
 
+from collections import deque
+from collections.abc import Iterable
+
+from app.core.canary import MUX_CHANNEL
 from app.core.incident_log import Incidents
 
 
 class ListenerStats:
-    """Counters of events, and the incidents that are to stand in the ledger."""
+    """Counters of events, and the incidents that wait to be written to the incident log."""
 
     def __init__(self) -> None:
         self.received = 0  # notifications that PostgreSQL delivered
-        self.added = 0  # of them, appended and published
-        self.suppressed = 0  # found in the stream already: another listener was faster
-        self.restored = 0  # put back, without being published again
-        self.given_up = 0  # dropped from a full buffer
-        self.failovers = 0  # times that it had to append although it was a standby
-        self.epochs = 0  # times that it had everybody count anew
+        self.added = 0  # events that this listener appended and published
+        self.suppressed = 0  # events that another listener had appended already
+        self.restored = 0  # events put back into the stream, without being published again
+        self.dropped = 0  # events of a buffer that was full
+        self.failovers = 0  # times that this listener had to append as a standby
+        self.epochs = 0  # epochs that this listener began
         self.incidents = Incidents()
+
+
+class RoundTripTimer:
+    """Measures how long a canary takes through PostgreSQL and back, one at a time. Times are Unix seconds."""
+
+    def __init__(self) -> None:
+        self.last: float | None = None  # seconds
+        self.new_samples: deque[float] = deque(maxlen=100)  # seconds; the metrics remove them
+        self._token = b""
+        self._sent_at = 0.0
+
+    def sent(self, token: str, at: float) -> None:
+        """Record that a canary was sent."""
+        self._token, self._sent_at = f'"{token}"'.encode(), at
+
+    def received(self, notifications: Iterable[tuple[str, bytes]], at: float) -> None:
+        """Look for the canary among notifications, each a channel and a payload."""
+        if not self._token:
+            return
+        for channel, payload in notifications:
+            if channel == MUX_CHANNEL and self._token in payload:
+                self.last = max(0.0, at - self._sent_at)
+                self.new_samples.append(self.last)
+                self._token = b""
+
+    def session_lost(self) -> None:
+        """Forget the canary that was sent on a lost session, and the last measurement."""
+        self._token, self.last = b"", None

@@ -1,7 +1,7 @@
-"""One event: its id, and its JSON text as it travels through Redis.
+"""An event, its id, and its JSON text as it is published and stored in Redis.
 
-An event: `{"id": "1795375047782-42", "channel": "match_change", "payload": {...}, "at": 1795375047.801}`.
-The payload is never rebuilt: its own text is carried inside, so no number is rounded and no key is reordered.
+`{"id": "1795375047782-42", "channel": "match_change", "payload": {...}, "at": 1795375047.801}`: the payload's own text
+is embedded unchanged, so that no number is rounded and no key is moved.
 """
 
 from functools import cached_property, lru_cache
@@ -11,44 +11,50 @@ import msgspec
 
 NULL = b"null"
 
-# Brackets a payload may hold before its depth is looked at, and the depth left free for who parses it further.
-_SHALLOW, _HEADROOM = 100, 300
+# JSON parsers limit the depth of what they parse. A payload with more brackets than the first is parsed once more with
+# the second added around it, so that an event and a message built around the payload stay within a parser's limit.
+_MAX_UNCHECKED_BRACKETS, _SPARE_DEPTH = 100, 300
 
 
 class EventId(NamedTuple):
-    """`E-S`: the epoch (milliseconds, as in a stream's entry ids) and the sequence in it, counted from 1."""
+    """`E-S`: the epoch (in milliseconds, as in the ids of stream entries) and the sequence number in it, from 1 up."""
 
     epoch: int
     sequence: int
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """The id that `text` spells.
+        """Parse an id.
 
         Raises:
-            ValueError: it spells none.
+            ValueError: `text` is not an id.
         """
         epoch, _, sequence = text.partition("-")
         if not (epoch.isascii() and epoch.isdigit() and sequence.isascii() and sequence.isdigit()):
             raise ValueError(f"{text!r} is not an event id")
         return cls(int(epoch), int(sequence))
 
+    @property
+    def next(self) -> "EventId":
+        """The id that follows in the same epoch."""
+        return EventId(self.epoch, self.sequence + 1)
+
     def __str__(self) -> str:
         return f"{self.epoch}-{self.sequence}"
 
 
 class Event(msgspec.Struct, frozen=True, dict=True):
-    """An event as it was read; `id` is None for what was published directly, and in PostgreSQL mode."""
+    """A received event. `id` is None if it was published directly to Redis or received from PostgreSQL."""
 
     channel: str
     payload: msgspec.Raw = msgspec.Raw(NULL)
     id: str | None = None
-    at: float | None = None
-    fingerprint: str | None = None  # on our own channel only: who numbered it
+    at: float | None = None  # when the listener received it, Unix seconds
+    fingerprint: str | None = None  # on the project's own channel only: of the listener that assigned the id
 
     @cached_property
     def parsed_id(self) -> EventId | None:
-        """`id` as numbers, parsed at most once and only where they are needed; None without an id.
+        """`id` as numbers, parsed when first used; None without an id.
 
         Raises:
             ValueError: `id` is not an event id.
@@ -61,27 +67,27 @@ _validator = msgspec.json.Decoder(msgspec.Raw)
 
 
 def decode(text: bytes) -> Event:
-    """The event in `text`.
+    """Parse an event's JSON text.
 
     Raises:
-        msgspec.DecodeError: it is not one (`msgspec.ValidationError` is a kind of it).
+        msgspec.DecodeError: it is not an event (`msgspec.ValidationError` is a subclass).
     """
     try:
         event = _decoder.decode(text)
-        text.decode()  # the decoder does not look into a payload's strings
+        text.decode()  # the decoder does not check that the strings in a payload are UTF-8
     except (RecursionError, UnicodeDecodeError) as error:
         raise msgspec.DecodeError(str(error)) from None
     return event
 
 
 def encode(channel: str, payload: bytes, at: float, event_id: EventId | None = None, fingerprint: str = "") -> bytes:
-    """The event's JSON text; `payload` is JSON already (see `payload_json`), `at` Unix seconds.
+    """Return an event's JSON text. `payload` is JSON (see `payload_json`), `at` in Unix seconds.
 
-    `fingerprint` is written when it isn't empty: whose count the id comes from.
+    The listener passes its fingerprint for events on the project's own channel; otherwise the field is left out.
     """
     number = b'"%d-%d"' % event_id if event_id else NULL
     by = b',"fingerprint":%b' % msgspec.json.encode(fingerprint) if fingerprint else b""
-    time = _json_time(at, 6 if fingerprint else 3)  # by our own the way is measured
+    time = _json_time(at, 6 if fingerprint else 3)  # latencies are measured by the events on the project's own channel
     return b'{"id":%b,"channel":%b,"payload":%b,"at":%b%b}' % (number, _json_name(channel), payload, time, by)
 
 
@@ -90,27 +96,27 @@ def _json_name(channel: str) -> bytes:
     return msgspec.json.encode(channel)
 
 
-@lru_cache(maxsize=16)  # all that came in one read have the same
+@lru_cache(maxsize=16)  # all notifications of one read have the same time
 def _json_time(at: float, digits: int) -> bytes:
     return b"%.*f" % (digits, at)
 
 
-# In JSON that is valid, a raw line break can only be white space; without it an event is one line everywhere.
-_ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
+# In valid JSON a line break is white space, because within a string it has to be escaped.
+_LINE_BREAKS_TO_SPACES = bytes.maketrans(b"\r\n", b"  ")
 
 
 def payload_json(payload: bytes) -> bytes:
-    """A notification's payload as JSON on one line: as it is if it is JSON, an empty one as null, else as a string.
+    """Return a notification's payload as JSON on one line: unchanged if it is JSON, null if empty, else as a string.
 
-    JSON that nests so deeply that a reader could refuse it is sent as a string too.
+    JSON that nests so deeply that a parser could refuse it becomes a string too.
     """
     if not payload:
         return NULL
     try:
         _validator.decode(payload)
-        if payload.count(b"[") + payload.count(b"{") > _SHALLOW:
-            _validator.decode(b"[" * _HEADROOM + payload + b"]" * _HEADROOM)
+        if payload.count(b"[") + payload.count(b"{") > _MAX_UNCHECKED_BRACKETS:
+            _validator.decode(b"[" * _SPARE_DEPTH + payload + b"]" * _SPARE_DEPTH)
         payload.decode()
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return msgspec.json.encode(payload.decode(errors="replace"))
-    return payload.translate(_ONE_LINE) if b"\n" in payload or b"\r" in payload else payload
+    return payload.translate(_LINE_BREAKS_TO_SPACES) if b"\n" in payload or b"\r" in payload else payload

@@ -1,4 +1,4 @@
-"""Reads a subscription as fast as it comes: all messages of one read at once."""
+"""A parser for redis-py that returns all pub/sub messages of one read together."""
 
 from typing import Any
 
@@ -7,23 +7,23 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 
 class BatchParser(_AsyncHiredisParser):
-    """A `parser_class` for redis-py's connections, by which a subscription's message has a list of texts as its data.
+    """A `parser_class` for redis-py's connections: a message's data is a list of texts instead of one text.
 
-    These are the messages on one channel that were in one read (64 KiB at most), in order. redis-py's own way hands
-    each on by itself, which takes a worker longer than everything else it does with it.
+    The list holds the messages on one channel that arrived in one read (at most 64 KiB), in order. redis-py's own
+    parser returns one message per call, which costs a worker more time than everything else it does with a message.
     """
 
     def __init__(self, socket_read_size: int) -> None:
         super().__init__(socket_read_size)
-        self._next: Any = NOT_ENOUGH_DATA  # what was parsed and belongs to the next response
+        self._next: Any = NOT_ENOUGH_DATA  # what was parsed already and belongs to the next response
 
     def on_connect(self, connection: Any) -> None:
-        """Begins anew."""
+        """Start with a new connection."""
         super().on_connect(connection)  # type: ignore[no-untyped-call]
         self._next = NOT_ENOUGH_DATA
 
     async def read_response(self, disable_decoding: bool = False, push_request: bool = False) -> Any:
-        """The next response."""
+        """Return the next response."""
         response, self._next = self._next, NOT_ENOUGH_DATA
         if response is NOT_ENOUGH_DATA:
             response = await super().read_response(disable_decoding, push_request)
@@ -32,9 +32,10 @@ class BatchParser(_AsyncHiredisParser):
         if not _is_message(response):
             return response
         kind, channel, text = response
-        return [kind, channel, [text, *self._rest(channel)]]
+        return [kind, channel, [text, *self._following(channel)]]
 
-    def _rest(self, channel: bytes) -> list[bytes]:
+    def _following(self, channel: bytes) -> list[bytes]:
+        """Return the texts of the messages on `channel` that follow in the buffer."""
         reader: Any = self._reader
         texts = []
         while _is_message(more := reader.gets()) and more[1] == channel:

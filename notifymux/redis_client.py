@@ -1,7 +1,7 @@
-"""Connections to Redis, as the listener (synchronous) and the workers (asynchronous) need them.
+"""Connections to Redis, synchronous and asynchronous.
 
-redis-py's own retries are off: a call fails within seconds and who made it decides, because a repeated append is
-harmless and a repeated publish is not.
+redis-py's own retries are off: a call fails within seconds, and the caller decides whether to repeat it, because a
+repeated append is harmless and a repeated publish is not.
 """
 
 import re
@@ -11,16 +11,19 @@ import redis
 import redis.asyncio
 from redis.backoff import NoBackoff
 
-TIMEOUT_SECONDS = 2.0  # seconds, for connecting and for each answer
+TIMEOUT_SECONDS = 2.0  # for connecting, and for each answer
 
 
 def sync_client(url: str) -> redis.Redis:
-    """A client for a program without an event loop; nothing is connected yet."""
+    """Return a client for a program without an event loop. It connects at its first command."""
     return redis.Redis.from_url(url, retry=redis.retry.Retry(NoBackoff(), 0), **_options())
 
 
 def async_client(url: str, **options: Any) -> redis.asyncio.Redis:
-    """A client for an event loop; nothing is connected yet. `options` are those of redis-py's connections."""
+    """Return a client for an event loop. It connects at its first command.
+
+    `options` are passed to redis-py's connections.
+    """
     retry = redis.asyncio.retry.Retry(NoBackoff(), 0)
     return redis.asyncio.Redis.from_url(url, retry=retry, **_options(), **options)
 
@@ -30,6 +33,6 @@ def _options() -> dict[str, Any]:
 
 
 def describe_redis(url: str) -> str:
-    """Where a Redis URL leads, for people, without its password."""
+    """Return a Redis URL without user, password and options, for log lines and pages."""
     without_query = url.partition("?")[0]
     return re.sub(r"//[^/]*@", "//", without_query)

@@ -1,26 +1,19 @@
-"""Events through Redis: the small public piece under Redis mode, usable alone."""
+"""Events through Redis pub/sub: publish them, and call functions for those that are received."""
 
 import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
-from enum import Enum, auto
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import msgspec
-from redis.asyncio import Redis
-from redis.asyncio.client import PubSub
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from notifymux.event import decode, encode
-from notifymux.outage import Outage
-from notifymux.pubsub_parser import BatchParser
-from notifymux.redis_client import TIMEOUT_SECONDS, async_client
+from notifymux.subscription import Signal, Subscription
 
-__all__ = ["NOTIFY_CHANNEL", "Callback", "RedisNotifierService", "Signal", "init_redis_notifier"]
+__all__ = ["NOTIFY_CHANNEL", "Callback", "RedisNotifierService", "init_redis_notifier"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,22 +22,11 @@ NOTIFY_CHANNEL = "pg_notify:events"  # the pub/sub channel under the default nam
 T = TypeVar("T")
 Callback = Callable[[str, Any], Awaitable[None]]
 
-_RETRY = 1.0  # seconds at most until Redis is tried again, for clients wait, and then there is much to catch up on
-_QUEUE = 10_000  # payloads that may wait for one callback; past it the oldest is dropped, counted and logged
-
-
-class Signal(Enum):
-    """What `messages` yields besides texts."""
-
-    SUBSCRIBED = auto()  # a (re)subscription: what was published before it was not heard
-    SILENT = auto()  # nothing was heard for one `tick`
-    LOST = auto()  # the connection is gone and is being replaced
+MAX_QUEUED_PAYLOADS = 10_000  # per callback
 
 
 class RedisNotifierService:
-    """Publishes and hears events. At most once: what is published while the subscription is away is not heard.
-
-    (The workers close that hole with the stream; see `app.sources.redis`.)
+    """Publishes and receives events, at most once: events published while it is disconnected are missed.
 
     Args:
         url: `redis://`, `rediss://` or `unix://`.
@@ -53,263 +35,185 @@ class RedisNotifierService:
 
     def __init__(self, url: str = "redis://localhost:6379", channel: str = NOTIFY_CHANNEL) -> None:
         self._url, self._channel = url, channel
-        self._redis: Redis | None = None
-        self._pubsub: PubSub | None = None
-        self._callbacks: dict[tuple[str, Callback], _Runner] = {}
-        self._heard_at = 0.0
-        self._asked_at: float | None = None  # when Redis was asked for a sign of life that hasn't come yet
-        self._outage = Outage("Redis", logger, cap=_RETRY)
-        self._answers = False
-        self._ended, self._left = asyncio.Event(), asyncio.Event()  # by `unsubscribe`, and what that interrupted
-        self._waiting: asyncio.Task[Any] | None = None  # who can be interrupted
-        self.tick = TIMEOUT_SECONDS  # seconds between signals of silence
+        self._subscription: Subscription | None = None  # None until `connect`
+        self._callbacks: dict[tuple[str, Callback], _CallbackQueue] = {}
+        self._receiver: asyncio.Task[None] | None = None  # the task behind `listen_loop`
+        self._answered = False  # whether Redis answered the last command
 
     @property
     def is_connected(self) -> bool:
-        """Whether Redis answered when it was last asked, which a subscription asks every few seconds."""
-        return self._answers and self._outage.reason is None
+        """Whether Redis answered the last command. `listen_loop` sends one every few seconds without an event."""
+        return self._answered and self.outage is None
 
     @property
     def outage(self) -> str | None:
-        """Why Redis is away, None while it isn't."""
-        return self._outage.reason
-
-    @property
-    def reconnects(self) -> int:
-        """How often Redis was away and came back."""
-        return self._outage.recoveries
+        """Why `listen_loop` can't receive; None while it can."""
+        return self._subscription.state.reason if self._subscription else None
 
     async def connect(self) -> None:
-        """Connects.
+        """Connect.
 
         Raises:
-            redis.RedisError: Redis is away, or refuses.
+            redis.RedisError: Redis can't be reached or refuses.
         """
-        new = self._redis is None
-        self.open()
+        is_new = self._subscription is None
+        self._subscription = self._subscription or Subscription(self._url, self._channel)
         try:
-            await self._client().ping()
+            await self._ask(self._subscription.client.ping())
         except (RedisError, OSError):
-            self._answers = False
-            if new:
+            if is_new:
                 await self.disconnect()
             raise
-        self._answers = True
-
-    def open(self) -> None:
-        """Makes ready to connect on first use, for who waits for Redis in `messages`."""
-        if self._redis is None:
-            self._redis = async_client(self._url, parser_class=BatchParser)
 
     async def disconnect(self) -> None:
-        """Ends the subscription, the callbacks' tasks and the connection."""
+        """End the subscription, the callbacks' tasks and the connection."""
         for channel, callback in list(self._callbacks):
             self.unregister_callback(channel, callback)
         await self.unsubscribe()
-        client, self._redis, self._answers = self._redis, None, False
-        if client:
-            await client.aclose()
+        subscription, self._subscription, self._answered = self._subscription, None, False
+        if subscription:
+            await subscription.client.aclose()
 
     async def publish(self, channel: str, payload: Any) -> int:
-        """Publishes one event, without a number: it is delivered live and can't be resumed.
+        """Publish an event without an id: it is delivered live and can't be replayed.
 
         Returns:
-            How many subscribers heard it.
+            The number of subscribers that received it.
 
         Raises:
             RuntimeError: `connect` was not called.
-            redis.RedisError: it may or may not have been published.
+            redis.RedisError: the event may or may not have been published.
         """
         text = encode(channel, msgspec.json.encode(payload), time.time())
-        try:
-            heard: int = await self._client().publish(self._channel, text)
-        except (RedisError, OSError):
-            self._answers = False
-            raise
-        self._answers = True
-        return heard
+        receivers: int = await self._ask(self._connected().client.publish(self._channel, text))
+        return receivers
 
     async def subscribe(self) -> None:
-        """Subscribes to the channel.
+        """Subscribe to the pub/sub channel.
 
         Raises:
             RuntimeError: `connect` was not called.
-            redis.RedisError: Redis is away, or refuses.
+            redis.RedisError: Redis can't be reached or refuses.
         """
-        if self._pubsub is None:
-            self._pubsub = self._client().pubsub()
-        try:
-            await self._pubsub.subscribe(self._channel)
-        except (RedisError, OSError):
-            self._answers = False
-            await self._drop_subscription()
-            raise
-        self._heard_at, self._asked_at = time.monotonic(), None
+        await self._ask(self._connected().open())
 
     async def unsubscribe(self) -> None:
-        """Ends the subscription, and with it `listen_loop`."""
-        self._ended.set()
-        if self._waiting:
-            self._waiting.cancel()
-            await self._left.wait()
-        await self._drop_subscription()
-
-    async def _interruptible(self, work: Awaitable[T]) -> T | None:
-        """Awaits `work`; None if `unsubscribe` interrupted it.
-
-        (A subscription that is closed while somebody reads it is connected again by redis-py, and then leaks.)
-        """
-        task = self._waiting = asyncio.current_task()
-        self._left.clear()
-        try:
-            return await work
-        except asyncio.CancelledError:
-            if task is None or not self._ended.is_set() or task.uncancel():
-                raise
-            return None
-        finally:
-            self._waiting = None
-            self._left.set()
-
-    async def _drop_subscription(self) -> None:
-        pubsub, self._pubsub = self._pubsub, None
-        if pubsub:
-            await pubsub.aclose()  # type: ignore[no-untyped-call]
+        """End the subscription and `listen_loop`."""
+        if self._receiver:
+            await _cancel(self._receiver)
+        if self._subscription:
+            await self._subscription.close()
 
     def register_callback(self, channel: str, callback: Callback) -> None:
-        """Has `callback(channel, payload)` awaited for every event of a channel, in order, one after the other.
+        """Await `callback(channel, payload)` for every event of a channel, one after the other and in order.
 
-        A slow callback delays no other. Needs a running event loop.
+        A slow callback delays no other one; when too many payloads wait for it, the oldest are dropped and a warning is
+        logged. Needs a running event loop.
         """
         if (channel, callback) not in self._callbacks:
-            self._callbacks[channel, callback] = _Runner(channel, callback)
+            self._callbacks[channel, callback] = _CallbackQueue(channel, callback)
 
     def unregister_callback(self, channel: str, callback: Callback) -> None:
-        """Ends it; what still waits for it is dropped."""
-        if runner := self._callbacks.pop((channel, callback), None):
-            runner.end()
+        """Stop calling `callback`, also for the payloads that still wait for it."""
+        if queue := self._callbacks.pop((channel, callback), None):
+            queue.close()
 
     async def listen_loop(self) -> None:
-        """Hears events and hands them to the callbacks until `unsubscribe` or `disconnect`, over any outage.
+        """Receive events and pass them to the callbacks until `unsubscribe` or `disconnect`. Reconnects by itself.
 
         Raises:
             RuntimeError: `connect` was not called.
         """
-        async for heard in self.messages():
-            if not isinstance(heard, Signal):
-                for text in heard:
+        # A task of its own, which `unsubscribe` can cancel without cancelling the caller.
+        self._receiver = receiver = asyncio.create_task(self._receive(self._connected()), name="redis notifier")
+        try:
+            await asyncio.wait([receiver])
+        finally:
+            await _cancel(receiver)
+        if not receiver.cancelled():
+            receiver.result()
+
+    async def _receive(self, subscription: Subscription) -> None:
+        async for received in subscription.messages():
+            if received is Signal.SUBSCRIBED:
+                self._answered = True
+            elif isinstance(received, list):
+                for text in received:
                     self._dispatch(text)
-
-    async def messages(self) -> AsyncIterator[list[bytes] | Signal]:
-        """The texts that are published, all that came in one read at once, and the signals between them.
-
-        It ends with `unsubscribe`.
-
-        Raises:
-            RuntimeError: `connect` was not called.
-        """
-        self._client()
-        self._ended.clear()
-        while not self._ended.is_set():
-            try:
-                if self._pubsub is None or self._outage.reason:
-                    await self._drop_subscription()
-                    if not self._ended.is_set():
-                        await self._interruptible(self.subscribe())
-                while (pubsub := self._pubsub) is not None and not self._ended.is_set():
-                    yield await self._receive(pubsub)
-            except (RedisError, OSError) as error:
-                if self._ended.is_set():
-                    return
-                delay = self._outage.failed(error)
-                yield Signal.LOST
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._ended.wait(), delay)
-
-    async def _receive(self, pubsub: PubSub) -> list[bytes] | Signal:
-        while True:
-            message = await self._interruptible(pubsub.get_message(timeout=self.tick))
-            now = time.monotonic()
-            if message is None:
-                if not self._ended.is_set():
-                    await self._ask(pubsub, now)
-                return Signal.SILENT
-            self._heard_at, self._asked_at = now, None
-            match message["type"]:
-                case "message":
-                    texts: list[bytes] = message["data"]
-                    return texts
-                case "subscribe":
-                    self._answers = True
-                    self._outage.over()
-                    return Signal.SUBSCRIBED
-
-    async def _ask(self, pubsub: PubSub, now: float) -> None:
-        """Asks for a sign of life after a silence, so that a dead connection is noticed."""
-        if self._asked_at is None:
-            if now - self._heard_at >= TIMEOUT_SECONDS:
-                self._asked_at = now
-                await pubsub.ping()
-        elif now - self._asked_at >= 2 * TIMEOUT_SECONDS:
-            raise RedisConnectionError("a ping was not answered")
 
     def _dispatch(self, text: bytes) -> None:
         try:
             event = decode(text)
-            runners = [runner for (channel, _), runner in self._callbacks.items() if channel == event.channel]
-            # Each gets its own: what one callback does to its payload is not seen by another.
-            payloads = [json.loads(bytes(event.payload)) for _ in runners]
-        except (ValueError, RecursionError) as error:  # also a number of more digits than Python takes
+            queues = [queue for (channel, _), queue in self._callbacks.items() if channel == event.channel]
+            # One copy for each callback, which may modify it.
+            payloads = [json.loads(bytes(event.payload)) for _ in queues]
+        except (ValueError, RecursionError) as error:  # ValueError: also an integer with more digits than int() accepts
             logger.warning("what was published on %s is not an event: %s", self._channel, error)
             return
-        for runner, payload in zip(runners, payloads, strict=True):
-            runner.offer(payload)
+        for queue, payload in zip(queues, payloads, strict=True):
+            queue.put(payload)
 
-    def _client(self) -> Redis:
-        if self._redis is None:
+    def _connected(self) -> Subscription:
+        if self._subscription is None:
             raise RuntimeError("Redis not connected")
-        return self._redis
+        return self._subscription
+
+    async def _ask(self, command: Awaitable[T]) -> T:
+        """Await a command and record whether Redis answered it."""
+        try:
+            answer = await command
+        except (RedisError, OSError):
+            self._answered = False
+            raise
+        self._answered = True
+        return answer
 
 
-class _Runner:
-    """One callback's queue and task."""
+class _CallbackQueue:
+    """The payloads that wait for one callback, and the task that calls it."""
 
     def __init__(self, channel: str, callback: Callback) -> None:
         self._channel, self._callback = channel, callback
         self._queue: asyncio.Queue[Any] = asyncio.Queue()
-        self._dropped = 0
-        self._ended = False
+        self._has_dropped = self._closed = False
         self._task = asyncio.create_task(self._run(), name=f"callback for {channel}")
 
-    def offer(self, payload: Any) -> None:
-        if self._queue.qsize() >= _QUEUE:
+    def put(self, payload: Any) -> None:
+        if self._queue.qsize() >= MAX_QUEUED_PAYLOADS:
             self._queue.get_nowait()
-            self._dropped += 1
-            if self._dropped == 1:
+            if not self._has_dropped:
+                self._has_dropped = True
                 logger.warning("a callback for %s is too slow: the oldest events are dropped", self._channel)
         self._queue.put_nowait(payload)
 
-    def end(self) -> None:
-        self._ended = True
-        if asyncio.current_task() is not self._task:  # a callback that unregisters itself comes to its own end
+    def close(self) -> None:
+        self._closed = True
+        if asyncio.current_task() is not self._task:  # a callback that unregisters itself runs to its end
             self._task.cancel()
 
     async def _run(self) -> None:
-        while not (self._ended or self._task.cancelling()):
+        while not (self._closed or self._task.cancelling()):
             payload = await self._queue.get()
             try:
                 await self._callback(self._channel, payload)
             except (Exception, asyncio.CancelledError):
-                # Whatever the user's code raises harms no other callback, and not its own next event.
+                # A callback may raise anything, even the CancelledError of another task. Only `close` ends this one.
                 if not self._task.cancelling():
                     logger.exception("a callback for %s failed", self._channel)
 
 
+async def _cancel(task: asyncio.Task[None]) -> None:
+    """Cancel a task and wait for its end."""
+    while not task.done():
+        task.cancel()  # repeatedly: a driver may swallow it when what it awaits completes at the same moment
+        await asyncio.wait([task], timeout=1.0)
+
+
 async def init_redis_notifier(url: str = "redis://localhost:6379") -> RedisNotifierService:
-    """A connected service.
+    """Return a connected service.
 
     Raises:
-        redis.RedisError: Redis is away, or refuses.
+        redis.RedisError: Redis can't be reached or refuses.
     """
     service = RedisNotifierService(url)
     await service.connect()

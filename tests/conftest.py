@@ -1,7 +1,7 @@
-"""Real servers for every test, and the two tiers.
+"""The two tiers of tests, and fixtures for servers and programs.
 
-TEST_DATABASE_URL and TEST_REDIS_URL point the tests at servers that are already there; without them the product's own
-embedded ones are started. A test that stops its servers always has its own.
+TEST_DATABASE_URL and TEST_REDIS_URL name servers to use. Without them, the tests start embedded servers. A test that
+stops or freezes servers always gets its own.
 """
 
 import os
@@ -22,13 +22,15 @@ from tests.support.process import ROOT
 from tests.support.programs import App, Listener, Verification
 from tests.support.servers import Servers, database_settings, drop_database, new_database
 
-# How long an example takes says more about the machine than about the product.
+# The duration of an example depends on the load of the machine, so there is no deadline.
 hypothesis.settings.register_profile("notifymux", deadline=None)
 hypothesis.settings.load_profile("notifymux")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--tier", choices=["short", "long"], default="short", help="long: soaks and outages as well")
+    parser.addoption(
+        "--tier", choices=["short", "long"], default="short", help="long also runs the soaks and the outages"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -40,7 +42,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with fresh data of both servers, to be copied."""
+    """A folder with initialised data of both servers, which is copied for each new pair of servers."""
     folder = tmp_path_factory.mktemp("template")
     Servers(folder)
     return folder
@@ -48,26 +50,15 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def shared_servers(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    folder = tmp_path_factory.mktemp("servers")
-    servers = Servers(folder / "shared", template)
-    try:
-        servers.start_postgres()
-        servers.start_redis()
+    with Servers(tmp_path_factory.mktemp("servers") / "shared", template) as servers:
         yield servers
-    finally:
-        servers.end()
 
 
 @pytest.fixture
 def servers(template: Path, tmp_path: Path) -> Iterator[Servers]:
-    """Servers of the test's own, both running, which it may stop, kill and freeze."""
-    servers = Servers(tmp_path / "own", template)
-    try:
-        servers.start_postgres()
-        servers.start_redis()
+    """Running servers for one test, which it may stop, kill and freeze."""
+    with Servers(tmp_path / "own", template) as servers:
         yield servers
-    finally:
-        servers.end()
 
 
 @contextmanager
@@ -80,13 +71,13 @@ def fresh_database(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.fixture
 def database(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The connection string of a fresh database."""
+    """The connection string of a new database."""
     with fresh_database(request) as database:
         yield database
 
 
 class RedisPlace(NamedTuple):
-    """A Redis, and a namespace in it that nobody else uses."""
+    """A Redis server, and a namespace in it that no other test uses."""
 
     url: str
     namespace: str
@@ -104,10 +95,11 @@ def fresh_redis_place(request: pytest.FixtureRequest) -> Iterator[RedisPlace]:
     url = os.environ.get("TEST_REDIS_URL") or request.getfixturevalue("shared_servers").embedded.redis_url
     place = RedisPlace(url, f"test_{uuid.uuid4().hex[:12]}")
     with closing(place.client()) as client:
-        # Of one that ended in order; where there is no trace of anybody, a listener waits for 2 s (rule 5).
-        trace = RedisNames(place.namespace).listener("earlier", "0")
-        client.hset(trace, mapping={"pod": "earlier", "program": "listener", "state": "stopped"})
-        client.pexpire(trace, 60_000)
+        # The entry of a listener that stopped. If the registry is empty, a new listener waits 2 s before it starts an
+        # epoch (rule 5 in docs/numbering.md).
+        entry = RedisNames(place.namespace).listener("earlier", "0")
+        client.hset(entry, mapping={"pod": "earlier", "program": "listener", "state": "stopped"})
+        client.pexpire(entry, 60_000)
     yield place
     with closing(place.client()) as client:
         for key in client.scan_iter(match=f"{{{place.namespace}}}:*"):
@@ -131,7 +123,7 @@ def settings(database: str, redis_place: RedisPlace) -> dict[str, str]:
 
 
 def redis_mode(database: str, redis_place: RedisPlace) -> dict[str, str]:
-    """What a program needs to know to use a database and a namespace, in Redis mode."""
+    """Return the settings of a program that uses a database and a namespace in Redis mode."""
     return database_settings(database) | redis_place.settings | {"USE_REDIS_NOTIFIER": "true", "CANARY_INTERVAL": "0.5"}
 
 
@@ -165,5 +157,5 @@ def verify(tmp_path: Path) -> Verify:
 
 @pytest.fixture(scope="session")
 def root() -> Path:
-    """The project's folder."""
+    """The root of the repository."""
     return ROOT

@@ -1,6 +1,7 @@
 # shellcheck shell=sh
-# Sourced by run.sh and run-tests.sh, in the project's folder: `make_venv embedded` makes .venv with that extra, or
-# brings it up to date when pyproject.toml or constraints.txt has changed, and puts it first in PATH.
+# Sourced by run.sh and run-tests.sh, in the project's folder. `make_venv embedded` makes .venv with that extra, updates it
+# when pyproject.toml or constraints.txt has changed, and puts it first in PATH. PYTHON names the interpreter of a new
+# .venv.
 
 make_venv() {
     stamp=.venv/.$1 wanted=$(cat pyproject.toml constraints.txt | cksum)
@@ -18,13 +19,13 @@ make_venv() {
 
 find_python() {
     remedy="install it"
-    for python in python3.14 python3.13 python3.12 python3.11 python3; do
+    for python in ${PYTHON:-python3.14 python3.13 python3.12 python3.11 python3}; do
         "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue
         if "$python" -c 'import ensurepip, venv' 2>/dev/null; then
             echo "$python"
             return
         fi
-        remedy="$python comes without: install its package for that (python3-venv)"
+        remedy="$python lacks it: install its package for that (python3-venv)"
     done
     echo "notifymux: this needs Python 3.11 or newer with venv; $remedy" >&2
     return 1

@@ -4,15 +4,14 @@ import importlib
 import signal
 import sys
 
-signal.signal(signal.SIGINT, signal.SIG_DFL)  # stopping is no error to tell of, already during the imports
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends every command without a traceback, also during imports
 
 from app.appliance import ApplianceError  # noqa: E402 - see above
-from app.core.config import SettingsError  # noqa: E402
 
-# Only what is asked for is imported: a server is the sooner back.
+# Each command imports its own module only: it starts sooner and takes less memory.
 _MODULES = {
     "prepare": "app.appliance.prepare",
-    "keeper": "app.appliance.supervision.watchdog",
+    "keeper": "app.appliance.supervision.watchdog_guard",
     "postgres": "app.appliance.embedded.postgres",
     "valkey": "app.appliance.embedded.valkey",
     "demo": "app.appliance.demo.player",
@@ -22,13 +21,13 @@ _MODULES = {
 
 
 def main(arguments: list[str]) -> None:
-    """Runs the one command that `arguments` name; a mistake of the user's is one line and exit code 2."""
+    """Run the command that `arguments` name; an error that the user can fix is one line and exit code 2."""
     module = _MODULES.get(" ".join(arguments))
     if module is None:
         sys.exit(f"usage: python -m app.appliance {'|'.join(_MODULES)}")
     try:
         importlib.import_module(module).main()
-    except (ApplianceError, SettingsError) as error:
+    except ApplianceError as error:
         sys.stderr.write(f"notifymux: {error}\n")
         raise SystemExit(2) from None
 

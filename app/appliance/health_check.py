@@ -1,4 +1,4 @@
-"""Asks the appliance on this machine whether it is ready; as a program, for health checks."""
+"""Asks the appliance on this machine whether it is ready, for HEALTHCHECK."""
 
 import http.client
 import sys
@@ -9,26 +9,25 @@ _LOCAL = {"0.0.0.0", "127.0.0.1", "::", "[::]"}  # noqa: S104 - compared, not bo
 
 
 def main() -> None:
-    """Ends with exit code 0 if the appliance is ready; else says what is missing and ends with 1."""
-    missing = what_is_missing(load_settings_or_exit())
-    if missing:
-        sys.exit(missing)
+    """End with exit code 0 if the appliance is ready; else print the reasons and end with 1."""
+    if reasons := unready(load_settings_or_exit()):
+        sys.exit(reasons)
 
 
-def what_is_missing(settings: Settings) -> str:
-    """What keeps the appliance from being ready, in its own words; empty when it is."""
+def unready(settings: Settings) -> str:
+    """Return why the appliance is not ready, in the words of /readyz; nothing when it is."""
     connection = http.client.HTTPConnection(host(settings), settings.port, timeout=3)
     try:
         connection.request("GET", "/readyz")
         response = connection.getresponse()
-        said = " ".join(response.read().decode(errors="replace").split())
+        answer = " ".join(response.read().decode(errors="replace").split())
     except (OSError, http.client.HTTPException) as error:
         return f"nothing answers at {host(settings)}:{settings.port} ({error})"
     finally:
         connection.close()
-    return "" if response.status == http.HTTPStatus.OK else said
+    return "" if response.status == http.HTTPStatus.OK else answer
 
 
 def host(settings: Settings) -> str:
-    """The host under which this machine reaches what is served."""
+    """Return the host under which this machine reaches the server."""
     return "localhost" if settings.host in _LOCAL else settings.host

@@ -1,4 +1,4 @@
-"""What has to be in place before supervisord starts, and what must not be; run by entrypoint.sh."""
+"""Checks what would keep the appliance from starting, and writes what its programs read; run by entrypoint.sh."""
 
 import logging
 import os
@@ -6,92 +6,51 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 from app.appliance import ApplianceError
 from app.appliance.embedded import postgres, valkey
 from app.appliance.embedded.data_lock import acquire
 from app.appliance.embedded.servers import HOST, EmbeddedServers, write_private
-from app.core.config import (
-    EMBEDDED_ENV_FILE,
-    RUN_DIR,
-    Settings,
-    load_settings_or_exit,
-    servers_given,
-)
+from app.core.config import Settings, load_settings_or_exit
 from app.core.logging_config import configure_logging
+from app.core.settings_sources import EMBEDDED_ENV_FILE, RUN_DIR, servers_given, setting_texts
 
 _SOCKET = RUN_DIR / "supervisor.sock"
 _SOCKET_PATH_LIMIT = 107 - len(".4194304")  # supervisord binds a name with its pid first
 _PROGRAMS = RUN_DIR / "programs.conf"
-_PROGRAM = """
-[program:{name}]
-command={command}
-directory={directory}
-priority={priority}
-autorestart=false
-startretries=0
-stopsignal={stopsignal}
-stopwaitsecs={stopwaitsecs}
-killasgroup=true
-stderr_logfile=/dev/stdout
-stderr_logfile_maxbytes=0
-stdout_logfile={stdout}
-stdout_logfile_maxbytes={most}
-stdout_logfile_backups=1
-"""
-
-
-class _Program(NamedTuple):
-    name: str
-    command: str
-    priority: int  # lower starts earlier and stops later; in supervisord.conf the listener is at 20, the app at 30
-    stopsignal: str
-    stopwaitsecs: int
-    logs_itself: bool = True  # its lines are on both outputs (app.core.logging_config)
-
-
-_EMBEDDED = (
-    _Program("postgres", "python -m app.appliance postgres", 10, "INT", 6, logs_itself=False),
-    _Program("valkey", "python -m app.appliance valkey", 10, "INT", 6, logs_itself=False),
-    _Program("demo", "python -m app.appliance demo", 40, "TERM", 2),  # has nothing to finish
-)
-_STANDBY = _Program(
-    "listener-standby", "python -m app.appliance.supervision.parent_death python -m listener", 20, "TERM", 6
-)
+_PROGRAM_FILES = Path(__file__).with_name("programs")  # sections of supervisord's configuration
 
 logger = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Checks what would keep the appliance from starting, and writes what its programs read.
+    """Prepare a start.
 
     Raises:
-        ApplianceError: it can't start here.
+        ApplianceError: the appliance can't start here.
     """
     for stop in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(stop, lambda number, _: sys.exit(128 + number))  # takes initdb along
+        signal.signal(stop, lambda number, _: sys.exit(128 + number))  # initdb, a child process, ends with it
     _make_run_folder()
     _check_not_running()
-    EMBEDDED_ENV_FILE.unlink(missing_ok=True)  # what is set from here on is set by the user
+    EMBEDDED_ENV_FILE.unlink(missing_ok=True)  # so that `servers_given` and the settings are the user's
     settings = load_settings_or_exit()
-    configure_logging("appliance", settings)
+    configure_logging("appliance", settings.log_level, settings.log_format)
     _check_port(settings)
-    standby = (_STANDBY,) if settings.listener_standby else ()
+    standby = ["standby"] if settings.listener_standby else []
     if servers_given():
-        _write_programs(standby)
+        _write_programs(*standby)
         return
     _check_complete(settings)
     embedded = _prepare_servers(settings.data_dir)
     write_private(EMBEDDED_ENV_FILE, _environment(embedded))
-    _write_programs(_EMBEDDED + standby)
+    _write_programs("embedded", *standby)
     _announce(embedded)
 
 
 def _make_run_folder() -> None:
-    folder = RUN_DIR.resolve()  # in the image a link into /tmp, so that all else may be read-only
+    folder = RUN_DIR.resolve()  # in the image a link to /tmp: all else may be read-only
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in ("log", "pulse"):
@@ -124,13 +83,13 @@ def _check_port(settings: Settings) -> None:
 
 
 def _check_complete(settings: Settings) -> None:
-    given = sorted(name.upper() for name in settings.model_fields_set if name.startswith("db_"))
+    given = sorted(name for name in setting_texts() if name.startswith("DB_") and name.lower() in vars(settings))
     if given:
         raise ApplianceError(f"{', '.join(given)} given without DB_HOST: set DB_HOST too, or none of them")
 
 
 def _prepare_servers(data: Path) -> EmbeddedServers:
-    postgres.program("initdb")  # says so if there is none, before anything is made
+    postgres.program("initdb")  # raises where it is not installed, before anything is written
     try:
         data.mkdir(parents=True, exist_ok=True)
         valkey.make_folder(data)
@@ -168,15 +127,11 @@ def _snapshot_query() -> str:
     return " ".join(re.sub(r"--.*", "", query).split())
 
 
-def _write_programs(programs: Iterable[_Program]) -> None:
-    sections = [_section(program) for program in programs]
-    write_private(_PROGRAMS, "".join(["; This pod's further programs. Written at every start.\n", *sections]))
-
-
-def _section(program: _Program) -> str:
+def _write_programs(*names: str) -> None:
+    """Write the sections that supervisord.conf includes."""
+    texts = [(_PROGRAM_FILES / f"{name}.conf").read_text(encoding="utf-8") for name in names]
     directory = str(Path.cwd()).replace("%", "%%")
-    stdout, most = (f"{directory}/.run/log/{program.name}.log", "1MB") if program.logs_itself else ("/dev/stdout", "0")
-    return _PROGRAM.format(directory=directory, stdout=stdout, most=most, **program._asdict())
+    write_private(_PROGRAMS, "; Written at every start.\n\n" + "\n".join(texts).replace("%(here)s", directory))
 
 
 def _announce(embedded: EmbeddedServers) -> None:

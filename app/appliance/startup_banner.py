@@ -1,4 +1,4 @@
-"""What run.sh says once the appliance is ready: where it is, how to watch it, how to stop it."""
+"""Prints, for run.sh, where the appliance is once it is ready, and how to watch and stop it."""
 
 import shutil
 import sys
@@ -8,18 +8,19 @@ from pathlib import Path
 from app.appliance import ApplianceError
 from app.appliance.embedded import postgres
 from app.appliance.embedded.servers import HOST, EmbeddedServers, password_file
-from app.appliance.health_check import host, what_is_missing
-from app.core.config import Settings, load_settings_or_exit, servers_given
+from app.appliance.health_check import host, unready
+from app.core.config import Settings, load_settings_or_exit
+from app.core.settings_sources import servers_given
 
-_SLOW, _PATIENCE = 8.0, 120.0  # seconds until what is missing is said, and until no more is waited
+_REPORT_AFTER_SECONDS, _READY_TIMEOUT_SECONDS = 8.0, 120.0
 _LISTENING = "SELECT pid, state, query FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"
 
 
 def main() -> None:
-    """Waits until the appliance is ready, and says so.
+    """Wait until the appliance is ready, and print the banner.
 
     Raises:
-        ApplianceError: it isn't, after two minutes.
+        ApplianceError: it is not ready after two minutes.
     """
     settings = load_settings_or_exit()
     _wait_until_ready(settings)
@@ -29,15 +30,15 @@ def main() -> None:
 
 def _wait_until_ready(settings: Settings) -> None:
     started = time.monotonic()
-    said = None
-    while missing := what_is_missing(settings):
+    reported = None
+    while reasons := unready(settings):
         waited = time.monotonic() - started
-        if waited > _PATIENCE:
-            raise ApplianceError(f"not ready after {waited:.0f} s: {missing}; the log above says why")
-        if waited > _SLOW and missing != said:
-            sys.stdout.write(f"notifymux: not ready yet: {missing}\n")
+        if waited > _READY_TIMEOUT_SECONDS:
+            raise ApplianceError(f"not ready after {waited:.0f} s: {reasons}; the log above says why")
+        if waited > _REPORT_AFTER_SECONDS and reasons != reported:
+            sys.stdout.write(f"notifymux: not ready yet: {reasons}\n")
             sys.stdout.flush()
-            said = missing
+            reported = reasons
         time.sleep(0.2)
 
 

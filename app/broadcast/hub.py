@@ -1,128 +1,74 @@
-"""The fan-out: routes each event to the clients of its match. Nothing here waits for a client."""
+"""The fan-out: each event to the clients of its match. Nothing here waits for a client."""
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 
-from app.broadcast.messages import Message, MessageBatch, Router, Update, initial_load, recovered, resync
+from app.broadcast.client import Client, CloseCode
+from app.broadcast.messages import Message, MessageBatch, Update, initial_load, recovered, resync
 from app.broadcast.replay_buffer import Cursor, ReplayBuffer
-from app.broadcast.send_queue import SendQueue
-from app.broadcast.snapshot_cache import FetchSnapshot, SnapshotCache
-from app.core.config import MUX_CHANNEL
+from app.broadcast.router import Router
+from app.broadcast.snapshot_cache import CachedSnapshot, FetchSnapshot, SnapshotCache
 from app.core.progress_timeout import TAKEOVER_TIMEOUT_SECONDS
+from app.core.tasks import cancel_tasks, start_task
 from notifymux.event import Event, EventId
 
 logger = logging.getLogger(__name__)
 
-GONE = 0  # nobody is there to be told
-EXPIRED, SLOW, SILENT, REPLACED = 3000, 3008, 3012, 3510
-_REASONS = {
-    EXPIRED: "the token has expired",
-    SLOW: "too slow: reconnect with last_event_id",
-    SILENT: "no answer to pings",
-    REPLACED: "this client id connected again",
-}
-_TRIES = 3  # snapshots that are taken when there is no end of gaps
+_MAX_SNAPSHOTS = 3  # that are fetched for a client while gaps make each of them useless
 
 ReadRange = Callable[[EventId, EventId], Awaitable[list[Event] | None]]
 FirstMessage = Callable[[str, EventId | None, bytes, str | None], Message]
 
 
-class Client:
-    """One connection's place in the hub."""
-
-    __slots__ = ("after", "closing", "live", "match", "name", "outbox", "wake", "write")
-
-    def __init__(self, match: str, name: str, queue_bytes: int) -> None:
-        self.match, self.name = match, name
-        self.outbox = SendQueue(queue_bytes)
-        # Its connection's, once there is one: has what is in the outbox sent; and, while that is empty, sends messages
-        # at once, or returns False and sends nothing if the client is still to take earlier ones.
-        self.wake: Callable[[], None] | None = None
-        self.write: Callable[[MessageBatch], bool] | None = None
-        self.live = False  # hears events as they come; before, its snapshot or what it missed is being fetched
-        self.after: EventId | None = None  # it has every event up to here, which this worker is still to hear
-        self.closing: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-
-    def begin(self, first: Message, missed: Iterable[Message]) -> None:
-        """Has it hear `first`, what was missed, and from now on everything; unless it has left."""
-        if not self.closing.done():
-            self.outbox.load([first, *missed])
-            self.live = True
-            self._wake()
-
-    def offer(self, burst: MessageBatch) -> bool:
-        """Sends messages at once if nothing waits, or else queues them; False if they would be too much."""
-        if not burst.messages or (self.write and self.write(burst)):
-            return True
-        took_all = all(map(self.outbox.put, burst.messages))
-        self._wake()
-        return took_all
-
-    def _wake(self) -> None:
-        if self.wake:
-            self.wake()
-
-    def close(self, code: int) -> None:
-        """Has the connection closed, with `code`."""
-        if not self.closing.done():
-            self.closing.set_result(code)
-
-    @staticmethod
-    def reason(code: int) -> str:
-        """What a close code says in words."""
-        return _REASONS.get(code, "")
-
-
 class Hub:
-    """All clients of this worker, by match. It is the `Sink` of the worker's source.
+    """All clients of this worker, by match. It is the `EventSink` of the worker's source.
 
     Args:
-        router: tells an event's match.
-        take_snapshot: runs the snapshot query for a match.
-        recall: fetches older events than those that are remembered.
-        queue_bytes: bound of a client's queue.
-        history_bytes: bound of what is remembered.
+        router: finds the match of an event.
+        fetch_snapshot: runs the snapshot query for a match.
+        read_range: reads events that the replay buffer has dropped: those after one id up to another, or None.
+        queue_bytes: limit of a client's queue.
+        replay_bytes: limit of the replay buffer.
     """
 
     def __init__(
-        self, router: Router, take_snapshot: FetchSnapshot, recall: ReadRange, queue_bytes: int, history_bytes: int
+        self, router: Router, fetch_snapshot: FetchSnapshot, read_range: ReadRange, queue_bytes: int, replay_bytes: int
     ) -> None:
-        self._router, self._recall, self._queue_bytes = router, recall, queue_bytes
-        self._history = ReplayBuffer(history_bytes)
-        self._snapshots = SnapshotCache(take_snapshot, self._history)
+        self._router, self._read_range, self._queue_bytes = router, read_range, queue_bytes
+        self._buffer = ReplayBuffer(replay_bytes)
+        self._snapshots = SnapshotCache(fetch_snapshot, self._buffer)
         self._matches: dict[str, dict[str, Client]] = {}
         self._started = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self.slow_closes = 0
-        self.recovered = self.restarted = 0  # clients that came back: to what they missed, or to a snapshot
+        self.recovered = self.restarted = 0  # clients that reconnected: with what they missed, or with a snapshot
 
     def __len__(self) -> int:
         return sum(map(len, self._matches.values()))
 
     @property
     def queue_bytes(self) -> int:
-        """What waits for all clients."""
-        return sum(client.outbox.bytes for clients in self._matches.values() for client in clients.values())
+        """The bytes that wait for all clients."""
+        return sum(client.queue.bytes for clients in self._matches.values() for client in clients.values())
 
     def join(self, match: str, name: str, last: EventId | None = None) -> Client:
-        """Adds a client: it hears every event since `last`, or a snapshot and every event from now on.
+        """Add a client. It starts with the events after `last`, or without it with a snapshot.
 
-        A name that is in use in this match belongs to the newest: the older client is closed.
+        If the name is in use in this match, the older client is closed.
         """
         client = Client(match, name, self._queue_bytes)
         clients = self._matches.setdefault(match, {})
         if older := clients.get(name):
-            older.close(REPLACED)
+            older.close(CloseCode.REPLACED)
         clients[name] = client
-        self._spawn(self._enter(client, last, self._history.mark))
+        self._spawn(self._start_client(client, last, self._buffer.cursor))
         return client
 
     def leave(self, client: Client) -> None:
-        """Removes this client, and not one that took over its name."""
-        client.live = False
-        client.closing.cancel()
+        """Remove a client, but not one that has replaced it."""
+        client.close(CloseCode.DISCONNECTED)
         clients = self._matches.get(client.match, {})
         if clients.get(client.name) is client:
             del clients[client.name]
@@ -130,143 +76,127 @@ class Hub:
                 del self._matches[client.match]
 
     def start(self, position: EventId | None, recent: Sequence[Event]) -> None:
-        """Begins with what was heard before; who would not wait for it starts again."""
-        first = EventId.parse(recent[0].id) if recent and recent[0].id else None
-        self._history.restart(EventId(first.epoch, first.sequence - 1) if first else position)
+        """Set the position and fill the replay buffer; clients that a timeout started before this start again."""
+        oldest = recent[0].parsed_id if recent else None
+        self._buffer.restart(EventId(oldest.epoch, oldest.sequence - 1) if oldest else position)
         for event in recent:
             self._record(event)
-        self._note_position(recent)
+        self._advance(recent)
         self._started.set()
-        self._resync_all("this worker has found its place")
+        self._resync_all("this worker has found its position")
 
     def deliver(self, events: Sequence[Event]) -> None:
-        """Sends, or queues, events for every client of their matches."""
-        watched: dict[str, list[Update]] = {}
+        """Send events to every client of their matches."""
+        by_match: dict[str, list[Update]] = {}
         for event in events:
             update = self._record(event)
             if update is not None and update.match in self._matches:
-                watched.setdefault(update.match, []).append(update)
-        self._note_position(events)
-        for match, updates in watched.items():
-            burst = MessageBatch(updates)
+                by_match.setdefault(update.match, []).append(update)
+        self._advance(events)
+        for match, updates in by_match.items():
+            batch = MessageBatch(updates)
             for client in self._matches[match].values():
-                if client.live and not client.offer(burst if client.after is None else _later(client, updates)):
-                    self._close_slow(client)
+                if not client.send(batch):
+                    self.slow_closes += 1
+                    logger.warning("client %r of match %r is too slow and is closed", client.name, match)
+                    client.close(CloseCode.SLOW)
 
     def gap(self, position: EventId | None, why: str) -> None:
-        """Tells every client that continuity was broken, each match with one fresh snapshot."""
-        self._history.restart(position)
+        """Announce a gap to every client, with one fresh snapshot for each match."""
+        self._buffer.restart(position)
         self._resync_all(why)
 
     def _record(self, event: Event) -> Update | None:
-        update = None if event.channel == MUX_CHANNEL else self._router.route(event)
+        update = self._router.route(event)
         if update is not None:
-            self._history.record(update)
+            self._buffer.record(update)
         return update
 
-    def _note_position(self, events: Sequence[Event]) -> None:
-        if last := next((event.id for event in reversed(events) if event.id), None):
-            self._history.advance(EventId.parse(last))
+    def _advance(self, events: Sequence[Event]) -> None:
+        position = next((event.parsed_id for event in reversed(events) if event.id), None)
+        if position is not None:
+            self._buffer.position = position
 
-    async def _enter(self, client: Client, last: EventId | None, now: Cursor) -> None:
+    async def _start_client(self, client: Client, last: EventId | None, joined: Cursor) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(TAKEOVER_TIMEOUT_SECONDS):
                 await self._started.wait()
-        missed = await self._missed(client.match, last) if last else None
+        missed = None if last is None else await self._replay(client.match, last)
         if last is None or missed is None:
             self.restarted += last is not None
-            await self._load(client.match, [client], now, initial_load)
+            await self._start_from_snapshot([client], joined, initial_load)
         else:
             self.recovered += 1
-            client.after = last
-            client.begin(recovered(client.match, last), missed)
+            client.start(recovered(client.match, last), missed, skip_until=last)
 
-    async def _missed(self, match: str, last: EventId) -> list[Update] | None:
-        """The match's events since `last`; None if they can't be had in full."""
-        position = self._history.position
+    async def _replay(self, match: str, last: EventId) -> list[Update] | None:
+        """Return the match's events after `last`; None if some of them are not to be had."""
+        position = self._buffer.position
         if position is None or last.epoch != position.epoch:
-            return None
+            return None  # there is a gap between two epochs
         if last >= position:
-            return []  # another worker was faster
-        if (remembered := self._history.after(match, last)) is not None:
-            return remembered
-        mark = self._history.mark
-        events = await self._recall(last, position)
-        newer = self._history.since(match, mark)
-        if events is None or newer is None:
+            return []  # the client received it from a worker that was ahead of this one
+        buffered = self._buffer.after(match, last)
+        return await self._read_back(match, last, position) if buffered is None else buffered
+
+    async def _read_back(self, match: str, last: EventId, position: EventId) -> list[Update] | None:
+        """Return the match's events after `last`, read up to `position` and then buffered; None as in `_replay`."""
+        before = self._buffer.cursor
+        events = await self._read_range(last, position)
+        meanwhile = self._buffer.since(match, before)
+        if events is None or meanwhile is None:
             return None
-        missed = [*self._updates(match, events), *newer]
-        # These texts are this client's alone.
-        return missed if sum(len(message.text) for message in missed) <= self._queue_bytes else None
+        updates = [update for event in events if (update := self._router.route(event)) and update.match == match]
+        # No other client shares these texts, so they are limited, unlike a snapshot.
+        size = sum(len(update.text) for update in [*updates, *meanwhile])
+        return [*updates, *meanwhile] if size <= self._queue_bytes else None
 
-    def _updates(self, match: str, events: Iterable[Event]) -> Iterable[Update]:
-        for event in events:
-            update = None if event.channel == MUX_CHANNEL else self._router.route(event)
-            if update and update.match == match:
-                yield update
+    async def _start_from_snapshot(self, clients: Sequence[Client], joined: Cursor, first: FirstMessage) -> None:
+        """Start clients of one match with a snapshot and the events that may be missing in it.
 
-    async def _load(self, match: str, clients: Iterable[Client], now: Cursor, first: FirstMessage) -> None:
-        """Has clients begin with a snapshot, the events since it was asked for, and those since `now`."""
-        for _ in range(_TRIES):
-            taken = await self._snapshots.get(match)
-            since = min(now, taken.mark, key=lambda mark: mark.number) if self._history.covers(now) else taken.mark
-            missed = self._history.since(match, since)
+        A gap while the query runs makes its snapshot useless: the events between the two can't be known.
+        """
+        match = clients[0].match
+        for _ in range(_MAX_SNAPSHOTS):
+            cached = await self._snapshots.get(match)
+            start = self._replay_start(cached, joined)
+            missed = self._buffer.since(match, start)
             if missed is not None:
-                break
-        else:
-            logger.warning("match %r: there was a gap during each of %d snapshots", match, _TRIES)
-            for client in clients:
-                client.close(SLOW)
-            return
-        message = first(match, since.position, taken.snapshot.data, taken.snapshot.error)
+                message = first(match, start.position, cached.snapshot.data, cached.snapshot.error)
+                for client in clients:
+                    client.start(message, missed)
+                return
+        logger.warning("match %r: there was a gap during each of %d snapshots", match, _MAX_SNAPSHOTS)
         for client in clients:
-            client.begin(message, missed)
+            client.close(CloseCode.SLOW)
+
+    def _replay_start(self, cached: CachedSnapshot, joined: Cursor) -> Cursor:
+        """Return where the events begin that follow a snapshot: at the earlier one of two places.
+
+        One is the snapshot's: its query may not have seen an event after that. The other is where the client joined: no
+        snapshot contains events that were published directly since then. It does not count if the buffer no longer
+        contains it, for example after a gap: then the snapshot replaces everything before.
+        """
+        if self._buffer.contains(joined) and joined.serial <= cached.cursor.serial:
+            return joined
+        return cached.cursor
 
     def _resync_all(self, why: str) -> None:
-        """Has every client that was live start again; the others begin after the gap anyway."""
-        loads = []
-        for match, clients in self._matches.items():
-            if live := [client for client in clients.values() if client.live]:
-                loads.append((match, live))
-        if loads:
-            logger.warning("%d clients start again from a snapshot: %s", sum(len(live) for _, live in loads), why)
-        for match, live in loads:
-            for client in live:
-                client.live, client.after = False, None
-            self._spawn(self._load(match, live, self._history.mark, resync))
-
-    def _close_slow(self, client: Client) -> None:
-        if not client.closing.done():
-            self.slow_closes += 1
-            logger.warning("client %r of match %r is too slow and is closed", client.name, client.match)
-        client.live = False
-        client.close(SLOW)
+        """Restart every streaming client from a snapshot. The others have not started yet, so they have no gap."""
+        streaming = [[client for client in clients.values() if client.streaming] for clients in self._matches.values()]
+        if count := sum(map(len, streaming)):
+            logger.warning("%d clients start again from a snapshot: %s", count, why)
+        for clients in filter(None, streaming):
+            for client in clients:
+                client.pause()
+            self._spawn(self._start_from_snapshot(clients, self._buffer.cursor, resync))
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work)
+        task = start_task(work, "a bug left clients without their first message")
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()):
-            logger.critical("a bug left clients without their first message", exc_info=error)
+        task.add_done_callback(self._tasks.discard)
 
     async def aclose(self) -> None:
-        """Ends what still runs for clients."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """Cancel the work that still runs for clients."""
+        await cancel_tasks(self._tasks)
         await self._snapshots.aclose()
-
-
-def _later(client: Client, updates: Sequence[Update]) -> MessageBatch:
-    """What a client that was ahead of this worker hasn't heard yet; after that, it is one like all others."""
-    later = []
-    for update in updates:
-        if client.after is None or update.event_id is None:
-            later.append(update)
-        elif EventId.parse(update.event_id) > client.after:
-            client.after = None
-            later.append(update)
-    return MessageBatch(later)

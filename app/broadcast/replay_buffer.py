@@ -1,105 +1,103 @@
-"""What a worker remembers of the last events, by match: clients that come back are served from here."""
+"""The last events of a worker, by match: clients that reconnect get what they missed from here."""
 
 from collections import defaultdict, deque
+from collections.abc import Callable
+from itertools import takewhile
 from typing import NamedTuple
 
 from app.broadcast.messages import Update
 from notifymux.event import EventId
 
-_OVERHEAD = 400  # bytes an event takes besides its payload
+_OVERHEAD_BYTES = 400  # memory of an update besides its payload
 
 
 class Cursor(NamedTuple):
-    """A place in the history, between two events."""
+    """A place in the buffer, between two events."""
 
-    number: int  # of the events before it, by this worker's own count, which also works without numbers
-    position: EventId | None  # the last number before it
+    serial: int  # of the last event before it
+    position: EventId | None  # the last id before it; None where events have no ids
 
 
 class ReplayBuffer:
-    """The newest events without a hole, in the order in which they came.
+    """The newest events, without a gap, in the order in which they were received.
+
+    Each event gets a serial number. Unlike ids, which an event that was published directly doesn't have, serials give
+    every event a place.
 
     Args:
-        limit: bytes to keep; the oldest events make room.
+        limit: bytes to keep; the oldest events are dropped.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._bytes = 0
-        self._count = 0
+        self._serial = 0
         self._updates: deque[Update] = deque()
         self._matches: defaultdict[str, deque[Update]] = defaultdict(deque)
-        # Everything after these is here: the number of an event, and its id or the last before it.
-        self._floor, self._floor_id = 0, ""
+        # Everything after these is here: a serial; and an id, which is that of the last dropped update that has one, or
+        # else the position at the restart. The update is kept because its id is parsed only if a client reconnects.
+        self._floor = 0
+        self._dropped: Update | None = None
+        self._restarted_at: EventId | None = None
+        # The id of the last event, which the hub sets: that may be an event without a match, which is not recorded.
         self.position: EventId | None = None
 
     @property
-    def mark(self) -> Cursor:
+    def cursor(self) -> Cursor:
         """The place after the last event."""
-        return Cursor(self._count, self.position)
+        return Cursor(self._serial, self.position)
 
     def restart(self, position: EventId | None) -> None:
-        """Forgets everything: what comes now comes after `position`, and no older mark is covered."""
+        """Drop everything, also all places: the next event comes after `position`, with a gap before it."""
         self._updates.clear()
         self._matches.clear()
         self._bytes = 0
-        self._count += 1
-        self.position = position
-        self._floor, self._floor_id = self._count, str(position or "")
-
-    def advance(self, position: EventId) -> None:
-        """Notes the number of the last event, also of one that isn't recorded."""
-        self.position = position
+        self._serial += 1  # so that not even the place after the last event is contained any more
+        self._floor, self._dropped = self._serial, None
+        self._restarted_at = self.position = position
 
     def record(self, update: Update) -> None:
-        """Takes in the next event of a match."""
-        self._count += 1
-        update.number = self._count
+        """Add the next event of a match."""
+        self._serial += 1
+        update.serial = self._serial
         self._updates.append(update)
         self._matches[update.match].append(update)
-        self._bytes += update.size + _OVERHEAD
+        self._bytes += update.size + _OVERHEAD_BYTES
         while self._bytes > self._limit:
-            self._forget_oldest()
+            self._drop_oldest()
 
-    def covers(self, mark: Cursor) -> bool:
-        """Whether every event since `mark` is here."""
-        return mark.number >= self._floor
+    def contains(self, cursor: Cursor) -> bool:
+        """Whether every event since this place is here."""
+        return cursor.serial >= self._floor
 
-    def has_news(self, match: str, mark: Cursor) -> bool:
-        """Whether the match has an event since a mark that is covered."""
+    def has_newer(self, match: str, cursor: Cursor) -> bool:
+        """Whether the match has an event since a place that is contained."""
         updates = self._matches.get(match)
-        return updates is not None and updates[-1].number > mark.number
+        return updates is not None and updates[-1].serial > cursor.serial
 
-    def since(self, match: str, mark: Cursor) -> list[Update] | None:
-        """The match's events since `mark`; None if some are forgotten."""
-        if not self.covers(mark):
-            return None
-        found = []
-        for update in reversed(self._matches.get(match, ())):
-            if update.number <= mark.number:
-                break
-            found.append(update)
-        return found[::-1]
+    def since(self, match: str, cursor: Cursor) -> list[Update] | None:
+        """Return the match's events since this place; None if it is not contained."""
+        return self._newest(match, lambda update: update.serial > cursor.serial) if self.contains(cursor) else None
 
     def after(self, match: str, event_id: EventId) -> list[Update] | None:
-        """The match's numbered events after `event_id`; None if some may be forgotten, or it isn't of this epoch."""
-        floor = EventId.parse(self._floor_id) if self._floor_id else None
+        """Return the match's events with a later id; None if some may be dropped, or the id is of another epoch."""
+        floor = self._dropped.parsed_id if self._dropped else self._restarted_at
         if floor is None or event_id.epoch != floor.epoch or event_id < floor:
             return None
-        found = []
-        for update in reversed(self._matches.get(match, ())):
-            if update.event_id is None:
-                continue
-            if EventId.parse(update.event_id) <= event_id:
-                break
-            found.append(update)
-        return found[::-1]
+        newest = self._newest(match, lambda update: update.parsed_id is None or update.parsed_id > event_id)
+        return [update for update in newest if update.event_id is not None]
 
-    def _forget_oldest(self) -> None:
+    def _newest(self, match: str, is_newer: Callable[[Update], bool]) -> list[Update]:
+        newest_first = takewhile(is_newer, reversed(self._matches.get(match, ())))
+        return list(newest_first)[::-1]
+
+    def _drop_oldest(self) -> None:
         update = self._updates.popleft()
         updates = self._matches[update.match]
         updates.popleft()
         if not updates:
             del self._matches[update.match]
-        self._bytes -= update.size + _OVERHEAD
-        self._floor, self._floor_id = update.number, update.event_id or self._floor_id
+        self._bytes -= update.size + _OVERHEAD_BYTES
+        self._floor = update.serial
+        if update.event_id is not None:
+            self._dropped = update

@@ -1,4 +1,4 @@
-"""What waits to be sent to one client, bounded in bytes."""
+"""The messages that wait for one client, limited in bytes."""
 
 from collections.abc import Iterable
 
@@ -6,64 +6,60 @@ from app.broadcast.messages import Message
 
 
 class SendQueue:
-    """One client's queue.
+    """A queue of messages in which a newer state of a row may replace an older one.
 
     Args:
-        limit: bytes that may wait; a single message larger than that is taken if nothing else waits.
+        limit: bytes that may wait; a single larger message is accepted while no other counts.
     """
 
-    __slots__ = ("_bytes", "_limit", "_next", "_queue", "_rows")
+    __slots__ = ("_limit", "_next", "_queue", "_rows", "bytes")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._queue: dict[int, tuple[Message, int]] = {}  # in order, with the bytes each counts for
-        self._rows: dict[bytes, int] = {}  # where the newest event of a row waits that a newer one may replace
+        self._queue: dict[int, tuple[Message, int]] = {}  # in order; each message with the bytes that it counts for
+        self._rows: dict[bytes, int] = {}  # the key in `_queue` of the newest replaceable message of each row
         self._next = 0
-        self._bytes = 0
+        self.bytes = 0  # that wait and count
 
     def __len__(self) -> int:
         return len(self._queue)
 
-    @property
-    def bytes(self) -> int:
-        """What waits and counts."""
-        return self._bytes
+    def push(self, message: Message) -> bool:
+        """Queue a message. Return False, and queue nothing, if the queue would exceed its limit.
 
-    def put(self, message: Message) -> bool:
-        """Queues a message; False, and nothing is queued, if it would be too much.
-
-        Once the queue is half full, it takes the place of a waiting event of the same row, at the end: ids never fall.
+        Once the queue is half full, a waiting message of the same row is removed. The new one still goes to the end, so
+        that ids never fall.
         """
         size = len(message.text)
-        older = self._rows.get(message.row) if message.row and self._bytes * 2 >= self._limit else None
-        others = self._bytes - (self._queue[older][1] if older is not None else 0)
+        older = self._rows.get(message.row) if message.row and self.bytes * 2 >= self._limit else None
+        others = self.bytes - (self._queue[older][1] if older is not None else 0)
         if others and others + size > self._limit:
             return False
         if older is not None:
             del self._queue[older]
-            self._bytes = others
+            self.bytes = others
         if message.row is not None:
             self._rows[message.row] = self._next
         self._append(message, size)
         return True
 
-    def load(self, messages: Iterable[Message]) -> None:
-        """Queues a snapshot, or what a client has missed: counts for nothing, and no newer event replaces it.
+    def push_unbounded(self, messages: Iterable[Message]) -> None:
+        """Queue a snapshot, or the events that a client missed: they count for nothing and are never replaced.
 
-        (Or nobody could start with a large one. The texts are shared by all who get them.)
+        Otherwise no client could start with a large snapshot. All clients of a match share these texts.
         """
         for message in messages:
             self._append(message, 0)
 
-    def take(self) -> list[Message]:
-        """Takes all."""
+    def drain(self) -> list[Message]:
+        """Remove and return all messages."""
         messages = [message for message, _ in self._queue.values()]
         self._queue.clear()
         self._rows.clear()
-        self._bytes = 0
+        self.bytes = 0
         return messages
 
     def _append(self, message: Message, size: int) -> None:
         self._queue[self._next] = message, size
         self._next += 1
-        self._bytes += size
+        self.bytes += size

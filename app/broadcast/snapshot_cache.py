@@ -1,4 +1,4 @@
-"""One snapshot for all who ask for the same match at the same position."""
+"""One snapshot for all clients that need one of the same match at the same time."""
 
 import asyncio
 import time
@@ -8,78 +8,75 @@ from typing import NamedTuple
 
 from app.broadcast.replay_buffer import Cursor, ReplayBuffer
 from app.broadcast.snapshot_query import Snapshot
+from app.core.tasks import cancel_tasks
 
 FetchSnapshot = Callable[[str], Awaitable[Snapshot]]
 
-_KEPT_BYTES = 16 * 2**20
-_OVERHEAD = 500  # bytes a kept snapshot takes besides its text
-_QUERIES, _PERIOD = 3, 10.0  # past so many queries for a match in so many seconds, an older snapshot does
+_MAX_CACHE_BYTES = 16 * 2**20
+_OVERHEAD_BYTES = 500  # memory of a cached snapshot besides its text
+_MAX_QUERIES, _PERIOD_SECONDS = 3, 10.0  # of one match; past that, an older snapshot is used
 
 
 class CachedSnapshot(NamedTuple):
-    """A snapshot; every event up to `mark` is in it, and later ones may be."""
+    """A snapshot: every event before `cursor` is in it, and later ones may be."""
 
-    mark: Cursor
+    cursor: Cursor
     snapshot: Snapshot
-    asked_at: tuple[float, ...]  # of the last queries for this match
+    queried_at: tuple[float, ...]  # when the last queries for this match began, on the monotonic clock
 
 
 class SnapshotCache:
-    """Runs one query at a time for a match, shared by all who wait, and reused until the match has a newer event.
+    """Runs one query at a time for a match, and uses its result until the match has a newer event.
 
-    Where events and newcomers come so fast that this would be more than three queries in ten seconds, the last snapshot
-    is used with the events since.
+    Where that would be more than three queries in ten seconds, the last snapshot is used with the events since.
 
     Args:
-        take: runs the query.
-        history: the events since.
+        fetch: runs the query.
+        buffer: the events since.
     """
 
-    def __init__(self, take: FetchSnapshot, history: ReplayBuffer) -> None:
-        self._take, self._history = take, history
+    def __init__(self, fetch: FetchSnapshot, buffer: ReplayBuffer) -> None:
+        self._fetch, self._buffer = fetch, buffer
         self._running: dict[str, asyncio.Task[CachedSnapshot]] = {}
-        self._kept: OrderedDict[str, CachedSnapshot] = OrderedDict()
+        self._cached: OrderedDict[str, CachedSnapshot] = OrderedDict()
         self._bytes = 0
 
     async def get(self, match: str) -> CachedSnapshot:
-        """A snapshot of the match. The events since its mark are the caller's to add."""
-        kept = self._kept.get(match)
-        if kept and self._is_usable(match, kept):
-            return kept
+        """Return a snapshot of the match. The caller adds the events since its cursor."""
+        cached = self._cached.get(match)
+        if cached and self._is_usable(match, cached):
+            return cached
         task = self._running.get(match)
         if task is None:
-            task = self._running[match] = asyncio.create_task(self._query(match, kept.asked_at if kept else ()))
+            task = self._running[match] = asyncio.create_task(self._query(match, cached.queried_at if cached else ()))
             task.add_done_callback(lambda _: self._running.pop(match))
         return await asyncio.shield(task)
 
-    def _is_usable(self, match: str, kept: CachedSnapshot) -> bool:
-        if not self._history.covers(kept.mark):
+    def _is_usable(self, match: str, cached: CachedSnapshot) -> bool:
+        if not self._buffer.contains(cached.cursor):
             return False
-        if kept.snapshot.error is None and not self._history.has_news(match, kept.mark):
+        if cached.snapshot.error is None and not self._buffer.has_newer(match, cached.cursor):
             return True
-        return sum(time.monotonic() - at < _PERIOD for at in kept.asked_at) >= _QUERIES
+        return sum(time.monotonic() - at < _PERIOD_SECONDS for at in cached.queried_at) >= _MAX_QUERIES
 
-    async def _query(self, match: str, asked_at: tuple[float, ...]) -> CachedSnapshot:
-        mark, now = self._history.mark, time.monotonic()
-        taken = CachedSnapshot(mark, await self._take(match), (*asked_at, now)[-_QUERIES:])
-        self._keep(match, taken)
-        return taken
+    async def _query(self, match: str, queried_at: tuple[float, ...]) -> CachedSnapshot:
+        cursor, now = self._buffer.cursor, time.monotonic()
+        result = CachedSnapshot(cursor, await self._fetch(match), (*queried_at, now)[-_MAX_QUERIES:])
+        self._add(match, result)
+        return result
 
-    def _keep(self, match: str, taken: CachedSnapshot) -> None:
-        if older := self._kept.pop(match, None):
+    def _add(self, match: str, result: CachedSnapshot) -> None:
+        if older := self._cached.pop(match, None):
             self._bytes -= _size(older)
-        self._kept[match] = taken
-        self._bytes += _size(taken)
-        while self._bytes > _KEPT_BYTES and len(self._kept) > 1:
-            self._bytes -= _size(self._kept.popitem(last=False)[1])
+        self._cached[match] = result
+        self._bytes += _size(result)
+        while self._bytes > _MAX_CACHE_BYTES and len(self._cached) > 1:
+            self._bytes -= _size(self._cached.popitem(last=False)[1])
 
     async def aclose(self) -> None:
-        """Ends the queries that still run."""
-        tasks = list(self._running.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Cancel the queries that still run."""
+        await cancel_tasks(self._running.values())
 
 
-def _size(taken: CachedSnapshot) -> int:
-    return len(taken.snapshot.data) + _OVERHEAD
+def _size(cached: CachedSnapshot) -> int:
+    return len(cached.snapshot.data) + _OVERHEAD_BYTES

@@ -1,4 +1,4 @@
-"""A match's state now: whatever the configured SQL query returns for it."""
+"""The state of a match: whatever the configured SQL query returns for it."""
 
 import asyncio
 import logging
@@ -11,30 +11,31 @@ from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from notifymux.event import NULL, payload_json
-from notifymux.outage import one_line
+from notifymux.reconnect import one_line
 
 logger = logging.getLogger(__name__)
 
-_IDLE = 5.0  # seconds until an unused connection is closed
-_UNAVAILABLE = "the snapshot could not be taken; updates follow"
+_MAX_IDLE_SECONDS = 5.0  # then an unused connection is closed
+_CLOSE_TIMEOUT_SECONDS = 1.0
+_FAILURE = "the snapshot could not be taken; updates follow"
 
 
 class Snapshot(NamedTuple):
-    """A snapshot as JSON, null if there is none; `error` says why it could not be taken."""
+    """A snapshot as JSON, `null` without one; `error` says to clients why the query failed."""
 
     data: bytes
     error: str | None = None
 
 
 class SnapshotQuery:
-    """Runs the query on a small pool that holds no connection at rest.
+    """Runs the query on a small pool that keeps no idle connections.
 
     Args:
         url: PostgreSQL's connection string.
         query: SQL with `%(match_id)s` that returns one JSON value.
-        connections: how many may be open at once.
-        timeout: seconds one may take.
-        name: the sessions' `application_name`.
+        connections: the most that may be open at once.
+        timeout: seconds that a query may take, with the wait for a connection.
+        name: `application_name` of the sessions.
     """
 
     def __init__(self, url: str, query: str, connections: int, timeout: float, name: str) -> None:
@@ -51,7 +52,7 @@ class SnapshotQuery:
             kwargs={"autocommit": True},
             min_size=0,
             max_size=connections,
-            max_idle=_IDLE,
+            max_idle=_MAX_IDLE_SECONDS,
             reconnect_timeout=timeout,
             configure=_keep_json,
             open=False,
@@ -60,15 +61,15 @@ class SnapshotQuery:
         logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
 
     async def open(self) -> None:
-        """Makes ready; nothing is connected yet."""
+        """Open the pool, without a connection yet."""
         await self._pool.open(wait=False)
 
     async def close(self) -> None:
-        """Closes the connections."""
-        await self._pool.close(timeout=1.0)
+        """Close the pool and its connections."""
+        await self._pool.close(timeout=_CLOSE_TIMEOUT_SECONDS)
 
-    async def take(self, match: str) -> Snapshot:
-        """The match's snapshot; a failure is logged, and said in the snapshot without its details."""
+    async def run(self, match: str) -> Snapshot:
+        """Return the snapshot of a match. A failure is logged; the snapshot's `error` has no details of it."""
         self.queries += 1
         try:
             async with asyncio.timeout(self._timeout), self._pool.connection() as connection:
@@ -76,12 +77,12 @@ class SnapshotQuery:
         except (psycopg.Error, PoolTimeout, TimeoutError) as error:
             self.failures += 1
             logger.warning("the snapshot of match %r failed: %s", match, one_line(error))
-            return Snapshot(NULL, _UNAVAILABLE)
+            return Snapshot(NULL, _FAILURE)
         return Snapshot(_json(row[0] if row else None))
 
 
 async def _keep_json(connection: psycopg.AsyncConnection) -> None:
-    """JSON from the database is passed on as it is."""
+    """Have JSON passed on as the text that the database sends."""
     set_json_loads(msgspec.Raw, connection)
 
 

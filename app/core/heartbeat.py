@@ -1,20 +1,25 @@
-"""Heartbeats: a hash in Redis for each process, which it renews every second, so that others see that it lives."""
+"""The registry in Redis: one hash per process, renewed by a heartbeat every second.
+
+This module only queues commands on a pipeline of redis-py's and parses their answers, so it serves synchronous and
+asynchronous clients alike.
+"""
 
 import os
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-HEARTBEAT_SECONDS = 1.0  # seconds between heartbeats
-TTL_MS = 60_000  # for so long after the last it still shows that there was one
+HEARTBEAT_SECONDS = 1.0  # between heartbeats
+DEAD_SECONDS = 5.0  # a process whose last heartbeat is older than this is dead
+_TTL_MS = 60_000  # how long a hash is kept after its last heartbeat
 
 
 class Heartbeat:
-    """One process's hash. It queues commands on a pipeline of redis-py's, synchronous or asynchronous.
+    """Writes one process's hash.
 
     Args:
         key: the hash.
-        about: what it says of the process for good.
+        about: the fields that do not change.
     """
 
     def __init__(self, key: str, **about: str) -> None:
@@ -22,19 +27,73 @@ class Heartbeat:
         self._about: dict[str, str | int] = {**about, "pid": os.getpid(), "started": f"{time.time():.3f}"}
 
     def beat(self, pipeline: Any, fields: Mapping[str, str | int]) -> None:
-        """Writes the hash anew, with what the process is doing."""
+        """Queue a heartbeat with the fields that change."""
         now = f"{time.time():.3f}"
         self._write(pipeline, {**self._about, "state": "running", "beat_at": now, **fields})
 
-    def leave(self, pipeline: Any) -> None:
-        """Says that the process ended in order."""
+    def deregister(self, pipeline: Any) -> None:
+        """Queue the record that the process ended in an orderly way."""
         self._write(pipeline, {"state": "stopped"})
 
     def _write(self, pipeline: Any, fields: dict[str, str | int]) -> None:
         pipeline.hset(self.key, mapping=fields)
-        pipeline.pexpire(self.key, TTL_MS)
+        pipeline.pexpire(self.key, _TTL_MS)
 
 
-def age(ttl_ms: int) -> float:
-    """Seconds since the last heartbeat of a hash that lives for `ttl_ms` more: by Redis's clock, and nobody else's."""
-    return max(0, TTL_MS - ttl_ms) / 1000
+class RegistryEntry(NamedTuple):
+    """One process's hash.
+
+    `age` is the number of seconds since its last heartbeat, derived from the time that the hash has left to live. It
+    therefore depends on Redis's clock alone.
+    """
+
+    key: str
+    fields: Mapping[str, str]
+    age: float
+
+    @property
+    def name(self) -> str:
+        """The process's name for people."""
+        return f"{self.fields.get('pod', '')}:{self.fields.get('pid', '')}"
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process has not ended in an orderly way. It may have been killed."""
+        return self.fields.get("state") == "running"
+
+
+class RegistryRead:
+    """Reads hashes: `queue` queues the commands on a pipeline, and `parse` parses their answers.
+
+    Args:
+        keys: the hashes.
+        fields: what to read by HMGET besides `pod`, `pid` and `state`; without it, everything is read by HGETALL. A
+            listener's Redis user may run only the former, a worker's only the latter (docs/operations.md).
+    """
+
+    def __init__(self, keys: Iterable[str | bytes], *fields: str) -> None:
+        self._keys = [_text(key) for key in keys]
+        self._fields = ("pod", "pid", "state", *fields) if fields else ()
+
+    def queue(self, pipeline: Any) -> None:
+        """Queue two commands for each hash."""
+        for key in self._keys:
+            pipeline.pttl(key)
+            if self._fields:
+                pipeline.hmget(key, self._fields)
+            else:
+                pipeline.hgetall(key)
+
+    def parse(self, answers: Sequence[Any]) -> list[RegistryEntry]:
+        """Return the entries of the hashes that exist."""
+        entries = []
+        for key, ttl_ms, values in zip(self._keys, answers[::2], answers[1::2], strict=True):
+            pairs = zip(self._fields, values, strict=True) if self._fields else values.items()
+            fields = {_text(name): _text(value) for name, value in pairs if value is not None}
+            if fields:
+                entries.append(RegistryEntry(key, fields, max(0, _TTL_MS - ttl_ms) / 1000))
+        return entries
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value

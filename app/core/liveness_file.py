@@ -1,38 +1,38 @@
-"""A program's sign of life: a file whose time it renews while its loop goes round, for the appliance's keeper."""
+"""A program's heartbeat for the watchdog: a file whose modification time it updates in each turn of its loop."""
 
 import os
 import time
 from pathlib import Path
 
-from app.core.config import RUN_DIR
+from app.core.settings_sources import RUN_DIR
 
-_EVERY = 1.0  # seconds
+_INTERVAL_SECONDS = 1.0
 
 
 def liveness_path(program: str) -> Path:
-    """Where a program's sign of life is."""
+    """Return the path of a program's file."""
     return RUN_DIR / "pulse" / program
 
 
 class LivenessFile:
-    """Shows that a program is alive; nothing where no supervisord runs it.
+    """One program's file; without supervisord, which means without a watchdog, it does nothing.
 
     Args:
-        program: supervisord's name for it.
+        program: supervisord's name for the program.
     """
 
     def __init__(self, program: str) -> None:
         self._path = liveness_path(program) if "SUPERVISOR_ENABLED" in os.environ else None
         self._due = 0.0
 
-    def beat(self) -> None:
-        """Renews the sign, at most once a second. A disk that is full is the keeper's business, not this program's."""
+    def touch(self) -> None:
+        """Update the file, at most once a second."""
         now = time.monotonic()
         if self._path is None or now < self._due:
             return
-        self._due = now + _EVERY
+        self._due = now + _INTERVAL_SECONDS
         try:
             self._path.touch()
             os.utime(self._path)
         except OSError:
-            self._path = None  # not ours to write: the keeper watches only who shows signs
+            self._path = None  # it can't be written: the watchdog does not check programs without a file

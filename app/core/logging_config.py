@@ -4,6 +4,7 @@ They go to standard output; under supervisord to standard error, which it passes
 which it keeps the last for `supervisorctl tail`.
 """
 
+import json
 import logging
 import logging.config
 import os
@@ -11,9 +12,8 @@ import sys
 import time
 from typing import Any
 
-import msgspec
-
-from app.core.config import Settings
+LEVELS = ("debug", "info", "warning", "error")
+FORMATS = ("text", "json")
 
 
 class _TextFormatter(logging.Formatter):
@@ -37,15 +37,15 @@ class _JsonFormatter(_TextFormatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(line).decode()
+        return json.dumps(line, separators=(",", ":"))
 
 
-def logging_config(program: str, settings: Settings, *, to_stdout: bool = True) -> dict[str, Any]:
-    """A `logging.config.dictConfig` dictionary for `program`, for who configures logging itself (gunicorn)."""
+def logging_config(program: str, level: str, form: str, *, to_stdout: bool = True) -> dict[str, Any]:
+    """Return a `logging.config.dictConfig` dictionary, for gunicorn, which configures logging itself."""
     streams = ["stdout"] if to_stdout else []
     if "SUPERVISOR_ENABLED" in os.environ:
         streams.append("stderr")
-    formatter = _JsonFormatter if settings.log_format == "json" else _TextFormatter
+    formatter = _JsonFormatter if form == "json" else _TextFormatter
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -54,13 +54,16 @@ def logging_config(program: str, settings: Settings, *, to_stdout: bool = True) 
             name: {"class": "logging.StreamHandler", "stream": f"ext://sys.{name}", "formatter": "line"}
             for name in streams
         },
-        "root": {"level": settings.log_level.upper(), "handlers": streams},
+        "root": {"level": level.upper(), "handlers": streams},
     }
 
 
-def configure_logging(program: str, settings: Settings, *, to_stdout: bool = True) -> None:
-    """Logs this process's lines; `to_stdout` is false for who speaks another protocol there."""
-    logging.config.dictConfig(logging_config(program, settings, to_stdout=to_stdout))
+def configure_logging(program: str, level: str, form: str, *, to_stdout: bool = True) -> None:
+    """Log this process's lines under the name `program`, and the exception that ends it.
+
+    `to_stdout` is False for a program whose standard output carries another protocol.
+    """
+    logging.config.dictConfig(logging_config(program, level, form, to_stdout=to_stdout))
     sys.excepthook = _log_uncaught
 
 

@@ -1,7 +1,8 @@
-"""Where Prometheus's metrics are kept: in files, so that one scrape shows every process of this pod.
+"""Prometheus metrics in files, so that one scrape shows every process of this pod.
 
-prometheus-client's multi-process mode, with a folder for each program and in it a slot for each of its processes. A
-process that takes the slot of a dead one goes on with its counters: they never fall, and the files don't pile up.
+This is prometheus-client's multi-process mode with a folder for each program, and in it a slot for each process, where
+prometheus-client has the process id. A process that takes the slot of a dead one continues its counters: they never
+fall, and files don't pile up, which they would with a process id for each restarted worker.
 """
 
 import fcntl
@@ -16,14 +17,17 @@ from prometheus_client import CollectorRegistry, Counter, Metric, disable_create
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from app.core.config import RUN_DIR
+from app.core.settings_sources import RUN_DIR
 
-_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # the variable in which prometheus-client looks for it
-_held: list[IO[bytes]] = []  # locks, for this process's life
+# One set of buckets for every histogram of latencies.
+LATENCY_BUCKETS_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # the variable from which prometheus-client takes it
+_held: list[IO[bytes]] = []  # this process's locks, until it ends
 
 
-def begin(program: str) -> None:
-    """Removes what earlier processes of `program` left; to be called when it starts.
+def remove_stale_files(program: str) -> None:
+    """Remove the files of earlier runs of `program`; to be called when it starts.
 
     Raises:
         OSError: its folder can't be written.
@@ -35,13 +39,13 @@ def begin(program: str) -> None:
             path.unlink()
 
 
-def keep(program: str) -> None:
-    """Has the metrics that this process creates from here on be kept in files.
+def enable_multiprocess(program: str) -> None:
+    """Keep the metrics that this process creates from here on in files.
 
     Raises:
-        OSError: they can't be written; the metrics are then this process's alone.
+        OSError: the files can't be written; the metrics are then in this process only.
     """
-    disable_created_metrics()  # type: ignore[no-untyped-call]  # files don't have them, and there should be no difference
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # files can't hold them, and all modes show the same
     folder = _folder(program)
     for slot in count():
         with suppress(BlockingIOError):
@@ -51,42 +55,42 @@ def keep(program: str) -> None:
     values.ValueClass = values.MultiProcessValue(lambda: slot)  # type: ignore[no-untyped-call]
 
 
-def exposition(own: CollectorRegistry) -> bytes:
-    """Every process's metrics in Prometheus's text format; `own` alone, where they are not kept in files.
+def render(own: CollectorRegistry) -> bytes:
+    """Return the metrics of all processes in Prometheus's text format; without files, those in `own`.
 
-    What a dead process counted is there; what it said of the present is not.
+    The counters of dead processes are included, their gauges are not.
     """
     if _FOLDER not in os.environ:
         return generate_latest(own)
     merged = CollectorRegistry()
-    merged.register(_Merged(Path(os.environ[_FOLDER]).parent))
+    merged.register(_AllProcesses(Path(os.environ[_FOLDER]).parent))
     return generate_latest(merged)
 
 
 class CounterSync:
-    """Raises Prometheus's counters to what plain ones say."""
+    """Raises Prometheus's counters to the totals of plain ones."""
 
     def __init__(self) -> None:
-        self._fed: dict[Counter, int] = {}
+        self._totals: dict[Counter, int] = {}
 
     def __call__(self, counter: Counter, total: int) -> None:
-        """Raises `counter` by what `total` has grown."""
-        counter.inc(total - self._fed.get(counter, 0))
-        self._fed[counter] = total
+        """Raise `counter` by the growth of `total` since the last call."""
+        counter.inc(total - self._totals.get(counter, 0))
+        self._totals[counter] = total
 
 
-class _Merged(Collector):
+class _AllProcesses(Collector):
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def collect(self) -> Iterable[Metric]:
         for _ in range(3):
-            with suppress(FileNotFoundError):  # a program that starts removes its files
+            with suppress(FileNotFoundError):  # a program that starts removes its stale files
                 return self._merge()
         return self._merge()
 
     def _merge(self) -> Iterable[Metric]:
-        paths = [path for path in self._folder.glob("*/*.db") if _counts(path)]
+        paths = [path for path in self._folder.glob("*/*.db") if _is_current(path)]
         metrics: Iterable[Metric] = MultiProcessCollector.merge(map(str, paths))  # type: ignore[no-untyped-call]
         return metrics
 
@@ -105,13 +109,13 @@ def _lock(path: Path, kind: int) -> IO[bytes]:
     return file
 
 
-def _counts(path: Path) -> bool:
-    """Whether a file is to be read: nothing is in it if its process was killed at its beginning."""
+def _is_current(path: Path) -> bool:
+    """Whether a file is part of the metrics. An empty one is not: its process was killed when it had just made it."""
     return path.stat().st_size > 0 and (not path.name.startswith("gauge") or _is_held(path))
 
 
 def _is_held(path: Path) -> bool:
-    """Whether the process lives whose file this is."""
+    """Whether the process of a file is alive."""
     slot = path.stem.rpartition("_")[2]
     try:
         _lock(path.with_name(f"{slot}.lock"), fcntl.LOCK_SH).close()

@@ -1,4 +1,4 @@
-"""Errors that only an operator can fix, and how to recognise them among the servers' errors."""
+"""Errors that only an operator can fix, and how to recognise them among the servers' error messages."""
 
 import re
 
@@ -6,8 +6,8 @@ import psycopg
 from psycopg import pq
 from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
 
-# libpq gives no SQLSTATE for a refused connection, so classes 28 (authorization) and 3D (no such database) are told
-# by PostgreSQL's and PgBouncer's own words.
+# libpq gives no SQLSTATE for a refused connection, so classes 28 (authorization) and 3D (no such database) are
+# recognised by the texts of PostgreSQL and PgBouncer.
 _REFUSED = re.compile(
     r"authentication failed|no pg_hba\.conf entry|pg_hba\.conf rejects|no password supplied"
     r'|role "[^"]*" (does not exist|is not permitted to log in)|permission denied for database'
@@ -20,11 +20,11 @@ _UNKNOWN_COMMAND = re.compile(r"unknown command", re.IGNORECASE)
 
 
 class OperatorError(Exception):
-    """Only an operator can mend this; the message is one line that says what and how.
+    """An error that only an operator can fix; its message is one line with the fault and the remedy.
 
     Args:
-        what: what is wrong.
-        remedy: what to do about it, where `what` doesn't say.
+        what: the fault.
+        remedy: what to do about it; may be empty if `what` says so already.
     """
 
     def __init__(self, what: str, remedy: str = "") -> None:
@@ -33,10 +33,10 @@ class OperatorError(Exception):
 
 
 def check_operator(error: psycopg.Error) -> None:
-    """Tells a fault that waiting mends from one that only an operator can.
+    """Raise if a PostgreSQL error does not go away by waiting.
 
     Raises:
-        OperatorError: it is of the second kind.
+        OperatorError: only an operator can fix it.
     """
     text = " ".join(str(error).split())
     if (error.sqlstate or "")[:2] in {"28", "3D"} or _REFUSED.search(text):
@@ -50,31 +50,31 @@ def check_operator(error: psycopg.Error) -> None:
 
 
 def check_direct(pgconn: pq.abc.PGconn, backend_pid: int | None) -> None:
-    """Compares whom the connection was made to with who answers, `backend_pid`.
+    """Compare the backend that accepted the connection with `backend_pid`, the backend that answers queries.
 
     Raises:
-        OperatorError: a pooler is between. It would lend the session's server out between two queries, and what is
-            notified then is not heard.
+        OperatorError: they differ, so there is a pooler in between. It lends the backend to other clients between two
+            queries, and notifications that arrive meanwhile are lost.
     """
     if pgconn.backend_pid != backend_pid:
         raise OperatorError("DB_HOST leads to a connection pooler", _PAST_POOLER)
 
 
 def check_primary(*, is_in_recovery: bool) -> None:
-    """Judges what `pg_is_in_recovery()` says.
+    """Raise if the result of `pg_is_in_recovery()` shows a standby.
 
     Raises:
-        OperatorError: it is a standby, which accepts no LISTEN.
+        OperatorError: it is one; a standby refuses LISTEN.
     """
     if is_in_recovery:
         raise OperatorError("DB_HOST leads to a read-only standby", _TO_PRIMARY)
 
 
 def check_redis_operator(error: RedisError) -> None:
-    """Tells a fault that waiting mends from one that only an operator can.
+    """Raise if a Redis error does not go away by waiting.
 
     Raises:
-        OperatorError: it is of the second kind.
+        OperatorError: only an operator can fix it.
     """
     text = " ".join(str(error).split())
     if isinstance(error, AuthenticationError | AuthorizationError):

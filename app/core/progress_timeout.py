@@ -1,29 +1,29 @@
-"""A bound on waiting for somebody else."""
+"""A timeout that runs only while Redis answers."""
 
-TAKEOVER_TIMEOUT_SECONDS = 3.0  # seconds: longer than a Redis timeout plus a standby's delay
-POLL_SECONDS = 0.25  # seconds between looks at what isn't as it should be
+TAKEOVER_TIMEOUT_SECONDS = 3.0  # longer than a Redis timeout plus a standby's delay
+POLL_SECONDS = 0.25  # between two checks of a state that should change
 
 
 class ProgressTimeout:
-    """A bound that counts only time in which Redis answered (rule 5): while it is away, nobody could have acted."""
+    """A timeout that counts only time in which Redis answered (rule 5): while Redis is away, no listener can act."""
 
-    def __init__(self, bound: float) -> None:
-        self._bound = bound
-        self._spent = 0.0
-        self._last: float | None = None
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._elapsed = 0.0
+        self._last_tick: float | None = None
 
-    def answered(self, now: float) -> bool:
-        """Notes that Redis answered; whether the bound is reached."""
-        if self._last is not None:
-            # A frozen process was not being answered while it slept.
-            self._spent += min(now - self._last, 2 * POLL_SECONDS)
-        self._last = now
-        return self._spent >= self._bound
+    def tick(self, now: float) -> bool:
+        """Record that Redis answered; return whether the timeout has expired."""
+        if self._last_tick is not None:
+            # While a process is frozen it gets no answers, so a long interval counts as two polls at most.
+            self._elapsed += min(now - self._last_tick, 2 * POLL_SECONDS)
+        self._last_tick = now
+        return self._elapsed >= self._seconds
 
-    def interrupted(self) -> None:
-        """Notes that Redis did not answer."""
-        self._last = None
+    def pause(self) -> None:
+        """Record that Redis did not answer: the time until the next tick does not count."""
+        self._last_tick = None
 
     def reset(self) -> None:
-        """Starts over."""
-        self._spent = 0.0
+        """Start over."""
+        self._elapsed = 0.0

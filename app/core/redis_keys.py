@@ -1,12 +1,12 @@
-"""The names in Redis, all under one namespace. The braces keep the keys in one slot of a Redis Cluster."""
+"""The names in Redis, all with one prefix. The braces put the keys into one slot of a Redis Cluster."""
 
 from typing import NamedTuple
 
-EVENT_FIELD = "event"
+EVENT_FIELD = "event"  # the field of a stream entry that holds the event
 
 
 class RedisNames(NamedTuple):
-    """What everything is called under `namespace`."""
+    """The names under `namespace`."""
 
     namespace: str
 
@@ -17,16 +17,16 @@ class RedisNames(NamedTuple):
 
     @property
     def log(self) -> str:
-        """The stream."""
+        """The stream of events."""
         return f"{{{self.namespace}}}:log"
 
-    def listener(self, pod: str, uid: str) -> str:
+    def listener(self, pod: str, instance_id: str) -> str:
         """The registry's hash of one listener process."""
-        return f"{{{self.namespace}}}:listener:{pod}:{uid}"
+        return f"{{{self.namespace}}}:listener:{pod}:{instance_id}"
 
     @property
     def listeners(self) -> str:
-        """The pattern that finds every listener's hash."""
+        """The pattern that matches every listener's hash."""
         return f"{{{self.namespace}}}:listener:*"
 
     def worker(self, pod: str, pid: int) -> str:
@@ -35,15 +35,15 @@ class RedisNames(NamedTuple):
 
     @property
     def workers(self) -> str:
-        """The pattern that finds every worker's hash."""
+        """The pattern that matches every worker's hash."""
         return f"{{{self.namespace}}}:worker:*"
 
     @property
     def processes(self) -> str:
-        """The pattern that finds the hash of every listener and every worker, and little else."""
+        """A pattern that matches the hash of every listener and every worker, and little else."""
         return f"{{{self.namespace}}}:[lw]*:*:*"
 
     @property
     def ledger(self) -> str:
-        """The stream of what happened."""
+        """The stream of incidents."""
         return f"{{{self.namespace}}}:ledger"

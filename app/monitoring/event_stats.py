@@ -1,4 +1,4 @@
-"""What passes from a worker's source to its hub, counted and timed on the way."""
+"""Statistics of the events that a worker's source delivers."""
 
 import asyncio
 import time
@@ -6,90 +6,88 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from app.core.canary import Canary, read_canary
-from app.core.config import MUX_CHANNEL
+from app.core.canary import MUX_CHANNEL, Canary, read_canary
 from app.core.incident_log import Incidents, Kind
 from app.monitoring.recent_events import RecentEvents
 from app.monitoring.time_series import RecentSamples, TimeSeries
 from app.sources.base import EventSink, GapReason
 from notifymux.event import Event, EventId
 
+_MAX_NEW_SAMPLES = 1000
+
 
 class Latency(NamedTuple):
-    """What one canary measured, in seconds: from NOTIFY to here, and of that the last hop."""
+    """What one canary measured, in seconds: from NOTIFY to this worker, and the part after the listener."""
 
-    whole: float
-    last_hop: float
+    end_to_end: float
+    listener_to_worker: float
 
 
 class Verified(NamedTuple):
-    """The last token of `python -m listener verify` that was heard, and when, in Unix seconds."""
+    """The last token of `python -m listener verify` that was received, and when, in Unix seconds."""
 
     token: str
     at: float
 
 
 class EventStats:
-    """A sink before the sink.
+    """A sink that counts and times events and passes them on: to `sink`, and to `recent_events` if it has watchers."""
 
-    Args:
-        sink: where everything goes.
-        tail: keeps events while somebody watches.
-    """
-
-    def __init__(self, sink: EventSink, tail: RecentEvents) -> None:
-        self._sink, self.tail = sink, tail
-        self.events = 0  # our own channel's don't count
+    def __init__(self, sink: EventSink, recent_events: RecentEvents) -> None:
+        self._sink, self.recent_events = sink, recent_events
+        self.events = 0  # without those on the project's own channel
         self.gaps: Counter[GapReason] = Counter()
         self.incidents = Incidents()
-        self.timeline = TimeSeries()
-        self.whole, self.first_hop, self.last_hop = RecentSamples(), RecentSamples(), RecentSamples()
-        self.fresh: deque[Latency] = deque(maxlen=1000)  # measurements that nobody has taken yet
-        self.canary, self.canary_at = Canary(), 0.0  # the last one, and when it was heard, on the monotonic clock
+        self.time_series = TimeSeries()
+        self.end_to_end, self.pg_to_listener = RecentSamples(), RecentSamples()
+        self.listener_to_worker = RecentSamples()
+        self.new_samples: deque[Latency] = deque(maxlen=_MAX_NEW_SAMPLES)  # the metrics remove what they have observed
+        self.canary, self.canary_at = Canary(), 0.0  # the last one, and when it was received, on the monotonic clock
         self.verified: Verified | None = None
-        self.asked = asyncio.Event()  # set when there is a new token
+        self.verify_requested = asyncio.Event()  # set when there is a new token
 
     def start(self, position: EventId | None, recent: Sequence[Event]) -> None:
-        """Passes it on."""
+        """Pass the start on."""
         self._sink.start(position, recent)
 
     def deliver(self, events: Sequence[Event]) -> None:
-        """Counts events and passes them on."""
+        """Count events and pass them on."""
         ours = [event for event in events if event.channel == MUX_CHANNEL]
         for event in ours:
-            self._hear(event)
+            self._read(event)
         self.events += len(events) - len(ours)
-        if self.tail.watched:
-            self.tail.note([event for event in events if event.channel != MUX_CHANNEL] if ours else events)
+        if self.recent_events.watchers:
+            self.recent_events.add([event for event in events if event.channel != MUX_CHANNEL] if ours else events)
         self._sink.deliver(events)
 
     def gap(self, position: EventId | None, why: GapReason) -> None:
-        """Notes a gap and passes it on."""
+        """Count a gap and pass it on."""
         self.gaps[why] += 1
-        if why is not GapReason.EPOCH:  # whoever began it says so
-            self.incidents.note(Kind.GAP, why, time.monotonic())
+        if why is not GapReason.EPOCH:  # the listener that starts an epoch logs it
+            self.incidents.add(Kind.GAP, why, time.monotonic())
         self._sink.gap(position, why)
 
-    def tick(self) -> None:
-        """To be called once a second."""
-        self.timeline.tick(self.events, time.time())
+    def sample(self) -> None:
+        """Add the current second to the time series; to be called once a second."""
+        self.time_series.sample(self.events, time.time())
 
-    def _hear(self, event: Event) -> None:
+    def _read(self, event: Event) -> None:
+        """Read a canary or a token from an event on the project's own channel."""
         canary = read_canary(bytes(event.payload))
         now = time.time()
         if canary.verify:
             self.verified = Verified(canary.verify, now)
-            self.asked.set()
+            self.verify_requested.set()
         if canary.sent is not None and event.at is not None:
             self._measure(canary.sent, event.at, now)
             self.canary, self.canary_at = canary, time.monotonic()
 
     def _measure(self, sent: float, at: float, now: float) -> None:
-        # Between two machines their clocks are measured too; a latency is never negative.
+        # The machines' clocks may differ. A latency is never negative.
         latency = Latency(max(0.0, now - sent), max(0.0, now - at))
         monotonic = time.monotonic()
-        self.timeline.latency(latency.whole)
-        self.whole.add(latency.whole, monotonic)
-        self.first_hop.add(max(0.0, at - sent), monotonic)
-        self.last_hop.add(latency.last_hop, monotonic)
-        self.fresh.append(latency)
+        self.time_series.add_latency(latency.end_to_end)
+        self.end_to_end.add(latency.end_to_end, monotonic)
+        self.pg_to_listener.add(max(0.0, at - sent), monotonic)
+        self.listener_to_worker.add(latency.listener_to_worker, monotonic)
+        self.new_samples.append(latency)

@@ -1,60 +1,60 @@
-"""What is wrong, one line each, for people."""
+"""What is wrong, one line per problem, for people."""
 
 from collections.abc import Iterable
 
 from app.monitoring.process_list import ProcessRow
 from notifymux.event import EventId
 
-_SOME = 100  # events that nobody calls a delay
-_FULL = 0.5  # of PostgreSQL's queue
+_LAG_TOLERANCE_EVENTS = 100
+_QUEUE_WARNING_RATIO = 0.5
 
 
-def of_listeners(listeners: Iterable[ProcessRow]) -> list[str]:
-    """Which listeners don't do what they should."""
-    rows = list(listeners)
-    problems = [] if any(row["state"] == "alive" for row in rows) else ["no listener is alive"]
+def listeners(rows: Iterable[ProcessRow]) -> list[str]:
+    """Return the problems of the listeners."""
+    rows = list(rows)
+    found = [] if any(row["state"] == "alive" for row in rows) else ["no listener is alive"]
     for row in rows:
         match row["state"], row["role"]:
             case "late" | "dead", _:
-                problems.append(f"listener {_name(row)} is silent")
+                found.append(f"listener {_name(row)} is silent")
             case "alive", "unconnected":
-                problems.append(f"listener {_name(row)} is not connected to PostgreSQL")
+                found.append(f"listener {_name(row)} is not connected to PostgreSQL")
             case "alive", "unaligned":
-                problems.append(f"listener {_name(row)} is looking for its place in the count")
-    return problems
+                found.append(f"listener {_name(row)} is looking for its place in the count")
+    return found
 
 
-def of_queue(usage: float | None) -> list[str]:
-    """Whether PostgreSQL's queue of notifications fills; `usage` is from 0 to 1."""
-    if usage is None or usage <= _FULL:
+def queue(usage: float | None) -> list[str]:
+    """Return the problem of PostgreSQL's notification queue; `usage` is from 0 to 1, None if unknown."""
+    if usage is None or usage <= _QUEUE_WARNING_RATIO:
         return []
     return [f"PostgreSQL's queue of notifications is {usage:.0%} full: a session that LISTENs does not read"]
 
 
-def of_delays(listeners: Iterable[ProcessRow], lag: int, rate: float, *, behind: bool) -> list[str]:
-    """Where events wait.
+def lag(listeners: Iterable[ProcessRow], events_behind: int, rate: float, *, is_behind: bool) -> list[str]:
+    """Return where events are delayed.
 
     Args:
-        listeners: all.
-        lag: events by which this worker is behind the stream, as it was a second ago.
+        listeners: the listeners' rows.
+        events_behind: how many events this worker was behind the stream a second ago.
         rate: events a second.
-        behind: whether this worker knows that it is behind.
+        is_behind: whether this worker knows of events that it has not delivered yet.
     """
-    much = _SOME + rate
-    delays = [f"catching up: this worker is {lag} events behind"] if lag > (0 if behind else much) else []
+    tolerance = _LAG_TOLERANCE_EVENTS + rate
+    is_late = events_behind > (0 if is_behind else tolerance)
+    delays = [f"catching up: this worker is {events_behind} events behind"] if is_late else []
     return delays + [
         f"catching up: listener {_name(row)} holds {row['buffered']} events"
         for row in listeners
-        if row["state"] == "alive" and row["buffered"] > much
+        if row["state"] == "alive" and row["buffered"] > tolerance
     ]
 
 
-def lag(position: str | None, head: str | None) -> int:
-    """How many events a worker at `position` is behind the stream's head; 0 where that can't be said."""
-    if position is None or head is None:
+def events_behind(position: EventId | None, head: EventId | None) -> int:
+    """Return how many events lie between a worker's position and the stream's head; 0 if that is unknown."""
+    if position is None or head is None or position.epoch != head.epoch:
         return 0
-    at, end = EventId.parse(position), EventId.parse(head)
-    return max(0, end.sequence - at.sequence) if at.epoch == end.epoch else 0
+    return max(0, head.sequence - position.sequence)
 
 
 def _name(row: ProcessRow) -> str:

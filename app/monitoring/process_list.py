@@ -1,94 +1,79 @@
-"""What the registry says of listeners and workers, as the status page shows it."""
+"""The rows of listeners and workers in `/api/status`, from their entries in the registry."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from app.monitoring.worker_registry import RegistryEntry
+from app.core.heartbeat import DEAD_SECONDS, RegistryEntry
 
-LATE, DEAD = 3.5, 5.0  # seconds since the last heartbeat; a listener may take three to find that PostgreSQL is away
-_LISTENERS_OWN = ("buffered", "received", "added", "suppressed", "restored", "failovers")
-_WORKERS_OWN = (
-    "clients",
-    "events",
-    "gaps",
-    "suppressed",
-    "slow_closes",
-    "recovered",
-    "snapshots",
-    "queue_bytes",
-)
+_LATE_SECONDS = 3.5  # since the last heartbeat; a listener may take three to find that PostgreSQL is away
 
 ProcessRow = dict[str, Any]
 
 
-def listeners(records: Iterable[RegistryEntry]) -> list[ProcessRow]:
-    """Every listener's row. One that ended and was replaced by a later one of its pod and program is left out."""
-    rows = sorted(map(_listener, records), key=lambda row: (row["pod"], row["program"], row["started"]))
+def listeners(entries: Iterable[RegistryEntry]) -> list[ProcessRow]:
+    """Return the listeners' rows, without those that were replaced by a later one of the same pod and program."""
+    rows = [_row(entry, _LISTENER_FIELDS) for entry in entries]
+    rows.sort(key=lambda row: (row["pod"], row["program"], row["started"]))
     latest = {(row["pod"], row["program"]): row["uid"] for row in rows}
     return [row for row in rows if row["state"] == "alive" or row["uid"] == latest[row["pod"], row["program"]]]
 
 
-def workers(records: Iterable[RegistryEntry]) -> list[ProcessRow]:
-    """The row of every worker that is there."""
-    rows = [worker(record) for record in records]
+def workers(entries: Iterable[RegistryEntry]) -> list[ProcessRow]:
+    """Return the rows of the workers that are running."""
+    rows = [_row(entry, _WORKER_FIELDS) for entry in entries]
     return sorted((row for row in rows if row["state"] in {"alive", "late"}), key=lambda row: (row["pod"], row["pid"]))
 
 
-def worker(record: RegistryEntry) -> ProcessRow:
-    """One worker's row."""
-    fields = record.fields
-    return {
-        **_process(record),
-        "mode": fields.get("mode", ""),
-        "position": fields.get("position") or None,
-        **{name: _int(fields.get(name)) for name in _WORKERS_OWN},
-        "p50_ms": _float(fields.get("p50_ms")),
-        "p99_ms": _float(fields.get("p99_ms")),
-    }
-
-
-def _listener(record: RegistryEntry) -> ProcessRow:
-    fields = record.fields
-    return {
-        **_process(record),
-        "program": fields.get("program", ""),
-        "uid": fields.get("uid", ""),
-        "role": fields.get("role", "unconnected"),
-        "position": fields.get("position") or None,
-        **{name: _int(fields.get(name)) for name in _LISTENERS_OWN},
-        "connected_since": _float(fields.get("connected_since")),
-        "round_trip_ms": _float(fields.get("round_trip_ms")),
-    }
-
-
-def _process(record: RegistryEntry) -> ProcessRow:
-    fields = record.fields
+def _row(entry: RegistryEntry, parsers: Mapping[str, Callable[[str], object]]) -> ProcessRow:
+    """Parse an entry. A field that is missing or malformed is empty, zero or None, depending on its type."""
+    fields = entry.fields
     return {
         "pod": fields.get("pod", ""),
-        "pid": _int(fields.get("pid")),
-        "state": _state(record),
-        "started": _float(fields.get("started")) or 0.0,
-        "beat_age": round(record.age, 3),
+        "pid": _int(fields.get("pid", "")),
+        "state": _state(entry),
+        "started": _float(fields.get("started", "")) or 0.0,
+        "beat_age": round(entry.age, 3),
+        **{name: parse(fields.get(name, "")) for name, parse in parsers.items()},
     }
 
 
-def _state(record: RegistryEntry) -> str:
-    if record.fields.get("state") == "stopped":
+def _state(entry: RegistryEntry) -> str:
+    if entry.fields.get("state") == "stopped":
         return "stopped"
-    if record.age > DEAD:
+    if entry.age > DEAD_SECONDS:
         return "dead"
-    return "late" if record.age > LATE else "alive"
+    return "late" if entry.age > _LATE_SECONDS else "alive"
 
 
-def _int(text: str | None) -> int:
+def _int(text: str) -> int:
     try:
-        return int(text or 0)
+        return int(text)
     except ValueError:
         return 0
 
 
-def _float(text: str | None) -> float | None:
+def _float(text: str) -> float | None:
     try:
-        return float(text) if text else None
+        return float(text)
     except ValueError:
         return None
+
+
+_LISTENER_FIELDS: dict[str, Callable[[str], object]] = {
+    "program": str,
+    "uid": str,
+    "role": lambda text: text or "unconnected",
+    "position": lambda text: text or None,
+    **dict.fromkeys(("buffered", "received", "added", "suppressed", "restored", "failovers"), _int),
+    "connected_since": _float,
+    "round_trip_ms": _float,
+}
+# A worker's own row comes from `WorkerReport.row`, which has the same fields.
+_WORKER_FIELDS: dict[str, Callable[[str], object]] = {
+    "mode": str,
+    "position": lambda text: text or None,
+    **dict.fromkeys(("clients", "events", "gaps", "suppressed", "slow_closes", "recovered", "snapshots"), _int),
+    "queue_bytes": _int,
+    "p50_ms": _float,
+    "p99_ms": _float,
+}

@@ -1,70 +1,64 @@
-"""The last events, for who watches. While nobody does, nothing is kept."""
+"""The last events, for operators who watch. Nothing is kept while nobody does."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from app.broadcast.messages import Router
+from app.broadcast.router import Router
 from notifymux.event import Event
 
-_KEPT = 1000  # events
-_SHOWN = 50  # of them, at most, in one look
-_MOST_PAYLOAD = 500  # characters
+_MAX_EVENTS = 1000
+_MAX_PAGE_EVENTS = 50
+_MAX_PAYLOAD_CHARACTERS = 500
 
 
 class EventsPage(NamedTuple):
-    """What came since the last look: the newest events, oldest first, and how many more are not shown."""
+    """The newest of the events after a cursor, oldest first, and how many of these events are not shown."""
 
     events: list[dict[str, Any]]
     skipped: int
-    mark: int  # from where the next look goes on
+    cursor: int  # of the next page
 
 
 class RecentEvents:
-    """Keeps events by reference, and reads into them only when somebody looks.
-
-    Args:
-        router: tells an event's match.
-    """
+    """Keeps references to events. Payloads are read only for a page, where `router` finds an event's match."""
 
     def __init__(self, router: Router) -> None:
         self._router = router
-        self._events: deque[Event] = deque(maxlen=_KEPT)
-        self._watchers = 0
-        self.watched = False
-        self.mark = 0  # events noted so far
+        self._events: deque[Event] = deque(maxlen=_MAX_EVENTS)
+        self.watchers = 0  # while there are none, events need not be added
+        self.cursor = 0  # the number of events added so far
 
     @contextmanager
     def watch(self) -> Iterator[int]:
-        """Has events kept for as long as the context lasts; gives the mark to look from."""
-        self._watchers += 1
-        self.watched = True
+        """Have events kept for as long as the context lasts; the value is the cursor to start from."""
+        self.watchers += 1
         try:
-            yield self.mark
+            yield self.cursor
         finally:
-            self._watchers -= 1
-            if not self._watchers:
-                self.watched = False
+            self.watchers -= 1
+            if not self.watchers:
                 self._events.clear()
 
-    def note(self, events: Sequence[Event]) -> None:
-        """Takes in the next events; to be called only while it is watched."""
+    def add(self, events: Sequence[Event]) -> None:
+        """Add the next events; to be called only while there are watchers."""
         self._events.extend(events)
-        self.mark += len(events)
+        self.cursor += len(events)
 
-    def look(self, mark: int, channel: str | None = None, match: str | None = None) -> EventsPage:
-        """What came since `mark`, of one channel and one match if they are given.
+    def since(self, cursor: int, channel: str | None = None, match: str | None = None) -> EventsPage:
+        """Return the events after `cursor`, only those of a channel and of a match if these are given.
 
-        What is not kept any more counts as skipped, whatever it was.
+        Events that are not kept any more count as skipped, whatever their channel and match.
         """
-        came = self.mark - mark
-        kept = list(self._events)[max(0, len(self._events) - came) :] if came else []
+        added = self.cursor - cursor
+        kept = list(self._events)[max(0, len(self._events) - added) :] if added else []
         found = [event for event in kept if channel in (None, event.channel)]
         if match is not None:
             found = [event for event in found if self._match(event) == match]
-        shown = found[-_SHOWN:]
-        return EventsPage([self._show(event) for event in shown], came - len(kept) + len(found) - len(shown), self.mark)
+        shown = found[-_MAX_PAGE_EVENTS:]
+        skipped = added - len(kept) + len(found) - len(shown)
+        return EventsPage([self._show(event) for event in shown], skipped, self.cursor)
 
     def _match(self, event: Event) -> str | None:
         update = self._router.route(event)
@@ -77,5 +71,5 @@ class RecentEvents:
             "id": event.id,
             "channel": event.channel,
             "match": self._match(event),
-            "payload": payload[:_MOST_PAYLOAD],
+            "payload": payload[:_MAX_PAYLOAD_CHARACTERS],
         }

@@ -1,4 +1,4 @@
-"""How it goes, as one JSON object: the status page's, and that of whoever asks `/api/status`."""
+"""`/api/status`: one worker's view of the whole deployment, as one JSON object."""
 
 import time
 from collections.abc import Iterator
@@ -7,17 +7,17 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from app.core.incident_log import LogEntry, line
-from app.monitoring import problems as diagnosis
-from app.monitoring import process_list as processes
+from app.core.heartbeat import RegistryEntry
+from app.core.incident_log import LogEntry, log_entry
+from app.monitoring import problems, process_list
+from app.monitoring.event_stats import EventStats
 from app.monitoring.process_list import ProcessRow
 from app.monitoring.recent_events import EventsPage
-from app.monitoring.time_series import STEP, Bucket
-from app.monitoring.worker_registry import RegistryEntry, WorkerRegistry
-from app.monitoring.worker_report import WorkerReport, WorkerState, fields
+from app.monitoring.time_series import STEP_SECONDS, Bucket
+from app.monitoring.worker_registry import MAX_LOG_ENTRIES, RegistrySnapshot, WorkerRegistry
+from app.monitoring.worker_report import WorkerReport, WorkerState, milliseconds
 
-_LINES = 50  # of the ledger
-_READ_EVERY = 1.2  # seconds, a little more than the registry takes between two readings
+_SNAPSHOT_SECONDS = 1.2  # from one snapshot of the registry to the next, and a little more
 
 
 class WorkerInfo(NamedTuple):
@@ -29,123 +29,101 @@ class WorkerInfo(NamedTuple):
     pod: str
     pid: int
     started: float  # Unix seconds
-    postgres: str | None  # where it is, for people
+    postgres: str | None  # which server, for people
     redis: str | None
 
 
 class Status:
-    """What a worker knows of the whole.
+    """Builds the JSON object. `registry` knows the other processes; it is None in PostgreSQL mode."""
 
-    Args:
-        place: where it is.
-        manager: this worker's.
-        registry: what it knows of the others; None in PostgreSQL mode.
-    """
+    def __init__(self, info: WorkerInfo, worker: WorkerState, registry: WorkerRegistry | None) -> None:
+        self._info, self._worker, self._registry = info, worker, registry
+        self._stats = worker.event_stats
 
-    def __init__(self, place: WorkerInfo, manager: WorkerState, registry: WorkerRegistry | None) -> None:
-        self._place, self._manager, self._registry = place, manager, registry
-        self._observer = manager.observer
-
-    async def look(self) -> None:
-        """Has everything be at most a second old, if Redis answers."""
+    async def refresh(self) -> None:
+        """Wait until everything is at most a second old, if Redis answers."""
         if self._registry:
-            await self._registry.look()
+            await self._registry.refresh()
 
     @contextmanager
     def watch(self, channel: str | None, match: str | None) -> Iterator["Watcher"]:
-        """Has everything be at most a second old, and the tail be kept, for as long as the context lasts."""
-        with self._registry.watch() if self._registry else nullcontext(), self._observer.tail.watch() as mark:
-            yield Watcher(self, channel, match, mark)
+        """Keep everything at most a second old, and keep the recent events, for as long as the context lasts."""
+        refreshed = self._registry.keep_refreshing() if self._registry else nullcontext()
+        with refreshed, self._stats.recent_events.watch() as cursor:
+            yield Watcher(self, self._stats, channel, match, cursor)
 
-    def message(self, since: int = 0, look: EventsPage | None = None) -> bytes:
-        """The JSON, with the points of the series that start after `since`, and with what the tail showed."""
+    def message(self, since: int = 0, page: EventsPage | None = None) -> bytes:
+        """Return the JSON text, with the buckets of the time series that start after `since`, and a page of events."""
         body = self._body()
-        points = self._observer.timeline.since(since)
-        body["series"] = {"step": STEP, "points": [_point(point) for point in points]}
-        body["tail"], body["tail_skipped"] = (look.events, look.skipped) if look else ([], 0)
+        buckets = self._stats.time_series.since(since)
+        body["series"] = {"step": STEP_SECONDS, "points": [_point(bucket) for bucket in buckets]}
+        body["tail"], body["tail_skipped"] = (page.events, page.skipped) if page else ([], 0)
         return msgspec.json.encode(body)
 
-    @property
-    def last_point(self) -> int:
-        """When the series' last point starts."""
-        return self._observer.timeline.last
-
-    def tail(self, mark: int, channel: str | None, match: str | None) -> EventsPage:
-        """What came since `mark`."""
-        return self._observer.tail.look(mark, channel, match)
-
     def _body(self) -> dict[str, Any]:
-        place, manager, report = self._place, self._manager, self._manager.report()
+        info, worker, report = self._info, self._worker, self._worker.report()
         listeners, workers = self._listeners(), self._workers(report)
         postgres, delays = self._postgres(listeners, len(workers)), self._delays(listeners, report)
-        problems = self._problems(listeners, postgres["queue_usage"]) + delays
-        state = "broken" if manager.broken else "degraded" if problems else "healthy"
+        found = self._problems(listeners, postgres["queue_usage"]) + delays
+        state = "broken" if worker.broken else "degraded" if found else "healthy"
         return {
             "at": round(time.time(), 3),
-            "version": place.version,
-            "embedded": place.embedded,
-            "namespace": place.namespace,
-            "mode": manager.mode,
+            "version": info.version,
+            "embedded": info.embedded,
+            "namespace": info.namespace,
+            "mode": worker.mode,
             "state": state,
-            "problems": problems,
-            "worker": {"pod": place.pod, "pid": place.pid},
+            "problems": found,
+            "worker": {"pod": info.pod, "pid": info.pid},
             "postgres": postgres,
-            "redis": self._redis(),
+            "redis": self._redis(report),
             "listeners": listeners,
             "workers": workers,
             "clients": sum(row["clients"] for row in workers),
             "catching_up": bool(delays),
-            "rate": round(self._observer.timeline.rate, 1),
+            "rate": round(self._stats.time_series.rate, 1),
             "latency": self._latency(report),
-            "ledger": [entry._asdict() for entry in self._ledger()],
+            "ledger": [entry._asdict() for entry in self._incident_log()],
             "totals": self._totals(listeners, report),
         }
 
-    # Who is there.
+    @property
+    def _snapshot(self) -> RegistrySnapshot | None:
+        return self._registry.snapshot if self._registry else None
 
     def _listeners(self) -> list[ProcessRow]:
-        reading = self._registry and self._registry.reading
-        return processes.listeners(self._aged(reading.listeners, reading.at)) if reading else []
+        snapshot = self._snapshot
+        return process_list.listeners(_aged(snapshot.listeners, snapshot.at)) if snapshot else []
 
     def _workers(self, report: WorkerReport) -> list[ProcessRow]:
-        reading = self._registry and self._registry.reading
-        place = self._place
-        me = {"pod": place.pod, "pid": str(place.pid), "started": f"{place.started:.3f}"}
-        own = processes.worker(RegistryEntry(me | {k: str(v) for k, v in fields(report).items()}, 0.0))
-        rows = processes.workers(self._aged(reading.workers, reading.at)) if reading else []
-        return [own, *(row for row in rows if (row["pod"], row["pid"]) != (place.pod, place.pid))]
-
-    def _aged(self, records: list[RegistryEntry], read_at: float) -> list[RegistryEntry]:
-        """Records as they are now: while Redis does not answer, nobody can tell that somebody is late."""
-        since = min(time.monotonic() - read_at, _READ_EVERY)
-        return [record._replace(age=record.age + since) for record in records]
-
-    # What is wrong.
+        info, snapshot = self._info, self._snapshot
+        own = {"pod": info.pod, "pid": info.pid, "state": "alive", "started": round(info.started, 3), "beat_age": 0.0}
+        rows = process_list.workers(_aged(snapshot.workers, snapshot.at)) if snapshot else []
+        return [own | report.row(), *(row for row in rows if (row["pod"], row["pid"]) != (info.pod, info.pid))]
 
     def _problems(self, listeners: list[ProcessRow], queue_usage: float | None) -> list[str]:
-        problems, registry = self._manager.unready() + diagnosis.of_queue(queue_usage), self._registry
+        found, registry = self._worker.unready() + problems.queue(queue_usage), self._registry
         if registry is None:
-            return problems
+            return found
         if registry.refusal:
-            problems.append(f"this worker can't register: {registry.refusal}")
-        elif registry.outage and self._manager.is_connected:
-            problems.append(f"Redis does not answer: {registry.outage}")
-        elif registry.reading and not registry.outage:
-            problems += diagnosis.of_listeners(listeners)
-        return problems
+            found.append(f"this worker can't register: {registry.refusal}")
+        elif registry.outage and self._worker.is_connected:
+            found.append(f"Redis does not answer: {registry.outage}")
+        elif registry.snapshot and not registry.outage:
+            found += problems.listeners(listeners)
+        return found
 
     def _delays(self, listeners: list[ProcessRow], report: WorkerReport) -> list[str]:
-        if self._registry is None or self._registry.outage or self._registry.reading is None:
+        if self._registry is None or self._registry.outage or self._registry.snapshot is None:
             return []
-        lag = diagnosis.lag(report.position, self._registry.reading.head)
-        return diagnosis.of_delays(listeners, lag, self._observer.timeline.rate, behind=self._manager.behind)
-
-    # The parts.
+        source, rate = report.source, self._stats.time_series.rate
+        behind = problems.events_behind(source.position, self._registry.snapshot.head)
+        return problems.lag(listeners, behind, rate, is_behind=source.is_behind)
 
     def _postgres(self, listeners: list[ProcessRow], workers: int) -> dict[str, Any]:
-        manager, canary = self._manager, self._manager.last_canary
-        if manager.mode == "postgres":
-            state = "up" if manager.is_connected else "down"
+        worker, canary = self._worker, self._worker.last_canary
+        if worker.mode == "postgres":
+            state = "up" if worker.is_connected else "down"
         elif self._registry and self._registry.outage:
             state = "unknown"
         else:
@@ -153,81 +131,74 @@ class Status:
             state = "unknown" if not connected else "up" if any(connected) else "down"
         return {
             "state": state,
-            "where": self._place.postgres,
+            "where": self._info.postgres,
             "queue_usage": canary.queue,
             "max_connections": canary.max_connections,
             "connections": canary.connections,
             "listening": canary.listening,
-            "direct": canary.listening if manager.mode == "postgres" else workers,
+            "direct": canary.listening if worker.mode == "postgres" else workers,
         }
 
-    def _redis(self) -> dict[str, Any]:
-        registry = self._registry
+    def _redis(self, report: WorkerReport) -> dict[str, Any]:
+        registry, snapshot = self._registry, self._snapshot
         if registry is None:
             return {"state": "unused", "where": None, "head": None, "stream_length": None, "outage": None}
-        outage = self._manager.outage or registry.outage
+        outage = report.source.outage or registry.outage
         return {
-            "state": "down" if outage or not self._manager.is_connected else "up",
-            "where": self._place.redis,
-            "head": registry.reading and registry.reading.head,
-            "stream_length": registry.reading and registry.reading.length,
+            "state": "down" if outage or not self._worker.is_connected else "up",
+            "where": self._info.redis,
+            "head": str(snapshot.head) if snapshot and snapshot.head else None,
+            "stream_length": snapshot and snapshot.stream_length,
             "outage": outage,
         }
 
     def _latency(self, report: WorkerReport) -> dict[str, Any]:
-        observer, now = self._observer, time.monotonic()
+        stats, now = self._stats, time.monotonic()
         hops: dict[str, float | None] = {"postgres_listener_ms": None, "listener_worker_ms": None}
         if self._registry:
-            hops["postgres_listener_ms"] = _milliseconds(observer.first_hop.percentile(50, now))
-            hops["listener_worker_ms"] = _milliseconds(observer.last_hop.percentile(50, now))
-        return {
-            "p50_ms": _milliseconds(report.p50),
-            "p99_ms": _milliseconds(report.p99),
-            "hops": hops,
-        }
+            hops["postgres_listener_ms"] = milliseconds(stats.pg_to_listener.percentile(50, now))
+            hops["listener_worker_ms"] = milliseconds(stats.listener_to_worker.percentile(50, now))
+        return {"p50_ms": milliseconds(report.p50), "p99_ms": milliseconds(report.p99), "hops": hops}
 
-    def _ledger(self) -> list[LogEntry]:
-        """What Redis has, and what this worker could not write there."""
-        lines = [line(incident, f"{self._place.pod}/worker {self._place.pid}") for incident in self._observer.incidents]
-        if self._registry and self._registry.reading:
-            lines += self._registry.reading.lines
-        return sorted(lines, reverse=True)[:_LINES]
+    def _incident_log(self) -> list[LogEntry]:
+        """Return the newest entries: those in Redis, and those that this worker has not written yet."""
+        who = f"{self._info.pod}/worker {self._info.pid}"
+        entries = [log_entry(incident, who) for incident in self._stats.incidents]
+        if self._snapshot:
+            entries += self._snapshot.log
+        return sorted(entries, reverse=True)[:MAX_LOG_ENTRIES]
 
     def _totals(self, listeners: list[ProcessRow], report: WorkerReport) -> dict[str, int]:
         return {
             "gaps": report.gaps.total(),
             "failovers": sum(row["failovers"] for row in listeners),
             "put_back": sum(row["restored"] for row in listeners),
-            "suppressed": report.suppressed + sum(row["suppressed"] for row in listeners),
+            "suppressed": report.source.suppressed + sum(row["suppressed"] for row in listeners),
         }
 
 
 class Watcher:
-    """One who watches, and what it has seen.
+    """One client of `/api/status/events`, and what it has received: the last bucket, and the events before `cursor`."""
 
-    Args:
-        status: what it watches.
-        channel: of the tail, only this channel.
-        match: of the tail, only this match.
-        mark: the tail's, from where it looks.
-    """
-
-    def __init__(self, status: Status, channel: str | None, match: str | None, mark: int) -> None:
-        self._status, self._channel, self._match = status, channel, match
-        self._mark, self._last_point = mark, 0
+    def __init__(self, status: Status, stats: EventStats, channel: str | None, match: str | None, cursor: int) -> None:
+        self._status, self._stats = status, stats
+        self._channel, self._match = channel, match
+        self._cursor, self._last_bucket = cursor, 0
 
     def message(self) -> bytes:
-        """The status, with what is new in the series and the tail."""
-        look = self._status.tail(self._mark, self._channel, self._match)
-        message = self._status.message(self._last_point, look)
-        self._mark, self._last_point = look.mark, self._status.last_point
+        """Return the status, with the buckets and events that are new since the last message."""
+        page = self._stats.recent_events.since(self._cursor, self._channel, self._match)
+        message = self._status.message(self._last_bucket, page)
+        self._cursor, self._last_bucket = page.cursor, self._stats.time_series.last_start
         return message
 
 
-def _point(point: Bucket) -> list[float | None]:
-    rate = None if point.rate is None else round(point.rate, 1)
-    return [point.start, rate, _milliseconds(point.p50), _milliseconds(point.p99)]
+def _aged(entries: list[RegistryEntry], read_at: float) -> list[RegistryEntry]:
+    """Return entries with their present age. While Redis is away nobody can tell whether a process is late."""
+    since = min(time.monotonic() - read_at, _SNAPSHOT_SECONDS)
+    return [entry._replace(age=entry.age + since) for entry in entries]
 
 
-def _milliseconds(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds * 1000, 3)
+def _point(bucket: Bucket) -> list[float | None]:
+    rate = None if bucket.rate is None else round(bucket.rate, 1)
+    return [bucket.start, rate, milliseconds(bucket.p50), milliseconds(bucket.p99)]

@@ -1,11 +1,11 @@
-"""The registry in Redis as a worker keeps it: its own hash, and, while somebody watches, what all the others say."""
+"""A worker in the registry: its own heartbeats, and, while operators watch, the entries of all processes."""
 
 import asyncio
 import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
@@ -13,28 +13,22 @@ from typing import Any, NamedTuple
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from app.core import incident_log as ledger
-from app.core.heartbeat import HEARTBEAT_SECONDS, Heartbeat, age
-from app.core.incident_log import Incidents, LogEntry
+from app.core.heartbeat import HEARTBEAT_SECONDS, Heartbeat, RegistryEntry, RegistryRead
+from app.core.incident_log import Incidents, LogEntry, parse_log, write_incidents
 from app.core.operator_errors import OperatorError, check_redis_operator
 from app.core.redis_keys import RedisNames
-from notifymux.outage import one_line
+from app.monitoring.worker_report import WorkerReport
+from notifymux.event import EventId
+from notifymux.reconnect import one_line
 from notifymux.redis_client import TIMEOUT_SECONDS
 
 logger = logging.getLogger(__name__)
 
-_LINES = 50  # of the ledger
-# Redis may be full of others' keys. Of those, so many are looked through in one turn.
-_SCANS, _SCANNED = 10, 1000
-_MOST_PROCESSES = 1000
-_LEAVE_WITHIN = 1.0  # seconds
-
-
-class RegistryEntry(NamedTuple):
-    """One process's hash, and how long ago it was renewed, in seconds."""
-
-    fields: Mapping[str, str]
-    age: float
+MAX_LOG_ENTRIES = 50  # of the incident log, in a snapshot and in `/api/status`
+# Redis may hold many keys of others. Per cycle, the search for processes makes so many SCANs of so many keys.
+_MAX_SCANS, _SCAN_KEYS = 10, 1000
+_MAX_PROCESSES = 1000
+_DEREGISTER_TIMEOUT_SECONDS = 1.0
 
 
 class RegistrySnapshot(NamedTuple):
@@ -43,21 +37,21 @@ class RegistrySnapshot(NamedTuple):
     at: float
     listeners: list[RegistryEntry]
     workers: list[RegistryEntry]
-    lines: list[LogEntry]  # newest first
-    head: str | None
-    length: int
+    log: list[LogEntry]  # newest first
+    head: EventId | None  # the last id in the stream
+    stream_length: int
 
 
 class WorkerRegistry:
-    """One task, one connection: a heartbeat a second, and with it a reading if one is wanted.
+    """One task with one connection: a heartbeat every second, and after it a snapshot if one is wanted.
 
     Args:
         client: a connection to Redis, which is closed at the end.
-        names: the names in it.
+        names: the names of the keys.
         pod: this pod's name.
-        report: what this worker says of itself.
-        incidents: what it has for the ledger.
-        wake: has the next heartbeat come at once when it is set.
+        report: returns the worker's state and counters.
+        incidents: this worker's, for the incident log.
+        wake: if it is set, the next heartbeat is sent at once.
     """
 
     def __init__(
@@ -66,7 +60,7 @@ class WorkerRegistry:
         names: RedisNames,
         pod: str,
         *,
-        report: Callable[[], Mapping[str, str | int]],
+        report: Callable[[], WorkerReport],
         incidents: Incidents,
         wake: asyncio.Event,
     ) -> None:
@@ -74,66 +68,66 @@ class WorkerRegistry:
         self._heartbeat = Heartbeat(names.worker(pod, os.getpid()), pod=pod)
         self._who = f"{pod}/worker {os.getpid()}"
         self._report, self._incidents, self._wake = report, incidents, wake
-        self._found: set[str] = set()  # everybody's keys
-        self._cursor = 0  # where the search for them goes on
+        self._keys: set[str] = set()  # of all processes found so far
+        self._scan_cursor = 0
         self._watchers = 0
-        self._turned = asyncio.Event()
-        self._asked = False
-        self._back_at = -math.inf  # when Redis was last away no more
-        self.reading: RegistrySnapshot | None = None
-        self.outage: str | None = None  # why Redis is away
-        self.refusal: str | None = None  # what it doesn't let this user do
+        self._cycled = asyncio.Event()  # set, and replaced, after each cycle
+        self._is_requested = False
+        self._recovered_at = -math.inf  # when Redis last answered again after an outage, on the monotonic clock
+        self.snapshot: RegistrySnapshot | None = None
+        self.outage: str | None = None  # why Redis can't be reached
+        self.refusal: str | None = None  # what Redis does not permit this user
 
     @contextmanager
-    def watch(self) -> Iterator[None]:
-        """Has the registry read every second for as long as the context lasts."""
+    def keep_refreshing(self) -> Iterator[None]:
+        """Have a snapshot taken every second for as long as the context lasts."""
         self._watchers += 1
         try:
             yield
         finally:
             self._watchers -= 1
 
-    async def look(self) -> None:
-        """Waits until `reading` is at most a second old, or it is known why it can't be; for seconds at most."""
+    async def refresh(self) -> None:
+        """Wait until `snapshot` is at most a second old, or until Redis fails or refuses; at most a few seconds."""
         with suppress(TimeoutError):
             async with asyncio.timeout(TIMEOUT_SECONDS + 0.5):
-                while self.reading is None or time.monotonic() - self.reading.at > HEARTBEAT_SECONDS:
-                    turned, self._asked = self._turned, True
+                while self.snapshot is None or time.monotonic() - self.snapshot.at > HEARTBEAT_SECONDS:
+                    cycled, self._is_requested = self._cycled, True
                     self._wake.set()
-                    await turned.wait()
+                    await cycled.wait()
                     if self.outage or self.refusal:
                         return
 
     async def run(self) -> None:
-        """Goes on until cancelled, whatever becomes of Redis."""
+        """Send heartbeats until cancelled."""
         try:
             while True:
                 self._wake.clear()
-                await self._turn()
-                turned, self._turned = self._turned, asyncio.Event()
-                turned.set()
+                await self._cycle()
+                cycled, self._cycled = self._cycled, asyncio.Event()
+                cycled.set()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(HEARTBEAT_SECONDS):
                         await self._wake.wait()
         finally:
-            await self._leave()
+            await self._deregister()
             await self._redis.aclose()
 
-    async def _turn(self) -> None:
+    async def _cycle(self) -> None:
         try:
             await self._beat()
             if self.outage:
-                self._back_at = time.monotonic()
-            if self._watchers or self._asked:
-                self._asked = False
-                self.reading = await self._read()
+                self._recovered_at = time.monotonic()
+            if self._watchers or self._is_requested:
+                self._is_requested = False
+                self.snapshot = await self._read()
         except (RedisError, OSError) as error:
             self._failed(error)
         else:
             self.outage = self.refusal = None
 
     def _failed(self, error: RedisError | OSError) -> None:
-        """That Redis is away, the source says already; what this user may not do, it may not meet."""
+        """Record why a cycle failed. Only a refusal is logged here; the source logs an outage of Redis."""
         try:
             if isinstance(error, RedisError):
                 check_redis_operator(error)
@@ -146,57 +140,51 @@ class WorkerRegistry:
 
     async def _beat(self) -> None:
         pipeline = self._redis.pipeline(transaction=False)
-        self._heartbeat.beat(pipeline, self._report())
-        taken = self._incidents.take()
-        ledger.write(pipeline, self._names.ledger, self._who, taken)
+        self._heartbeat.beat(pipeline, self._report().hash_fields())
+        drained = self._incidents.drain()
+        write_incidents(pipeline, self._names.ledger, self._who, drained)
         try:
             await pipeline.execute()
         except (RedisError, OSError):
-            self._incidents.put_back(taken)
+            self._incidents.requeue(drained)
             raise
 
-    async def _leave(self) -> None:
+    async def _deregister(self) -> None:
         pipeline = self._redis.pipeline(transaction=False)
-        self._heartbeat.leave(pipeline)
+        self._heartbeat.deregister(pipeline)
         with suppress(RedisError, OSError, TimeoutError):
-            async with asyncio.timeout(_LEAVE_WITHIN):
+            async with asyncio.timeout(_DEREGISTER_TIMEOUT_SECONDS):
                 await pipeline.execute()
 
     async def _read(self) -> RegistrySnapshot:
-        await self._find()
-        keys = sorted(self._found)
+        await self._find_keys()
+        hashes = RegistryRead(sorted(self._keys))
         pipeline = self._redis.pipeline(transaction=False)
-        for key in keys:
-            pipeline.pttl(key)
-            pipeline.hgetall(key)
-        pipeline.xrevrange(self._names.ledger, count=_LINES)
+        hashes.queue(pipeline)
+        pipeline.xrevrange(self._names.ledger, count=MAX_LOG_ENTRIES)
         pipeline.xrevrange(self._names.log, count=1)
         pipeline.xlen(self._names.log)
-        *hashes, lines, head, length = await pipeline.execute()
-        records = dict(_records(keys, hashes, time.monotonic() - self._back_at))
-        self._found = set(records)
+        *answers, log, head, stream_length = await pipeline.execute()
+        # While Redis was away no process could send a heartbeat, so that time doesn't count.
+        max_age = time.monotonic() - self._recovered_at
+        entries = [entry._replace(age=min(entry.age, max_age)) for entry in hashes.parse(answers)]
+        self._keys = {entry.key for entry in entries}
         return RegistrySnapshot(
             time.monotonic(),
-            [record for key, record in records.items() if fnmatchcase(key, self._names.listeners)],
-            [record for key, record in records.items() if fnmatchcase(key, self._names.workers)],
-            ledger.parse(lines),
-            head[0][0].decode() if head else None,
-            length,
+            [entry for entry in entries if fnmatchcase(entry.key, self._names.listeners)],
+            [entry for entry in entries if fnmatchcase(entry.key, self._names.workers)],
+            parse_log(log),
+            EventId.parse(head[0][0].decode()) if head else None,
+            stream_length,
         )
 
-    async def _find(self) -> None:
-        """Goes on looking for keys."""
-        for _ in range(_SCANS):
+    async def _find_keys(self) -> None:
+        """Continue the search for the keys of processes."""
+        for _ in range(_MAX_SCANS):
             found: Any
-            self._cursor, found = await self._redis.scan(self._cursor, match=self._names.processes, count=_SCANNED)
-            self._found.update(key.decode() for key in found[: max(0, _MOST_PROCESSES - len(self._found))])
-            if not self._cursor:
+            self._scan_cursor, found = await self._redis.scan(
+                self._scan_cursor, match=self._names.processes, count=_SCAN_KEYS
+            )
+            self._keys.update(key.decode() for key in found[: max(0, _MAX_PROCESSES - len(self._keys))])
+            if not self._scan_cursor:
                 break
-
-
-def _records(keys: Iterable[str], answers: list[Any], most: float) -> Iterator[tuple[str, RegistryEntry]]:
-    """What the hashes say; none is older than `most` seconds, for before that nobody could have renewed it."""
-    for key, ttl, fields in zip(keys, answers[::2], answers[1::2], strict=True):
-        if fields:
-            decoded = {name.decode(): value.decode(errors="replace") for name, value in fields.items()}
-            yield key, RegistryEntry(decoded, min(age(ttl), most))

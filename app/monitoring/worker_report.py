@@ -1,59 +1,74 @@
-"""What a worker says of itself, once a second: to the registry, to the metrics and on the status page."""
+"""A worker's counters and state, as the registry, the metrics and the status page show them."""
 
 from collections import Counter
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from app.core.canary import Canary
 from app.monitoring.event_stats import EventStats, Verified
-from app.sources.base import GapReason
+from app.sources.base import GapReason, SourceStatus
 
 
 class WorkerReport(NamedTuple):
-    """Counters since the worker started, and how things stand."""
+    """A worker's state, and its counters since it started."""
 
     mode: str
+    source: SourceStatus
     clients: int
-    position: str | None  # the last event delivered
     events: int
     gaps: Counter[GapReason]
-    suppressed: int
-    reconnects: int
     slow_closes: int
-    recovered: int  # clients that came back and heard what they had missed
-    restarted: int  # clients that came back and started from a snapshot
+    recovered: int  # clients that resumed and received what they had missed
+    restarted: int  # clients that wanted to resume and started from a snapshot
     snapshots: int  # queries
     failed_snapshots: int
-    queue_bytes: int  # what waits for all clients, as it was within the last second
-    p50: float | None  # seconds from NOTIFY to here, in the last minute
+    queue_bytes: int  # queued for all clients, within the last second
+    p50: float | None  # seconds from NOTIFY to this worker, in the last minute
     p99: float | None
     verified: Verified | None
 
+    def row(self) -> dict[str, Any]:
+        """Return the fields that the worker's row in `/api/status` and its hash in the registry have in common."""
+        return {
+            "mode": self.mode,
+            "position": str(self.source.position) if self.source.position else None,
+            "clients": self.clients,
+            "events": self.events,
+            "gaps": self.gaps.total(),
+            "suppressed": self.source.suppressed,
+            "slow_closes": self.slow_closes,
+            "recovered": self.recovered,
+            "snapshots": self.snapshots,
+            "queue_bytes": self.queue_bytes,
+            "p50_ms": milliseconds(self.p50),
+            "p99_ms": milliseconds(self.p99),
+        }
+
+    def hash_fields(self) -> dict[str, str | int]:
+        """Return the fields of the worker's hash in the registry. What is unknown is empty."""
+        verified = {"verified": "", "verified_at": ""}
+        if self.verified:
+            verified = {"verified": self.verified.token, "verified_at": f"{self.verified.at:.6f}"}
+        return {name: "" if value is None else value for name, value in self.row().items()} | verified
+
+
+def milliseconds(seconds: float | None) -> float | None:
+    """Convert seconds to milliseconds, rounded to microseconds; None stays None."""
+    return None if seconds is None else round(seconds * 1000, 3)
+
 
 class WorkerState(Protocol):
-    """What the status page and the metrics read of a worker; `MatchDataWebSocketManager` has it."""
+    """What the status page and the metrics read of a worker; `MatchDataWebSocketManager` provides it."""
 
     mode: str
-    observer: EventStats
+    event_stats: EventStats
 
     @property
     def is_connected(self) -> bool:
         """Whether the worker's server is connected and answers."""
 
     @property
-    def outage(self) -> str | None:
-        """Why it isn't, None while it is."""
-
-    @property
     def broken(self) -> bool:
-        """Whether a bug ended the worker's source, so that only a restart helps."""
-
-    @property
-    def behind(self) -> bool:
-        """Whether the worker knows of events that it has not delivered yet."""
-
-    @property
-    def canary_at(self) -> float | None:
-        """When the last canary arrived, on the monotonic clock."""
+        """Whether a bug ended the worker's source. Only a restart helps then."""
 
     @property
     def last_canary(self) -> Canary:
@@ -63,28 +78,4 @@ class WorkerState(Protocol):
         """Why the worker is not ready; empty when it is."""
 
     def report(self) -> WorkerReport:
-        """The worker's counters and state."""
-
-
-def fields(report: WorkerReport) -> dict[str, str | int]:
-    """A report as the worker's hash in Redis has it; what isn't known is empty."""
-    return {
-        "mode": report.mode,
-        "clients": report.clients,
-        "position": report.position or "",
-        "events": report.events,
-        "gaps": report.gaps.total(),
-        "suppressed": report.suppressed,
-        "slow_closes": report.slow_closes,
-        "recovered": report.recovered,
-        "snapshots": report.snapshots,
-        "queue_bytes": report.queue_bytes,
-        "p50_ms": _milliseconds(report.p50),
-        "p99_ms": _milliseconds(report.p99),
-        "verified": report.verified.token if report.verified else "",
-        "verified_at": f"{report.verified.at:.6f}" if report.verified else "",
-    }
-
-
-def _milliseconds(seconds: float | None) -> str:
-    return "" if seconds is None else f"{seconds * 1000:.3f}"
+        """Return the worker's state and counters."""

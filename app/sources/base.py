@@ -1,14 +1,14 @@
-"""Where a source of events delivers them."""
+"""The interfaces between a source of events and the sink that it delivers to."""
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from notifymux.event import Event, EventId
 
 
 class GapReason(StrEnum):
-    """Why continuity was broken, for people; the names are for metrics."""
+    """Why there is a gap. Values are for people, the members' names are labels in the metrics."""
 
     EPOCH = "a new epoch began"
     STREAM_LOST = "the stream was lost"
@@ -17,57 +17,45 @@ class GapReason(StrEnum):
 
 
 class EventSink(Protocol):
-    """Hears what a source hears; no method may wait."""
+    """Receives the events of a source. A source calls these methods where it reads, so none may block."""
 
     def start(self, position: EventId | None, recent: Sequence[Event]) -> None:
-        """Takes note that the source has found its place: what is delivered from now on comes after `position`.
+        """Handle the source's start: events after `position` will be delivered.
 
-        `recent` are the last events up to there, without a hole; none where events have no numbers.
+        `recent` are the last events up to there, without a gap. In PostgreSQL mode, where events have no ids, the
+        position is None and `recent` is empty.
         """
 
     def deliver(self, events: Sequence[Event]) -> None:
-        """Takes the next events; those on the project's own channel have numbers too."""
+        """Handle the next events, in order. Those on the project's own channel are among them."""
 
     def gap(self, position: EventId | None, why: GapReason) -> None:
-        """Takes note that continuity was broken: what is delivered from now on comes after `position`.
+        """Handle a gap: events before `position` may be missing, those after it will be delivered.
 
-        The position is None where events have no numbers.
+        The position is None where events have no ids.
         """
 
 
+class SourceStatus(NamedTuple):
+    """The state of a source."""
+
+    is_connected: bool  # whether its server is connected and answers
+    outage: str | None  # why not; None before the first attempt and while it is connected
+    reconnects: int  # outages of the server that ended
+    position: EventId | None = None  # the last event delivered; None where events have no ids, and before the start
+    is_behind: bool = False  # whether it knows of events that it has not delivered yet
+    suppressed: int = 0  # events that were received again and not delivered again
+    canary_at: float | None = None  # when the last canary was received, on the monotonic clock
+
+
 class EventSource(Protocol):
-    """A worker's source of events, in one of two modes."""
+    """A worker's source of events."""
 
-    @property
-    def is_connected(self) -> bool:
-        """Whether the server it hears is there and answers."""
-
-    @property
-    def outage(self) -> str | None:
-        """Why it isn't, for people."""
-
-    @property
-    def position(self) -> EventId | None:
-        """The last event delivered; None where events have no numbers, and before the first look."""
-
-    @property
-    def canary_at(self) -> float | None:
-        """When a canary last passed, on the monotonic clock."""
-
-    @property
-    def behind(self) -> bool:
-        """Whether it knows of events that it has not delivered yet."""
-
-    @property
-    def suppressed(self) -> int:
-        """Events that came again and were not delivered again, so far."""
-
-    @property
-    def reconnects(self) -> int:
-        """How often its server was away and came back."""
+    def status(self) -> SourceStatus:
+        """Return the current state."""
 
     async def run(self) -> None:
-        """Delivers events until it is cancelled, whatever server goes away."""
+        """Deliver events until cancelled. Servers that are away are waited for."""
 
-    async def recall(self, after: EventId, until: EventId) -> list[Event] | None:
-        """The events after one number up to another, from where they are kept; None if they can't be had in full."""
+    async def read_range(self, after: EventId, until: EventId) -> list[Event] | None:
+        """Return the stored events after one id up to another of the same epoch; None if any is missing."""

@@ -1,6 +1,6 @@
-"""PostgreSQL mode, the default and the rollback: one LISTENing session per worker, and no numbers.
+"""PostgreSQL mode, the default and the rollback: each worker has a LISTEN session, and events have no ids.
 
-What is notified while the session is away is not heard, so every new session is a gap.
+What is notified while the session is away is not received, so every new session is a gap.
 """
 
 import asyncio
@@ -11,65 +11,53 @@ import uuid
 import msgspec
 import psycopg
 
-from app.core.canary import canary_sql
-from app.core.config import MUX_CHANNEL
+from app.core.canary import CANARY_TIMEOUT_SECONDS, MUX_CHANNEL
 from app.core.operator_errors import OperatorError, check_direct, check_operator
-from app.core.postgres import ListenSession, Notification, describe, listen_sql, listening_conninfo
-from app.sources.base import EventSink, GapReason
+from app.core.postgres import ListenSession, Notification, canary_sql, describe, listen_sql, listening_conninfo
+from app.sources.base import EventSink, GapReason, SourceStatus
 from notifymux.event import Event, EventId, payload_json
-from notifymux.outage import Outage
+from notifymux.reconnect import ReconnectState
 
 logger = logging.getLogger(__name__)
 
-_CANARY_TIMEOUT = 4.0  # seconds until a session whose canary does not come back is given up
-
 
 class PostgresSource:
-    """LISTENs directly.
+    """Delivers the notifications of a LISTEN session.
 
     Args:
         url: PostgreSQL's connection string.
         channels: what to LISTEN on.
         name: the session's `application_name`.
-        canary_interval: seconds.
-        sink: where events go.
+        canary_interval: seconds between canaries.
+        sink: receives the events.
     """
 
     def __init__(self, url: str, channels: tuple[str, ...], name: str, canary_interval: float, sink: EventSink) -> None:
         self._url, self._conninfo = url, listening_conninfo(url, name)
         self._channels = channels
-        # Its own, so that one worker's canary wakes no other.
+        # A channel of this worker's own, so that its canaries wake no other worker.
         self._canary_channel = f"{MUX_CHANNEL}_{uuid.uuid4().hex[:16]}"
-        self._interval = canary_interval
+        self._canary_interval = canary_interval
         self._sink = sink
-        self._outage = Outage("PostgreSQL", logger)
-        self._unheard_since: float | None = None
-        self._started = False
-        self.is_connected = self.behind = False
-        self.position: EventId | None = None
-        self.canary_at: float | None = None
-        self.suppressed = 0
+        self._state = ReconnectState("PostgreSQL", logger)
+        self._waiting_since: float | None = None  # since when a canary is awaited that hasn't come back
+        self._has_started = self._is_connected = False
+        self._canary_at: float | None = None
 
-    @property
-    def outage(self) -> str | None:
-        """Why it isn't connected."""
-        return self._outage.reason
-
-    @property
-    def reconnects(self) -> int:
-        """How often PostgreSQL was away and came back."""
-        return self._outage.recoveries
+    def status(self) -> SourceStatus:
+        """Return the current state. The source is connected once a canary has come back."""
+        return SourceStatus(self._is_connected, self._state.reason, self._state.reconnects, canary_at=self._canary_at)
 
     async def run(self) -> None:
-        """Listens until cancelled."""
+        """Deliver events until cancelled."""
         while True:
             try:
                 await self._session()
             except (psycopg.Error, OSError, OperatorError) as error:
-                await asyncio.sleep(self._outage.failed(_advice(error)))
+                await asyncio.sleep(self._state.failed(_with_remedy(error)))
 
-    async def recall(self, after: EventId, until: EventId) -> list[Event] | None:
-        """None: events without numbers can't be asked for."""
+    async def read_range(self, after: EventId, until: EventId) -> list[Event] | None:
+        """Return None: PostgreSQL keeps no notifications."""
 
     async def _session(self) -> None:
         connection = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True)
@@ -78,27 +66,28 @@ class PostgresSource:
             check_direct(connection.pgconn, row[0] if row else None)
             await self._listen(ListenSession(connection.pgconn))
         finally:
-            self.is_connected, self._unheard_since = False, None
+            self._is_connected, self._waiting_since = False, None
             await connection.close()
 
     async def _listen(self, session: ListenSession) -> None:
-        """Hears until the session is lost; what is heard is delivered right where it is read."""
+        """Receive until the session is lost. Events are delivered in the callback that reads the socket."""
         loop, socket = asyncio.get_running_loop(), session.fileno()
         lost: asyncio.Future[None] = loop.create_future()
 
-        def readable() -> None:
+        def on_readable() -> None:
             try:
-                self._hear(session.receive())
+                self._on_notifications(session.receive())
             except Exception as error:  # noqa: BLE001 - `lost` raises it: a lost session is replaced, a bug is shown
-                loop.remove_reader(socket)  # at once: libpq has closed it, and its number may soon be another's
+                # At once: libpq has closed the socket, and another connection may get the same file descriptor.
+                loop.remove_reader(socket)
                 lost.set_exception(error)
 
-        loop.add_reader(socket, readable)
+        loop.add_reader(socket, on_readable)
         try:
             session.send(listen_sql([self._canary_channel, *self._channels], self._canary()))
             while True:
-                self._unheard_since = self._unheard_since or time.monotonic()
-                await asyncio.wait([lost], timeout=self._interval)
+                self._waiting_since = self._waiting_since or time.monotonic()
+                await asyncio.wait([lost], timeout=self._canary_interval)
                 if lost.done():
                     lost.result()
                 self._check_canary()
@@ -111,23 +100,24 @@ class PostgresSource:
         return canary_sql(self._canary_channel, "", time.time())
 
     def _check_canary(self) -> None:
-        if self._unheard_since and time.monotonic() - self._unheard_since > _CANARY_TIMEOUT:
+        if self._waiting_since and time.monotonic() - self._waiting_since > CANARY_TIMEOUT_SECONDS:
             raise psycopg.OperationalError(
-                f"the session's own notification did not come back within {_CANARY_TIMEOUT:.0f} s: the way is cut, or "
-                "DB_HOST leads to a transaction pooler"
+                f"the session's own notification did not come back within {CANARY_TIMEOUT_SECONDS:.0f} s: the network "
+                "path is cut, or DB_HOST leads to a transaction pooler"
             )
 
-    def _hear(self, notifications: list[Notification]) -> None:
+    def _on_notifications(self, notifications: list[Notification]) -> None:
         at = time.time()
-        if notifications and self._unheard_since is not None:
-            self._unheard_since = time.monotonic()  # what comes before the canary is no sign that it doesn't
+        if notifications and self._waiting_since is not None:
+            # The session works. The canary may queue behind many notifications, so its timeout starts again.
+            self._waiting_since = time.monotonic()
         events: list[Event] = []
         for channel, payload in notifications:
             if channel != self._canary_channel:
                 events.append(Event(channel, msgspec.Raw(payload_json(payload)), None, at))
                 continue
             self._deliver(events)
-            self._canary_came_back()
+            self._on_canary()
             events = [Event(MUX_CHANNEL, msgspec.Raw(payload), None, at)]
         self._deliver(events)
 
@@ -135,22 +125,23 @@ class PostgresSource:
         if events:
             self._sink.deliver(events)
 
-    def _canary_came_back(self) -> None:
-        self._unheard_since = None
-        self.canary_at = time.monotonic()
-        if not self.is_connected:
-            self.is_connected = True
-            self._outage.over()
-            logger.info("connected to %s, listening on %s", describe(self._url), ", ".join(self._channels))
-            if self._started:
-                self._sink.gap(None, GapReason.SESSION)
-            else:
-                self._started = True
-                self._sink.start(None, [])
+    def _on_canary(self) -> None:
+        self._waiting_since = None
+        self._canary_at = time.monotonic()
+        if self._is_connected:
+            return
+        self._is_connected = True
+        self._state.recovered()
+        logger.info("connected to %s, listening on %s", describe(self._url), ", ".join(self._channels))
+        if self._has_started:
+            self._sink.gap(None, GapReason.SESSION)
+        else:
+            self._has_started = True
+            self._sink.start(None, [])
 
 
-def _advice(error: BaseException) -> BaseException:
-    """The error with its remedy, where only an operator can mend it; a worker goes on trying all the same."""
+def _with_remedy(error: BaseException) -> BaseException:
+    """Return the error with its remedy, if only an operator can fix it. A worker keeps trying all the same."""
     if isinstance(error, psycopg.Error):
         try:
             check_operator(error)

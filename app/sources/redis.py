@@ -1,4 +1,7 @@
-"""Redis mode: pub/sub with the stream behind it. Losing Redis for a while costs delay, not events."""
+"""Redis mode: events are received by pub/sub, and those that pub/sub misses are read from the stream.
+
+An outage of Redis delays events. None is lost that the stream still holds afterwards.
+"""
 
 import logging
 import time
@@ -8,164 +11,152 @@ from typing import Any
 import msgspec
 from redis.exceptions import RedisError
 
-from app.core.config import MUX_CHANNEL
+from app.core.canary import MUX_CHANNEL
 from app.core.progress_timeout import POLL_SECONDS
 from app.core.redis_keys import EVENT_FIELD, RedisNames
-from app.sources.base import EventSink
+from app.sources.base import EventSink, SourceStatus
 from app.sources.sequence_tracker import Gap, Outcome, SequenceTracker, StreamEvent
 from notifymux.event import Event, EventId, decode
-from notifymux.outage import Outage
-from notifymux.redis_client import TIMEOUT_SECONDS, async_client
-from notifymux.redis_notifier import RedisNotifierService, Signal
+from notifymux.reconnect import ReconnectState
+from notifymux.redis_client import TIMEOUT_SECONDS
+from notifymux.subscription import Signal, Subscription
 
 logger = logging.getLogger(__name__)
 
 _FIELD = EVENT_FIELD.encode()
-_BATCH = 1000  # entries of one read
-_RECENT = 20_000  # entries that are read at most, at start and for one client that comes back
+_BATCH_ENTRIES = 1000  # per read of the stream
+_MAX_ENTRIES = 20_000  # read at most at the start, and for one client that resumes
 
 
 class RedisSource:
-    """Follows the stream.
+    """Delivers the events of the stream.
 
     Args:
         url: Redis.
-        names: the names in it.
-        canary_interval: seconds; after two without a message the stream is read.
-        recent_bytes: how much is read back at most at start.
-        sink: where events go.
+        names: the names of the stream and the pub/sub channel.
+        canary_interval: seconds. After twice this without a message the stream is read.
+        recent_bytes: how many bytes of payloads are read at most at the start, to be replayed to clients.
+        sink: receives the events.
     """
 
     def __init__(self, url: str, names: RedisNames, canary_interval: float, recent_bytes: int, sink: EventSink) -> None:
-        self._notifier = RedisNotifierService(url, names.events)
-        self._reader = async_client(url)
+        self._subscription = Subscription(url, names.events)
+        self._redis = self._subscription.client
         self._stream = names.log
-        self._patience = 2 * canary_interval
+        self._silence_seconds = 2 * canary_interval
         self._recent_bytes = recent_bytes
-        self._recalling = False
+        self._is_reading_range = False
         self._sink = sink
-        self._follower = SequenceTracker()
-        self._reading = Outage("Redis' stream", logger)
-        self._heard_at = time.monotonic()
-        self.canary_at: float | None = None
+        self._tracker = SequenceTracker()
+        self._reading = ReconnectState("Redis' stream", logger)
+        self._received_at = time.monotonic()
+        self._canary_at: float | None = None
 
-    @property
-    def is_connected(self) -> bool:
-        """Whether the subscription is up and the stream could be read."""
-        return self._notifier.is_connected and self._follower.position is not None and not self._reading.reason
-
-    @property
-    def outage(self) -> str | None:
-        """Why it isn't."""
-        return self._notifier.outage or self._reading.reason
-
-    @property
-    def position(self) -> EventId | None:
-        """The last event delivered."""
-        return self._follower.position
-
-    @property
-    def behind(self) -> bool:
-        """Whether the stream is to be read."""
-        return self._follower.behind
-
-    @property
-    def suppressed(self) -> int:
-        """Events that were not delivered again."""
-        return self._follower.suppressed
-
-    @property
-    def reconnects(self) -> int:
-        """How often Redis was away and came back."""
-        return self._notifier.reconnects
+    def status(self) -> SourceStatus:
+        """Return the current state. The source is connected if it is subscribed and could read the stream."""
+        outage = self._subscription.state.reason or self._reading.reason
+        return SourceStatus(
+            is_connected=self._tracker.position is not None and outage is None,
+            outage=outage,
+            reconnects=self._subscription.state.reconnects,
+            position=self._tracker.position,
+            is_behind=self._tracker.needs_read,
+            suppressed=self._tracker.suppressed,
+            canary_at=self._canary_at,
+        )
 
     async def run(self) -> None:
-        """Follows the stream until cancelled."""
-        self._notifier.open()
+        """Deliver events until cancelled."""
+        tracker = self._tracker
         try:
-            async for message in self._notifier.messages():
+            async for received in self._subscription.messages():
                 now = time.monotonic()
-                if isinstance(message, list):
-                    self._heard_at = now
-                    self._deliver(self._follower.prompt(_published(message)), now)
-                elif message is Signal.SUBSCRIBED or now - self._heard_at > self._patience:
-                    self._heard_at = now
-                    self._follower.look()
-                elif message is Signal.LOST:
-                    self._follower.interrupted()
-                if self._follower.due(now) and message is not Signal.LOST:
+                if isinstance(received, list):
+                    self._received_at = now
+                    self._deliver(tracker.on_published(_published(received)), now)
+                elif received is Signal.SUBSCRIBED or now - self._received_at > self._silence_seconds:
+                    self._received_at = now
+                    tracker.request_read()
+                elif received is Signal.LOST:
+                    tracker.interrupted()
+                if tracker.is_read_due(now) and received is not Signal.LOST:
                     await self._catch_up()
-                self._notifier.tick = POLL_SECONDS if self._follower.behind else TIMEOUT_SECONDS
+                self._subscription.receive_timeout = POLL_SECONDS if tracker.needs_read else TIMEOUT_SECONDS
         finally:
-            await self._notifier.disconnect()
-            await self._reader.aclose()
+            await self._subscription.close()
+            await self._redis.aclose()
 
     async def _catch_up(self) -> None:
-        """Reads the stream until there is nothing more, or something is missing."""
+        """Read the stream until there is nothing more, or something is missing."""
         try:
-            while self._follower.due(now := time.monotonic()):
-                if self._follower.position is None:
+            while self._tracker.is_read_due(now := time.monotonic()):
+                if self._tracker.position is None:
                     await self._start()
-                entries = _entries(await self._reader.xrange(self._stream, f"({self._follower.position}", count=_BATCH))
+                entries = await self._read(f"({self._tracker.position}")
                 head = None if entries else await self._head()
-                self._emit(self._follower.read(entries, head, now), now)
-                if len(entries) == _BATCH:
-                    self._follower.look()
+                self._deliver_outcomes(self._tracker.read(entries, head, now), now)
+                if len(entries) == _BATCH_ENTRIES:
+                    self._tracker.request_read()
         except (RedisError, OSError) as error:
             self._reading.failed(error)
-            self._follower.interrupted()
+            self._tracker.interrupted()
         else:
-            self._reading.over()
+            self._reading.recovered()
 
     async def _start(self) -> None:
-        """Takes the stream's head as the place to go on from, and the last entries before it as what is remembered."""
+        """Start at the stream's last entry, with the entries before it as the recent events."""
         newest_first: list[StreamEvent] = []
         before, size = "+", 0
-        while len(newest_first) < _RECENT and size < self._recent_bytes:
-            entries = _entries(await self._reader.xrevrange(self._stream, before, count=_BATCH))
+        while len(newest_first) < _MAX_ENTRIES and size < self._recent_bytes:
+            entries = _stream_events(await self._redis.xrevrange(self._stream, before, count=_BATCH_ENTRIES))
             kept = _contiguous(newest_first[-1:] + entries)[len(newest_first[-1:]) :]
             newest_first += kept
             size += sum(len(entry.event.payload) for entry in kept)
-            if len(kept) < len(entries) or len(entries) < _BATCH:
+            if len(kept) < len(entries) or len(entries) < _BATCH_ENTRIES:
                 break
             before = f"({kept[-1].id}"
-        position = self._follower.start(newest_first[0].id if newest_first else None)
+        position = self._tracker.start(newest_first[0].id if newest_first else None)
         self._sink.start(position, [entry.event for entry in reversed(newest_first)])
 
-    async def recall(self, after: EventId, until: EventId) -> list[Event] | None:
-        """The events after one number up to another of its epoch, from the stream.
+    async def read_range(self, after: EventId, until: EventId) -> list[Event] | None:
+        """Return the events after one id up to another of the same epoch, from the stream.
 
-        None if the stream doesn't hold them all, if they are more than 20,000, if Redis is away, or if another
-        recall is under way: a crowd that has been away for long must not read Redis dry.
+        None if the stream doesn't hold them all, if they are more than 20,000, if Redis can't be read, or while another
+        range is read: many clients that resume at once must not overload Redis.
         """
-        if self._recalling or until.sequence - after.sequence > _RECENT:
+        if self._is_reading_range or until.sequence - after.sequence > _MAX_ENTRIES:
             return None
-        self._recalling = True
+        self._is_reading_range = True
         try:
             return await self._read_range(after, until)
         except (RedisError, OSError) as error:
-            logger.debug("could not read back to %s: %s", after, error)
+            logger.debug("could not read the events after %s: %s", after, error)
             return None
         finally:
-            self._recalling = False
+            self._is_reading_range = False
 
     async def _read_range(self, after: EventId, until: EventId) -> list[Event] | None:
         events: list[Event] = []
         at = after
         while at < until:
-            entries = _entries(await self._reader.xrange(self._stream, f"({at}", str(until), count=_BATCH))
-            expected = [EventId(at.epoch, at.sequence + number) for number in range(1, len(entries) + 1)]
-            if not entries or [entry.id for entry in entries] != expected:
+            entries = await self._read(f"({at}", str(until))
+            if not entries:
                 return None
-            events += [entry.event for entry in entries]
-            at = entries[-1].id
+            for entry in entries:
+                if entry.id != at.next:
+                    return None
+                events.append(entry.event)
+                at = entry.id
         return events
 
+    async def _read(self, first: str, last: str = "+") -> list[StreamEvent]:
+        return _stream_events(await self._redis.xrange(self._stream, first, last, count=_BATCH_ENTRIES))
+
     async def _head(self) -> EventId | None:
-        entries = _entries(await self._reader.xrevrange(self._stream, count=1))
+        entries = _stream_events(await self._redis.xrevrange(self._stream, count=1))
         return entries[0].id if entries else None
 
-    def _emit(self, outcomes: list[Outcome], now: float) -> None:
+    def _deliver_outcomes(self, outcomes: list[Outcome], now: float) -> None:
         events: list[Event] = []
         for outcome in outcomes:
             if isinstance(outcome, Gap):
@@ -180,7 +171,7 @@ class RedisSource:
         if events:
             self._sink.deliver(events)
         if any(event.channel == MUX_CHANNEL and event.id is not None for event in events):
-            self.canary_at = now
+            self._canary_at = now
 
 
 def _published(texts: list[bytes]) -> list[Event]:
@@ -194,24 +185,25 @@ def _published(texts: list[bytes]) -> list[Event]:
 
 
 def _contiguous(newest_first: list[StreamEvent]) -> list[StreamEvent]:
-    """The entries up to the first hole, or to where another epoch ends."""
+    """Return the entries up to the first gap, or to the end of another epoch."""
     for number, (newer, older) in enumerate(pairwise(newest_first), 1):
-        if newer.id != EventId(older.id.epoch, older.id.sequence + 1):
+        if newer.id != older.id.next:
             return newest_first[:number]
     return newest_first
 
 
-def _entries(answer: Any) -> list[StreamEvent]:
-    return [
-        StreamEvent(EventId.parse(key.decode()), _event(fields.get(_FIELD, b""), key.decode()))
-        for key, fields in answer
-    ]
+def _stream_events(entries: Any) -> list[StreamEvent]:
+    return [_stream_event(key.decode(), fields) for key, fields in entries]
 
 
-def _event(text: bytes, entry_id: str) -> Event:
-    """The event in an entry; what isn't one stands as a nameless event, so that the count goes on."""
+def _stream_event(entry_id: str, fields: dict[bytes, bytes]) -> StreamEvent:
+    """Parse an entry. One that holds no event becomes an event on the project's own channel, which no client receives.
+
+    This way it doesn't look like a missing event.
+    """
     try:
-        return decode(text)
+        event = decode(fields.get(_FIELD, b""))
     except msgspec.DecodeError as error:
         logger.warning("the stream's entry %s is not an event: %s", entry_id, error)
-        return Event(channel=MUX_CHANNEL, id=entry_id)
+        event = Event(channel=MUX_CHANNEL, id=entry_id)
+    return StreamEvent(EventId.parse(entry_id), event)

@@ -1,7 +1,7 @@
-"""A worker's place in the stream (rule 13): the stream is the truth, pub/sub the prompt.
+"""A worker's position in the stream (rule 13 of docs/numbering.md): every event once and in order, or a gap.
 
-A state machine without sockets and without a clock, as the listener's numbering is. Times are seconds on any monotonic
-clock.
+The stream is authoritative. Pub/sub delivers the next event early, and signals that there is something to read. This is
+a state machine without I/O and without a clock; times are seconds on any monotonic clock.
 """
 
 import logging
@@ -16,10 +16,11 @@ from notifymux.event import Event, EventId
 logger = logging.getLogger(__name__)
 
 NOTHING = EventId(0, 0)  # before every event
+_MAX_PAST_EPOCHS = 16
 
 
 class Gap(NamedTuple):
-    """Continuity was broken; what follows comes after `position`."""
+    """Events before `position` may be missing."""
 
     position: EventId
     why: GapReason
@@ -36,37 +37,45 @@ Outcome = Event | Gap
 
 
 class SequenceTracker:
-    """Delivers every event once and in order, or says that there is a gap."""
+    """Decides which events are delivered, of those that are published and those that are read from the stream."""
 
     def __init__(self) -> None:
+        # The stream is read after this id; None before `start`. It is that of the last event delivered, or a lower one
+        # while an older copy of the stream is read, which has taken the stream's place.
         self.position: EventId | None = None
-        self.behind = True  # the stream is to be read
-        self.suppressed = 0
-        self._delivered = NOTHING  # the last event delivered, wherever the stream is now
-        self._left: deque[int] = deque(maxlen=16)  # the epochs before it
-        self._patience = ProgressTimeout(TAKEOVER_TIMEOUT_SECONDS)
-        self._due = 0.0
+        self.needs_read = True
+        self.suppressed = 0  # events that were received again and not delivered again
+        self._delivered = NOTHING  # the last event delivered
+        self._past_epochs: deque[int] = deque(maxlen=_MAX_PAST_EPOCHS)
+        self._timeout = ProgressTimeout(TAKEOVER_TIMEOUT_SECONDS)
+        self._read_at = 0.0
 
-    def due(self, now: float) -> bool:
-        """Whether the stream is to be read now."""
-        return self.behind and now >= self._due
+    def is_read_due(self, now: float) -> bool:
+        """Whether the stream has to be read now."""
+        return self.needs_read and now >= self._read_at
 
-    def look(self) -> None:
-        """Has the stream read at once: after a subscription, and when it has been silent for too long."""
-        self.behind, self._due = True, 0.0
+    def request_read(self) -> None:
+        """Have the stream read at once: after a subscription, or after a silence."""
+        self.needs_read, self._read_at = True, 0.0
 
     def start(self, head: EventId | None) -> EventId:
-        """Takes the stream's head, which it returns as the position, as the place to go on from."""
+        """Start at the stream's last id, which is None for an empty stream; return the position."""
         self.position = head or NOTHING
         return self.position
 
-    def prompt(self, events: Sequence[Event]) -> list[Event]:
-        """Takes in what was published. Only the next event is delivered; after a jump the stream has to be read."""
-        in_turn = self._in_turn(events)
-        return [*events[:in_turn], *(event for event in events[in_turn:] if self._takes(event))]
+    def on_published(self, events: Sequence[Event]) -> list[Event]:
+        """Handle what was published and return what is delivered: only the next event, and events without an id.
 
-    def _in_turn(self, events: Sequence[Event]) -> int:
-        """How many of the first events just follow the position, which it moves behind them."""
+        If a later event was published, the stream has to be read.
+        """
+        count = self._count_consecutive(events)
+        return [*events[:count], *(event for event in events[count:] if self._accept(event))]
+
+    def _count_consecutive(self, events: Sequence[Event]) -> int:
+        """Move over the first events as far as they follow the position; return their number.
+
+        This is the usual case: comparing texts is faster than parsing ids.
+        """
         if self.position is None or self.position != self._delivered:
             return 0
         epoch, sequence = self.position
@@ -76,82 +85,84 @@ class SequenceTracker:
                 break
             count += 1
         if count:
-            self._move(EventId(epoch, sequence + count))
+            self._move_to(EventId(epoch, sequence + count))
         return count
 
-    def _takes(self, event: Event) -> bool:
-        """Whether it is to be delivered; if it has a number, the position is behind it then."""
-        if event.id is None:
-            return True
+    def _accept(self, event: Event) -> bool:
+        """Return whether a published event is delivered; if so, move over it."""
         try:
-            at = EventId.parse(event.id)
+            at = event.parsed_id
         except ValueError as error:
             logger.warning("what was published is not an event: %s", error)
             return False
-        if self.position is None or at > _after(self.position):
-            self.behind = True
-            return False
-        if at <= self.position or self._is_old(at):
+        if at is None:
+            return True
+        if self.position is None or at > self.position.next:
+            self.needs_read = True
+        elif at == self.position.next and not self._was_delivered(at):
+            self._move_to(at)
+            return True
+        else:
             self.suppressed += 1
-            self.behind = self.behind or at.epoch < self.position.epoch  # has the stream been replaced?
-            return False
-        self._move(at)
-        return True
+            # An id of an earlier epoch is published after the stream was replaced.
+            self.needs_read = self.needs_read or at.epoch < self.position.epoch
+        return False
 
     def read(self, entries: list[StreamEvent], head: EventId | None, now: float) -> list[Outcome]:
-        """Takes in what the stream holds after the position; where that is nothing, `head` is its last id."""
+        """Handle the stream's entries after the position, and return what is delivered.
+
+        `head` is the stream's last id, and is needed only if there are no entries.
+        """
         outcomes: list[Outcome] = []
-        self.behind = False
+        self.needs_read = False
         for entry in entries:
-            if not self._take(entry, outcomes, now):
+            due = self._read_entry(entry, now)
+            if due is None:
                 return outcomes
-        if not entries and (head or NOTHING) < (self.position or NOTHING) and self._give_up(now):
+            outcomes += due
+        if not entries and (head or NOTHING) < (self.position or NOTHING) and self._timed_out(now):
             self.position = head or NOTHING
             outcomes.append(Gap(self.position, GapReason.STREAM_LOST))
         return outcomes
 
     def interrupted(self) -> None:
-        """Notes that Redis did not answer: no bound runs, and the stream has to be read."""
-        self._patience.interrupted()
-        self.behind = True
+        """Record that Redis did not answer: timeouts pause, and the stream has to be read."""
+        self._timeout.pause()
+        self.needs_read = True
 
-    def _take(self, entry: StreamEvent, outcomes: list[Outcome], now: float) -> bool:
-        """Moves on over one entry, unless it has to wait for what should be before it."""
-        position = self.position or NOTHING
-        if self._is_old(entry.id):
+    def _read_entry(self, entry: StreamEvent, now: float) -> list[Outcome] | None:
+        """Move over an entry and return what is delivered; None while what should precede it is waited for."""
+        at, position = entry.id, self.position or NOTHING
+        outcomes: list[Outcome]
+        if self._was_delivered(at):
             self.suppressed += 1
-            self.position = entry.id
-            return True
-        if entry.id == _after(position):
-            outcomes.append(entry.event)
-        elif entry.id.epoch > position.epoch and entry.id.sequence == 1:
-            outcomes.append(Gap(entry.id, GapReason.EPOCH))
-        elif self._give_up(now):
-            outcomes.append(Gap(EventId(entry.id.epoch, entry.id.sequence - 1), GapReason.EVENTS_MISSING))
-            outcomes.append(entry.event)
+            self.position = at
+            return []
+        if at == position.next:
+            outcomes = [entry.event]
+        elif at.epoch > position.epoch and at.sequence == 1:
+            outcomes = [Gap(at, GapReason.EPOCH)]
+        elif self._timed_out(now):
+            outcomes = [Gap(EventId(at.epoch, at.sequence - 1), GapReason.EVENTS_MISSING), entry.event]
         else:
-            return False
-        self._move(entry.id)
-        return True
+            return None
+        self._move_to(at)
+        return outcomes
 
-    def _move(self, to: EventId) -> None:
-        if self._delivered.epoch not in (0, to.epoch):
-            self._left.append(self._delivered.epoch)
-        self.position = self._delivered = to
-        self._patience = ProgressTimeout(TAKEOVER_TIMEOUT_SECONDS)
+    def _move_to(self, at: EventId) -> None:
+        if self._delivered.epoch not in (0, at.epoch):
+            self._past_epochs.append(self._delivered.epoch)
+        self.position = self._delivered = at
+        self._timeout = ProgressTimeout(TAKEOVER_TIMEOUT_SECONDS)
 
-    def _is_old(self, at: EventId) -> bool:
-        """Whether it was delivered, or given up, before the stream was replaced by an older copy or put back."""
-        return at.epoch in self._left or (at.epoch == self._delivered.epoch and at <= self._delivered)
+    def _was_delivered(self, at: EventId) -> bool:
+        """Return whether an event was delivered or skipped before. It is read again if the stream was replaced."""
+        return at.epoch in self._past_epochs or (at.epoch == self._delivered.epoch and at <= self._delivered)
 
-    def _give_up(self, now: float) -> bool:
-        """Waits one bound for a listener to put back what is missing."""
-        if self._patience.answered(now):
-            self._patience = ProgressTimeout(TAKEOVER_TIMEOUT_SECONDS)
+    def _timed_out(self, now: float) -> bool:
+        """Return whether a listener has had the time to restore what is missing; if not, read again later."""
+        if self._timeout.tick(now):
+            self._timeout = ProgressTimeout(TAKEOVER_TIMEOUT_SECONDS)
             return True
-        self.behind, self._due = True, now + POLL_SECONDS
+        self.needs_read, self._read_at = True, now + POLL_SECONDS
         return False
-
-
-def _after(position: EventId) -> EventId:
-    return EventId(position.epoch, position.sequence + 1)

@@ -1,111 +1,81 @@
-"""Who may come in: by token, by the page's origin, and as long as there is room."""
+"""Access control: by the page's origin, by token, and by the number of clients."""
 
 import logging
 import random
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
 
+from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
-from starlette.responses import JSONResponse
 
 from app.web.tokens import Claims, TokenError, Tokens
 
 logger = logging.getLogger(__name__)
 
-_ORIGINS_NAMED = 20  # refused origins that are named in the log
+_MAX_LOGGED_ORIGINS = 20
+_MAX_RETRY_AFTER_SECONDS = 10
 
 
-class Rejected(Exception):  # noqa: N818 - it is not an error
-    """A connection is refused.
-
-    Args:
-        status: HTTP's.
-        reason: for people.
-        headers: of the response.
-    """
-
-    def __init__(self, status: int, reason: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(reason)
-        self.status, self.headers = status, headers
-
-    def response(self) -> JSONResponse:
-        """What HTTP says of it."""
-        return JSONResponse({"error": str(self)}, self.status, self.headers)
+class Rejected(HTTPException):
+    """A connection is refused. The response, also to a WebSocket's handshake, is `{"error": detail}` as JSON."""
 
 
-class ConnectionLimits(NamedTuple):
-    """How many clients a worker takes."""
-
-    clients: int
-    per_address: int | None
+def try_later(reason: str) -> Rejected:
+    """Return a rejection for lack of room, after which each client comes back at another time."""
+    delay = random.randint(1, _MAX_RETRY_AFTER_SECONDS)  # noqa: S311 - spreads clients
+    return Rejected(503, reason, {"retry-after": str(delay)})
 
 
 class AccessControl:
-    """Lets clients in and counts them.
+    """Decides whether a connection is accepted, and counts clients.
 
     Args:
-        tokens: verifies tokens; None: anyone may listen.
-        origins: pages that may connect besides those of the same host; `*` for all.
-        limits: how many.
+        tokens: verifies tokens; None: no token is needed.
+        origins: origins whose pages may connect, besides the server's own; `*` for all.
+        max_clients: the most clients of this worker.
+        max_per_address: the most of them from one address; None for no limit.
     """
 
-    def __init__(self, tokens: Tokens | None, origins: Collection[str], limits: ConnectionLimits) -> None:
-        self._tokens, self._origins, self._limits = tokens, frozenset(origins), limits
+    def __init__(
+        self, tokens: Tokens | None, origins: Collection[str], max_clients: int, max_per_address: int | None = None
+    ) -> None:
+        self._tokens, self._origins = tokens, frozenset(origins)
+        self._max_clients, self._max_per_address = max_clients, max_per_address
         self._clients = 0
         self._addresses: Counter[str] = Counter()
-        self._origins_named: set[str] = set()
+        self._logged_origins: set[str] = set()
         self._was_full = False
 
     @contextmanager
-    def admit(self, connection: HTTPConnection, match: str) -> Iterator[float | None]:
-        """Lets a client of a match in, for as long as the context lasts.
+    def authorize_client(self, connection: HTTPConnection, match: str) -> Iterator[float | None]:
+        """Accept a client of a match, or raise `Rejected`; count it for as long as the context lasts.
 
-        Returns:
-            When it has to leave again: Unix seconds, None for never.
-
-        Raises:
-            Refusal: it may not come in.
+        Yield when the connection is to be closed, in Unix seconds; None for never.
         """
-        self._check_origin(connection)
-        claims = self._verify(connection)
+        claims = self._authenticate(connection)
         if not claims.allow(match):
             raise Rejected(403, "the token is not good for this match")
-        with self._place(connection.client.host if connection.client else ""):
+        with self._reserve_slot(connection.client.host if connection.client else ""):
             yield claims.expires
 
-    def admit_operator(self, connection: HTTPConnection) -> float | None:
-        """Lets an operator in, who may see everything.
+    def authorize_operator(self, connection: HTTPConnection) -> float | None:
+        """Accept an operator, who may read the status and the metrics, or raise `Rejected`. It is not counted.
 
-        Returns:
-            When it has to leave again: Unix seconds, None for never.
-
-        Raises:
-            Refusal: it may not come in.
+        Return when the connection is to be closed, in Unix seconds; None for never.
         """
-        self._check_origin(connection)
-        claims = self._verify(connection)
+        claims = self._authenticate(connection)
         if not claims.operator:
             raise _unauthorized("the token's claim operator is not true")
         return claims.expires
 
     def allows_origin(self, origin: str, host: str) -> bool:
-        """Whether a page of `origin` may connect to `host`, which is what the client calls this server."""
+        """Whether a page of `origin` may connect to `host`, which is the client's name for this server."""
         origin = origin.lower()
         return "*" in self._origins or origin in self._origins or origin.partition("://")[2] == host.lower() != ""
 
-    def _check_origin(self, connection: HTTPConnection) -> None:
-        origin = connection.headers.get("origin")
-        # Only browsers send one, and no page can keep them from it.
-        if origin is None or self.allows_origin(origin, connection.headers.get("host", "")):
-            return
-        if origin not in self._origins_named and len(self._origins_named) < _ORIGINS_NAMED:
-            self._origins_named.add(origin)
-            logger.warning("pages of %r are refused: ALLOWED_ORIGINS does not name them", origin)
-        raise Rejected(403, "pages of this origin may not connect")
-
-    def _verify(self, connection: HTTPConnection) -> Claims:
+    def _authenticate(self, connection: HTTPConnection) -> Claims:
+        self._check_origin(connection)
         if self._tokens is None:
             return Claims(None, None, operator=True)
         try:
@@ -113,9 +83,19 @@ class AccessControl:
         except TokenError as error:
             raise _unauthorized(str(error)) from None
 
+    def _check_origin(self, connection: HTTPConnection) -> None:
+        origin = connection.headers.get("origin")
+        # Every browser sends this header, and no page can prevent it. Other programs don't.
+        if origin is None or self.allows_origin(origin, connection.headers.get("host", "")):
+            return
+        if origin not in self._logged_origins and len(self._logged_origins) < _MAX_LOGGED_ORIGINS:
+            self._logged_origins.add(origin)
+            logger.warning("pages of %r are refused: ALLOWED_ORIGINS does not name them", origin)
+        raise Rejected(403, "pages of this origin may not connect")
+
     @contextmanager
-    def _place(self, address: str) -> Iterator[None]:
-        self._check_room(address)
+    def _reserve_slot(self, address: str) -> Iterator[None]:
+        self._check_limits(address)
         self._clients += 1
         self._addresses[address] += 1
         try:
@@ -126,15 +106,15 @@ class AccessControl:
             if not self._addresses[address]:
                 del self._addresses[address]
 
-    def _check_room(self, address: str) -> None:
-        is_full = self._clients >= self._limits.clients
+    def _check_limits(self, address: str) -> None:
+        is_full = self._clients >= self._max_clients
         if is_full and not self._was_full:
-            logger.warning("this worker is full: more than MAX_CLIENTS=%d are refused", self._limits.clients)
+            logger.warning("this worker is full: more than MAX_CLIENTS=%d are refused", self._max_clients)
         self._was_full = is_full
-        crowded = self._limits.per_address is not None and self._addresses[address] >= self._limits.per_address
-        if is_full or crowded:
-            reason = "this worker is full" if is_full else "too many clients of this address"
-            raise Rejected(503, reason, {"retry-after": str(random.randint(1, 10))})  # noqa: S311 - spreads a crowd
+        if is_full:
+            raise try_later("this worker is full")
+        if self._max_per_address is not None and self._addresses[address] >= self._max_per_address:
+            raise try_later("too many clients of this address")
 
 
 def _unauthorized(reason: str) -> Rejected:

@@ -1,20 +1,16 @@
 """gunicorn's worker: uvicorn with uvloop and the sans-I/O WebSocket protocol."""
 
-import ctypes
 import gc
 import logging
-import os
 import resource
-import signal
 from typing import Any, ClassVar
 
 from uvicorn_worker import UvicornWorker
 
-from app.web.uvicorn_protocols import DRAIN, HttpProtocol, WebSocketProtocol
+from app.web.uvicorn_protocols import DRAIN_SECONDS, HttpProtocol, WebSocketProtocol
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_GARBAGE = 20_000  # objects that come before the collector looks; with Python's 700 it takes half of a storm's time
-MAX_MESSAGE = 4096  # bytes; a client has nothing to say but pong
+_GC_THRESHOLD_OBJECTS = 20_000  # with Python's 700, collections take half of the time when thousands reconnect
+MAX_MESSAGE_BYTES = 4096  # of a client, which sends nothing but pongs
 
 
 class Worker(UvicornWorker):  # type: ignore[misc]
@@ -25,41 +21,29 @@ class Worker(UvicornWorker):  # type: ignore[misc]
         "loop": "uvloop",
         "http": HttpProtocol,
         "ws": WebSocketProtocol,
-        "ws_max_size": MAX_MESSAGE,
+        "ws_max_size": MAX_MESSAGE_BYTES,
         "ws_per_message_deflate": False,
         "access_log": False,
         "server_header": False,
-        "timeout_graceful_shutdown": int(DRAIN) + 1,
+        "timeout_graceful_shutdown": int(DRAIN_SECONDS) + 1,
     }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.config.root_path = self.cfg.root_path
-        # Its info lines name paths with their queries, where tokens may stand; its warnings are clients' mistakes.
+        # Its info lines have paths with their queries, which may contain tokens; its warnings are clients' mistakes.
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
 
 
 def collect_seldom() -> None:
-    """Has the garbage collector look less often: thousands of clients are no garbage, nor what is loaded by now."""
+    """Have the garbage collector run less often: most collections would only find the objects of clients that stay."""
     gc.freeze()
-    gc.set_threshold(_GARBAGE)
+    gc.set_threshold(_GC_THRESHOLD_OBJECTS)
 
 
 def allow_open_files(count: int) -> None:
-    """Raises this process's limit of open files as far as it may, if it is below `count`."""
+    """Raise this process's limit of open files to `count`, or as far as its hard limit allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < count:
-        resource.setrlimit(
-            resource.RLIMIT_NOFILE, (min(count, hard) if hard != resource.RLIM_INFINITY else count, hard)
-        )
-
-
-def end_with_parent(parent: int) -> None:
-    """Has the kernel send SIGTERM when the parent dies, so that no orphan holds the port (Linux only).
-
-    Args:
-        parent: the parent's process id, as it was before the fork.
-    """
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGTERM)
+        limit = count if hard == resource.RLIM_INFINITY else min(count, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))

@@ -4,22 +4,20 @@ import warnings
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
-import jwt
-
 
 class TokenError(Exception):
-    """The token is missing, wrong or expired; the message says which, and nothing of the token itself."""
+    """The token is missing, invalid or expired. The message says which, and contains nothing of the token."""
 
 
 class Claims(NamedTuple):
-    """What a token says that matters here."""
+    """The claims of a token that are used."""
 
-    matches: Collection[str] | None  # those it is good for, None for all
+    matches: Collection[str] | None  # for which the token is valid; None for all
     expires: float | None  # Unix seconds
-    operator: bool = False  # whether it is good for the status page and the metrics
+    operator: bool = False  # whether the token is valid for the status and the metrics
 
     def allow(self, match: str) -> bool:
-        """Whether the token is good for a match."""
+        """Whether the token is valid for a match."""
         return self.matches is None or match in self.matches
 
 
@@ -28,21 +26,21 @@ class Tokens:
 
     Args:
         key: the secret for HS256, or the public key as PEM for RS256.
-        algorithm: the only one that is taken, whatever a token says of itself.
+        algorithm: the only one that is accepted, whatever a token's header says.
     """
 
     def __init__(self, key: str, algorithm: str) -> None:
-        # A short secret is the operator's to judge, who is told of it at start.
+        import jwt  # noqa: PLC0415 - with cryptography it takes 10 MB, and many workers verify no token
+
+        # Not one warning for each token: gunicorn_conf logs a short secret once, at start.
         warnings.simplefilter("ignore", jwt.InsecureKeyLengthWarning)
         self._jwt = jwt.PyJWT({"verify_iat": False, "verify_aud": False})
         self._key, self._algorithm = jwt.get_algorithm_by_name(algorithm).prepare_key(key), algorithm
 
     def verify(self, token: str | None) -> Claims:
-        """The claims of a token.
+        """Return the claims of a token, or raise `TokenError`."""
+        import jwt  # noqa: PLC0415 - as above
 
-        Raises:
-            TokenError: it can't be trusted.
-        """
         if not token:
             raise TokenError("a token is needed: Authorization: Bearer, or ?token=")
         try:
@@ -57,7 +55,7 @@ class Tokens:
 
 
 def _matches(claims: dict[str, Any]) -> frozenset[str] | None:
-    """The claim `matches`, a list of match ids; a number is as good as its digits."""
+    """Return the claim `matches`, a list of match ids, with numbers as their digits."""
     matches = claims.get("matches")
     if matches is None:
         return None

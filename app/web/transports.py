@@ -1,4 +1,4 @@
-"""The two ways a conversation goes: over a WebSocket, and as server-sent events."""
+"""The two kinds of connections to clients: WebSocket, and server-sent events."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -8,28 +8,29 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from app.broadcast.client import CloseCode
 from app.broadcast.messages import Message, MessageBatch
 from app.web.uvicorn_protocols import ABORT, WRITE
 
 _STREAM_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store, no-transform"),
-    (b"x-accel-buffering", b"no"),  # nginx would collect events
+    (b"x-accel-buffering", b"no"),  # or nginx collects events before it passes them on
 ]
-_RETRY = 1_000, 5_000  # milliseconds, of which each client is told others
+_RECONNECT_DELAY_MS = 1_000, 5_000  # each client gets another one, so that a crowd does not come back at once
 
 
 class WebSocketTransport:
-    """One text frame per message."""
+    """A WebSocket: one text frame for each message."""
 
     answers_pings = True
 
     def __init__(self, websocket: WebSocket) -> None:
         self._websocket = websocket
-        self.write = _extension(websocket.scope, WRITE) or _refuse
+        self.write, self.abort = _extensions(websocket.scope)
 
     async def send(self, messages: Sequence[Message]) -> bool:
-        """Sends messages."""
+        """Send messages; wait while the client does not read. Return False if the connection is lost."""
         try:
             for message in messages:
                 await self._websocket.send_text(message.text.decode())
@@ -38,68 +39,50 @@ class WebSocketTransport:
         return True
 
     async def receive(self) -> bool:
-        """Whether the client said something, rather than left."""
+        """Wait until the client sends something. Return False if the connection is lost."""
         message = await self._websocket.receive()
         return bool(message["type"] == "websocket.receive")
 
-    async def close(self, code: int, reason: str) -> None:
-        """Sends the close frame, unless the client was faster."""
+    async def close(self, code: CloseCode) -> None:
+        """Send a close frame, unless the connection is lost already."""
         with suppress(WebSocketDisconnect, RuntimeError):
-            await self._websocket.close(code, reason)
-
-    def abort(self) -> None:
-        """Drops the connection."""
-        _abort(self._websocket.scope)
+            await self._websocket.close(code, code.reason)
 
 
 class EventStreamTransport:
-    """Server-sent events: one `id:` and one `data:` line per message."""
+    """A response of server-sent events: an `id:` and a `data:` line for each message."""
 
     answers_pings = False
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._scope, self._receive, self._send = scope, receive, send
-        self.write = _extension(scope, WRITE) or _refuse
+        self._receive, self._send = receive, send
+        self.write, self.abort = _extensions(scope)
 
     async def begin(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
-        """Sends the head with some headers more, and how long to wait before coming back."""
+        """Send the response's head with these headers besides its own, and the delay before a reconnect."""
         await self._send({"type": "http.response.start", "status": 200, "headers": [*_STREAM_HEADERS, *headers]})
-        await self._send_body(b"retry: %d\n\n" % random.randint(*_RETRY))  # noqa: S311 - spreads a crowd
+        await self._send_body(b"retry: %d\n\n" % random.randint(*_RECONNECT_DELAY_MS))  # noqa: S311 - spreads clients
 
     async def send(self, messages: Sequence[Message]) -> bool:
-        """Sends messages in one piece; that a client is gone is noticed by `receive`."""
-        await self._send_body(MessageBatch(messages).chunks)
+        """Send messages as one chunk; wait while the client does not read. Only `receive` reports a lost connection."""
+        await self._send_body(MessageBatch(messages).sse_chunks)
         return True
 
     async def receive(self) -> bool:
-        """Waits until the client is gone: it has nothing to say."""
+        """Wait until the connection is lost, and return False: a client can't send anything over it."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
         return False
 
-    async def close(self, code: int, reason: str) -> None:  # noqa: ARG002 - here is no place for them
-        """Ends the response."""
+    async def close(self, _: CloseCode) -> None:
+        """End the response, which has no place for the code."""
         await self._send_body(b"", more=False)
-
-    def abort(self) -> None:
-        """Drops the connection."""
-        _abort(self._scope)
 
     async def _send_body(self, body: bytes, *, more: bool = True) -> None:
         await self._send({"type": "http.response.body", "body": body, "more_body": more})
 
 
-def _abort(scope: Scope) -> None:
-    if abort := _extension(scope, ABORT):
-        abort()
-
-
-def _refuse(burst: MessageBatch) -> bool:  # noqa: ARG001
-    """Another server's wires can't send at once."""
-    return False
-
-
-def _extension(scope: Scope, name: str) -> Callable[..., Any] | None:
-    """What our own protocols offer besides ASGI; None on another server."""
-    extension: Callable[..., Any] | None = (scope.get("extensions") or {}).get(name)
-    return extension
+def _extensions(scope: Scope) -> tuple[Callable[[MessageBatch], bool], Callable[[], None]]:
+    """Return the functions of our own protocols to write a batch now and to abort; stand-ins under another server."""
+    extensions: dict[str, Any] = scope.get("extensions") or {}
+    return extensions.get(WRITE, lambda _: False), extensions.get(ABORT, lambda: None)

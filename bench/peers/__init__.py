@@ -1,16 +1,17 @@
-"""The same work as `throughput` on what people would pick instead.
+"""The same measurement as `throughput`, with alternatives to notifymux.
 
-Each as its own documentation has it, four processes, one WebSocket client on each; what is not said is the default:
+Each is configured as its documentation shows, with four processes and one WebSocket client on each. Everything else has
+its default:
 
-- `pg-listen`: npm's pg-listen and ws in four Node processes (`cluster`), each with a subscriber of its own, which
+- `pg-listen`: npm's pg-listen and ws in four Node processes (`cluster`), each with its own subscriber, which
   parses the payload (pg-listen's default), finds the match's clients and sends them one text.
 - `broadcaster`: broadcaster on PostgreSQL (asyncpg), with Starlette on uvicorn under gunicorn; a client's WebSocket
-  subscribes to the channel and is sent each message as it is, as in the README. (It knows no matches.)
-- `nchan`: nginx with Debian's nchan, four workers, access log off, 1,000 messages kept per channel, so that who is
-  behind misses none; one psycopg LISTEN loop posts to it, all that one wake-up brought in one pipelined write over one
-  connection that is kept.
+  subscribes to the channel and receives each message unchanged, as in the README. (It has no matches.)
+- `nchan`: nginx with Debian's nchan, four workers, access log off, 1,000 messages kept per channel, so that a
+  slow client misses none; one psycopg LISTEN loop posts to it over one persistent connection, all notifications of one
+  read in one pipelined write.
 
-They are installed when they are first measured, into `.bench` (npm, PyPI, Debian's packages).
+They are installed into `.bench` when they are first measured (from npm, PyPI and Debian).
 """
 
 from contextlib import ExitStack
@@ -25,13 +26,13 @@ from bench.throughput import compare
 BASE = "redis"
 
 
-def measure(arena: Environment, report: Report, *, short: bool) -> None:
-    """The peers beside notifymux; one that can't be installed is left out, and the report says so."""
+def measure(environment: Environment, report: Report, *, short: bool) -> None:
+    """Compare the peers with notifymux. A peer that can't be installed is omitted with a note in the report."""
     with ExitStack() as stack:
         systems: list[System] = []
         for start in (through_redis, pg_listen, broadcaster, nchan):
             try:
-                systems.append(stack.enter_context(start(arena)))
+                systems.append(stack.enter_context(start(environment)))
             except NotInstalledError as error:
                 report.note(f"{start.__name__}: NOT measured: {error}")
-        compare("peers", systems, arena, report, short=short)
+        compare("peers", systems, environment, report, short=short)

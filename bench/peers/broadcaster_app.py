@@ -1,4 +1,4 @@
-"""broadcaster on PostgreSQL, as its README has it; the database is in PGHOST and its like."""
+"""broadcaster on PostgreSQL, as in its README. The database is in PGHOST and the other variables of libpq."""
 
 import os
 from collections.abc import AsyncIterator
@@ -18,7 +18,7 @@ broadcast = Broadcast("postgresql://")
 
 
 async def serve(websocket: WebSocket) -> None:
-    """One client."""
+    """Serve one client."""
     await websocket.accept(headers=[(b"x-worker", str(os.getpid()).encode())])
     async with broadcast.subscribe(channel="match_change") as subscriber:
         async for event in subscriber:
@@ -27,7 +27,7 @@ async def serve(websocket: WebSocket) -> None:
 
 @asynccontextmanager
 async def lifespan(_: Starlette) -> AsyncIterator[None]:
-    """Connected as long as the worker lives."""
+    """Connect while the worker runs."""
     async with broadcast:
         yield
 

@@ -1,4 +1,4 @@
-"""Puts peers where they don't touch the machine: each in a folder of its own below `.bench`."""
+"""Installs peers without changes to the system: each in its own folder below `.bench`."""
 
 import platform
 import shutil
@@ -13,18 +13,18 @@ _CACHE = ROOT / ".bench"
 
 
 class NotInstalledError(Exception):
-    """A peer can't be had here; the message is one line that says why."""
+    """A peer can't be installed. The message is one line with the reason."""
 
 
 def installed(name: str, install: Callable[[Path], None]) -> Path:
-    """The peer's folder; filled by `install` if it isn't there yet.
+    """Return the folder of a peer, and call `install` to fill it if it does not exist.
 
     Raises:
-        NotInstalledError: it can't be.
+        NotInstalledError: the peer can't be installed.
     """
     folder = _CACHE / f"{name}-{sys.implementation.cache_tag}-{platform.machine()}"
     if not folder.exists():
-        new = folder.with_name(f"{folder.name}.new")  # renamed when it is whole
+        new = folder.with_name(f"{folder.name}.new")  # renamed when it is complete
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
         install(new)
@@ -33,22 +33,22 @@ def installed(name: str, install: Callable[[Path], None]) -> Path:
 
 
 def run(command: Sequence[str], folder: Path) -> str:
-    """What a command says.
+    """Run a command and return its output.
 
     Raises:
-        NotInstalledError: it isn't there, or failed.
+        NotInstalledError: the command does not exist, or failed.
     """
     if shutil.which(command[0]) is None:
         raise NotInstalledError(f"there is no {command[0]} on this machine")
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if result.returncode:
-        said = (result.stderr or result.stdout).strip().splitlines() or ["nothing"]
-        raise NotInstalledError(f"{' '.join(command[:3])} failed: {said[-1]}")
+        lines = (result.stderr or result.stdout).strip().splitlines() or ["no output"]
+        raise NotInstalledError(f"{' '.join(command[:3])} failed: {lines[-1]}")
     return result.stdout
 
 
 def npm(package: Path) -> Callable[[Path], None]:
-    """Installs a folder with a `package-lock.json`."""
+    """Return a function that installs the packages of a `package-lock.json`."""
 
     def install(folder: Path) -> None:
         shutil.copytree(package, folder, dirs_exist_ok=True)
@@ -58,7 +58,7 @@ def npm(package: Path) -> Callable[[Path], None]:
 
 
 def pip(*requirements: str) -> Callable[[Path], None]:
-    """Installs packages beside those that run this."""
+    """Return a function that installs Python packages into a folder, without their dependencies."""
 
     def install(folder: Path) -> None:
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder)]
@@ -68,7 +68,7 @@ def pip(*requirements: str) -> Callable[[Path], None]:
 
 
 def debian(*packages: str) -> Callable[[Path], None]:
-    """Unpacks packages; nothing of them is configured or started."""
+    """Return a function that unpacks Debian packages without configuring them."""
 
     def install(folder: Path) -> None:
         run(["apt-get", "download", "--quiet", *packages], folder)

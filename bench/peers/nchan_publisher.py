@@ -1,4 +1,7 @@
-"""LISTENs and posts to nchan: `python -m bench.peers.nchan_publisher PORT`; the database is in PGHOST and its like."""
+"""Posts notifications to nchan: `python -m bench.peers.nchan_publisher PORT`.
+
+The database is in PGHOST and the other variables of libpq.
+"""
 
 import json
 import socket
@@ -11,26 +14,26 @@ _POST = (
     "POST /publish/{match} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
     "Content-Type: application/json\r\nContent-Length: {size}\r\n\r\n"
 )
-_ANSWER = b"HTTP/1.1 2"
+_RESPONSE = b"HTTP/1.1 2"
 
 
 def request(payload: str) -> bytes:
-    """What is posted for a notification."""
+    """Return the request for a notification."""
     body = payload.encode()
     return _POST.format(match=json.loads(payload)["match_id"], size=len(body)).encode() + body
 
 
 def post(nginx: socket.socket, payloads: Iterable[str]) -> None:
-    """Posts some in one write, and waits for as many answers; one connection keeps their order."""
+    """Post several notifications in one write, and wait for all responses. One connection preserves the order."""
     requests = [request(payload) for payload in payloads]
     nginx.sendall(b"".join(requests))
-    answers = b""
-    while answers.count(_ANSWER) < len(requests):
-        answers += nginx.recv(1 << 16)
+    responses = b""
+    while responses.count(_RESPONSE) < len(requests):
+        responses += nginx.recv(1 << 16)
 
 
 def main(port: int) -> None:
-    """Posts until it is ended."""
+    """Post until the process is killed."""
     nginx = socket.create_connection(("127.0.0.1", port))
     with psycopg.connect("", autocommit=True) as connection:
         connection.execute("LISTEN match_change")

@@ -1,4 +1,4 @@
-"""The peers, each installed when it is first wanted, and started in a place of its own."""
+"""The peers, each of which is installed when it is first used, and started in its own place."""
 
 import os
 import sys
@@ -17,10 +17,10 @@ _HERE = Path(__file__).parent
 
 
 @contextmanager
-def pg_listen(arena: Environment, workers: int = WORKERS) -> Iterator[System]:
+def pg_listen(environment: Environment, workers: int = WORKERS) -> Iterator[System]:
     """pg-listen and ws in Node processes."""
     folder = installed("pg-listen", npm(_HERE / "node"))
-    with arena.place() as place:
+    with environment.place() as place:
         port = free_port()
         with Process(["node", "server.mjs", str(port), str(workers)], folder, place.environment) as process:
             wait_until(lambda: process.log.count("listening") == workers, 30, process.log)
@@ -28,20 +28,20 @@ def pg_listen(arena: Environment, workers: int = WORKERS) -> Iterator[System]:
 
 
 @contextmanager
-def broadcaster(arena: Environment, workers: int = WORKERS) -> Iterator[System]:
+def broadcaster(environment: Environment, workers: int = WORKERS) -> Iterator[System]:
     """The package broadcaster, Starlette and uvicorn under gunicorn."""
     folder = installed("broadcaster", pip("broadcaster==0.3.1", "asyncpg==0.32.0"))
-    with arena.place() as place:
-        environment = place.environment | {"PYTHONPATH": f"{ROOT}:{folder}"}
-        with gunicorn("bench.peers.broadcaster_app:app", workers, place.folder, environment) as (port, process):
+    with environment.place() as place:
+        variables = place.environment | {"PYTHONPATH": f"{ROOT}:{folder}"}
+        with gunicorn("bench.peers.broadcaster_app:app", workers, place.folder, variables) as (port, process):
             yield System("broadcaster", place, port, "/41/{}", {"workers": process.pid})
 
 
 @contextmanager
-def nchan(arena: Environment, workers: int = WORKERS) -> Iterator[System]:
-    """Debian's nginx with nchan, and a loop that LISTENs and posts."""
+def nchan(environment: Environment, workers: int = WORKERS) -> Iterator[System]:
+    """Debian's nginx with nchan, and a program that LISTENs and posts to it."""
     folder = installed("nchan", debian("nginx", "libnginx-mod-nchan"))
-    with arena.place() as place:
+    with environment.place() as place:
         port = free_port()
         configuration = place.folder / "nginx.conf"
         template = (_HERE / "nginx.conf").read_text(encoding="utf-8")
@@ -50,14 +50,17 @@ def nchan(arena: Environment, workers: int = WORKERS) -> Iterator[System]:
         publisher = [sys.executable, "-m", "bench.peers.nchan_publisher", str(port)]
         with (
             Process([*_with_var_lib_nginx(), *nginx], place.folder, {}) as server,
-            Process(publisher, place.folder, place.environment) as loop,
+            Process(publisher, place.folder, place.environment) as listener,
         ):
-            loop.logged("listening")
-            yield System("nchan", place, port, "/41/{}", {"workers": server.pid, "listener": loop.pid})
+            listener.wait_for_log("listening")
+            yield System("nchan", place, port, "/41/{}", {"workers": server.pid, "listener": listener.pid})
 
 
 def _with_var_lib_nginx() -> list[str]:
-    """Debian's nginx insists on this folder: it gets one that nobody else sees."""
+    """Return a command that runs another one with an empty /var/lib/nginx, which Debian's nginx needs.
+
+    The folder exists only in the mount namespace of that command.
+    """
     namespaces = ["--mount"] if os.geteuid() == 0 else ["--mount", "--user", "--map-root-user"]
     return [
         "unshare",

@@ -1,1 +1,1 @@
-"""What the product is measured against, as people write it."""
+"""Usual implementations, with which notifymux is compared, and clients."""

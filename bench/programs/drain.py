@@ -1,6 +1,6 @@
-"""What forwarding costs without any guarantee: drains NOTIFY with psycopg and pipelines PUBLISH.
+"""Forwarding without any guarantee: reads notifications with psycopg and pipelines PUBLISH.
 
-`python -m bench.programs.drain CHANNEL`; no ids, no stream, no buffer: what Redis doesn't take is lost.
+`python -m bench.programs.drain CHANNEL`. It has no ids, no stream and no buffer; events are lost if Redis fails.
 """
 
 import os
@@ -11,16 +11,16 @@ import redis
 
 
 def main(channel: str) -> None:
-    """Forwards until it is ended."""
+    """Forward until the process is killed."""
     client = redis.Redis.from_url(os.environ["REDIS_URL"])
     with psycopg.connect("", autocommit=True) as connection:
         connection.execute("LISTEN match_change")
         sys.stdout.write("listening\n")
         while True:
             pipeline = client.pipeline(transaction=False)
-            for notification in connection.notifies(timeout=60, stop_after=1):  # with all that came in one read
+            for notification in connection.notifies(timeout=60, stop_after=1):  # all of one read
                 text = f'{{"channel": "{notification.channel}", "payload": {notification.payload}}}'
-                pipeline.publish(channel, text)  # nobody looked whether it is JSON
+                pipeline.publish(channel, text)  # not validated
             pipeline.execute()
 
 

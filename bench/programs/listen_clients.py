@@ -1,4 +1,4 @@
-"""Connections that hear and do nothing with it: `python -m bench.programs.ears COUNT postgres|redis CHANNEL`."""
+"""Connections that receive and discard: `python -m bench.programs.listen_clients COUNT postgres|redis CHANNEL`."""
 
 import os
 import select
@@ -10,33 +10,33 @@ import redis
 
 
 def postgres(channel: str) -> tuple[object, socket.socket]:
-    """A session that LISTENs; what holds it, and its socket."""
+    """Open a session that LISTENs; return it and its socket."""
     connection = psycopg.connect("", autocommit=True)
     connection.execute(f"LISTEN {channel}".encode())
     return connection, socket.socket(fileno=os.dup(connection.fileno()))
 
 
 def subscriber(channel: str) -> tuple[object, socket.socket]:
-    """A subscriber of Redis; what holds it, and its socket."""
+    """Subscribe to a channel of Redis; return the subscription and its socket."""
     pubsub = redis.Redis.from_url(os.environ["REDIS_URL"]).pubsub()  # type: ignore[no-untyped-call]
     pubsub.subscribe(channel)
     pubsub.get_message(timeout=5)
-    return pubsub, pubsub.connection._sock  # noqa: SLF001 - only its bytes are wanted
+    return pubsub, pubsub.connection._sock  # noqa: SLF001 - read as bytes, without parsing
 
 
 def main(count: int, where: str, channel: str) -> None:
-    """Reads until it is ended."""
+    """Receive until the process is killed."""
     connect = {"postgres": postgres, "redis": subscriber}[where]
-    ears = [connect(channel) for _ in range(count)]
-    by_file = {ear.fileno(): ear for _, ear in ears}
+    connections = [connect(channel) for _ in range(count)]
+    sockets = {each.fileno(): each for _, each in connections}
     poll = select.epoll()
-    for file, ear in by_file.items():
-        ear.setblocking(False)
+    for file, each in sockets.items():
+        each.setblocking(False)
         poll.register(file, select.EPOLLIN)
-    sys.stdout.write("hearing\n")
+    sys.stdout.write("receiving\n")
     while True:
         for file, _ in poll.poll():
-            if not by_file[file].recv(1 << 16):
+            if not sockets[file].recv(1 << 16):
                 sys.exit("a connection was closed")
 
 

@@ -1,4 +1,4 @@
-"""The same on picows: `python -m bench.programs.picows_server PORT`."""
+"""The same as plain_listen with picows: `python -m bench.programs.picows_server PORT`."""
 
 import asyncio
 import json
@@ -20,16 +20,16 @@ class Client(WSListener):
         self.match = match
 
     def on_ws_connected(self, transport: WSTransport) -> None:
-        """Hears from now on."""
+        """Add the client to its match."""
         clients[self.match].add(transport)
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
-        """Hears no more."""
+        """Remove the client from its match."""
         clients[self.match].discard(transport)
 
 
 async def listen() -> None:
-    """Sends what is notified to the clients of its match."""
+    """Send each notification to the clients of its match."""
     async with await psycopg.AsyncConnection.connect("", autocommit=True) as connection:
         await connection.execute("LISTEN match_change")
         async for notification in connection.notifies():
@@ -40,7 +40,7 @@ async def listen() -> None:
 
 
 async def main(port: int) -> None:
-    """Serves."""
+    """Serve clients until the process is killed."""
 
     def accept(request: WSUpgradeRequest) -> Client:
         return Client(request.path.decode().split("/")[1])

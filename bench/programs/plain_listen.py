@@ -1,4 +1,4 @@
-"""LISTEN in each worker, as it is usually written: psycopg's `notifies()`, Starlette, `send_text`."""
+"""The usual implementation with LISTEN in each worker: psycopg's `notifies()`, Starlette, `send_text`."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ clients: defaultdict[str, set[WebSocket]] = defaultdict(set)
 
 
 async def listen() -> None:
-    """Sends what is notified to the clients of its match."""
+    """Send each notification to the clients of its match."""
     async with await psycopg.AsyncConnection.connect("", autocommit=True) as connection:
         await connection.execute("LISTEN match_change")
         async for notification in connection.notifies():
@@ -27,7 +27,7 @@ async def listen() -> None:
 
 
 async def serve(websocket: WebSocket) -> None:
-    """One client."""
+    """Serve one client."""
     await websocket.accept(headers=[(b"x-worker", str(os.getpid()).encode())])
     match = clients[websocket.path_params["match_id"]]
     match.add(websocket)
@@ -42,7 +42,7 @@ async def serve(websocket: WebSocket) -> None:
 
 @asynccontextmanager
 async def lifespan(_: Starlette) -> AsyncIterator[None]:
-    """Listens as long as the worker lives."""
+    """LISTEN while the worker runs."""
     task = asyncio.create_task(listen())
     yield
     task.cancel()

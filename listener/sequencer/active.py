@@ -1,15 +1,16 @@
-"""An aligned listener: every event's id, what waits to be appended, and what is known to be (rules 3 and 7 to 11)."""
+"""The phase in which every notification gets its id and is appended to the stream (rules 3 and 7 to 11)."""
 
+import logging
 from enum import Enum
-from typing import NamedTuple
 
-from app.core.config import MUX_CHANNEL
 from app.core.incident_log import Kind
 from app.core.progress_timeout import POLL_SECONDS, ProgressTimeout
 from listener.sequencer.aligning import ReceivedNotification
-from listener.sequencer.control_messages import parse
+from listener.sequencer.control_messages import ControlChannel, ReceivedControl, parse
 from listener.sequencer.event_window import EventWindow
+from listener.sequencer.process_state import BufferSize, ProcessState
 from listener.sequencer.redis_requests import (
+    Answer,
     Append,
     AppendResult,
     AppendStatus,
@@ -19,216 +20,245 @@ from listener.sequencer.redis_requests import (
     Request,
     StreamEntry,
 )
-from listener.sequencer.transitions import BeginEpoch, Realign, Transition
-from listener.stats import ListenerStats
+from listener.sequencer.transitions import Realign, SendBegin, Transition
 from notifymux.event import EventId, decode, encode
 
-STANDBY_DELAY = 0.25  # seconds an event waits at a standby before it looks whether the primary appended it
-BATCH_EVENTS, BATCH_BYTES = 512, 1 << 20  # of one script call
-MEMORY_EVENTS = 20_000
+logger = logging.getLogger(__name__)
+
+STANDBY_DELAY_SECONDS = 0.25  # an event waits so long at a standby before it checks whether the primary appended it
+BATCH_EVENTS, BATCH_BYTES = 512, 1 << 20  # of one append
+REPLAY_EVENTS = 20_000
 
 
 class Role(Enum):
-    """Who appends at once (rule 8): who last appended something. Nothing else is agreed."""
+    """Who appends at once (rule 8): the listener that appended last. Listeners agree on nothing else."""
 
     PRIMARY = "primary"
     STANDBY = "standby"
 
 
-class StreamGap(NamedTuple):
-    """The stream ends before the buffer begins; `head` is None where it is empty or of an earlier epoch."""
+class StreamGap:
+    """A gap between the stream's last entry and the buffer's first event (rule 9).
 
-    head: EventId | None
-    probe: str  # the canary whose return proves that every begin before it was heard
+    Args:
+        head: the stream's last entry in this epoch; None if it is empty or in an earlier epoch.
+        probe: the token of a canary. When it has come back, every begin sent before it has been received.
+        timeout: for another listener to fill the gap.
+    """
+
+    def __init__(self, head: EventId | None, probe: str, timeout: ProgressTimeout) -> None:
+        self.head, self.probe, self.timeout = head, probe, timeout
+        self.is_probed = False  # the probe has come back
+        self.restored = 0  # events put back so far
+        self._next_try = 0.0
+
+    def is_due(self, now: float) -> bool:
+        """Whether to try to fill it now."""
+        return self.is_probed and now >= self._next_try
+
+    def refused(self, head: EventId | None, now: float) -> bool:
+        """Record that an append was refused again; return whether the timeout has expired, which then starts over."""
+        self.head, self._next_try = head, now + POLL_SECONDS
+        expired = self.timeout.tick(now)
+        if expired:
+            self.timeout.reset()
+        return expired
 
 
 class Active:
-    """The count in one epoch.
+    """Assigns ids in one epoch.
 
     Args:
-        at: the last event counted; the next one heard follows it.
-        fingerprint: this listener's, written into our own messages so that a newcomer sees by whose count they go.
+        process: this listener's.
+        control: sends the probe.
+        position: the last id so far.
         role: whether to append at once.
-        load: whether to read the memory from the stream first (rule 4).
-        memory_bytes: the memory's bound.
-        bound: seconds to wait for somebody who can close a hole.
-        tally: counts what becomes of events.
+        load: whether to read the replay window from the stream first (rule 4).
     """
 
     def __init__(
-        self,
-        at: EventId,
-        fingerprint: str,
-        role: Role,
-        *,
-        load: bool,
-        memory_bytes: int,
-        bound: float,
-        tally: ListenerStats,
+        self, process: ProcessState, control: ControlChannel, position: EventId, role: Role, *, load: bool
     ) -> None:
-        self.epoch, self.sequence = at
-        self.role = role
-        self.buffer, self.memory = EventWindow(at.sequence + 1), EventWindow(at.sequence + 1)
-        self.leaving = False
-        self._tally = tally
-        self._fingerprint, self._memory_bytes, self._bound = fingerprint, memory_bytes, bound
-        self._load = load
-        self._waiting_since = 0.0
-        self._overdue = False
-        self._canary: tuple[int, str] | None = None  # one whose entry is to be compared (rule 11)
-        self._hole: StreamGap | None = None
-        self._restored = 0  # events put back into it
-        self._probed = False
-        self._patience = ProgressTimeout(bound)
-        self._due = 0.0
+        self.epoch, self.position, self.role = position.epoch, position, role
+        self.buffer, self.replay_window = EventWindow(position.sequence + 1), EventWindow(position.sequence + 1)
+        self.gap: StreamGap | None = None
+        self._process, self._control, self._stats, self._load = process, control, process.stats, load
+        self._waiting_since = 0.0  # the time from which a standby waits for the primary
+        self._is_overdue = False  # the primary did not append what has waited
+        self._unchecked_canary: tuple[int, str] | None = None  # its sequence and its token (rule 11)
 
-    def number(self, heard: ReceivedNotification, now: float) -> None:
-        """Counts one notification (rule 3) and buffers it under its id."""
-        self.sequence += 1
+    @property
+    def buffered(self) -> BufferSize:
+        """How much is not known to be in the stream."""
+        return BufferSize(len(self.buffer), self.buffer.bytes)
+
+    def on_notification(self, received: ReceivedNotification, control: ReceivedControl | None, now: float) -> None:
+        """Assign the next id to a notification (rule 3) and buffer the event."""
+        self.position = EventId(self.epoch, self.position.sequence + 1)
         if not self.buffer:
             self._waiting_since = now
-        by = self._fingerprint if heard.channel == MUX_CHANNEL else ""
-        self.buffer.append(encode(heard.channel, heard.payload, heard.at, EventId(self.epoch, self.sequence), by))
+        # Control messages carry this listener's fingerprint, so that a new listener can compare it (rule 6).
+        fingerprint = self._process.fingerprint if control else ""
+        self.buffer.append(encode(received.channel, received.payload, received.at, self.position, fingerprint))
+        if control and control.canary and self._control.is_own(control):
+            self._canary_received(control.canary)
 
-    def canary_came_back(self, token: str) -> None:
-        """Notes that the notification just numbered is this listener's own canary."""
-        if self._hole and token == self._hole.probe:
-            self._probed = True
-        elif self._canary is None:
-            self._canary = (self.sequence, token)
+    def _canary_received(self, token: str) -> None:
+        if self.gap and token == self.gap.probe:
+            self.gap.is_probed = True
+        elif self._unchecked_canary is None:
+            self._unchecked_canary = (self.position.sequence, token)
+
+    def on_overflow(self, now: float) -> Transition:
+        """Drop the buffer (rule 10). If no other listener has its events, the next epoch announces the gap."""
+        logger.error(
+            "the buffer is full with %d events of %d bytes (BUFFER_EVENTS, BUFFER_BYTES): they are dropped, and unless "
+            "another listener has them, clients will be told of a gap",
+            *self.buffered,
+        )
+        self._stats.dropped += len(self.buffer)
+        text = f"gave up {len(self.buffer)} events: the buffer was full"
+        self._stats.incidents.add(Kind.OVERFLOW, text, now)
+        return Realign("the buffer was full")
 
     def to_redis(self, now: float) -> Request | None:
         """The next request, if any."""
         if self._load:
-            return ReadRecent(MEMORY_EVENTS)
-        if self._hole:
-            return self._close(self._hole) if self._probed and now >= self._due else None
-        if self._canary and self._canary[0] < self.buffer.first:
-            return ReadEntry(EventId(self.epoch, self._canary[0]))
+            return ReadRecent(REPLAY_EVENTS)
+        if self.gap:
+            return self._fill_gap(self.gap) if self.gap.is_due(now) else None
+        if self._unchecked_canary and self._unchecked_canary[0] < self.buffer.first:
+            return ReadEntry(EventId(self.epoch, self._unchecked_canary[0]))
         if not self.buffer:
             return None
-        if self.role is Role.PRIMARY or self._overdue or self.leaving:
+        if self.role is Role.PRIMARY or self._is_overdue or self._process.draining:
             return self._append(self.buffer)
-        return ReadHead() if now - self._waiting_since >= STANDBY_DELAY else None
-
-    def redis_failed(self) -> None:
-        """Redis did not answer: no bound runs."""
-        self._patience.interrupted()
+        return ReadHead() if now - self._waiting_since >= STANDBY_DELAY_SECONDS else None
 
     def _append(self, window: EventWindow, start: int | None = None, *, restore: bool = False) -> Append:
         start = window.first if start is None else start
         return Append(EventId(self.epoch, start), window.batch(start, BATCH_EVENTS, BATCH_BYTES), restore)
 
-    def loaded(self, newest_first: list[StreamEntry]) -> Transition:
-        """Rule 4: the stream's last events are this listener's memory; what the stream has, the buffer needn't."""
+    def _fill_gap(self, gap: StreamGap) -> Append:
+        """Restore from the replay window. If it does not reach the gap, try the buffer: others may have filled it."""
+        window = self.replay_window
+        start = window.first if gap.head is None else gap.head.sequence + 1
+        if window and window.next == self.buffer.first and window.first <= start < window.next:
+            return self._append(window, start, restore=True)
+        return self._append(self.buffer)
+
+    def on_redis_failure(self) -> None:
+        """Redis did not answer: `to_redis` repeats the request, with the same ids (rule 12)."""
+        if self.gap:
+            self.gap.timeout.pause()
+
+    def on_answer(self, request: Request, answer: Answer, now: float) -> Transition:
+        """Process the answer to the last request."""
+        match request, answer:
+            case Append(), AppendResult():
+                return self._appended(request, answer, now)
+            case ReadHead(), None | EventId():
+                return self._head_read(answer or EventId(0, 0), now)
+            case ReadEntry(), None | bytes():
+                return self._entry_read(request, answer)
+            case ReadRecent(), list():
+                return self._recent_read(answer)
+        raise TypeError(f"{type(answer).__name__} does not answer {type(request).__name__}")
+
+    def _recent_read(self, newest_first: list[StreamEntry]) -> Transition:
+        """Rule 4: fill the replay window with the stream's last events, and confirm those that are in the buffer."""
         self._load = False
         head = newest_first[0].id if newest_first else EventId(0, 0)
         if head.epoch > self.epoch:
-            return Realign("the stream has a later epoch")
+            return self._superseded(head)
         run: list[bytes] = []
         for entry in newest_first:
             if entry.id != (self.epoch, head.sequence - len(run)):
                 break
             run.append(entry.text)
         if run:
-            self._settle(head)
-            self.memory = EventWindow(head.sequence - len(run) + 1)
+            self._confirm(head)
+            self.replay_window = EventWindow(head.sequence - len(run) + 1)
             for text in reversed(run):
-                if self.memory.next < self.buffer.first:  # the stream may be ahead of what was heard
-                    self.memory.append(text)
+                if self.replay_window.next < self.buffer.first:  # the stream may be ahead of what was received
+                    self.replay_window.append(text)
         return None
 
-    def head_read(self, head: EventId, now: float) -> Transition:
-        """Rule 8: a standby looks whether what has waited is in the stream, and appends it if it is not."""
+    def _head_read(self, head: EventId, now: float) -> Transition:
+        """Rule 8: a standby checks whether what has waited is in the stream, and appends it if it is not."""
         if head.epoch > self.epoch:
-            return Realign("the stream has a later epoch")
+            return self._superseded(head)
         if head.epoch == self.epoch and head.sequence >= self.buffer.first:
-            self._tally.suppressed += self._settle(head)
+            self._stats.suppressed += self._confirm(head)
             self._waiting_since = now
         else:
-            self._overdue = True
+            self._is_overdue = True
         return None
 
-    def entry_read(self, request: ReadEntry, text: bytes | None) -> Transition:
-        """Rule 11: the entry at a canary's computed id must be that canary; no entry (trimmed) shows nothing."""
-        canary, self._canary = self._canary, None
+    def _entry_read(self, request: ReadEntry, text: bytes | None) -> Transition:
+        """Rule 11: the entry under a canary's id must be that canary. An entry that was trimmed shows nothing."""
+        canary, self._unchecked_canary = self._unchecked_canary, None
         if text is None or canary is None or parse(bytes(decode(text).payload)).canary == canary[1]:
             return None
-        return BeginEpoch(f"the count differs from the stream's at {request.id}", loudly=True)
+        return SendBegin(f"the count differs from the stream's at {request.id}", is_error=True)
 
-    def appended(self, request: Append, answer: AppendResult, probe: str, now: float) -> Transition:
-        """Takes in an append's answer; `probe` is the token of a canary that is sent if there is a hole."""
+    def _appended(self, request: Append, answer: AppendResult, now: float) -> Transition:
         if answer.status is AppendStatus.SUPERSEDED:
-            return Realign("the stream has a later epoch")
+            return self._superseded(answer.head)
         if answer.status is not AppendStatus.OK:
-            return self._found_hole(answer, probe, now)
-        if request.restore:
-            self._restored += answer.added
+            return self._append_refused(answer, now)
+        if self.gap and request.restore:
+            self.gap.restored += answer.added
         else:
-            self._take_role(request, answer, now)
-        self._settle(answer.head)
-        self._overdue = False
-        if self._hole and answer.head.sequence + 1 >= self.buffer.first:
-            self._close_hole(now)
-        elif self._hole:
-            self._hole = self._hole._replace(head=answer.head)
+            self._update_role(request, answer, now)
+        self._confirm(answer.head)
+        self._is_overdue = False
+        if self.gap:
+            self.gap.head = answer.head
+            if answer.head.sequence + 1 >= self.buffer.first:
+                self._close_gap(self.gap, now)
         return None
 
-    def _take_role(self, request: Append, answer: AppendResult, now: float) -> None:
-        self._tally.added += answer.added
-        skipped = len(request.texts) - answer.added
-        self._tally.suppressed += skipped
-        if answer.added and self.role is Role.STANDBY:
-            self._tally.failovers += 1
-            self._tally.incidents.note(Kind.FAILOVER, f"became primary at {request.first}: nobody else appended", now)
-        self.role = Role.PRIMARY if answer.added else Role.STANDBY
-        own = range(request.first.sequence + skipped, request.first.sequence + len(request.texts))
-        if self._canary and self._canary[0] in own:
-            self._canary = None
+    def _superseded(self, head: EventId) -> Transition:
+        self._process.saw_epoch(head.epoch)
+        return Realign("the stream has a later epoch")
 
-    def _settle(self, head: EventId) -> int:
-        """Moves what is in the stream from the buffer to the memory; how much."""
-        if self.memory.next != self.buffer.first:
-            self.memory = EventWindow(self.buffer.first)
+    def _append_refused(self, answer: AppendResult, now: float) -> Transition:
+        head = answer.head if answer.status is AppendStatus.GAP else None
+        if self.gap is None:
+            # Before anything is restored, a listener that was frozen must receive the begins of later epochs.
+            self.gap = StreamGap(head, self._control.send_canary(), self._process.takeover_timeout())
+        elif self.gap.refused(head, now):
+            return SendBegin("events are missing between the stream and what this listener holds", is_error=True)
+        return None
+
+    def _close_gap(self, gap: StreamGap, now: float) -> None:
+        if gap.restored:
+            self._stats.restored += gap.restored
+            text = f"put {gap.restored} events back into a stream that had lost them"
+            self._stats.incidents.add(Kind.PUT_BACK, text, now)
+        self.gap = None
+
+    def _update_role(self, request: Append, answer: AppendResult, now: float) -> None:
+        self._stats.added += answer.added
+        skipped = len(request.texts) - answer.added
+        self._stats.suppressed += skipped
+        if answer.added and self.role is Role.STANDBY:
+            self._stats.failovers += 1
+            self._stats.incidents.add(Kind.FAILOVER, f"became primary at {request.first}: nobody else appended", now)
+        self.role = Role.PRIMARY if answer.added else Role.STANDBY
+        added = range(request.first.sequence + skipped, request.first.sequence + len(request.texts))
+        if self._unchecked_canary and self._unchecked_canary[0] in added:
+            self._unchecked_canary = None  # an entry that this listener added has its own id
+
+    def _confirm(self, head: EventId) -> int:
+        """Move the events up to `head` from the buffer to the replay window; return how many were moved."""
+        if self.replay_window.next != self.buffer.first:
+            self.replay_window = EventWindow(self.buffer.first)
         moved = 0
         while self.buffer and self.buffer.first <= head.sequence:
-            self.memory.append(self.buffer.pop())
+            self.replay_window.append(self.buffer.pop())
             moved += 1
-        while len(self.memory) > MEMORY_EVENTS or self.memory.bytes > self._memory_bytes:
-            self.memory.pop()
+        while len(self.replay_window) > REPLAY_EVENTS or self.replay_window.bytes > self._process.limits.bytes:
+            self.replay_window.pop()
         return moved
-
-    # A hole between the stream and the buffer (rule 9).
-
-    def _found_hole(self, answer: AppendResult, probe: str, now: float) -> Transition:
-        head = answer.head if answer.status is AppendStatus.GAP else None
-        if self._hole is None:
-            # A frozen listener hears of later epochs first.
-            self._hole, self._probed, self._patience = StreamGap(head, probe), False, ProgressTimeout(self._bound)
-            return None
-        self._hole = self._hole._replace(head=head)
-        self._due = now + POLL_SECONDS
-        if self._patience.answered(now):
-            self._patience.reset()
-            return BeginEpoch("events are missing between the stream and what this listener holds", loudly=True)
-        return None
-
-    def _close_hole(self, now: float) -> None:
-        if self._restored:
-            self._tally.restored += self._restored
-            text = f"put {self._restored} events back into a stream that had lost them"
-            self._tally.incidents.note(Kind.PUT_BACK, text, now)
-        self._hole, self._restored = None, 0
-
-    @property
-    def probe(self) -> str | None:
-        """The token of the canary to send, while its round trip is wanted."""
-        return self._hole.probe if self._hole and not self._probed else None
-
-    def _close(self, hole: StreamGap) -> Append:
-        """Puts the memory back in chunks, or, where it doesn't reach, looks whether somebody else did."""
-        memory = self.memory
-        start = memory.first if hole.head is None else hole.head.sequence + 1
-        if memory and memory.next == self.buffer.first and memory.first <= start < memory.next:
-            return self._append(memory, start, restore=True)
-        return self._append(self.buffer)

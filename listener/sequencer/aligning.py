@@ -1,19 +1,20 @@
-"""From a marker to a place in the stream, or to the certainty that nobody is there (rules 2, 4, 5 and 6)."""
+"""The phase in which ids are not known: from reading the stream's head to finding the marker (rules 2, 4, 5 and 6)."""
 
 from typing import NamedTuple
 
-from app.core.config import MUX_CHANNEL
-from app.core.progress_timeout import POLL_SECONDS, TAKEOVER_TIMEOUT_SECONDS, ProgressTimeout
-from listener.sequencer.control_messages import parse
-from listener.sequencer.redis_requests import CheckOtherListeners, ReadAfter, ReadHead, StreamEntry
-from listener.sequencer.transitions import BeginEpoch, MarkerFound, Realign, Transition
+from app.core.canary import MUX_CHANNEL
+from app.core.progress_timeout import POLL_SECONDS, TAKEOVER_TIMEOUT_SECONDS
+from listener.sequencer.control_messages import ControlChannel, ReceivedControl, parse
+from listener.sequencer.process_state import BufferSize, ProcessState
+from listener.sequencer.redis_requests import Answer, CheckOtherListeners, ReadAfter, ReadHead, Request, StreamEntry
+from listener.sequencer.transitions import MarkerFound, Realign, SendBegin, Transition
 from notifymux.event import EventId, decode
 
 SCAN_EVENTS = 1000  # of one read
 
 
 class ReceivedNotification(NamedTuple):
-    """A notification as the numbering is told of it: `payload` is JSON, `at` the wall clock in Unix seconds."""
+    """A notification as the sequencer receives it: `payload` is JSON, `at` the wall clock in Unix seconds."""
 
     channel: str
     payload: bytes
@@ -21,85 +22,115 @@ class ReceivedNotification(NamedTuple):
 
 
 class Aligning:
-    """One marker's fate.
+    """Sends a marker and looks for it in the stream.
+
+    It reads the stream's head before it sends the marker, so that the marker's id is above it (rule 2). Then it cycles
+    through three requests: the entries after `position`, the head, and the registry.
 
     Args:
-        marker: its token.
-        fingerprint: this listener's.
-        head: the stream's, as it was before the marker was sent, so that the marker can only be after it (rule 2).
-        bound: seconds of silence after which nobody is there.
+        process: this listener's.
+        control: sends the marker.
     """
 
-    def __init__(self, marker: str, fingerprint: str, head: EventId, bound: float) -> None:
-        self.heard_marker = False
-        self.early: list[
-            tuple[ReceivedNotification, float]
-        ] = []  # since the marker, not numbered yet; bounded by Numbering
-        self.early_bytes = 0
-        self.foreign = False  # the one at work counts by another fingerprint (rule 6)
-        self.cursor = head
-        self._marker, self._fingerprint = marker, fingerprint
-        self._still, self._whole = ProgressTimeout(bound), ProgressTimeout(bound)
-        self._moved = False
-        self._turn = 0  # in the cycle of looks
-        self._due = 0.0
+    def __init__(self, process: ProcessState, control: ControlChannel) -> None:
+        self.position = EventId(0, 0)  # of the last entry read
+        self.marker_received = False
+        # Received after the marker, with the time of arrival. They get their ids when the marker is found.
+        self.pending: list[tuple[ReceivedNotification, ReceivedControl | None, float]] = []
+        self._pending_bytes = 0
+        self.fingerprint_mismatch = False  # the listener that appends has another fingerprint (rule 6)
+        self._process, self._control = process, control
+        self._marker = ""  # its token; empty until it is sent
+        self._idle_timeout, self._total_timeout = process.takeover_timeout(), process.takeover_timeout()
+        self._stream_moved = False
+        self._next_step: Request = ReadHead()
+        self._next_poll = 0.0
 
-    def hear(self, heard: ReceivedNotification, now: float) -> None:
-        """Keeps a notification that was heard after the marker."""
-        self.early.append((heard, now))
-        self.early_bytes += len(heard.payload)
+    @property
+    def buffered(self) -> BufferSize:
+        """How much waits for ids."""
+        return BufferSize(len(self.pending), self._pending_bytes)
 
-    def mark_anew(self, marker: str) -> None:
-        """Goes on with another marker, when what was heard since the last one can't be held (rule 10).
+    def on_notification(self, received: ReceivedNotification, control: ReceivedControl | None, now: float) -> None:
+        """Keep a notification that follows the marker; those before it have no use."""
+        if self.marker_received:
+            self.pending.append((received, control, now))
+            self._pending_bytes += len(received.payload)
+        elif control and control.marker and control.marker == self._marker:
+            self.marker_received = True
 
-        The bounds run on, or a busy database would keep a newcomer from ever beginning.
+    def on_overflow(self, _now: float) -> Transition:
+        """Drop the pending notifications and continue with a new marker (rule 10).
+
+        The timeouts run on; otherwise a new listener on a busy database could never begin an epoch.
         """
-        self._marker, self.heard_marker = marker, False
-        self.early, self.early_bytes, self.foreign = [], 0, False
+        self._marker, self.marker_received = self._control.send_marker(), False
+        self.pending, self._pending_bytes, self.fingerprint_mismatch = [], 0, False
+        return None
 
-    def to_redis(self, now: float) -> ReadAfter | ReadHead | CheckOtherListeners | None:
-        """The next look: into the stream, at its head, and into the registry, in turn."""
-        if not self.heard_marker or now < self._due:
+    def to_redis(self, now: float) -> Request | None:
+        """The next request, if any."""
+        if self._marker and (not self.marker_received or now < self._next_poll):
             return None
-        return (ReadAfter(self.cursor, SCAN_EVENTS), ReadHead(), CheckOtherListeners())[self._turn]
+        return self._next_step
 
-    def head_read(self, head: EventId) -> None:
-        """A stream that was wiped, or is an older copy, may be being put back: that is a movement too."""
-        self._turn = 2
-        if head < self.cursor:
-            self.cursor = head
-            self._still.reset()
+    def on_redis_failure(self) -> None:
+        """Pause the timeouts: Redis did not answer."""
+        self._idle_timeout.pause()
+        self._total_timeout.pause()
 
-    def looked_for_others(self, shown: bool, now: float) -> Transition:
-        """Rule 5: where the registry shows nobody else, there is nobody to wait for."""
-        self._turn, self._due = 0, now + (POLL_SECONDS if shown else TAKEOVER_TIMEOUT_SECONDS)
-        return None if shown else BeginEpoch("no other listener is there")
+    def on_answer(self, request: Request, answer: Answer, now: float) -> Transition:
+        """Process the answer to the last request."""
+        match request, answer:
+            case ReadHead(), None | EventId():
+                return self._head_read(answer or EventId(0, 0))
+            case ReadAfter(), list():
+                return self._entries_read(answer, now)
+            case CheckOtherListeners(), bool():
+                return self._others_checked(answer, now)
+        raise TypeError(f"{type(answer).__name__} does not answer {type(request).__name__}")
 
-    def redis_failed(self) -> None:
-        """Redis did not answer: no bound runs."""
-        self._still.interrupted()
-        self._whole.interrupted()
+    def _head_read(self, head: EventId) -> Transition:
+        self._process.saw_epoch(head.epoch)
+        if not self._marker:
+            self.position, self._marker = head, self._control.send_marker()
+            self._next_step = ReadAfter(head, SCAN_EVENTS)
+            return None
+        self._next_step = CheckOtherListeners()
+        if head < self.position:
+            # Redis was wiped, or replaced by an older copy. Another listener may be restoring the stream.
+            self.position = head
+            self._idle_timeout.reset()
+        return None
 
-    def scanned(self, entries: list[StreamEntry], now: float) -> Transition:
-        """Takes in what the stream holds after the cursor."""
-        for entry in entries:
-            self.cursor = entry.id
-            if self._is_marker(entry):
-                if decode(entry.text).fingerprint == self._fingerprint:
-                    return MarkerFound(entry.id)
-                self.foreign = True
-        if len(entries) == SCAN_EVENTS:
-            return None  # the head is not reached
-        self._turn = 1
+    def _entries_read(self, entries: list[StreamEntry], now: float) -> Transition:
         if entries:
-            self._moved = True
-            self._still.reset()
-        if self._still.answered(now):
-            self._still.reset()
-            return BeginEpoch("no listener has numbered anything for a while")
-        if self._whole.answered(now) and self._moved and not self.foreign:
+            self._process.saw_epoch(entries[-1].id.epoch)
+        for entry in entries:
+            self.position = entry.id
+            if self._is_marker(entry):
+                if decode(entry.text).fingerprint == self._process.fingerprint:
+                    return MarkerFound(entry.id)
+                self.fingerprint_mismatch = True
+        if len(entries) == SCAN_EVENTS:
+            self._next_step = ReadAfter(self.position, SCAN_EVENTS)
+            return None
+        self._next_step = ReadHead()
+        if entries:
+            self._stream_moved = True
+            self._idle_timeout.reset()
+        if self._idle_timeout.tick(now):
+            self._idle_timeout.reset()
+            return SendBegin("no listener has numbered anything for a while")
+        if self._total_timeout.tick(now) and self._stream_moved and not self.fingerprint_mismatch:
             return Realign("the stream moves, but this marker was not found in it")
         return None
+
+    def _others_checked(self, found: bool, now: float) -> Transition:
+        """Rule 5: if the registry shows no other listener, there is none to wait for."""
+        self._next_step = ReadAfter(self.position, SCAN_EVENTS)
+        self._next_poll = now + (POLL_SECONDS if found else TAKEOVER_TIMEOUT_SECONDS)
+        return None if found else SendBegin("no other listener is there")
 
     def _is_marker(self, entry: StreamEntry) -> bool:
         if self._marker.encode() not in entry.text:

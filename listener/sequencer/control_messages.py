@@ -1,27 +1,29 @@
-"""What listeners say to each other through PostgreSQL, on our own channel: marker, begin and canary."""
+"""The messages that listeners send each other on our own channel in PostgreSQL: marker, begin and canary."""
 
-from collections.abc import Iterable
+from collections import deque
 from typing import NamedTuple
 
 import msgspec
 
-from app.core.canary import canary_sql
-from app.core.config import MUX_CHANNEL
-from app.core.postgres import listen_sql, literal
+from app.core.canary import CANARY_TIMEOUT_SECONDS, Canary
+from listener.sequencer.process_state import ProcessState
+from notifymux.event import EventId
+
+JITTER_MS = 1000  # of an epoch; below the takeover timeout, so that of two begins that far apart the later is higher
 
 
 class Marker(NamedTuple):
-    """A newcomer's mark in the order of notifications, by which it finds its place in the stream (rule 2)."""
+    """Marks a position in PostgreSQL's order; the sender finds its ids by the marker's id in the stream (rule 2)."""
 
     token: str
     fingerprint: str
 
 
 class Begin(NamedTuple):
-    """Asks for a new epoch above `floor`; `previous` is the stream's head as its sender knew it (rule 5).
+    """Begins an epoch (rule 5): PostgreSQL's clock in milliseconds, or `floor` if that is higher, plus `jitter`.
 
-    `jitter` is added to the epoch, so that two that are asked for in the same millisecond, or while PostgreSQL's clock
-    is behind, are not one.
+    The jitter keeps two listeners from choosing the same epoch in the same millisecond, or while PostgreSQL's clock is
+    behind. `previous` is the sender's position in the stream.
     """
 
     token: str
@@ -32,58 +34,112 @@ class Begin(NamedTuple):
     why: str
 
 
-class Canary(NamedTuple):
-    """Proves the way from PostgreSQL to the workers, and the count with it (rule 11)."""
-
-    token: str
-
-
 ControlMessage = Marker | Begin | Canary
 
 
-class ReceivedControl(msgspec.Struct, frozen=True):
-    """A message as it is heard: exactly one of the first three is set."""
+class ReceivedControl(Canary, frozen=True):
+    """A control message as it is received: one of `canary`, `marker` and `begin` (the new epoch) is set."""
 
     marker: str | None = None
-    canary: str | None = None
     begin: int | None = None
     floor: int = 0
-    by: str = ""
+    by: str = ""  # a begin's token
     fingerprint: str = ""
     previous: str = ""
     why: str = ""
+
+    @property
+    def token(self) -> str:
+        """The message's token; empty if no listener sent it."""
+        return self.marker or self.canary or self.by
 
 
 _decoder = msgspec.json.Decoder(ReceivedControl)
 
 
 def parse(payload: bytes) -> ReceivedControl:
-    """What a payload on our channel says; nothing, if somebody else wrote it."""
+    """Decode a payload of our own channel; one that no listener sent yields a message without fields."""
     try:
         return _decoder.decode(payload)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return ReceivedControl()
 
 
-def statement(message: ControlMessage, channels: Iterable[str], at: float) -> str:
-    """The one simple query that sends `message`; a marker's LISTENs on our channel and all of `channels` first.
+class ControlChannel:
+    """The messages of one PostgreSQL session to all listeners, itself included.
 
-    `at` is the clock, Unix seconds, which a canary carries.
+    Args:
+        session_id: unlike any other session's; the token of every message begins with it.
+        process: this listener's.
     """
-    match message:
-        case Marker(token, fingerprint):
-            payload = _text(marker=token, fingerprint=fingerprint)
-            return listen_sql([MUX_CHANNEL, *channels], f"SELECT pg_notify({literal(MUX_CHANNEL)}, {literal(payload)})")
-        case Begin(token, fingerprint, floor, jitter, previous, why):
-            rest = _text(by=token, fingerprint=fingerprint, previous=previous, why=why)
-            now = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
-            epoch = f"jsonb_build_object('begin', greatest({now}, {floor:d}) + {jitter:d}, 'floor', {floor:d})"
-            return listen_sql(
-                [MUX_CHANNEL], f"SELECT pg_notify({literal(MUX_CHANNEL)}, ({epoch} || {literal(rest)}::jsonb)::text)"
+
+    def __init__(self, session_id: str, process: ProcessState) -> None:
+        self._session_id, self._process = session_id, process
+        self._tokens = 0
+        self._queue: deque[ControlMessage] = deque()
+        self._awaiting_since: float | None = None  # the time of the first message sent since one came back
+        self._next_canary: float | None = None  # due then; None until the first message came back
+
+    def send_marker(self) -> str:
+        """Queue a marker and return its token."""
+        token = self._new_token()
+        self._queue.append(Marker(token, self._process.fingerprint))
+        return token
+
+    def send_canary(self) -> str:
+        """Queue a canary and return its token."""
+        token = self._new_token()
+        self._queue.append(Canary(token))
+        return token
+
+    def send_begin(self, previous: EventId, why: str) -> None:
+        """Queue a begin of an epoch above all that this process has seen (rule 5)."""
+        process, token = self._process, self._new_token()
+        jitter = process.rng.randrange(JITTER_MS)
+        self._queue.append(Begin(token, process.fingerprint, process.highest_epoch + 1, jitter, str(previous), why))
+
+    def _new_token(self) -> str:
+        self._tokens += 1
+        return f"{self._session_id}.{self._tokens}"
+
+    def is_own(self, message: ReceivedControl) -> bool:
+        """Whether this session sent a message."""
+        return message.token.startswith(self._session_id)
+
+    def next_message(self, now: float) -> ControlMessage | None:
+        """The next message to send, if any; a canary is added when it is due."""
+        if self._next_canary is not None and now >= self._next_canary:
+            self._next_canary = now + self._process.canary_interval
+            self.send_canary()
+        if not self._queue:
+            return None
+        if self._awaiting_since is None:
+            self._awaiting_since = now
+        return self._queue.popleft()
+
+    def on_own_message(self, now: float) -> None:
+        """Record that one of this session's messages came back."""
+        self._awaiting_since = None
+        if self._next_canary is None:
+            self._next_canary = now + self._process.canary_interval
+
+    def on_notifications(self, now: float) -> None:
+        """Restart the timeout: the session delivers, and the own message may be behind what it delivered."""
+        if self._awaiting_since is not None:
+            self._awaiting_since = now
+
+    def failure(self, now: float) -> str | None:
+        """Why the session has to be replaced: its own message did not come back in time."""
+        if self._awaiting_since is None or now - self._awaiting_since < CANARY_TIMEOUT_SECONDS:
+            return None
+        if not self.is_verified:
+            return (
+                "the session's own notification was not delivered to it: DB_HOST must lead to a primary PostgreSQL, "
+                "not to a transaction pooler or a standby"
             )
-        case Canary(token):
-            return listen_sql([MUX_CHANNEL], canary_sql(MUX_CHANNEL, token, at))
+        return f"its canary did not come back within {CANARY_TIMEOUT_SECONDS:.0f} s"
 
-
-def _text(**fields: str) -> str:
-    return msgspec.json.encode(fields).decode()
+    @property
+    def is_verified(self) -> bool:
+        """Whether a message of this session has come back, so that LISTEN works on it."""
+        return self._next_canary is not None

@@ -1,12 +1,12 @@
-"""A contiguous run of numbered events of one epoch: what waits to be appended, or what is known to be appended."""
+"""A contiguous run of an epoch's events: those that wait to be appended, or those that are in the stream."""
 
 from collections import deque
 
 
 class EventWindow:
-    """Texts under consecutive sequences, `first` being the first one's.
+    """Event texts under consecutive sequences; `first` is the sequence of the first one.
 
-    It grows without a bound of its own: who fills it looks at `len` and `bytes` and decides what happens.
+    The window has no limit of its own: its owner checks `len` and `bytes`.
     """
 
     def __init__(self, first: int) -> None:
@@ -23,23 +23,23 @@ class EventWindow:
         return self.first + len(self._texts)
 
     def append(self, text: bytes) -> None:
-        """Adds the event `next`."""
+        """Add the event with the sequence `next`."""
         self._texts.append(text)
         self.bytes += len(text)
 
     def pop(self) -> bytes:
-        """Takes the first event out."""
+        """Remove and return the first event."""
         text = self._texts.popleft()
         self.first += 1
         self.bytes -= len(text)
         return text
 
-    def batch(self, start: int, events: int, size: int) -> list[bytes]:
-        """The texts from sequence `start` on: at least one, at most `events`, about `size` bytes."""
+    def batch(self, start: int, max_events: int, max_bytes: int) -> list[bytes]:
+        """The texts from sequence `start` on: at least one, at most `max_events`, and about `max_bytes`."""
         texts: list[bytes] = []
-        for index in range(start - self.first, min(start - self.first + events, len(self._texts))):
+        for index in range(start - self.first, min(start - self.first + max_events, len(self._texts))):
             texts.append(self._texts[index])
-            size -= len(self._texts[index])
-            if size <= 0:
+            max_bytes -= len(self._texts[index])
+            if max_bytes <= 0:
                 break
         return texts

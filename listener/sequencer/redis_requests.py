@@ -1,4 +1,4 @@
-"""What the numbering asks of Redis, and what it is answered. `listener.log` carries it out."""
+"""The sequencer's requests to Redis and their answers. `listener.redis_stream` performs them."""
 
 from enum import Enum
 from typing import NamedTuple
@@ -7,36 +7,36 @@ from notifymux.event import EventId
 
 
 class ReadHead(NamedTuple):
-    """Asks for the id of the stream's last entry. Answered with an `EventId`, or None if there is no entry."""
+    """Reads the id of the stream's last entry. Answer: an `EventId`, or None if the stream is empty."""
 
 
 class CheckOtherListeners(NamedTuple):
-    """Asks whether the registry shows another listener that is alive. Answered with a bool, true when in doubt."""
+    """Checks the registry for another listener that is alive. Answer: a bool, true in doubt."""
 
 
 class ReadAfter(NamedTuple):
-    """Asks for at most `limit` entries after an id, oldest first. Answered with a list of `StreamEntry`."""
+    """Reads at most `limit` entries after an id, oldest first. Answer: a list of `StreamEntry`."""
 
     after: EventId
     limit: int
 
 
 class ReadRecent(NamedTuple):
-    """Asks for the last entries, at most `limit`, newest first. Answered with a list of `StreamEntry`."""
+    """Reads the last entries, at most `limit`, newest first. Answer: a list of `StreamEntry`."""
 
     limit: int
 
 
 class ReadEntry(NamedTuple):
-    """Asks for one entry's text. Answered with bytes, or None if it isn't there."""
+    """Reads one entry's text. Answer: bytes, or None if there is no such entry."""
 
     id: EventId
 
 
 class Append(NamedTuple):
-    """Asks for texts to be appended under consecutive ids, all in one step. Answered with `AppendResult`.
+    """Appends texts under consecutive ids and publishes them, atomically. Answer: an `AppendResult`.
 
-    With `restore` they are put back without being published, also onto a stream that lost what was before them.
+    With `restore` they are not published, and may follow a gap: the stream had them before and lost them.
     """
 
     first: EventId
@@ -55,16 +55,16 @@ class StreamEntry(NamedTuple):
 
 
 class AppendStatus(Enum):
-    """What became of an append."""
+    """The result of an append; all but OK append nothing."""
 
-    OK = "ok"  # everything is in the stream now
+    OK = "ok"  # every text is in the stream now
     SUPERSEDED = "superseded"  # the stream has a later epoch
-    GAP = "gap"  # it would have left a hole
-    BEHIND = "behind"  # the stream is empty or of an earlier epoch
+    GAP = "gap"  # the stream has this epoch, and ends before the entry that the first text must follow
+    BEHIND = "behind"  # the stream is empty or has an earlier epoch
 
 
 class AppendResult(NamedTuple):
-    """An append's answer: the head afterwards (0-0 without one), and how many entries it added itself."""
+    """The answer to an append: the head afterwards (0-0 for an empty stream), and how many entries it added."""
 
     status: AppendStatus
     head: EventId

@@ -1,347 +1,186 @@
-"""The numbering: listeners count notifications in commit order, and the count is the identity of an event.
+"""The sequencer of one PostgreSQL session; the rules that are named here are those of docs/numbering.md.
 
-A state machine without sockets and without a clock. It is told what happened (`hear`, `answered`, `redis_failed`) and
-asked what to do next (`to_postgres`, `to_redis`); the I/O around it is in `listener.forwarder`. The rules are numbered
-as in docs/numbering.md. One object lives as long as one PostgreSQL session (rule 1: a new session is a newcomer, with
-no count, no buffer and no memory). It has three phases: wanting to know the head (`None`), looking for its marker
-(`Aligning`), and counting (`Active`).
+It is told what happened (`on_notifications`, `on_answer`, `on_redis_failure`) and asked what to send (`to_postgres`,
+`to_redis`); `listener.forwarder` does the I/O. It lives as long as its session: a new session knows no ids and starts
+in the phase `Aligning` (rule 1).
 
 Times are seconds on any monotonic clock.
 """
 
 import logging
-from collections import deque
 from collections.abc import Sequence
-from random import Random
 from typing import NamedTuple
 
-from app.core.config import MUX_CHANNEL
+from app.core.canary import MUX_CHANNEL
 from app.core.incident_log import Kind
-from app.core.progress_timeout import TAKEOVER_TIMEOUT_SECONDS
 from listener.sequencer.active import Active, Role
 from listener.sequencer.aligning import Aligning, ReceivedNotification
-from listener.sequencer.control_messages import Begin, Canary, ControlMessage, Marker, ReceivedControl, parse
-from listener.sequencer.redis_requests import (
-    Answer,
-    Append,
-    AppendResult,
-    CheckOtherListeners,
-    ReadAfter,
-    ReadEntry,
-    ReadHead,
-    ReadRecent,
-    Request,
-)
-from listener.sequencer.transitions import BeginEpoch, MarkerFound, Realign, Transition
-from listener.stats import ListenerStats
+from listener.sequencer.control_messages import ControlChannel, ControlMessage, ReceivedControl, parse
+from listener.sequencer.process_state import ProcessState
+from listener.sequencer.redis_requests import Answer, Request
+from listener.sequencer.transitions import MarkerFound, Realign, SendBegin, Transition
 from notifymux.event import EventId
 
 logger = logging.getLogger(__name__)
 
-FRESH_MARKERS = 3  # markers tried while the stream moves without them
-JITTER_MS = 1000  # of an epoch: less than the bound, so that of two begins a bound apart the later is the higher
-CANARY_TIMEOUT = 4.0  # seconds a marker or a canary may take to come back
+MAX_MISSED_MARKERS = 3  # in a moving stream, before a new epoch
 
 
-class BufferLimits(NamedTuple):
-    """What may be held: events and bytes in the buffer; the memory has the bytes once more."""
+class SequencerStatus(NamedTuple):
+    """What the registry shows of a sequencer; the defaults are for a process without a PostgreSQL session."""
 
-    events: int
-    bytes: int
+    role: str = "unconnected"
+    position: str = ""
+    buffered: int = 0
+    buffered_bytes: int = 0
 
 
 class Sequencer:
-    """One listener's part in the numbering, over one PostgreSQL session.
+    """Assigns ids to the notifications of one session and has them appended to the stream.
 
     Args:
-        uid: this session's id, unlike any other's.
-        fingerprint: of the database and the channels it LISTENs on.
-        bounds: of buffer and memory.
-        canary_interval: seconds between canaries.
-        rng: jitters the bounds, so that two newcomers don't begin at once.
-        tally: counts, over all sessions of this process.
-        highest: the highest epoch this process has ever seen.
+        session_id: unlike any other session's.
+        process: this listener's.
     """
 
-    def __init__(
-        self,
-        uid: str,
-        fingerprint: str,
-        bounds: BufferLimits,
-        *,
-        canary_interval: float,
-        rng: Random,
-        tally: ListenerStats,
-        highest: int = 0,
-    ) -> None:
-        self.highest = highest
-        self.phase: Aligning | Active | None = None
-        self._uid, self._fingerprint, self._bounds = uid, fingerprint, bounds
-        self._canary_interval = canary_interval
-        self._rng, self._tally = rng, tally
-        self._bound = TAKEOVER_TIMEOUT_SECONDS * rng.uniform(1.0, 1.3)
-        self._tokens = 0
-        self._outbox: deque[ControlMessage] = deque()
-        self._unheard_since: float | None = None
-        self._next_canary: float | None = None
-        self._marker = ""
-        self._markers = 0  # tried since the last alignment
-        self._said_passive = False
-        self._leaving = False
+    def __init__(self, session_id: str, process: ProcessState) -> None:
+        self._process, self._control = process, ControlChannel(session_id, process)
+        self._missed_markers = 0  # since ids were last known
+        self._is_passive = False  # it was logged that fingerprints differ (rule 6)
+        self.phase: Aligning | Active
+        self._realign()
 
-    # What goes to PostgreSQL.
+    # PostgreSQL.
 
     def to_postgres(self, now: float) -> ControlMessage | None:
-        """The next message to send on this session, if any."""
-        if self._next_canary is not None and now >= self._next_canary:
-            self._next_canary = now + self._canary_interval
-            self._outbox.append(Canary(self._token()))
-        if not self._outbox:
-            return None
-        if self._unheard_since is None:
-            self._unheard_since = now
-        return self._outbox.popleft()
+        """The next message to send on the session, if any."""
+        return self._control.next_message(now)
 
-    def lost(self, now: float) -> str | None:
-        """Why this session must be given up: what it sent itself did not come back."""
-        if self._unheard_since is None or now - self._unheard_since < CANARY_TIMEOUT:
-            return None
-        if self._next_canary is None:
-            return (
-                "the session's own notification was not delivered to it: DB_HOST must lead to a primary PostgreSQL, "
-                "not to a transaction pooler or a standby"
-            )
-        return f"its canary did not come back within {CANARY_TIMEOUT:.0f} s"
+    def session_failure(self, now: float) -> str | None:
+        """Why the session has to be replaced, if it has to: a message that it sent itself did not come back."""
+        return self._control.failure(now)
 
-    def _token(self) -> str:
-        self._tokens += 1
-        return f"{self._uid}.{self._tokens}"
+    def on_notifications(self, notifications: Sequence[ReceivedNotification], now: float) -> None:
+        """Process notifications in the order in which PostgreSQL delivered them."""
+        self._process.stats.received += len(notifications)
+        if notifications:
+            self._control.on_notifications(now)
+        for received in notifications:
+            control = parse(received.payload) if received.channel == MUX_CHANNEL else None
+            if control and control.begin:
+                self._on_begin(control, control.begin, now)
+            self.phase.on_notification(received, control, now)
+            if control and self._control.is_own(control):
+                self._control.on_own_message(now)
+        if self._fill_level() > 1:
+            self._apply(self.phase.on_overflow(now))
 
-    # What PostgreSQL delivered.
+    def _on_begin(self, begin: ReceivedControl, epoch: int, now: float) -> None:
+        """Rule 5: a listener that is active, or sent the begin itself, drops its buffer and continues in the new epoch.
 
-    def hear(self, notifications: Sequence[ReceivedNotification], now: float) -> None:
-        """Takes in notifications, in the order in which they were delivered."""
-        self._tally.received += len(notifications)
-        if notifications and self._unheard_since is not None:
-            self._unheard_since = now  # what comes before it is no sign that it doesn't
-        for heard in notifications:
-            said = parse(heard.payload) if heard.channel == MUX_CHANNEL else None
-            if said and said.begin:
-                self._heard_begin(said, said.begin, now)
-            if isinstance(self.phase, Active):
-                self.phase.number(heard, now)
-            elif self.phase and self.phase.heard_marker:
-                self.phase.hear(heard, now)
-            if said and self._is_own(said):
-                self._heard_own(said, now)
-        self._check_bounds(now)
-
-    def _heard_begin(self, said: ReceivedControl, epoch: int, now: float) -> None:
-        """Rule 5: who counts, or asked for it itself, clears what it holds and counts from there.
-
-        One that was asked for without knowing the epoch at work is an ordinary event, so that of two at once the first
-        counts. A newcomer can't tell whether others take it, and lets a marker find out.
+        An active listener takes a begin whose sender did not know the current epoch for an ordinary event, so that the
+        first of two concurrent begins wins. A listener that is not active can't tell whether the others did the same:
+        it sends a new marker.
         """
-        known = self.phase.epoch if isinstance(self.phase, Active) else self.highest
-        takes_part = isinstance(self.phase, Active) or self._is_own(said)
-        if (said.floor if takes_part else epoch) <= known:
+        is_own = self._control.is_own(begin)
+        takes_part = is_own or isinstance(self.phase, Active)
+        known = self.phase.epoch if isinstance(self.phase, Active) else self._process.highest_epoch
+        if (begin.floor if takes_part else epoch) <= known:
             return
-        self.highest = max(self.highest, epoch)
-        if said.fingerprint != self._fingerprint:
+        self._process.saw_epoch(epoch)
+        if begin.fingerprint != self._process.fingerprint:
             self._stay_passive()
             self._realign()
         elif takes_part:
-            logger.info("epoch %d begins after %s: %s", epoch, said.previous, said.why)
-            if self._is_own(said):
-                self._tally.epochs += 1
-                self._tally.incidents.note(Kind.EPOCH, f"began epoch {epoch}: {said.why}", now)
-            self._count(EventId(epoch, 0), Role.PRIMARY if self._is_own(said) else Role.STANDBY, load=False)
+            logger.info("epoch %d begins after %s: %s", epoch, begin.previous, begin.why)
+            if is_own:
+                self._process.stats.epochs += 1
+                self._process.stats.incidents.add(Kind.EPOCH, f"began epoch {epoch}: {begin.why}", now)
+            self._activate(EventId(epoch, 0), Role.PRIMARY if is_own else Role.STANDBY, load=False)
         else:
             self._realign()
-
-    def _is_own(self, said: ReceivedControl) -> bool:
-        return (said.marker or said.canary or said.by).startswith(self._uid)
-
-    def _heard_own(self, said: ReceivedControl, now: float) -> None:
-        self._unheard_since = None
-        if self._next_canary is None:
-            self._next_canary = now + self._canary_interval
-        if said.marker == self._marker and isinstance(self.phase, Aligning):
-            self.phase.heard_marker = True
-        elif said.canary and isinstance(self.phase, Active):
-            self.phase.canary_came_back(said.canary)
-
-    def _check_bounds(self, now: float) -> None:
-        """Rule 10: PostgreSQL is read on, always; what can't be held is given up, and announced by who comes next."""
-        match self.phase:
-            case Active() as count if self._exceeded(len(count.buffer), count.buffer.bytes):
-                logger.error(
-                    "the buffer is full with %d events of %d bytes (BUFFER_EVENTS, BUFFER_BYTES): they are given up, "
-                    "and unless another listener has them, clients will be told of a gap",
-                    len(count.buffer),
-                    count.buffer.bytes,
-                )
-                self._tally.given_up += len(count.buffer)
-                text = f"gave up {len(count.buffer)} events: the buffer was full"
-                self._tally.incidents.note(Kind.OVERFLOW, text, now)
-                self._realign()
-            case Aligning() as search if self._exceeded(len(search.early), search.early_bytes):
-                search.mark_anew(self._mark())
 
     @property
     def is_half_full(self) -> bool:
-        """Whether half of what may be held is held."""
-        match self.phase:
-            case Active(buffer=buffer):
-                return self._exceeded(2 * len(buffer), 2 * buffer.bytes)
-            case Aligning(early=early, early_bytes=size):
-                return self._exceeded(2 * len(early), 2 * size)
-        return False
+        """Whether more than half of the buffer is used."""
+        return self._fill_level() > 1 / 2
 
-    def _exceeded(self, events: int, size: int) -> bool:
-        return events > self._bounds.events or size > self._bounds.bytes
+    def _fill_level(self) -> float:
+        buffered, limits = self.phase.buffered, self._process.limits
+        return max(buffered.events / limits.events, buffered.bytes / limits.bytes)
 
-    # What Redis is asked, and answers.
+    # Redis.
 
     def to_redis(self, now: float) -> Request | None:
-        """The next request to carry out, if any. Then `answered` or `redis_failed` is called."""
-        if self.phase is None:
-            return None if self._outbox else ReadHead()
+        """The next request to perform, if any. `on_answer` or `on_redis_failure` must follow before anything else."""
         return self.phase.to_redis(now)
 
-    def redis_failed(self) -> None:
-        """Redis did not answer: the same request comes again, with the same ids (rule 12)."""
-        if self.phase:
-            self.phase.redis_failed()
+    def on_redis_failure(self) -> None:
+        """Record that Redis did not answer. `to_redis` returns the same request again (rule 12)."""
+        self.phase.on_redis_failure()
 
-    def answered(self, request: Request, answer: Answer, now: float) -> None:
-        """Takes in the answer to what `to_redis` asked, before anything else happens."""
-        self._judge(self._verdict(request, answer, now))
-
-    def _verdict(self, request: Request, answer: Answer, now: float) -> Transition:
-        verdict: Transition = None
-        match request, answer, self.phase:
-            case ReadHead(), None | EventId(), None:
-                self._send_marker(answer or EventId(0, 0))
-            case ReadAfter(), list(), Aligning() as search:
-                verdict = search.scanned(answer, now)
-                self._note_search(search)
-            case ReadHead(), None | EventId(), Aligning() as search:
-                search.head_read(answer or EventId(0, 0))
-            case CheckOtherListeners(), bool(), Aligning() as search:
-                verdict = search.looked_for_others(answer, now)
-            case ReadRecent(), list(), Active() as count:
-                verdict = count.loaded(answer)
-            case ReadHead(), None | EventId(), Active() as count:
-                verdict = count.head_read(answer or EventId(0, 0), now)
-            case ReadEntry(), None | bytes(), Active() as count:
-                verdict = count.entry_read(request, answer)
-            case Append(), AppendResult(), Active() as count:
-                verdict = self._appended(count, request, answer, now)
-            case _:
-                raise TypeError(f"{type(answer).__name__} does not answer {type(request).__name__}")
-        return verdict
-
-    def _note_search(self, search: Aligning) -> None:
-        self.highest = max(self.highest, search.cursor.epoch)
-        if search.foreign:
+    def on_answer(self, request: Request, answer: Answer, now: float) -> None:
+        """Process the answer to the request of `to_redis`."""
+        transition = self.phase.on_answer(request, answer, now)
+        if isinstance(self.phase, Aligning) and self.phase.fingerprint_mismatch:
             self._stay_passive()
-
-    def _send_marker(self, head: EventId) -> None:
-        self.highest = max(self.highest, head.epoch)
-        self.phase = Aligning(self._mark(), self._fingerprint, head, self._bound)
-
-    def _mark(self) -> str:
-        self._marker = self._token()
-        self._outbox.append(Marker(self._marker, self._fingerprint))
-        return self._marker
-
-    def _appended(self, count: Active, request: Append, answer: AppendResult, now: float) -> Transition:
-        self.highest = max(self.highest, answer.head.epoch)
-        probed = count.probe
-        verdict = count.appended(request, answer, self._token(), now)
-        if count.probe and count.probe != probed:
-            self._outbox.append(Canary(count.probe))
-        return verdict
-
-    def _judge(self, verdict: Transition) -> None:
-        match verdict, self.phase:
-            case MarkerFound(at), Aligning() as search:
-                self._align(search, at)
-            case Realign(why), _:
-                logger.warning("looking for this listener's place anew: %s", why)
-                self._realign_or_begin(why)
-            case BeginEpoch(why, loudly), _:
-                logger.log(logging.ERROR if loudly else logging.INFO, "asking for a new epoch: %s", why)
-                self._begin(why)
+        self._apply(transition)
 
     # The transitions.
 
-    def _align(self, search: Aligning, at: EventId) -> None:
-        """Rule 4: the marker's id gives every later notification its own."""
-        count = self._count(at, Role.STANDBY, load=True)
-        for heard, since in search.early:
-            count.number(heard, since)
-        logger.info("aligned at %d-%d", count.epoch, count.sequence)
+    def _apply(self, transition: Transition) -> None:
+        match transition, self.phase:
+            case MarkerFound(marker_id), Aligning(pending=pending):
+                # Rule 4: the marker's id determines the ids of all notifications after it.
+                active = self._activate(marker_id, Role.STANDBY, load=True)
+                for received, control, since in pending:
+                    active.on_notification(received, control, since)
+                logger.info("aligned at %s", active.position)
+            case Realign(why), phase:
+                logger.warning("looking for this listener's place in the stream again: %s", why)
+                self._missed_markers += isinstance(phase, Aligning)
+                if self._missed_markers < MAX_MISSED_MARKERS:
+                    self._realign()
+                else:
+                    logger.error("%d markers were not found although the stream moves", self._missed_markers)
+                    self._missed_markers = 0
+                    self._control.send_begin(phase.position, why)
+            case SendBegin(why, is_error), phase:
+                logger.log(logging.ERROR if is_error else logging.INFO, "requesting a new epoch: %s", why)
+                self._control.send_begin(phase.position, why)
 
-    def _count(self, at: EventId, role: Role, *, load: bool) -> Active:
-        count = Active(
-            at,
-            self._fingerprint,
-            role,
-            load=load,
-            memory_bytes=self._bounds.bytes,
-            bound=self._bound,
-            tally=self._tally,
-        )
-        count.leaving = self._leaving
-        self.phase = count
-        self._markers, self._said_passive = 0, False
-        return count
-
-    def _realign_or_begin(self, why: str) -> None:
-        self._markers += isinstance(self.phase, Aligning)
-        if self._markers < FRESH_MARKERS:
-            self._realign()
-        else:
-            logger.error("%d markers were not found although the stream moves", self._markers)
-            self._markers = 0
-            self._begin(why)
+    def _activate(self, position: EventId, role: Role, *, load: bool) -> Active:
+        active = Active(self._process, self._control, position, role, load=load)
+        self.phase = active
+        self._missed_markers, self._is_passive = 0, False
+        return active
 
     def _realign(self) -> None:
-        self.phase = None
-
-    def _begin(self, why: str) -> None:
-        cursor = self.phase.cursor if isinstance(self.phase, Aligning) else self._position()
-        jitter = self._rng.randrange(JITTER_MS)
-        self._outbox.append(Begin(self._token(), self._fingerprint, self.highest + 1, jitter, str(cursor), why))
+        self.phase = Aligning(self._process, self._control)
 
     def _stay_passive(self) -> None:
-        """Rule 6: who counts other channels, or another database, is not aligned with."""
-        if not self._said_passive:
+        """Rule 6: log once that the listener that appends has other channels or another database."""
+        if not self._is_passive:
             logger.warning(
                 "the listener at work has other NOTIFY_CHANNELS or another database: this one stays passive until it "
                 "is gone, and then begins a new epoch"
             )
-            self._said_passive = True
+            self._is_passive = True
 
-    def leave(self) -> None:
-        """Before stopping: what is held is appended at once, whatever the role."""
-        self._leaving = True
-        if isinstance(self.phase, Active):
-            self.phase.leaving = True
-
-    # For who watches.
+    # Its state.
 
     @property
-    def proven(self) -> bool:
-        """Whether this session's own notification came back to it."""
-        return self._next_canary is not None
+    def is_verified(self) -> bool:
+        """Whether the session has received its own notification, so that LISTEN works on it."""
+        return self._control.is_verified
 
     @property
-    def held(self) -> int:
-        """Events heard under an id and not known to be in the stream."""
+    def unconfirmed(self) -> int:
+        """How many events have an id and are not known to be in the stream."""
         return len(self.phase.buffer) if isinstance(self.phase, Active) else 0
 
-    def _position(self) -> EventId:
-        return EventId(self.phase.epoch, self.phase.sequence) if isinstance(self.phase, Active) else EventId(0, 0)
+    def status(self) -> SequencerStatus:
+        """What the registry shows."""
+        if isinstance(self.phase, Active):
+            return SequencerStatus(self.phase.role.value, str(self.phase.position), *self.phase.buffered)
+        return SequencerStatus("unaligned", "", *self.phase.buffered)

@@ -1,27 +1,30 @@
-"""What a part of the numbering decided about the whole of it."""
+"""What a phase decides and the sequencer carries out."""
 
 from typing import NamedTuple
 
 from notifymux.event import EventId
 
 
-class Realign(NamedTuple):
-    """This listener does not know its place (any more): a new marker."""
-
-    why: str
-
-
-class BeginEpoch(NamedTuple):
-    """Nobody knows the place: a new epoch, which announces a gap to the clients."""
-
-    why: str
-    loudly: bool = False
-
-
 class MarkerFound(NamedTuple):
-    """The marker was found in the stream."""
+    """The marker is in the stream under this id: ids are known from here on."""
 
-    at: EventId
+    id: EventId
 
 
-Transition = Realign | BeginEpoch | MarkerFound | None
+class Realign(NamedTuple):
+    """The listener does not know its ids, or no longer: it sends a new marker."""
+
+    why: str
+
+
+class SendBegin(NamedTuple):
+    """No listener can continue the epoch: a new one begins, which announces a gap to the clients.
+
+    It is logged as an error where another listener, or the replay window, should have prevented the gap.
+    """
+
+    why: str
+    is_error: bool = False
+
+
+Transition = MarkerFound | Realign | SendBegin | None

@@ -1,4 +1,4 @@
-"""A canary on every channel: from a commit through the listener and Redis to each worker."""
+"""Traces a canary on every channel: from its commit through the listener and Redis to each worker."""
 
 import json
 import time
@@ -8,38 +8,39 @@ from collections.abc import Iterator, Sequence
 import psycopg
 import redis
 
-from app.core.config import MUX_CHANNEL
+from app.core.canary import MUX_CHANNEL
+from app.core.heartbeat import RegistryEntry
 from app.core.redis_keys import RedisNames
 from listener.redis_stream import entries
-from listener.verify.processes import Process, processes
+from listener.registry import read_entries
 from listener.verify.result import Check, failed, passed, warned
 from notifymux.event import Event, EventId, decode
 
-_WITHIN = 5.0  # seconds for each stretch of the way
-_POLL = 0.05
-_SCAN = 1000
+_TIMEOUT_SECONDS = 5.0  # for each hop
+_POLL_SECONDS = 0.05
+_SCAN_COUNT = 1000
 _FIELDS = ("mode", "position", "verified", "verified_at")
 
 
-def follow(
+def trace_canary(
     connection: psycopg.Connection,
     client: redis.Redis,
     names: RedisNames,
     channels: Sequence[str],
     *,
-    workers_hear_redis: bool,
+    workers_use_redis: bool,
 ) -> Iterator[Check]:
-    """Sends one canary on each channel and on our own, all in one transaction, and looks where they arrive.
+    """Send one canary on each channel and on our own, all in one transaction, and check where they arrive.
 
     Raises:
-        psycopg.Error, redis.RedisError: a server went away meanwhile.
+        psycopg.Error, redis.RedisError: a server fails meanwhile.
     """
-    workers = _workers(client, names, wait=workers_hear_redis)
+    workers = _workers(client, names, wait=workers_use_redis)
     newest = entries(client.xrevrange(names.log, "+", "-", count=1))
     head = newest[0].id if newest else EventId(0, 0)
     token = f"notifymux-{uuid.uuid4().hex}"
     sent = time.time()
-    # The payload names no match, so no client hears it; should ROUTING_KEY be `verify`, nobody watches this match.
+    # No client receives it: the payload names no match, and with ROUTING_KEY=verify it names one that nobody watches.
     connection.execute(
         "SELECT pg_notify(unnest(%s::text[]), %s)", [[*channels, MUX_CHANNEL], json.dumps({"verify": token})]
     )
@@ -47,40 +48,40 @@ def follow(
     if MUX_CHANNEL not in found:
         yield failed(
             "canary",
-            f"PostgreSQL took it, and no listener appended it within {_WITHIN:g} s",
+            f"PostgreSQL took it, and no listener appended it within {_TIMEOUT_SECONDS:g} s",
             "supervisorctl status listener; its log says why. A listener of another DB_NAME does not hear this one",
         )
         return
     for channel in channels:
         yield _channel(channel, found.get(channel), sent)
-    yield from _heard(client, workers, token, sent, workers_hear_redis=workers_hear_redis)
+    yield from _received(client, workers, token, sent, workers_use_redis=workers_use_redis)
 
 
 def _workers(client: redis.Redis, names: RedisNames, *, wait: bool) -> list[str]:
-    """The keys of the workers that hear Redis now; where there should be some, they have the time to begin."""
-    deadline = time.monotonic() + _WITHIN
+    """The keys of the workers that receive from Redis; with `wait`, after they have had the time to start."""
+    deadline = time.monotonic() + _TIMEOUT_SECONDS
     while True:
-        found = processes(client, client.scan_iter(match=names.workers, count=_SCAN), _FIELDS)
-        found = [worker for worker in found if worker.is_running and worker.fields["mode"] != "postgres"]
-        ready = bool(found) and all(worker.fields["position"] for worker in found)
+        found = read_entries(client, client.scan_iter(match=names.workers, count=_SCAN_COUNT), *_FIELDS)
+        found = [worker for worker in found if worker.is_running and worker.fields.get("mode") != "postgres"]
+        ready = bool(found) and all(worker.fields.get("position") for worker in found)
         if ready or not wait or time.monotonic() > deadline:
             return [worker.key for worker in found]
-        time.sleep(_POLL)
+        time.sleep(_POLL_SECONDS)
 
 
 def _in_stream(client: redis.Redis, names: RedisNames, after: EventId, token: str) -> dict[str, Event]:
-    """The canaries by channel. The one on our own channel was sent last: once it is there, no other will come."""
+    """The canaries by channel. The one on our own channel was sent last, so after it no other can follow."""
     found: dict[str, Event] = {}
-    deadline = time.monotonic() + _WITHIN
+    deadline = time.monotonic() + _TIMEOUT_SECONDS
     while MUX_CHANNEL not in found and time.monotonic() < deadline:
-        batch = entries(client.xrange(names.log, f"({after}", "+", count=_SCAN))
+        batch = entries(client.xrange(names.log, f"({after}", "+", count=_SCAN_COUNT))
         for entry in batch:
             after = entry.id
             if token.encode() in entry.text:
                 event = decode(entry.text)
                 found[event.channel] = event
-        if len(batch) < _SCAN:
-            time.sleep(_POLL)
+        if len(batch) < _SCAN_COUNT:
+            time.sleep(_POLL_SECONDS)
     return found
 
 
@@ -95,18 +96,18 @@ def _channel(channel: str, event: Event | None, sent: float) -> Check:
     return passed(name, f"in the stream as {event.id}, read by the listener after {_ms((event.at or sent) - sent)}")
 
 
-def _heard(
-    client: redis.Redis, workers: list[str], token: str, sent: float, *, workers_hear_redis: bool
+def _received(
+    client: redis.Redis, workers: list[str], token: str, sent: float, *, workers_use_redis: bool
 ) -> Iterator[Check]:
-    deadline = time.monotonic() + _WITHIN
+    deadline = time.monotonic() + _TIMEOUT_SECONDS
     while True:
-        alive = [worker for worker in processes(client, workers, _FIELDS) if worker.is_running]
-        if all(worker.fields["verified"] == token for worker in alive) or time.monotonic() > deadline:
+        alive = [worker for worker in read_entries(client, workers, *_FIELDS) if worker.is_running]
+        if all(worker.fields.get("verified") == token for worker in alive) or time.monotonic() > deadline:
             break
-        time.sleep(_POLL)
+        time.sleep(_POLL_SECONDS)
     for worker in sorted(alive, key=lambda worker: worker.name):
         yield _worker(worker, token, sent)
-    if not alive and workers_hear_redis:
+    if not alive and workers_use_redis:
         yield failed("workers", "none is registered in Redis", "supervisorctl restart app; its log says why")
     elif not alive:
         yield warned(
@@ -116,16 +117,16 @@ def _heard(
         )
 
 
-def _worker(worker: Process, token: str, sent: float) -> Check:
+def _worker(worker: RegistryEntry, token: str, sent: float) -> Check:
     name = f"worker {worker.name}"
-    if worker.fields["verified"] == token:
+    if worker.fields.get("verified") == token:
         return passed(name, f"heard after {_ms(float(worker.fields['verified_at']) - sent)}")
     return failed(
         name,
-        f"did not hear it within {_WITHIN:g} s; its last heartbeat was {worker.silent_ms / 1000:.0f} s ago",
+        f"did not hear it within {_TIMEOUT_SECONDS:g} s; its last heartbeat was {worker.age:.0f} s ago",
         "supervisorctl restart app in its pod; one that was killed is forgotten a minute after",
     )
 
 
 def _ms(seconds: float) -> str:
-    return f"{round(1000 * seconds)} ms"  # an event says no more of its time
+    return f"{round(1000 * seconds)} ms"  # events have their times in milliseconds

@@ -1,4 +1,4 @@
-"""The results, for people and for programs."""
+"""The results as a table and as JSON."""
 
 import json
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ _SYMBOLS = {CheckStatus.OK: "✓", CheckStatus.WARNING: "⚠", CheckStatus.FAILE
 
 
 def is_ok(checks: Sequence[Check]) -> bool:
-    """Whether none failed."""
+    """Whether no check failed."""
     return all(check.status is not CheckStatus.FAILED for check in checks)
 
 
 def as_table(checks: Sequence[Check]) -> str:
-    """One line for each check, and what to do under those it is the same for; the last line counts."""
+    """One line for each check, a remedy below the last of the checks that share it, and a last line with the counts."""
     width = max(len(_printable(check.name)) for check in checks)
     lines = []
     for check, following in zip(checks, [*checks[1:], None], strict=True):
@@ -27,7 +27,7 @@ def as_table(checks: Sequence[Check]) -> str:
 
 
 def as_json(checks: Sequence[Check]) -> str:
-    """The same as one JSON object."""
+    """All checks as one JSON object."""
     listed = [
         {"check": check.name, "status": check.status.value, "text": check.text, "remedy": check.remedy}
         for check in checks
@@ -36,5 +36,5 @@ def as_json(checks: Sequence[Check]) -> str:
 
 
 def _printable(text: str) -> str:
-    """Names come from the servers, and a terminal obeys control characters."""
+    """Replace control characters: names come from the servers, and a terminal would obey them."""
     return "".join(character if character.isprintable() else "?" for character in text)

@@ -1,4 +1,4 @@
-"""What `verify` asks PostgreSQL."""
+"""The checks of PostgreSQL."""
 
 import re
 from collections import Counter
@@ -10,19 +10,19 @@ import psycopg
 from app.core.operator_errors import OperatorError, check_direct, check_operator, check_primary
 from app.core.postgres import describe, listening_conninfo
 from listener.verify.result import Check, failed, passed, warned
-from notifymux.outage import one_line
+from notifymux.reconnect import one_line
 
-_OLDEST = 14
-_FULL = re.compile(r"too many (clients|connections)|remaining connection slots|no more connections allowed")
+_OLDEST_MAJOR = 14
+_IS_FULL = re.compile(r"too many (clients|connections)|remaining connection slots|no more connections allowed")
 _MAKE_ROOM = (
     "raise max_connections, or end what nobody needs: "
     "SELECT application_name, count(*) FROM pg_stat_activity GROUP BY 1"
 )
-_UNREAD = 0.01  # of the queue, some 80 MB
-_HALF = 0.5  # from here on PostgreSQL warns in its own log
+_QUEUE_WARNING = 0.01  # fraction; 1 % are some 80 MB
+_QUEUE_FAILURE = 0.5  # fraction; from here on PostgreSQL warns in its own log
 _HIDDEN = "<insufficient privilege>"
-_LISTENS = re.compile(r"\s*listen\s", re.IGNORECASE)
-_NAMED = 3  # tables that a line names
+_LISTEN_QUERY = re.compile(r"\s*listen\s", re.IGNORECASE)
+_MAX_TABLES_NAMED = 3  # in one line
 
 _CONNECTIONS = """
     SELECT current_setting('max_connections')::int,
@@ -45,8 +45,8 @@ _TRIGGERS = """
 """
 
 
-def reach(url: str, pod: str) -> tuple[Check, psycopg.Connection | None]:
-    """Connects as the listener does; with the result goes the connection, if it leads where LISTEN works."""
+def connect(url: str, pod: str) -> tuple[Check, psycopg.Connection | None]:
+    """Connect as the listener does; return the check, and the connection if LISTEN works on it."""
     connection: psycopg.Connection | None = None
     try:
         connection = psycopg.connect(listening_conninfo(url, f"notifymux-verify/{pod}"), autocommit=True)
@@ -56,13 +56,13 @@ def reach(url: str, pod: str) -> tuple[Check, psycopg.Connection | None]:
     except (psycopg.Error, OperatorError) as error:
         if connection:
             connection.close()
-        check = fault("PostgreSQL", error)
+        check = failed_check("PostgreSQL", error)
         return check._replace(text=f"{describe(url)}: {check.text}"), None
     return passed("PostgreSQL", f"{describe(url)}: the primary, reached directly"), connection
 
 
-def fault(name: str, error: psycopg.Error | OperatorError) -> Check:
-    """The failed check of this name, and what mends it."""
+def failed_check(name: str, error: psycopg.Error | OperatorError) -> Check:
+    """The failed check for an error."""
     if isinstance(error, OperatorError):
         return failed(name, error.what, error.remedy)
     try:
@@ -70,13 +70,13 @@ def fault(name: str, error: psycopg.Error | OperatorError) -> Check:
     except OperatorError as known:
         return failed(name, known.what, known.remedy)
     text = one_line(error)
-    if _FULL.search(text):
+    if _IS_FULL.search(text):
         return failed(name, f"no connection is left: {text}", _MAKE_ROOM)
     return failed(name, text, "start it, or correct DB_HOST and DB_PORT; the listener goes on trying")
 
 
-def examine(connection: psycopg.Connection, channels: Sequence[str], workers: int) -> Iterator[Check]:
-    """Every check of a connection that `reach` made; `workers` are those that hear Redis, 0 in PostgreSQL mode."""
+def run_checks(connection: psycopg.Connection, channels: Sequence[str], workers: int) -> Iterator[Check]:
+    """Run every check on a connection of `connect`; `workers` are this pod's, 0 in PostgreSQL mode."""
     try:
         yield version(connection)
         yield connections(connection, workers)
@@ -85,19 +85,19 @@ def examine(connection: psycopg.Connection, channels: Sequence[str], workers: in
         for channel in channels:
             yield triggers(connection, channel)
     except psycopg.Error as error:
-        yield fault("PostgreSQL", error)
+        yield failed_check("PostgreSQL", error)
 
 
 def version(connection: psycopg.Connection) -> Check:
-    """Whether it is one that this is made for."""
+    """Whether the server is new enough."""
     name, text = "PostgreSQL version", f"PostgreSQL {connection.info.parameter_status('server_version')}"
-    if connection.info.server_version < _OLDEST * 10_000:
-        return failed(name, text, f"upgrade it: {_OLDEST} is the oldest that works")
+    if connection.info.server_version < _OLDEST_MAJOR * 10_000:
+        return failed(name, text, f"upgrade it: {_OLDEST_MAJOR} is the oldest that works")
     return passed(name, text)
 
 
 def connections(connection: psycopg.Connection, workers: int) -> Check:
-    """How many connections are used, and whether a roll back would find one for each of this pod's workers."""
+    """How many connections are used, and whether a rollback would find one for each of this pod's workers."""
     most, reserved, used = _row(connection, _CONNECTIONS)
     name, text = "connections", f"{used} of {most - reserved} used (max_connections {most}, {reserved} reserved)"
     free = most - reserved - used
@@ -111,10 +111,10 @@ def connections(connection: psycopg.Connection, workers: int) -> Check:
 
 
 def sessions(connection: psycopg.Connection, workers: int) -> Check:
-    """How many sessions LISTEN in this database, and whose they are."""
+    """How many sessions LISTEN in this database, by application_name."""
     name, found, hidden = "LISTEN sessions", Counter[str](), 0
     for application, query in connection.execute(_SESSIONS):
-        if _LISTENS.match(query) or re.match(r"notifymux-(listener|worker)/", application):
+        if _LISTEN_QUERY.match(query) or re.match(r"notifymux-(listener|worker)/", application):
             found[application or "(no application_name)"] += 1
         else:
             hidden += query == _HIDDEN
@@ -132,23 +132,23 @@ def sessions(connection: psycopg.Connection, workers: int) -> Check:
 
 
 def queue(connection: psycopg.Connection) -> Check:
-    """How full the queue of notifications is that PostgreSQL keeps for the slowest session."""
+    """How full PostgreSQL's notification queue is; it keeps what the slowest session has not read."""
     [usage] = _row(connection, "SELECT pg_notification_queue_usage()")
     name, text = "notification queue", f"{100 * usage:.3g} % full"
     remedy = (
         "some session LISTENs and does not read, mostly one that is long in a transaction: "
         "SELECT pid, application_name, xact_start FROM pg_stat_activity ORDER BY xact_start"
     )
-    if usage >= _HALF:
+    if usage >= _QUEUE_FAILURE:
         return failed(name, f"{text}; full, it fails every transaction that notifies", remedy)
-    return warned(name, text, remedy) if usage > _UNREAD else passed(name, text)
+    return warned(name, text, remedy) if usage > _QUEUE_WARNING else passed(name, text)
 
 
 def triggers(connection: psycopg.Connection, channel: str) -> Check:
     """Which tables' triggers notify on a channel."""
     name = f"triggers {channel}"
     word = rf"(^|\W){re.escape(channel)}(\W|$)"
-    quoted = "'" + channel.replace("'", "''") + "'"  # as in a trigger's definition, whatever stands in it
+    quoted = "'" + channel.replace("'", "''") + "'"  # as pg_get_triggerdef() writes an argument
     tables = [table for (table,) in connection.execute(_TRIGGERS, [word, quoted])]
     if not tables:
         return warned(
@@ -156,8 +156,8 @@ def triggers(connection: psycopg.Connection, channel: str) -> Check:
             "no trigger names this channel",
             "fine if a program notifies on it, or a function that makes up the name; else see README, The trigger",
         )
-    more = f" and {len(tables) - _NAMED} more" if len(tables) > _NAMED else ""
-    return passed(name, f"on {', '.join(tables[:_NAMED])}{more}")
+    more = f" and {len(tables) - _MAX_TABLES_NAMED} more" if len(tables) > _MAX_TABLES_NAMED else ""
+    return passed(name, f"on {', '.join(tables[:_MAX_TABLES_NAMED])}{more}")
 
 
 def _row(connection: psycopg.Connection, query: str) -> Any:

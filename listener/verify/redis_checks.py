@@ -1,4 +1,4 @@
-"""What `verify` asks Redis."""
+"""The checks of Redis."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,35 +6,35 @@ from typing import Any
 import redis
 from redis.exceptions import RedisError, ResponseError
 
+from app.core.heartbeat import DEAD_SECONDS
 from app.core.operator_errors import OperatorError, check_redis_operator
 from app.core.redis_keys import RedisNames
 from listener.redis_stream import APPEND
-from listener.registry import DEAD_MS
-from listener.verify.processes import processes
+from listener.registry import read_entries
 from listener.verify.result import Check, failed, passed, warned
-from notifymux.outage import one_line
+from notifymux.reconnect import one_line
 from notifymux.redis_client import describe_redis
 
-_OLDEST = 7  # what Valkey calls its redis_version is 7 as well
-_NO_EPOCH = -1  # earlier than every epoch, so that the script looks at the head and appends nothing
+_OLDEST_MAJOR = 7  # Valkey reports 7 as its redis_version too
+_NO_EPOCH = -1  # below every epoch, so that the script reads the head and appends nothing
 
 Info = dict[str, Any]
 
 
-def reach(client: redis.Redis, url: str) -> tuple[Check, Info | None]:
-    """Connects; with the result goes what Redis says of itself: empty if it won't, None if it can't be reached."""
+def connect(client: redis.Redis, url: str) -> tuple[Check, Info | None]:
+    """Connect; return the check and the answer to INFO: empty if this user may not ask, None without a connection."""
     try:
         info = client.info()
     except ResponseError:
-        info = {}  # it answers, but not this user
+        info = {}  # this user may not
     except RedisError as error:
-        check = fault("Redis", error)
+        check = failed_check("Redis", error)
         return check._replace(text=f"{describe_redis(url)}: {check.text}"), None
     return passed("Redis", describe_redis(url)), info
 
 
-def fault(name: str, error: RedisError) -> Check:
-    """The failed check of this name, and what mends it."""
+def failed_check(name: str, error: RedisError) -> Check:
+    """The failed check for an error."""
     try:
         check_redis_operator(error)
     except OperatorError as known:
@@ -42,8 +42,8 @@ def fault(name: str, error: RedisError) -> Check:
     return failed(name, one_line(error), "start it, or correct REDIS_URL; the listener goes on trying")
 
 
-def examine(client: redis.Redis, names: RedisNames, info: Info) -> Iterator[Check]:
-    """Every check of a Redis that `reach` reached."""
+def run_checks(client: redis.Redis, names: RedisNames, info: Info) -> Iterator[Check]:
+    """Run every check on a Redis that `connect` reached."""
     if info:
         yield version(info)
         yield role(info)
@@ -55,22 +55,22 @@ def examine(client: redis.Redis, names: RedisNames, info: Info) -> Iterator[Chec
         try:
             yield check(client, names)
         except RedisError as error:
-            yield fault(name, error)
+            yield failed_check(name, error)
 
 
 def version(info: Info) -> Check:
-    """Whether it is one that this is made for."""
+    """Whether the server is new enough."""
     name = "Redis version"
     valkey = info.get("valkey_version")
     text = f"Valkey {valkey}" if valkey else f"Redis {info['redis_version']}"
-    if int(str(info["redis_version"]).partition(".")[0]) < _OLDEST:
+    if int(str(info["redis_version"]).partition(".")[0]) < _OLDEST_MAJOR:
         return failed(name, text, "upgrade it: Redis 7 and Valkey 8 are the oldest that work")
     return passed(name, text)
 
 
 def role(info: Info) -> Check:
-    """Whether it takes writes, and is one server."""
-    name, mode = "Redis role", info.get("redis_mode") or info.get("server_mode", "standalone")  # the latter is Valkey's
+    """Whether it is a single server that accepts writes."""
+    name, mode = "Redis role", info.get("redis_mode") or info.get("server_mode", "standalone")  # Valkey has server_mode
     if mode != "standalone":
         return failed(
             name, f"this is a {mode}", "neither Sentinel nor Cluster is supported: set REDIS_URL to one primary"
@@ -81,7 +81,7 @@ def role(info: Info) -> Check:
 
 
 def memory(info: Info) -> Check:
-    """Whether it has room, and what it does when it has none."""
+    """Whether it has memory left, and what it does without."""
     name, policy, most = "Redis memory", info["maxmemory_policy"], info["maxmemory"]
     if not most:
         return passed(name, f"{info['used_memory_human']} used, no maxmemory")
@@ -94,7 +94,7 @@ def memory(info: Info) -> Check:
 
 
 def persistence(client: redis.Redis, info: Info) -> Check:
-    """What a restarted Redis still has. Nothing is well too: the listener puts back what it remembers."""
+    """What Redis has after a restart. To have nothing is fine: the listener restores the stream."""
     name = "Redis persistence"
     if info["aof_enabled"]:
         return passed(name, "appendonly yes: after a restart Redis goes on where it was")
@@ -106,7 +106,7 @@ def persistence(client: redis.Redis, info: Info) -> Check:
 
 
 def script(client: redis.Redis, names: RedisNames) -> Check:
-    """Whether the script that appends can be loaded and run.
+    """Whether the append script can be loaded and run.
 
     Raises:
         redis.RedisError: it can't.
@@ -117,17 +117,19 @@ def script(client: redis.Redis, names: RedisNames) -> Check:
 
 
 def listeners(client: redis.Redis, names: RedisNames) -> Check:
-    """Which listeners are alive, and what they do.
+    """Which listeners are alive, with role, position and buffer.
 
     Raises:
-        redis.RedisError: Redis doesn't say.
+        redis.RedisError: Redis does not answer.
     """
-    found = processes(client, client.scan_iter(match=names.listeners, count=1000), ("role", "position", "buffered"))
-    alive = [process for process in found if process.is_running and process.silent_ms < DEAD_MS]
+    keys = client.scan_iter(match=names.listeners, count=1000)
+    found = read_entries(client, keys, "role", "position", "buffered")
+    alive = [process for process in found if process.is_running and process.age < DEAD_SECONDS]
     if not alive:
         return failed("listeners", "none is registered here", "supervisorctl status listener; its log says why")
-    said = []
+    lines = []
     for process in sorted(alive, key=lambda process: process.name):
-        place = f" at {position}" if (position := process.fields["position"]) else ""
-        said.append(f"{process.name} {process.fields['role']}{place}, {process.fields['buffered'] or 0} events held")
-    return passed("listeners", f"{len(alive)}: {'; '.join(said)}")
+        fields = process.fields
+        place = f" at {position}" if (position := fields.get("position")) else ""
+        lines.append(f"{process.name} {fields.get('role', '')}{place}, {fields.get('buffered') or 0} events held")
+    return passed("listeners", f"{len(alive)}: {'; '.join(lines)}")

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 
 class CheckStatus(Enum):
-    """How a check ended; only a failed one makes the whole fail."""
+    """A check's status; only a failed check makes `verify` fail."""
 
     OK = "ok"
     WARNING = "warning"
@@ -13,7 +13,7 @@ class CheckStatus(Enum):
 
 
 class Check(NamedTuple):
-    """What was looked at, how it is, in one line, and what to do about it if it isn't well."""
+    """What was checked, the result in one line, and the remedy unless it passed."""
 
     name: str
     status: CheckStatus
@@ -22,15 +22,15 @@ class Check(NamedTuple):
 
 
 def passed(name: str, text: str) -> Check:
-    """It is as it should be."""
+    """A check that passed."""
     return Check(name, CheckStatus.OK, text, None)
 
 
 def warned(name: str, text: str, remedy: str) -> Check:
-    """It works, but somebody should look at it."""
+    """A check that passed, with something that an operator should look at."""
     return Check(name, CheckStatus.WARNING, text, remedy)
 
 
 def failed(name: str, text: str, remedy: str) -> Check:
-    """It doesn't work."""
+    """A check that failed."""
     return Check(name, CheckStatus.FAILED, text, remedy)

@@ -1,4 +1,4 @@
-"""The whole under a real supervisord with the real configuration, on the embedded default, by `./entrypoint.sh`."""
+"""The appliance with its embedded servers, started by `./entrypoint.sh` with the real supervisord.conf."""
 
 import json
 import os
@@ -28,12 +28,12 @@ MATCH = 1  # the demo's
 
 
 class Appliance(Process):
-    """A checkout of its own, running; `more` is added to its supervisord.conf."""
+    """An appliance that runs from its own copy of the checkout; `more` is added to its supervisord.conf."""
 
     def __init__(self, folder: Path, more: str = "", **settings: str) -> None:
         self.folder, self.port = folder, free_port()
         folder.mkdir()
-        for name in ("app", "listener"):
+        for name in ("app", "listener", "notifymux"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("supervisord.conf", "entrypoint.sh"):
             shutil.copy(ROOT / name, folder)
@@ -60,7 +60,7 @@ class Appliance(Process):
     def states(self) -> dict[str, str]:
         return {line.split()[0]: line.split()[1] for line in self.ctl("status").splitlines()}
 
-    def ready(self, within: float = 60) -> None:
+    def wait_until_ready(self, within: float = 60) -> None:
         wait_until(self._is_ready, within, lambda: f"ready:\n{self.log[-3000:]}")
 
     def _is_ready(self) -> bool:
@@ -74,12 +74,12 @@ class Appliance(Process):
 
     @property
     def embedded(self) -> dict[str, str]:
-        """What the programs were told of the embedded servers."""
+        """The settings that lead the programs to the embedded servers."""
         values = dotenv_values(self.folder / ".run" / "embedded.env", interpolate=False)
         return {name: value or "" for name, value in values.items()}
 
     def alignments(self) -> int:
-        """How often a listener found its place."""
+        """How often a listener has aligned."""
         return self.log.count("aligned at")
 
     def has_aligned_since(self, before: int) -> bool:
@@ -99,7 +99,7 @@ class Appliance(Process):
         return make_conninfo(**{name: given[variable] for name, variable in names.items()})
 
     def listening(self) -> int:
-        """How many sessions LISTEN."""
+        """The number of sessions that LISTEN."""
         with closing(psycopg.connect(self.database_url)) as connection:
             row = connection.execute(LISTENING).fetchone()
         assert row
@@ -109,7 +109,7 @@ class Appliance(Process):
 @pytest.fixture(scope="module")
 def appliance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
     with Appliance(tmp_path_factory.mktemp("appliance") / "pod") as appliance:
-        appliance.ready()
+        appliance.wait_until_ready()
         yield appliance
 
 
@@ -120,11 +120,17 @@ def client(appliance: Appliance) -> Iterator[Client]:
 
 
 def test_a_client_of_the_demo_match_gets_a_snapshot_and_then_updates(appliance: Appliance, client: Client) -> None:
-    assert client.loaded()["data"]["match"]["id"] == MATCH
-    updates = client.heard(20)
+    assert client.wait_for_initial_load()["data"]["match"]["id"] == MATCH
+    updates = client.wait_for_updates(20)
     assert {update["match_id"] for update in updates} == {MATCH}
     ids = [tuple(map(int, update["id"].split("-"))) for update in updates]
     assert ids == sorted(set(ids))
+
+
+def test_the_page_of_the_demo_is_served_and_linked(appliance: Appliance) -> None:
+    code, page = get(appliance.port, "/demo")
+    assert (code, b"scoreboard" in page) == (200, True)
+    assert get(appliance.port, "/api/status")[1]["embedded"]
 
 
 def test_one_connection_listens_while_four_workers_serve(appliance: Appliance, client: Client) -> None:
@@ -132,11 +138,11 @@ def test_one_connection_listens_while_four_workers_serve(appliance: Appliance, c
     assert len(workers) == 4
     seen = len(client.updates)
 
-    def one_and_going_on() -> bool:
+    def one_and_still_serving() -> bool:
         assert appliance.listening() == 1
         return len(client.updates) > seen + 20
 
-    wait_until(one_and_going_on)
+    wait_until(one_and_still_serving)
 
 
 def test_subscribing_in_redis_shows_the_events_with_their_ids(appliance: Appliance) -> None:
@@ -148,24 +154,24 @@ def test_subscribing_in_redis_shows_the_events_with_their_ids(appliance: Applian
     assert set(json.loads(message["data"])) >= {"id", "channel", "payload", "at"}
 
 
-def test_one_variable_rolls_back_to_direct_listen_and_forth_again(appliance: Appliance) -> None:
+def test_one_variable_switches_to_direct_listen_and_back(appliance: Appliance) -> None:
     appliance.set(USE_REDIS_NOTIFIER="false")
     appliance.ctl("restart", "app")
-    appliance.ready()
+    appliance.wait_until_ready()
     wait_until(lambda: appliance.listening() == 5, what="5 rows until the listener is stopped")
     appliance.ctl("stop", "listener")
     wait_until(lambda: appliance.listening() == 4, what="4 rows without the listener")
     with Client(appliance.port, MATCH, "direct") as client:
-        client.heard(10)
+        client.wait_for_updates(10)
         assert {update["id"] for update in client.updates} == {None}
     assert get(appliance.port, "/readyz")[1]["mode"] == "postgres"
     appliance.set()
     appliance.ctl("start", "listener")
     appliance.ctl("restart", "app")
-    appliance.ready()
+    appliance.wait_until_ready()
     wait_until(lambda: appliance.listening() == 1)
     with Client(appliance.port, MATCH, "redis") as client:
-        assert all(update["id"] for update in client.heard(10))
+        assert all(update["id"] for update in client.wait_for_updates(10))
 
 
 @pytest.mark.parametrize("program", ["listener", "app"])
@@ -173,7 +179,7 @@ def test_a_restart_brings_the_program_back_with_another_pid(appliance: Appliance
     before = appliance.pid_of(program)
     assert "started" in appliance.ctl("restart", program)
     assert appliance.pid_of(program) != before
-    appliance.ready()
+    appliance.wait_until_ready()
 
 
 @pytest.mark.parametrize(
@@ -184,7 +190,7 @@ def test_a_killed_program_runs_again_and_clients_are_served(appliance: Appliance
     before = appliance.pid_of(program)
     os.kill(before, signal.SIGKILL)
     wait_until(lambda: appliance.states()[program] == "RUNNING" and appliance.pid_of(program) != before, 40)
-    appliance.ready()
+    appliance.wait_until_ready()
 
     def served() -> bool:
         with Client(appliance.port, MATCH, "after") as client:
@@ -193,17 +199,17 @@ def test_a_killed_program_runs_again_and_clients_are_served(appliance: Appliance
     wait_until(served, 40)
 
 
-def test_a_killed_worker_is_replaced_and_the_clients_of_the_others_hear_on(appliance: Appliance) -> None:
+def test_a_killed_worker_is_replaced_and_clients_of_other_workers_miss_nothing(appliance: Appliance) -> None:
     clients = [Client(appliance.port, MATCH, f"client-{number}") for number in range(24)]
     victim = clients[0].worker
     spared = next(client for client in clients if client.worker != victim)
     os.kill(victim, signal.SIGKILL)
-    clients[0].closed()
+    clients[0].wait_until_closed()
     seen = len(spared.updates)
-    spared.heard(seen + 10)
+    spared.wait_for_updates(seen + 10)
     ids = [tuple(map(int, update["id"].split("-"))) for update in spared.updates]
     assert ids == sorted(set(ids))
-    assert not spared.of("resync")
+    assert not spared.of_type("resync")
     master = psutil.Process(appliance.pid_of("app"))
     wait_until(lambda: len(master.children()) == 4)
     for client in clients:
@@ -215,7 +221,7 @@ def test_every_program_runs_and_nothing_else(appliance: Appliance) -> None:
 
 
 def runs(process: psutil.Process) -> bool:
-    """Whether it is there; what waits for this machine's first process to notice its end is not."""
+    """Whether a process has not ended; a zombie, which only waits for its parent, has."""
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:  # it ended between the two
@@ -224,32 +230,32 @@ def runs(process: psutil.Process) -> bool:
 
 def test_sigterm_ends_everything_with_exit_code_0_and_leaves_nothing(tmp_path: Path) -> None:
     with Appliance(tmp_path / "pod") as appliance:
-        appliance.ready()
+        appliance.wait_until_ready()
         children = psutil.Process(appliance.pid).children(recursive=True)
         with Client(appliance.port, MATCH, "viewer") as client:
-            client.heard(1)
+            client.wait_for_updates(1)
             assert appliance.stop(within=20) == 0
-            assert client.closed() == 1012
+            assert client.wait_until_closed() == 1012
         assert [child for child in children if runs(child)] == []
         assert "CRIT" not in appliance.log
         assert "Traceback" not in appliance.log
 
 
 @pytest.mark.long
-def test_with_a_standby_a_restart_of_the_listener_is_no_event(tmp_path: Path) -> None:
+def test_with_a_standby_clients_do_not_notice_a_restart_of_the_listener(tmp_path: Path) -> None:
     with Appliance(tmp_path / "pod", LISTENER_STANDBY="true") as appliance:
-        appliance.ready()
+        appliance.wait_until_ready()
         assert appliance.states()["listener-standby"] == "RUNNING"
         wait_until(lambda: appliance.listening() == 2)
         wait_until(lambda: "aligned at" in appliance.log)
         with Client(appliance.port, MATCH, "viewer") as client:
-            client.heard(5)
+            client.wait_for_updates(5)
             for program in ("listener", "listener-standby"):
                 before = appliance.alignments()
                 appliance.ctl("restart", program)
                 wait_until(partial(appliance.has_aligned_since, before))
-                client.heard(len(client.updates) + 10)
+                client.wait_for_updates(len(client.updates) + 10)
             ids = [tuple(map(int, update["id"].split("-"))) for update in client.updates]
             assert ids == sorted(set(ids))
             assert len({epoch for epoch, _ in ids}) == 1
-            assert not client.of("resync")
+            assert not client.of_type("resync")

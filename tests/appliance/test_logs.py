@@ -1,4 +1,4 @@
-"""What a program logs reaches the container's log, whole."""
+"""Every line that a program logs reaches the container's log."""
 
 import re
 from pathlib import Path
@@ -13,24 +13,29 @@ LINES = 100_000  # of 110 bytes: more than 10 MB
 
 
 def talker() -> str:
-    """A program like the listener's, which says a lot."""
+    """A program with the listener's section of supervisord.conf that logs many lines."""
     conf = (ROOT / "supervisord.conf").read_text()
     section = re.search(r"\[program:listener\]\n(?:.+\n)+", conf)
     assert section
-    says = "import signal, sys; [print('line', n, 'x' * 100, file=sys.stderr) for n in range(LINES)]; signal.pause()"
-    says = says.replace("LINES", str(LINES))  # and then it stays, for who ends is started again
+    code = (
+        "import signal, sys; go = [signal.SIGUSR1]; signal.pthread_sigmask(signal.SIG_BLOCK, go); signal.sigwait(go);"
+        f" [print('line', n, 'x' * 100, file=sys.stderr) for n in range({LINES})]; signal.pause()"
+    )
     text = section.group().replace("listener", "talker")
-    return "\n" + re.sub(r"command=.*", lambda _: f'command=python -c "{says}"\nautostart=false', text)
+    return "\n" + re.sub(r"command=.*", lambda _: f'command=python -c "{code}"\nautostart=false', text)
 
 
 @pytest.mark.long
 def test_ten_megabytes_of_lines_arrive_each_once_and_in_order(tmp_path: Path) -> None:
     with Appliance(tmp_path / "pod", talker()) as appliance:
-        appliance.ready()
+        appliance.wait_until_ready()
         appliance.ctl("start", "talker")
+        # Then no other program logs: supervisord may put a line of it into the middle of one of these.
+        appliance.wait_for_log("keeper INFO talker runs")
+        appliance.ctl("signal", "USR1", "talker")
 
-        def said() -> list[str]:
+        def logged() -> list[str]:
             return [line for line in list(appliance.lines) if line.startswith("line ")]
 
-        wait_until(lambda: len(said()) >= LINES, 60, lambda: f"{len(said())} lines\n{appliance.log[-500:]}")
-        assert said() == [f"line {number} " + "x" * 100 for number in range(LINES)]
+        wait_until(lambda: len(logged()) >= LINES, 60, lambda: f"{len(logged())} lines\n{appliance.log[-500:]}")
+        assert logged() == [f"line {number} " + "x" * 100 for number in range(LINES)]

@@ -1,4 +1,4 @@
-"""The pages in a real browser."""
+"""Both pages of the appliance in a real browser."""
 
 from collections.abc import Iterator
 
@@ -18,26 +18,24 @@ def pages(chromium: Browser) -> Iterator[list[Page]]:
         page.close()
 
 
-def test_the_first_page_says_that_all_is_well_and_leads_to_the_demo(appliance: Appliance, pages: list[Page]) -> None:
+def test_the_status_page_shows_a_healthy_system_and_links_to_the_demo(appliance: Appliance, pages: list[Page]) -> None:
     page = pages[0]
     page.goto(f"http://127.0.0.1:{appliance.port}/")
     expect(page.locator("#state")).to_have_text("Healthy")
     expect(page.locator("#embedded")).to_be_visible()
     page.get_by_role("link", name="Watch the live match").click()
-    expect(page.locator("body[data-link=live]")).to_be_visible()
+    expect(page.locator("body[data-connection=live]")).to_be_visible()
 
 
-def test_two_browsers_show_the_same_match_live_over_a_restart_of_the_app(
-    appliance: Appliance, pages: list[Page]
-) -> None:
+def test_two_browsers_show_the_same_match_across_a_restart_of_the_app(appliance: Appliance, pages: list[Page]) -> None:
     errors: list[str] = []
     for page in pages:
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(f"http://127.0.0.1:{appliance.port}/demo")
-        expect(page.locator("body[data-link=live]")).to_be_visible()
+        expect(page.locator("body[data-connection=live]")).to_be_visible()
     appliance.ctl("restart", "app")
     for page in pages:
-        expect(page.locator("body[data-link=live]")).to_be_visible(timeout=30_000)
+        expect(page.locator("body[data-connection=live]")).to_be_visible(timeout=30_000)
     first, second = (page.locator("#last-id") for page in pages)
     appliance.ctl("stop", "demo")
     expect(first).to_have_text(second.inner_text(), timeout=20_000)

@@ -1,83 +1,41 @@
-"""Everything at once: listeners, workers with clients, writers, and faults in turn."""
+"""Listeners, workers with clients, writers, and faults one after another."""
 
-import sys
 import time
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Self
 
 import psycopg
 
-from tests.chaos.delivery_log import DeliveryLog, Token, Verdict, two_names
-from tests.chaos.faults import BREAKS_EVERY_SESSION, FAULTS
-from tests.chaos.load import MATCHES, Order, Sampler, Witness, Writer, make_table, match_of
+from tests.chaos.delivery_check import DeliveryCheck, EventKey, ambiguous_ids
+from tests.chaos.faults import FAULTS, RESTART_POSTGRES
+from tests.chaos.load import MATCHES, CommitOrder, ListenSampler, RecordingClient, Writer, create_table, match_of
 from tests.chaos.pods import SETTINGS, Pod
+from tests.chaos.report import NO_FAULT, Report
+from tests.support.output import print_line
 from tests.support.programs import App
 from tests.support.servers import Servers
 from tests.support.waiting import hold_for, wait_until
 
-RATE, WRITERS = 400, 4
+EVENTS_PER_SECOND, WRITERS = 400, 4
 WORKERS, CLIENTS = 4, 9
-CALM = (0.5, 2.0)  # seconds between faults
-
-
-def say(text: str) -> None:
-    """To who watches."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
-
-
-@dataclass
-class Report:
-    """What a run was, and what became of the promises."""
-
-    listeners: int
-    seed: int
-    seconds: float = 0.0
-    faults: Counter[str] = field(default_factory=Counter)
-    gaps: Counter[str] = field(default_factory=Counter)  # announced, by the fault (or calm) in which they were
-    recovery: dict[str, float] = field(default_factory=dict)  # the longest, by fault
-    committed: int = 0
-    clients: int = 0
-    verdict: Verdict = field(default_factory=Verdict)
-    rows: int = 0  # most LISTEN rows of one listener
-    samples: int = 0
-    log: str = ""
-
-    @property
-    def broken(self) -> list[str]:
-        """The promises that were broken."""
-        verdict, broken = self.verdict, list(self.verdict.wrong)
-        if verdict.lost or verdict.repeated or verdict.disordered:
-            broken.append(f"{verdict.lost} lost, {verdict.repeated} repeated, {verdict.disordered} out of order")
-        if self.listeners > 1:
-            broken += [
-                f"{count} gaps at {kind!r} with another listener alive"
-                for kind, count in self.gaps.items()
-                if kind != BREAKS_EVERY_SESSION
-            ]
-            if verdict.announced and not self.gaps[BREAKS_EVERY_SESSION]:
-                broken.append(f"{verdict.announced} events missing")
-        elif self.gaps["calm"]:
-            broken.append(f"{self.gaps['calm']} gaps without a fault")
-        if self.rows != 1:
-            broken.append(f"a listener had {self.rows} LISTEN rows")
-        return broken
+PAUSE_SECONDS = (0.5, 2.0)  # between two faults
+HEARTBEAT_SECONDS = 1.6  # until a process has sent a heartbeat after a fault
 
 
 class Environment:
-    """The processes and the load, from an empty database on.
+    """The processes and the load, which run while the block runs.
 
     Args:
-        servers: both running, and nobody else's.
-        folder: where programs run.
-        listeners: how many pods.
+        servers: both running, with an empty database, and used by nothing else.
+        folder: the programs' working directory.
+        listeners: the number of pods.
         seed: of faults and load.
-        settings: of the listeners and the workers, over the usual ones.
+        settings: of the listeners and the workers, in addition to the usual ones.
+        clients: the number of clients.
+        verbose: print a line for each fault.
     """
 
     def __init__(
@@ -97,14 +55,14 @@ class Environment:
         self._settings = dict(settings or {})
         self._verbose = verbose
         self._stack = ExitStack()
-        self._names = 0
-        self._marks = 0
-        self._bag: list[str] = []
+        self._pods_started = 0
+        self._probes_committed = 0
+        self._remaining_faults: list[str] = []
         self._began = time.monotonic()
         self.pods: list[Pod] = []
-        self.gone: list[Pod] = []
-        self.witnesses: list[Witness] = []
-        self.committed_marks: dict[Token, int] = {}
+        self.stopped_pods: list[Pod] = []
+        self.clients: list[RecordingClient] = []
+        self._probes: dict[EventKey, int] = {}  # by session of the commit order
 
     def __enter__(self) -> Self:
         try:
@@ -117,213 +75,226 @@ class Environment:
     def __exit__(self, *exc_info: object) -> None:
         self._stack.close()
 
+    # ---- start
+
     def _start(self) -> None:
         enter = self._stack.enter_context
         url = self.servers.embedded.database_url
-        make_table(url)
-        self.order = enter(Order(url))
-        self.sampler = enter(Sampler(url))
+        create_table(url)
+        self.order = enter(CommitOrder(url))
+        self.sampler = enter(ListenSampler(url))
         for _ in range(self.report.listeners):
-            self.new_pod()
-        redis_url = {"REDIS_URL": self.servers.embedded.redis_url, "USE_REDIS_NOTIFIER": "true"}
-        self.app = enter(App(self.folder, SETTINGS | redis_url | self._settings, WORKERS)).ready()
+            self.start_pod()
+        redis_settings = {"REDIS_URL": self.servers.embedded.redis_url, "USE_REDIS_NOTIFIER": "true"}
+        self.app = enter(App(self.folder, SETTINGS | redis_settings | self._settings, WORKERS)).wait_until_ready()
         for pod in self.pods:
-            pod.aligned()
+            pod.wait_until_aligned()
         self._connect_clients()
         self._warm_up()
-        rng, rate = Random(self._rng.random()), RATE / WRITERS
+        rng, rate = Random(self._rng.random()), EVENTS_PER_SECOND / WRITERS
         self.writers = [enter(Writer(n, url, self.order, rate, Random(rng.random()))) for n in range(1, WRITERS + 1)]
         self._began = time.monotonic()
 
-    def new_pod(self, settings: Mapping[str, str] | None = None) -> Pod:
-        """Starts one more listener, under a name of its own."""
-        self._names += 1
-        pod = Pod(f"pod-{self._names}", self.folder, self.servers, self._settings | dict(settings or {}))
+    def start_pod(self, settings: Mapping[str, str] | None = None) -> Pod:
+        """Start one more listener, under a new name."""
+        self._pods_started += 1
+        pod = Pod(f"pod-{self._pods_started}", self.folder, self.servers, self._settings | dict(settings or {}))
         self.pods.append(self._stack.enter_context(pod))
         return pod
 
     def _connect_clients(self) -> None:
-        """At least one on each worker."""
+        """Connect the clients, at least one to each worker."""
         workers: set[int] = set()
         for number in range(200):
-            witness = Witness(self.app.port, MATCHES[number % len(MATCHES)], f"client-{number}")
-            self._stack.callback(witness.close)
-            if witness.worker in workers and len(self.witnesses) - len(workers) >= self.report.clients - WORKERS:
-                witness.close()
+            client = RecordingClient(self.app.port, MATCHES[number % len(MATCHES)], f"client-{number}")
+            self._stack.callback(client.close)
+            if client.worker in workers and len(self.clients) - len(workers) >= self.report.clients - WORKERS:
+                client.close()
                 continue
-            workers.add(witness.worker)
-            self.witnesses.append(witness)
-            if len(self.witnesses) >= self.report.clients and len(workers) == WORKERS:
+            workers.add(client.worker)
+            self.clients.append(client)
+            if len(self.clients) >= self.report.clients and len(workers) == WORKERS:
                 break
-        assert len(workers) == WORKERS, f"{len(workers)} of {WORKERS} workers took a client"
-        for witness in self.witnesses:
-            assert witness.is_loaded.wait(10)
+        assert len(workers) == WORKERS, f"only {len(workers)} of {WORKERS} workers accepted a client"
+        for client in self.clients:
+            assert client.is_loaded.wait(10)
 
     def _warm_up(self) -> None:
-        """Until every client hears, nothing counts."""
-        wait_until(self.order.open.is_set)
+        """Wait until every client receives events; discard the events so far."""
+        wait_until(self.order.listening.is_set)
 
-        def everybody_hears() -> bool:
-            last = self.mark()
+        def all_receive() -> bool:
+            last = self._commit_probes()
             try:
-                wait_until(lambda: self._have(last), 1)
+                wait_until(lambda: self._received_by_all(last), 1)
             except AssertionError:
                 return False
             return True
 
-        wait_until(everybody_hears, 20, "every client hears")
-        wait_until(lambda: all(token in self.order.places for token in self.committed_marks))
-        self.order.lives[-1].clear()
-        self.committed_marks.clear()
-        for witness in self.witnesses:
-            witness.seen.clear()
+        wait_until(all_receive, 20, "every client receives events")
+        wait_until(lambda: all(event in self.order.indexes for event in self._probes))
+        self.order.sessions[-1].clear()
+        self._probes.clear()
+        for client in self.clients:
+            client.received.clear()
 
-    def mark(self) -> dict[int, Token]:
-        """Commits one event for each match, by the test's own hand."""
-        tokens = [Token(0, self._marks + n) for n in range(len(MATCHES))]
-        self._marks += len(MATCHES)
+    def _commit_probes(self) -> dict[int, EventKey]:
+        """Commit one event for each match; return them by match."""
+        events = [EventKey(0, self._probes_committed + n) for n in range(len(MATCHES))]
+        self._probes_committed += len(MATCHES)
         with closing(psycopg.connect(self.servers.embedded.database_url, autocommit=True)) as connection:
             connection.execute(
                 "INSERT INTO chaos SELECT 0, n, 1 + n %% 3 FROM generate_series(%s::int, %s::int) n",
-                (tokens[0].serial, tokens[-1].serial),
+                (events[0].serial, events[-1].serial),
             )
-        self.committed_marks |= dict.fromkeys(tokens, len(self.order.lives) - 1)
-        return {match_of(token): token for token in tokens}
+        self._probes |= dict.fromkeys(events, len(self.order.sessions) - 1)
+        return {match_of(event): event for event in events}
 
-    def _have(self, last: Mapping[int, Token]) -> bool:
-        return all(witness.last == last[witness.match] for witness in self.witnesses)
+    def _received_by_all(self, last: Mapping[int, EventKey]) -> bool:
+        return all(client.last == last[client.match] for client in self.clients)
 
-    # While it runs.
+    # ---- faults
 
-    def intact(self, *, besides: Pod | None = None) -> bool:
-        """Whether everything runs that nothing was done to."""
+    def assert_running(self, *, except_for: Pod | None = None) -> bool:
+        """Assert that every process, connection and thread still runs, except for the pod with the fault."""
         for pod in self.pods:
-            assert pod is besides or pod.process.running, f"{pod.name} ended:\n{pod.log}"
-        for witness in self.witnesses:
-            assert witness.code is None, f"{witness.name} was closed with {witness.code}:\n{self.app.log}"
+            assert pod is except_for or pod.process.running, f"{pod.name} exited:\n{pod.log}"
+        for client in self.clients:
+            assert client.code is None, f"{client.name} was closed with {client.code}:\n{self.app.log}"
         assert self.app.running
-        for worker in (self.order, self.sampler, *self.writers):
-            assert worker.failure is None, worker.failure
+        for thread in (self.order, self.sampler, *self.writers):
+            assert thread.failure is None, thread.failure
         return True
 
-    def hold(self, seconds: float) -> None:
-        """Lets the load run."""
-        hold_for(seconds, self.intact)
+    def run_load(self, seconds: float) -> None:
+        """Let the load run without a fault."""
+        hold_for(seconds, self.assert_running)
 
-    def caught_up(self, within: float = 30.0) -> None:
-        """Waits until all listeners count again, and every client has heard what was committed since."""
-        wait_until(self.order.open.is_set)
+    def wait_until_caught_up(self, within: float = 30.0) -> None:
+        """Wait until all listeners are aligned and every client has received what was committed before."""
+        wait_until(self.order.listening.is_set)
         for pod in self.pods:
-            pod.aligned(within)
-        upto = len(self.order.places)
-        places = self.order.places
+            pod.wait_until_aligned(within)
+        indexes = self.order.indexes
+        committed = len(indexes)
         wait_until(
-            lambda: all(places.get(witness.last or Token(0, 0), -1) >= upto for witness in self.witnesses),
+            lambda: all(indexes.get(client.last or EventKey(0, 0), -1) >= committed for client in self.clients),
             within,
-            "every client hears",
+            "every client has caught up",
         )
 
-    def run(self, seconds: float, kinds: Iterable[str] = FAULTS) -> None:
-        """Faults in turn, for so long; at least one."""
+    def run(self, seconds: float, faults: Iterable[str] = FAULTS) -> Report:
+        """Inject faults for some time, at least one, and return the report; print the logs if an assertion fails."""
+        try:
+            self._inject_faults(seconds, list(faults))
+            return self.finish()
+        except AssertionError:
+            print_line("\n".join(pod.log for pod in self.pods) + f"\n--- app\n{self.app.log}")
+            raise
+
+    def _inject_faults(self, seconds: float, faults: list[str]) -> None:
         until = time.monotonic() + seconds
-        kinds = list(kinds)
         while True:
-            if not self._bag:
-                self._bag = self._rng.sample(kinds, len(kinds))
-            self.fault(self._bag.pop())
+            if not self._remaining_faults:
+                self._remaining_faults = self._rng.sample(faults, len(faults))
+            self._inject(self._remaining_faults.pop())
             if time.monotonic() > until:
                 return
-            self.hold(self._rng.uniform(*CALM))
+            self.run_load(self._rng.uniform(*PAUSE_SECONDS))
 
-    def fault(self, kind: str) -> None:
-        """One fault, until everything has recovered."""
-        pod = self._victim()
+    def _inject(self, fault: str) -> None:
+        """Inject one fault, and wait until everything has recovered."""
+        pod = self._choose_pod()
         before = self._resyncs()
         began = time.monotonic()
-        if kind == BREAKS_EVERY_SESSION:
-            self.order.open.clear()
-        FAULTS[kind](pod, self.servers, self._rng, lambda seconds: hold_for(seconds, lambda: self.intact(besides=pod)))
-        over = time.monotonic()
-        if kind != BREAKS_EVERY_SESSION:
-            self.hold(1.6)  # until what it hit has had a heartbeat since
-        self.caught_up()
+        if fault == RESTART_POSTGRES:
+            self.order.listening.clear()
+
+        def wait(seconds: float) -> None:
+            hold_for(seconds, lambda: self.assert_running(except_for=pod))
+
+        FAULTS[fault](pod, self.servers, self._rng, wait)
+        ended = time.monotonic()
+        if fault != RESTART_POSTGRES:
+            self.run_load(HEARTBEAT_SECONDS)
+        self.wait_until_caught_up()
         gaps = max(after - earlier for earlier, after in zip(before, self._resyncs(), strict=True))
-        self.report.faults[kind] += 1
-        self.report.gaps[kind] += gaps
-        took = time.monotonic() - over
-        self.report.recovery[kind] = max(took, self.report.recovery.get(kind, 0.0))
+        self.report.faults[fault] += 1
+        self.report.gaps[fault] += gaps
+        recovery = time.monotonic() - ended
+        self.report.recovery[fault] = max(recovery, self.report.recovery.get(fault, 0.0))
         if self._verbose:
-            say(
-                f"{began - self._began:7.1f} s  {kind:20} {pod.name:7} {over - began:4.1f} s,"
-                f" recovered in {took:4.1f} s, {gaps} gaps"
+            print_line(
+                f"{began - self._began:7.1f} s  {fault:20} {pod.name:7} {ended - began:4.1f} s,"
+                f" recovered in {recovery:4.1f} s, {gaps} gaps"
             )
 
-    def _victim(self) -> Pod:
-        """Mostly who appends: what happens to the others is soon made good."""
+    def _choose_pod(self) -> Pod:
+        """Choose the primary with a preference, because faults of a standby have little effect."""
         pod = self._rng.choice(self.pods)
         if self._rng.random() < 0.7:
-            pod = next((pod for pod in self.pods if pod.hash().get(b"role") == b"primary"), pod)
+            pod = next((pod for pod in self.pods if pod.registry_entry().get(b"role") == b"primary"), pod)
         return pod
 
-    def roll(self, settings: Mapping[str, str] | None = None, *, aligned: bool = True) -> None:
-        """Replaces every pod by a new one with `settings`, one at a time; with `aligned`, waits for it each time."""
+    def rolling_update(self, settings: Mapping[str, str] | None = None, *, aligned: bool = True) -> None:
+        """Replace every pod, one at a time, by a new one with `settings`.
+
+        With `aligned`, wait each time until the new pod is aligned; otherwise only until it is connected.
+        """
         for old in list(self.pods):
             self.pods.remove(old)
-            self.gone.append(old)
+            self.stopped_pods.append(old)
             assert old.process.stop() == 0
-            new = self.new_pod(settings)
+            new = self.start_pod(settings)
             if aligned:
-                self.caught_up()
+                self.wait_until_caught_up()
             else:
                 wait_until(lambda new=new: "connected to " in new.process.log)  # type: ignore[misc]
-            self.hold(1.0)
-        self.caught_up()
+            self.run_load(1.0)
+        self.wait_until_caught_up()
 
     def _resyncs(self) -> list[int]:
-        return [sum(seen.token is None for seen in list(witness.seen)) for witness in self.witnesses]
+        return [client.resyncs() for client in self.clients]
 
-    def count_gaps(self) -> int:
-        """The most that any client was told of."""
-        return max(self._resyncs())
-
-    # And after it.
+    # ---- the report
 
     def finish(self) -> Report:
-        """Ends the load, waits until everybody has all, and judges."""
+        """Stop the load, wait until every client has received everything, and check the deliveries."""
         report = self.report
         for writer in self.writers:
-            writer.end()
-        last = self.mark()
-        wait_until(lambda: self._have(last), 30, "every client heard the last event")
-        wait_until(lambda: self.order.places.keys() >= set(last.values()))
+            writer.stop()
+        last = self._commit_probes()
+        wait_until(lambda: self._received_by_all(last), 30, "every client received the last event")
+        wait_until(lambda: self.order.indexes.keys() >= set(last.values()))
         report.seconds = time.monotonic() - self._began
-        self._judge(report)
-        report.gaps["calm"] += max(0, self.count_gaps() - report.gaps.total())
-        report.rows, report.samples = max(self.sampler.most.values()), self.sampler.samples
+        self._check_deliveries(report)
+        report.gaps[NO_FAULT] += max(0, max(self._resyncs()) - report.gaps.total())
+        report.max_listen_rows = max(self.sampler.max_rows.values())
         report.gaps = +report.gaps
-        report.log = "\n".join(pod.log for pod in (*self.gone, *self.pods)) + f"\n--- app\n{self.app.log}"
+        report.log = "\n".join(pod.log for pod in (*self.stopped_pods, *self.pods)) + f"\n--- app\n{self.app.log}"
         return report
 
-    def _judge(self, report: Report) -> None:
-        committed = dict(self.committed_marks)
-        uncertain: dict[Token, int] = {}
+    def _check_deliveries(self, report: Report) -> None:
+        committed = dict(self._probes)
+        uncertain: dict[EventKey, int] = {}
         for writer in self.writers:
             committed |= writer.committed
             uncertain |= writer.uncertain
-        heard = {token for life in self.order.lives for token in life}
-        unheard = {token: life for token, life in committed.items() if token not in heard}
-        if len(self.order.lives) == 1:
-            assert not unheard, f"the test's own session missed {len(unheard)} events"
-            assert heard == committed.keys(), f"{len(heard - committed.keys())} events were never committed"
+        sessions = self.order.sessions
+        recorded = {event for session in sessions for event in session}
+        unreceived = {event: session for event, session in committed.items() if event not in recorded}
+        if len(sessions) == 1:
+            assert not unreceived, f"the reference session missed {len(unreceived)} events"
+            assert recorded == committed.keys(), f"{len(recorded - committed.keys())} events were never committed"
         report.committed = len(committed)
         for match in MATCHES:
-            lives = [[token for token in life if match_of(token) == match] for life in self.order.lives]
-            ledger = DeliveryLog(lives, _of(match, unheard), _of(match, uncertain))
-            for witness in self.witnesses:
-                if witness.match == match:
-                    report.verdict.add(ledger.judge(witness.name, witness.seen))
-        report.verdict.wrong += two_names(witness.seen for witness in self.witnesses)
+            of_match = [[event for event in session if match_of(event) == match] for session in sessions]
+            check = DeliveryCheck(of_match, _of_match(match, unreceived), _of_match(match, uncertain))
+            for client in self.clients:
+                if client.match == match:
+                    report.deliveries.add(check.run(client.name, client.received))
+        report.deliveries.errors += ambiguous_ids(client.received for client in self.clients)
 
 
-def _of(match: int, tokens: Mapping[Token, int]) -> dict[Token, int]:
-    return {token: life for token, life in tokens.items() if match_of(token) == match}
+def _of_match(match: int, events: Mapping[EventKey, int]) -> dict[EventKey, int]:
+    return {event: session for event, session in events.items() if match_of(event) == match}

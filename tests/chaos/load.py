@@ -1,4 +1,4 @@
-"""The load: writers that commit and roll back, the order of what they commit, and clients that hear it."""
+"""The load: writers that commit and roll back, a record of the commit order, and clients that receive the events."""
 
 import json
 import select
@@ -11,7 +11,7 @@ from typing import Any, Self
 import psycopg
 from websockets.exceptions import ConnectionClosed
 
-from tests.chaos.delivery_log import Seen, Token
+from tests.chaos.delivery_check import EventKey, Received
 from tests.support.programs import Client
 
 CHANNELS = ("match_change", "football_event_change")
@@ -34,125 +34,125 @@ FROM generate_series(%s::int, %s::int) n
 """
 
 
-def make_table(conninfo: str) -> None:
+def create_table(conninfo: str) -> None:
     with closing(psycopg.connect(conninfo, autocommit=True)) as connection:
         connection.execute(TABLE)
 
 
-def match_of(token: Token) -> int:
-    return 1 + token.serial % 3
+def match_of(event: EventKey) -> int:
+    return 1 + event.serial % 3
 
 
-class Worker:
-    """A thread that runs until it is ended, and passes on what it raised."""
+class BackgroundThread:
+    """Calls `work` in a thread until it is stopped. Lost connections to PostgreSQL are retried, other errors raised."""
 
     def __init__(self, name: str) -> None:
-        self.ending = threading.Event()
+        self.stopping = threading.Event()
         self.failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._guarded, name=name, daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.end()
+        self.stop()
 
-    def end(self) -> None:
-        self.ending.set()
+    def stop(self) -> None:
+        self.stopping.set()
         self._thread.join(20)
         if self.failure:
             raise self.failure
 
-    def _guarded(self) -> None:
+    def _run(self) -> None:
         try:
-            while not self.ending.is_set():
+            while not self.stopping.is_set():
                 try:
                     self.work()
-                except psycopg.OperationalError:  # PostgreSQL is away
-                    self.ending.wait(0.05)
-        except BaseException as error:  # noqa: BLE001 - raised again by `end`
+                except psycopg.OperationalError:  # PostgreSQL is down
+                    self.stopping.wait(0.05)
+        except BaseException as error:  # noqa: BLE001 - raised again by `stop`
             self.failure = error
 
     def work(self) -> None:
         raise NotImplementedError
 
 
-class Order(Worker):
-    """A plain LISTEN session of the test's own: PostgreSQL gives every session the same order.
+class CommitOrder(BackgroundThread):
+    """Records the commit order with a plain LISTEN session, since PostgreSQL gives every session the same order.
 
-    `open` is set while it LISTENs: what is committed then, it hears, unless PostgreSQL dies first.
+    `listening` is set while the session LISTENs. What is committed then is recorded, unless PostgreSQL dies first.
     """
 
     def __init__(self, conninfo: str) -> None:
-        super().__init__("order")
+        super().__init__("commit order")
         self._conninfo = conninfo
-        self.lives: list[list[Token]] = []
-        self.places: dict[Token, int] = {}
-        self.open = threading.Event()
+        self.sessions: list[list[EventKey]] = []
+        self.indexes: dict[EventKey, int] = {}
+        self.listening = threading.Event()
 
     def work(self) -> None:
         with closing(psycopg.connect(self._conninfo, autocommit=True, application_name="chaos-order")) as connection:
             for channel in CHANNELS:
                 connection.execute(f"LISTEN {channel}".encode())
-            self.lives.append([])
-            self.open.set()
+            self.sessions.append([])
+            self.listening.set()
             pgconn = connection.pgconn
-            while not self.ending.is_set():
+            while not self.stopping.is_set():
                 select.select([pgconn.socket], [], [], 0.1)
                 pgconn.consume_input()
-                while note := pgconn.notifies():
-                    data = json.loads(note.extra)["data"]
-                    token = Token(data["w"], data["n"])
-                    self.places[token] = len(self.places)
-                    self.lives[-1].append(token)
+                while notification := pgconn.notifies():
+                    data = json.loads(notification.extra)["data"]
+                    event = EventKey(data["w"], data["n"])
+                    self.indexes[event] = len(self.indexes)
+                    self.sessions[-1].append(event)
 
 
-class Writer(Worker):
-    """One session that commits about `rate` events a second in transactions of one to hundreds, some rolled back."""
+class Writer(BackgroundThread):
+    """Commits about `rate` events per second in transactions of one to hundreds, some of which are rolled back."""
 
-    def __init__(self, number: int, conninfo: str, order: Order, rate: float, rng: Random) -> None:
+    def __init__(self, number: int, conninfo: str, order: CommitOrder, rate: float, rng: Random) -> None:
         super().__init__(f"writer {number}")
         self._number, self._conninfo, self._order, self._rate, self._rng = number, conninfo, order, rate, rng
-        self.committed: dict[Token, int] = {}
-        self.uncertain: dict[Token, int] = {}
+        self.committed: dict[EventKey, int] = {}  # by session of the commit order
+        self.uncertain: dict[EventKey, int] = {}  # COMMIT got no answer
         self._serial = 0
-        self._life = 0
+        self._session = 0
 
     def work(self) -> None:
         name = f"chaos-writer/{self._number}"
         with closing(psycopg.connect(self._conninfo, autocommit=True, application_name=name)) as connection:
-            if not self._order.open.wait(0.1):
+            if not self._order.listening.wait(0.1):
                 return
-            self._life = len(self._order.lives) - 1
+            self._session = len(self._order.sessions) - 1
             due = time.monotonic()
-            while not self.ending.is_set():
+            while not self.stopping.is_set():
                 written = self._transaction(connection)
                 due = max(due + written / self._rate, time.monotonic() - 1)
-                self.ending.wait(max(0.0, due - time.monotonic()))
+                self.stopping.wait(max(0.0, due - time.monotonic()))
 
     def _transaction(self, connection: psycopg.Connection) -> int:
-        """One transaction; how many events it committed."""
-        count = self._size()
-        fate = self._rng.random()
-        rolled_back, in_part = fate < 0.1, 0.1 <= fate < 0.2
-        tokens: list[Token] = []
+        """Run one transaction; return the number of events that it committed."""
+        count = self._transaction_size()
+        draw = self._rng.random()
+        rolled_back, with_savepoint = draw < 0.1, 0.1 <= draw < 0.2
+        events: list[EventKey] = []
         try:
             with connection.transaction(force_rollback=rolled_back):
-                tokens += self._write(connection, count)
-                if in_part:
+                events += self._write(connection, count)
+                if with_savepoint:
                     with connection.transaction(force_rollback=True):
                         self._write(connection, count)
-                    tokens += self._write(connection, 1)
+                    events += self._write(connection, 1)
         except psycopg.OperationalError:
-            self.uncertain |= {} if rolled_back else dict.fromkeys(tokens, self._life)
+            self.uncertain |= {} if rolled_back else dict.fromkeys(events, self._session)
             raise
         if rolled_back:
             return 0
-        self.committed |= dict.fromkeys(tokens, self._life)
-        return len(tokens)
+        self.committed |= dict.fromkeys(events, self._session)
+        return len(events)
 
-    def _size(self) -> int:
+    def _transaction_size(self) -> int:
         draw = self._rng.random()
         if draw < 0.8:
             return 1
@@ -160,60 +160,61 @@ class Writer(Worker):
             return self._rng.randint(2, 6)
         return self._rng.randint(20, 60) if draw < 0.99 else 250
 
-    def _write(self, connection: psycopg.Connection, count: int) -> list[Token]:
+    def _write(self, connection: psycopg.Connection, count: int) -> list[EventKey]:
         first, self._serial = self._serial + 1, self._serial + count
         connection.execute(self._rng.choice((INSERT, NOTIFY)), (self._number, first, self._serial))
-        return [Token(self._number, serial) for serial in range(first, self._serial + 1)]
+        return [EventKey(self._number, serial) for serial in range(first, self._serial + 1)]
 
 
-class Witness(Client):
-    """A client that keeps what the ledger needs, and not every message."""
+class RecordingClient(Client):
+    """A client that keeps only what the check of deliveries needs."""
 
     def __init__(self, port: int, match: int, name: str) -> None:
         self.match, self.name = match, name
-        self.seen: list[Seen] = []
-        self.last: Token | None = None
+        self.received: list[Received] = []
+        self.last: EventKey | None = None
         self.is_loaded = threading.Event()
         super().__init__(port, match, name)
 
     def _read(self) -> None:
         try:
             for text in self.socket:
-                self._note(json.loads(text))
+                self._on_message(json.loads(text))
         except ConnectionClosed:
             pass
         finally:
             self.code = self.socket.close_code or 1006
 
-    def _note(self, message: dict[str, Any]) -> None:
+    def _on_message(self, message: dict[str, Any]) -> None:
         match message["type"]:
             case "ping":
                 self.socket.send('{"type":"pong"}')
             case "initial-load":
                 self.is_loaded.set()
             case "resync":
-                self.seen.append(Seen(None, message["id"]))
+                self.received.append(Received(None, message["id"]))
             case _:
-                token = Token(message["data"]["w"], message["data"]["n"])
-                self.seen.append(Seen(token, message["id"]))
-                self.last = token
+                event = EventKey(message["data"]["w"], message["data"]["n"])
+                self.received.append(Received(event, message["id"]))
+                self.last = event
+
+    def resyncs(self) -> int:
+        return sum(event is None for event, _ in list(self.received))
 
 
-class Sampler(Worker):
-    """Looks all the time how many rows each listener has in `pg_stat_activity` that LISTEN."""
+class ListenSampler(BackgroundThread):
+    """Counts the LISTEN rows of each listener in `pg_stat_activity` continuously, and keeps the maximum."""
 
-    ROWS = """SELECT application_name, count(*) FROM pg_stat_activity
+    QUERY = """SELECT application_name, count(*) FROM pg_stat_activity
         WHERE query LIKE 'LISTEN%' AND application_name LIKE 'notifymux-listener/%' GROUP BY 1"""
 
     def __init__(self, conninfo: str) -> None:
         super().__init__("sampler")
         self._conninfo = conninfo
-        self.most: dict[str, int] = {}
-        self.samples = 0
+        self.max_rows: dict[str, int] = {}  # by listener
 
     def work(self) -> None:
         with closing(psycopg.connect(self._conninfo, autocommit=True, application_name="chaos-sampler")) as connection:
-            while not self.ending.wait(0.03):
-                for name, count in connection.execute(self.ROWS).fetchall():
-                    self.most[name] = max(count, self.most.get(name, 0))
-                self.samples += 1
+            while not self.stopping.wait(0.03):
+                for name, count in connection.execute(self.QUERY).fetchall():
+                    self.max_rows[name] = max(count, self.max_rows.get(name, 0))

@@ -1,4 +1,4 @@
-"""Listeners as pods have them: each behind proxies of its own, restarted as supervisord would."""
+"""Pods: listeners that reach both servers through proxies."""
 
 from collections.abc import Mapping
 from contextlib import closing, suppress
@@ -11,7 +11,7 @@ from psycopg.conninfo import conninfo_to_dict
 from tests.chaos.load import CHANNELS
 from tests.support.programs import Listener
 from tests.support.proxy import Proxy
-from tests.support.servers import Servers, database_settings, through
+from tests.support.servers import Servers, database_settings, redis_url_with_port
 from tests.support.waiting import wait_until
 
 NAMESPACE = "pg_notify"
@@ -19,17 +19,17 @@ SETTINGS = {"REDIS_NAMESPACE": NAMESPACE, "CANARY_INTERVAL": "1", "NOTIFY_CHANNE
 
 
 class Pod:
-    """One pod's listener, and its ways to both servers, which can be cut and stalled."""
+    """The listener of one pod, and the proxies to both servers. Runs while the block runs."""
 
     def __init__(self, name: str, folder: Path, servers: Servers, settings: Mapping[str, str] | None = None) -> None:
         embedded = servers.embedded
         self.name, self._folder = name, folder
-        self.postgres = Proxy(int(str(conninfo_to_dict(embedded.database_url)["port"])))
-        self.redis = Proxy(embedded.valkey_port)
+        self.postgres_proxy = Proxy(int(str(conninfo_to_dict(embedded.database_url)["port"])))
+        self.redis_proxy = Proxy(embedded.valkey_port)
         self._settings = {
             **SETTINGS,
-            **database_settings(embedded.database_url, self.postgres.port),
-            "REDIS_URL": through(embedded.redis_url, self.redis.port),
+            **database_settings(embedded.database_url, self.postgres_proxy.port),
+            "REDIS_URL": redis_url_with_port(embedded.redis_url, self.redis_proxy.port),
             "POD_NAME": name,
             **(settings or {}),
         }
@@ -38,7 +38,7 @@ class Pod:
 
     @property
     def process(self) -> Listener:
-        """The one that runs, or ran last."""
+        """The current process, or the last one."""
         return self.processes[-1]
 
     def __enter__(self) -> Self:
@@ -56,31 +56,31 @@ class Pod:
             for process in self.processes:
                 process.end()
         finally:
-            self.postgres.close()
-            self.redis.close()
+            self.postgres_proxy.close()
+            self.redis_proxy.close()
 
     @property
     def log(self) -> str:
         return "\n".join(f"--- {self.name}, pid {process.pid}\n{process.log}" for process in self.processes)
 
-    def hash(self) -> dict[bytes, bytes]:
-        """What the registry shows of the process, if it is there; `age`: milliseconds since its last heartbeat."""
+    def registry_entry(self) -> dict[bytes, bytes]:
+        """Return the process's hash in the registry, with its `age` in ms added; empty if there is none."""
         with closing(redis.Redis.from_url(self._redis_url, socket_timeout=2)) as client:
             for key in client.scan_iter(match=f"{{{NAMESPACE}}}:listener:{self.name}:*"):
                 fields: Any = client.hgetall(key)
                 if fields.get(b"pid") == str(self.process.pid).encode():
-                    left: Any = client.pttl(key)
-                    return {**fields, b"age": str(60_000 - left).encode()}
+                    ttl: Any = client.pttl(key)
+                    return {**fields, b"age": str(60_000 - ttl).encode()}
         return {}
 
     def is_aligned(self) -> bool:
-        """Whether it said within the last second that it counts, and has nothing that Redis refused."""
+        """Whether a recent heartbeat says that the listener is aligned and Redis accepts its writes."""
         with suppress(redis.RedisError):
-            fields = self.hash()
+            fields = self.registry_entry()
             if fields.get(b"role") in {b"primary", b"standby"} and fields.get(b"state") == b"running":
                 return int(fields[b"age"]) < 1500
         return False
 
-    def aligned(self, within: float = 30.0) -> Self:
+    def wait_until_aligned(self, within: float = 30.0) -> Self:
         wait_until(self.is_aligned, within, f"{self.name} aligned")
         return self

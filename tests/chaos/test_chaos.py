@@ -1,9 +1,8 @@
-"""The promises, on real processes: a short form by default, the long one in the long tier.
+"""The promises hold for real processes under faults: a few seconds in the short tier, minutes in the long tier.
 
-`python -m tests.chaos --minutes 10` is longer still.
+`python -m tests.chaos` runs for any time.
 """
 
-from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from random import Random, randrange
@@ -12,81 +11,73 @@ import psutil
 import pytest
 import redis
 
-from tests.chaos.environment import RATE, WRITERS, Environment, Report, say
+from tests.chaos.environment import EVENTS_PER_SECOND, WRITERS, Environment
 from tests.chaos.faults import FAULTS
-from tests.chaos.load import CHANNELS, Order, Writer, make_table
+from tests.chaos.load import CHANNELS, CommitOrder, Writer, create_table
 from tests.chaos.pods import Pod
+from tests.chaos.report import Report
+from tests.support.output import print_line
 from tests.support.servers import Servers
 from tests.support.waiting import hold_for, wait_until
 
 
 @pytest.fixture
 def seed() -> int:
-    """Of faults and load; printed, and shown where a test fails."""
+    """The seed of faults and load, which pytest shows when a test fails."""
     number = randrange(1 << 31)
-    say(f"seed {number}")
+    print_line(f"seed {number}")
     return number
 
 
-def kept(report: Report) -> Report:
-    """Asserts that no promise was broken."""
-    if report.broken:
-        say(report.log)
-    assert report.broken == []
+def assert_kept(report: Report) -> None:
+    """Assert that no promise was broken."""
+    if report.violations:
+        print_line(report.log)
+    assert report.violations == []
     assert report.committed > 0
-    return report
 
 
-def fight(arena: Environment, seconds: float, kinds: Sequence[str]) -> Report:
-    with arena:
-        try:
-            arena.run(seconds, kinds)
-            return kept(arena.finish())
-        except AssertionError:
-            say("\n".join(pod.log for pod in arena.pods))
-            raise
-
-
-ALL = list(FAULTS)
-FULL = "used memory > 'maxmemory'"
-MANY = ["kill -9", "FLUSHALL", "SIGTERM", "terminate"]
+OUT_OF_MEMORY = "used memory > 'maxmemory'"
+FAST_FAULTS = ["kill -9", "FLUSHALL", "SIGTERM", "terminate"]
 
 
 @pytest.mark.parametrize(
-    ("listeners", "seconds", "kinds"),
+    ("listeners", "seconds", "faults"),
     [
-        (2, 5, MANY),
+        (2, 5, FAST_FAULTS),
         (1, 0, ["kill -9"]),
-        pytest.param(3, 60, ALL, marks=[pytest.mark.long, pytest.mark.timeout(180)]),
-        pytest.param(1, 45, ALL, marks=[pytest.mark.long, pytest.mark.timeout(180)]),
+        pytest.param(3, 60, list(FAULTS), marks=[pytest.mark.long, pytest.mark.timeout(180)]),
+        pytest.param(1, 45, list(FAULTS), marks=[pytest.mark.long, pytest.mark.timeout(180)]),
     ],
 )
-def test_faults_in_turn(
-    servers: Servers, tmp_path: Path, seed: int, listeners: int, seconds: float, kinds: list[str]
+def test_no_promise_is_broken_under_faults(
+    servers: Servers, tmp_path: Path, seed: int, listeners: int, seconds: float, faults: list[str]
 ) -> None:
-    fight(Environment(servers, tmp_path, listeners, seed, verbose=True), seconds, kinds)
+    with Environment(servers, tmp_path, listeners, seed, verbose=True) as environment:
+        assert_kept(environment.run(seconds, faults))
 
 
 @pytest.mark.long
 def test_a_rolling_update_loses_and_repeats_nothing(servers: Servers, tmp_path: Path, seed: int) -> None:
-    with Environment(servers, tmp_path, 3, seed) as arena:
-        arena.roll()
-        report = kept(arena.finish())
+    with Environment(servers, tmp_path, 3, seed) as environment:
+        environment.rolling_update()
+        report = environment.finish()
+        assert_kept(report)
         assert report.gaps.total() == 0
 
 
 @pytest.mark.long
-def test_a_roll_to_other_channels_is_one_announced_gap_and_the_log_explains_it(
+def test_a_rolling_update_to_other_channels_is_one_announced_gap_that_the_log_explains(
     servers: Servers, tmp_path: Path, seed: int
 ) -> None:
-    with Environment(servers, tmp_path, 3, seed) as arena:
-        arena.roll({"NOTIFY_CHANNELS": ",".join([*CHANNELS, "one_more_change"])}, aligned=False)
-        log = arena.pods[0].log
-        report = arena.finish()
-        assert (report.verdict.lost, report.verdict.repeated, report.verdict.disordered) == (0, 0, 0), report.log
-        assert report.verdict.wrong == []
+    with Environment(servers, tmp_path, 3, seed) as environment:
+        environment.rolling_update({"NOTIFY_CHANNELS": ",".join([*CHANNELS, "one_more_change"])}, aligned=False)
+        log = environment.pods[0].log
+        report = environment.finish()
+        assert report.deliveries.lost == report.deliveries.repeated == report.deliveries.out_of_order == 0, report.log
+        assert report.deliveries.errors == []
         assert report.gaps.total() == 1, report.log
-        assert report.rows == 1
+        assert report.max_listen_rows == 1
     assert log.count("stays passive") == 1
     assert "the listener at work has other NOTIFY_CHANNELS" in log
 
@@ -95,47 +86,47 @@ def test_a_roll_to_other_channels_is_one_announced_gap_and_the_log_explains_it(
 def test_three_listeners_cost_redis_less_than_1_3_times_the_commands_of_one(
     servers: Servers, template: Path, tmp_path: Path, seed: int
 ) -> None:
-    """Side by side: one PostgreSQL and one load, a Redis for one listener and another for three."""
+    """One listener and three listeners run side by side under the same load, each group with its own Redis."""
     url = servers.embedded.database_url
-    make_table(url)
+    create_table(url)
     rng = Random(seed)
     with ExitStack() as stack:
         second = Servers(tmp_path / "second", template)
         stack.callback(second.end)
         second.start_redis()
-        places = {"one": (servers, 1), "three": (second, 3)}
+        groups = {"one": (servers, 1), "three": (second, 3)}
         pods: list[Pod] = []
         for n in range(1, 4):
-            for name, (place, count) in places.items():
+            for name, (group, count) in groups.items():
                 if n <= count:
-                    pod = Pod(f"{name}-{n}", tmp_path, servers, {"REDIS_URL": place.embedded.redis_url})
+                    pod = Pod(f"{name}-{n}", tmp_path, servers, {"REDIS_URL": group.embedded.redis_url})
                     pods.append(stack.enter_context(pod))
-            if n in (1, 3):  # the others needn't find out who is first
+            if n in (1, 3):  # the first is aligned before the others start, so that it starts the epoch
                 for pod in pods:
-                    pod.aligned()
-        order = stack.enter_context(Order(url))
+                    pod.wait_until_aligned()
+        order = stack.enter_context(CommitOrder(url))
         for n in range(1, WRITERS + 1):
-            stack.enter_context(Writer(n, url, order, RATE / WRITERS, Random(rng.random())))
+            stack.enter_context(Writer(n, url, order, EVENTS_PER_SECOND / WRITERS, Random(rng.random())))
         hold_for(1, lambda: True)
-        before = {name: commands(place) for name, (place, _) in places.items()}
+        before = {name: commands(group) for name, (group, _) in groups.items()}
         hold_for(10, lambda: all(pod.process.running for pod in pods))
         spent = {
-            name: {kind: count - before[name].get(kind, 0) for kind, count in commands(place).items()}
-            for name, (place, _) in places.items()
+            name: {kind: count - before[name].get(kind, 0) for kind, count in commands(group).items()}
+            for name, (group, _) in groups.items()
         }
     for kind in sorted({kind for counts in spent.values() for kind in counts}):
-        say(f"{kind:10}" + "".join(f"{counts.get(kind, 0):8}" for counts in spent.values()))
+        print_line(f"{kind:10}" + "".join(f"{counts.get(kind, 0):8}" for counts in spent.values()))
     one, three = spent["one"], spent["three"]
-    assert one["xadd"] > 8 * RATE
-    assert abs(one["xadd"] - three["xadd"]) < 2 * RATE  # both saw the same load
+    assert one["xadd"] > 8 * EVENTS_PER_SECOND
+    assert abs(one["xadd"] - three["xadd"]) < 2 * EVENTS_PER_SECOND  # both had the same load
     for kind in ("processed", "called"):
         ratio = three[kind] / one[kind]
-        say(f"commands {kind}: {one[kind]} with one listener, {three[kind]} with three, {ratio:.2f} times")
+        print_line(f"commands {kind}: {one[kind]} with one listener, {three[kind]} with three, {ratio:.2f} times")
         assert ratio < 1.3
 
 
 def commands(servers: Servers) -> dict[str, int]:
-    """How often each command ran; `called` counts what clients sent, `processed` also what scripts did."""
+    """Return the number of calls by command; `called` has those of clients, `processed` also those of scripts."""
     with closing(redis.Redis.from_url(servers.embedded.redis_url)) as client:
         stats = client.info("commandstats")
         counts = {name.removeprefix("cmdstat_"): int(stat["calls"]) for name, stat in stats.items()}
@@ -145,57 +136,57 @@ def commands(servers: Servers) -> dict[str, int]:
 
 
 @pytest.mark.long
-def test_redis_at_its_maxmemory_is_waited_out_and_said_once(servers: Servers, tmp_path: Path, seed: int) -> None:
+def test_redis_at_its_maxmemory_is_an_outage_that_is_logged_once(servers: Servers, tmp_path: Path, seed: int) -> None:
     with (
-        Environment(servers, tmp_path, 1, seed) as arena,
+        Environment(servers, tmp_path, 1, seed) as environment,
         closing(redis.Redis.from_url(servers.embedded.redis_url)) as client,
     ):
         client.config_set("maxmemory-policy", "noeviction")
         client.config_set("maxmemory", client.info("memory")["used_memory"] + 50_000)
-        [pod] = arena.pods
-        wait_until(lambda: FULL in pod.log, 20, "the listener says so")
-        client.config_set("maxmemory", client.info("memory")["used_memory"] // 2)  # now nothing more fits now and then
+        [pod] = environment.pods
+        wait_until(lambda: OUT_OF_MEMORY in pod.log, 20, "the listener logs it")
+        # Until now some writes fitted in between; from now on none does.
+        client.config_set("maxmemory", client.info("memory")["used_memory"] // 2)
         before = len(pod.process.lines)
-        arena.hold(4)
+        environment.run_load(4)
         client.config_set("maxmemory", 0)
-        arena.caught_up()
-        report = kept(arena.finish())
+        environment.wait_until_caught_up()
+        report = environment.finish()
+        assert_kept(report)
     assert report.gaps.total() == 0
-    said = [line.partition("WARNING ")[2] for line in pod.process.lines[before:] if FULL in line]
-    assert len(said) == len(set(said)) <= 2, pod.log  # one for events, one for heartbeats
+    warnings = [line.partition("WARNING ")[2] for line in pod.process.lines[before:] if OUT_OF_MEMORY in line]
+    assert len(warnings) == len(set(warnings)) <= 2, pod.log  # one for events, one for heartbeats
     assert "Redis is back" in pod.process.lines[-2], pod.log  # before "stopped"
 
 
 @pytest.mark.long
-def test_a_worker_too_slow_for_the_stream_announces_a_gap_to_its_own_clients_only(
+def test_a_worker_that_falls_behind_the_stream_announces_a_gap_only_to_its_own_clients(
     servers: Servers, tmp_path: Path, seed: int
 ) -> None:
     with (
-        Environment(servers, tmp_path, 2, seed, settings={"STREAM_MAXLEN": "1000"}) as arena,
+        Environment(servers, tmp_path, 2, seed, settings={"STREAM_MAXLEN": "1000"}) as environment,
         closing(redis.Redis.from_url(servers.embedded.redis_url)) as client,
     ):
-        arena.hold(3)
-        slow = arena.witnesses[0].worker
+        environment.run_load(3)
+        slow = environment.clients[0].worker
         worker = psutil.Process(slow)
         worker.suspend()
         try:
             ports = {connection.laddr.port for connection in worker.net_connections("tcp")}
-            cut = [
+            subscriptions = [
                 subscriber["addr"]
                 for subscriber in client.client_list(_type="pubsub")
                 if int(subscriber["addr"].rpartition(":")[2]) in ports
             ]
-            assert len(cut) == 1
-            client.client_kill_filter(addr=cut[0])
-            arena.hold(6)
+            assert len(subscriptions) == 1
+            client.client_kill_filter(addr=subscriptions[0])
+            environment.run_load(6)
         finally:
             worker.resume()
-        told = [witness for witness in arena.witnesses if witness.worker == slow]
-        wait_until(lambda: all(any(seen.token is None for seen in list(witness.seen)) for witness in told))
-        arena.caught_up()
-        report = arena.finish()
-        assert (report.verdict.lost, report.verdict.repeated, report.verdict.disordered) == (0, 0, 0)
-        assert report.verdict.announced > 0
-        others = [witness for witness in arena.witnesses if witness.worker != slow]
-        assert all(seen.token for witness in others for seen in witness.seen)
-        assert [sum(seen.token is None for seen in witness.seen) for witness in told] == [1] * len(told)
+        affected = [each for each in environment.clients if each.worker == slow]
+        wait_until(lambda: all(each.resyncs() for each in affected))
+        environment.wait_until_caught_up()
+        report = environment.finish()
+        assert report.deliveries.lost == report.deliveries.repeated == report.deliveries.out_of_order == 0
+        assert report.deliveries.announced > 0
+        assert [each.resyncs() for each in environment.clients] == [each in affected for each in environment.clients]

@@ -44,21 +44,21 @@ def test_an_uncut_fail_over_loses_nothing_and_announces_nothing(
     listeners: int,
 ) -> None:
     settings = base | {"REDIS_URL": pair.url}
-    running = [start_listener(settings | more).aligned() for more in ({}, STANDBY)[:listeners]]
-    app = start_app(settings).ready()
+    running = [start_listener(settings | more).wait_until_aligned() for more in ({}, STANDBY)[:listeners]]
+    app = start_app(settings).wait_until_ready()
     with app.client(MATCH) as client:
-        client.loaded()
+        client.wait_for_initial_load()
         events.commit(10)
         events.heard_by(client)
         fail_over(pair)
         events.commit(50)
         events.heard_by(client)
         wait_until(lambda: is_left(pair.primary), what="nobody stays at the old primary")
-    app.ready()
+    app.wait_until_ready()
     assert all(listener.running for listener in running)
     for listener in running:
         if away := said(listener, "Redis is away"):
-            listener.logged("Redis is back", within=5)
+            listener.wait_for_log("Redis is back", within=5)
         assert len(away) == len(said(listener, "Redis is back")) <= 1, listener.log
 
 
@@ -76,20 +76,20 @@ def test_workers_go_where_the_listener_went_from_a_server_that_goes_on_answering
     left_behind: Callable[[RedisPair], None],
 ) -> None:
     settings = base | {"REDIS_URL": pair.url}
-    listener = start_listener(settings).aligned()
-    app = start_app(settings, workers=2).ready()
+    listener = start_listener(settings).wait_until_aligned()
+    app = start_app(settings, workers=2).wait_until_ready()
     clients = app.client_of_each_worker(MATCH, 2).values()
     for client in clients:
-        client.loaded()
+        client.wait_for_initial_load()
     listener.stop()
     pair.promote()
     left_behind(pair)
-    start_listener(settings).aligned()
+    start_listener(settings).wait_until_aligned()
     events.commit(30)
     for client in clients:
-        client.heard(30)
+        client.wait_for_updates(30)
         client.close()
-    app.ready()
+    app.wait_until_ready()
     wait_until(lambda: is_left(pair.primary), what="nobody stays at the old primary")
 
 
@@ -99,10 +99,10 @@ def test_a_master_whose_replica_took_over_and_whose_link_is_down_is_left(
     """It answers MASTERDOWN, to reads as well."""
     pair.primary.set(replica_serve_stale_data="no")
     settings = base | {"REDIS_URL": pair.url}
-    start_listener(settings).aligned()
-    app = start_app(settings).ready()
+    start_listener(settings).wait_until_aligned()
+    app = start_app(settings).wait_until_ready()
     with app.client(MATCH) as client:
-        client.loaded()
+        client.wait_for_initial_load()
         events.commit(10)
         events.heard_by(client)
         pair.promote()
@@ -117,22 +117,22 @@ def test_redis_is_not_back_before_the_address_leads_to_a_server_that_takes_write
     base: dict[str, str], pair: RedisPair, events: Numbered, start_listener: StartListener
 ) -> None:
     """Another pod's listener appends at the new primary, and the old one replicates that: nothing is left to append."""
-    late = start_listener(base | {"REDIS_URL": pair.url, "POD_NAME": "late"}).aligned()
+    late = start_listener(base | {"REDIS_URL": pair.url, "POD_NAME": "late"}).wait_until_aligned()
     with Address(pair.primary.port) as address:
         other = base | {"REDIS_URL": f"redis://127.0.0.1:{address.port}", "POD_NAME": "other"}
-        start_listener(other).aligned()
+        start_listener(other).wait_until_aligned()
         pair.replica.client.replicaof("NO", "ONE")
-        address.lead_to(pair.replica.port)
+        address.redirect_to(pair.replica.port)
         address.drop()
         pair.demote()
-        late.logged("Redis is away")
+        late.wait_for_log("Redis is away")
         for _ in range(20):
             before = _replicated(pair)
             events.commit(1)
             wait_until(lambda before=before: _replicated(pair) > before)  # type: ignore[misc]
         assert not said(late, "Redis is back"), late.log
-        pair.address.lead_to(pair.replica.port)
-        late.logged("Redis is back")
+        pair.address.redirect_to(pair.replica.port)
+        late.wait_for_log("Redis is back")
         assert len(said(late, "Redis is away")) == 1, late.log
 
 
@@ -146,15 +146,15 @@ def test_an_address_that_leads_to_another_primary_is_followed_although_the_old_o
 ) -> None:
     """Who starts from now on finds the new one; the listener and the workers that are there would never meet them."""
     settings = base | {"REDIS_URL": pair.url}
-    listener = start_listener(settings).aligned()
-    app = start_app(settings).ready()
+    listener = start_listener(settings).wait_until_aligned()
+    app = start_app(settings).wait_until_ready()
     with app.client(MATCH) as client:
-        client.loaded()
+        client.wait_for_initial_load()
         events.commit(10)
         events.heard_by(client)
         pair.promote()
         later = start_app(settings)
-        later.ready()
+        later.wait_until_ready()
         events.commit(10)
         events.heard_by(client)
         assert sum(" begins after " in line for line in listener.lines) == 1

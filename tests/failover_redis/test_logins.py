@@ -52,10 +52,10 @@ def test_a_user_that_is_back_some_seconds_after_a_restart_costs_delay(
 ) -> None:
     """Who sets it up (an operator of Kubernetes, a script) does so when the server is there already."""
     settings = base | {"REDIS_URL": url(server, OLD)}
-    listener = start_listener(settings).aligned()
-    app = start_app(settings).ready()
+    listener = start_listener(settings).wait_until_aligned()
+    app = start_app(settings).wait_until_ready()
     with Canaries(database) as canaries, app.client(MATCH) as client:
-        client.loaded()
+        client.wait_for_initial_load()
         events.commit(20)
         events.heard_by(client)
         server.client.save()
@@ -70,7 +70,7 @@ def test_a_user_that_is_back_some_seconds_after_a_restart_costs_delay(
         allow(server, OLD)
         events.commit(5)
         events.heard_by(client)
-    app.ready()
+    app.wait_until_ready()
     assert sum("password" in line for line in said(listener, "Redis")) == 1, listener.log
 
 
@@ -85,17 +85,17 @@ def test_a_password_that_changes_in_its_file_is_read_at_the_next_connect(
     secret = tmp_path / "redis-url"
     secret.write_text(url(server, OLD))
     settings = base | {"REDIS_URL_FILE": str(secret)}
-    listener = start_listener(settings).aligned()
-    app = start_app(settings).ready()
+    listener = start_listener(settings).wait_until_aligned()
+    app = start_app(settings).wait_until_ready()
     with app.client(MATCH) as client:
-        client.loaded()
+        client.wait_for_initial_load()
         events.commit(10)
         events.heard_by(client)
         secret.write_text(url(server, NEW))
         allow(server, NEW)
         server.client.client_kill_filter(user=USER)
         events.commit(20)
-        app.ready()
+        app.wait_until_ready()
         events.heard_by(client)
     assert len(said(listener, "Redis is away")) <= 1, listener.log
     assert NEW not in listener.log + app.log
@@ -113,10 +113,10 @@ def test_a_password_that_changes_before_its_file_does_is_waited_for_and_named(
     secret = tmp_path / "redis-url"
     secret.write_text(url(server, OLD))
     settings = base | {"REDIS_URL_FILE": str(secret)}
-    listener = start_listener(settings).aligned()
-    app = start_app(settings).ready()
+    listener = start_listener(settings).wait_until_aligned()
+    app = start_app(settings).wait_until_ready()
     with app.client(MATCH) as client:
-        client.loaded()
+        client.wait_for_initial_load()
         events.commit(10)
         events.heard_by(client)
         allow(server, NEW)
@@ -128,9 +128,9 @@ def test_a_password_that_changes_before_its_file_does_is_waited_for_and_named(
         wait_until(lambda: REFUSED in listener.log, 10, lambda: listener.log)
         assert "TimeoutError" not in app.log + listener.log
         secret.write_text(url(server, NEW))
-        app.ready()
+        app.wait_until_ready()
         events.heard_by(client)
-    app.ready()
+    app.wait_until_ready()
 
 
 def test_rights_that_are_taken_away_and_given_back_cost_delay(
@@ -142,10 +142,10 @@ def test_rights_that_are_taken_away_and_given_back_cost_delay(
     start_app: StartApp,
 ) -> None:
     settings = base | {"REDIS_URL": url(server, OLD)}
-    listener = start_listener(settings).aligned()
-    app = start_app(settings).ready()
+    listener = start_listener(settings).wait_until_aligned()
+    app = start_app(settings).wait_until_ready()
     with Canaries(database) as canaries, app.client(MATCH) as client:
-        client.loaded()
+        client.wait_for_initial_load()
         events.commit(10)
         events.heard_by(client)
         server.call("ACL", "SETUSER", USER, "-@all")
@@ -155,7 +155,7 @@ def test_rights_that_are_taken_away_and_given_back_cost_delay(
         wait_until(lambda: "permissions" in reasons(app), 10, lambda: reasons(app))
         server.call("ACL", "SETUSER", USER, "+@all")
         events.heard_by(client)
-    app.ready()
+    app.wait_until_ready()
     lines = said(listener, "permissions")  # of an append and of a heartbeat: another command is another remedy
     assert 1 <= len(lines) == len(set(lines)) <= 2, listener.log
     assert len(said(listener, "Redis is back")) == 1, listener.log
@@ -171,10 +171,10 @@ def test_a_user_that_may_write_everything_but_the_stream_is_one_line(
 ) -> None:
     """Heartbeats pass where events don't: that they do is no sign that Redis is back."""
     settings = base | {"REDIS_URL": url(server, OLD)}
-    listener = start_listener(settings).aligned()
-    app = start_app(settings).ready()
+    listener = start_listener(settings).wait_until_aligned()
+    app = start_app(settings).wait_until_ready()
     with Canaries(database) as canaries, app.client(MATCH) as client:
-        client.loaded()
+        client.wait_for_initial_load()
         server.call("ACL", "SETUSER", USER, "-xadd")
         for _ in range(6):
             events.commit(5)

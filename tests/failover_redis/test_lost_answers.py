@@ -1,5 +1,6 @@
 """What Redis did, and could not say."""
 
+import asyncio
 import socket
 import time
 from contextlib import closing
@@ -12,7 +13,7 @@ from notifymux.redis_notifier import RedisNotifierService
 from tests.conftest import StartApp, StartListener
 from tests.failover_redis.test_failover import said
 from tests.support.canaries import Canaries
-from tests.support.loops import aside, in_a_loop, running, until
+from tests.support.loops import async_test, running, wait_until_async
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.numbered import Numbered
 from tests.support.redis_server import RedisServer
@@ -35,7 +36,9 @@ class LosesAnswers:
 
     def __init__(self, server: RedisServer, settings: dict[str, str], start_listener: StartListener) -> None:
         self.proxy = LossyProxy(server.port)
-        self.listener = start_listener(settings | {"REDIS_URL": f"redis://127.0.0.1:{self.proxy.port}"}).aligned()
+        self.listener = start_listener(
+            settings | {"REDIS_URL": f"redis://127.0.0.1:{self.proxy.port}"}
+        ).wait_until_aligned()
         wait_until(lambda: listener_hash(server).get("role") == "primary")
 
     def lose(self, events: Numbered) -> None:
@@ -80,8 +83,8 @@ def test_the_event_after_an_append_whose_answer_was_lost_is_not_held_back(
 def test_the_reason_that_is_shown_is_the_one_that_holds_now(
     base: dict[str, str], server: RedisServer, start_listener: StartListener, start_app: StartApp
 ) -> None:
-    start_listener(base | {"REDIS_URL": server.url}).aligned()
-    app = start_app(base | {"REDIS_URL": server.url}).ready()
+    start_listener(base | {"REDIS_URL": server.url}).wait_until_aligned()
+    app = start_app(base | {"REDIS_URL": server.url}).wait_until_ready()
 
     def shows(text: str) -> None:
         wait_until(lambda: text in str(app.get("/readyz")[1]["reasons"]), 15, lambda: str(app.get("/readyz")))
@@ -94,11 +97,11 @@ def test_the_reason_that_is_shown_is_the_one_that_holds_now(
     shows("refused")
 
 
-@in_a_loop
+@async_test
 async def test_callbacks_that_were_registered_before_a_first_connect_that_failed_hear_events(
     server: RedisServer,
 ) -> None:
-    await aside(server.kill)
+    await asyncio.to_thread(server.kill)
     service = RedisNotifierService(server.url)
     heard: list[object] = []
 
@@ -108,12 +111,12 @@ async def test_callbacks_that_were_registered_before_a_first_connect_that_failed
     service.register_callback("match_change", callback)
     with pytest.raises(redis.RedisError):
         await service.connect()
-    await aside(server.start)
+    await asyncio.to_thread(server.start)
     await service.connect()
     try:
         await service.subscribe()
         async with running(service.listen_loop()):
             await service.publish("match_change", 1)
-            await until(lambda: heard == [1], 5, "the callback hears it")
+            await wait_until_async(lambda: heard == [1], 5, "the callback hears it")
     finally:
         await service.disconnect()

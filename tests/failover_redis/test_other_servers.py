@@ -39,10 +39,10 @@ def test_a_server_that_refuses_hello_is_spoken_to_in_resp2(
         listener = start_listener(settings)
         wait_until(lambda: "epoch" in listener.log or "s3cret" in listener.log, 10)
         assert "s3cret" not in listener.log, "Redis quotes the arguments of what it lacks, also those of HELLO"
-        listener.aligned()
-        app = start_app(settings).ready()
+        listener.wait_until_aligned()
+        app = start_app(settings).wait_until_ready()
         with app.client(MATCH) as client:
-            client.loaded()
+            client.wait_for_initial_load()
             events.commit(20)
             events.heard_by(client)
         checked = verify(settings)
@@ -105,7 +105,7 @@ def test_verify_names_a_server_of_the_wrong_kind_and_does_not_crash(
 ) -> None:
     with wrong(tmp_path) as server:
         checked = verify(base | {"REDIS_URL": server.url})
-        assert "Redis role" in checked.of("failed"), checked.log
+        assert "Redis role" in checked.with_status("failed"), checked.log
         assert word in checked.text("Redis role")
         assert checked.remedy("Redis role")
 
@@ -117,22 +117,22 @@ def test_a_cluster_node_in_place_of_the_primary_is_left_when_the_address_leads_b
     with RedisServer(tmp_path) as right, RedisServer(tmp_path, mode="cluster") as node, Address(right.port) as address:
         right.leave_a_trace()
         settings = base | {"REDIS_URL": f"redis://127.0.0.1:{address.port}"}
-        listener = start_listener(settings).aligned()
-        app = start_app(settings).ready()
+        listener = start_listener(settings).wait_until_aligned()
+        app = start_app(settings).wait_until_ready()
         with app.client(MATCH) as client:
-            client.loaded()
+            client.wait_for_initial_load()
             events.commit(10)
             events.heard_by(client)
-            address.lead_to(node.port)
+            address.redirect_to(node.port)
             address.drop()
             events.commit(10)
             wait_until(lambda: re.search("slot|cluster", listener.log, re.IGNORECASE), 10, lambda: listener.log)
             wait_until(lambda: re.search("slot|cluster", str(app.get("/readyz")), re.IGNORECASE), 10, app.log)
-            address.lead_to(right.port)
+            address.redirect_to(right.port)
             events.commit(10)
             events.heard_by(client)
             wait_until(lambda: not node.clients(), what="nobody stays there")
-        app.ready()
+        app.wait_until_ready()
 
 
 # What errors say.
@@ -149,7 +149,7 @@ def test_no_error_carries_a_scripts_or_an_events_text(
         settings = base | {"REDIS_URL": server.url, "REDIS_NAMESPACE": "n"}  # short, so that more of the text is quoted
         server.leave_a_trace("n")
         listener = start_listener(settings)
-        listener.logged(command, within=10)
+        listener.wait_for_log(command, within=10)
         for text in QUOTED:
             assert text not in listener.log
         checked = verify(settings)

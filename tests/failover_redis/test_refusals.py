@@ -79,10 +79,10 @@ def test_a_refusal_is_waited_out_and_said_once(
     kind: str,
 ) -> None:
     sick = SICK[kind]
-    listener = start_listener(base | {"REDIS_URL": server.url}).aligned()
-    app = start_app(base | {"REDIS_URL": server.url}).ready()
+    listener = start_listener(base | {"REDIS_URL": server.url}).wait_until_aligned()
+    app = start_app(base | {"REDIS_URL": server.url}).wait_until_ready()
     with Canaries(database) as canaries, app.client(MATCH) as client:
-        client.loaded()
+        client.wait_for_initial_load()
         events.commit(10)
         events.heard_by(client)
         with sick.last(server):
@@ -91,11 +91,11 @@ def test_a_refusal_is_waited_out_and_said_once(
                 canaries.pass_by(1)
             status, body = app.get("/readyz")
             assert status == 503, body
-            listener.logged("Redis is away")
+            listener.wait_for_log("Redis is away")
         events.commit(10)
         events.heard_by(client)
-        app.ready()
-        listener.logged("Redis is back")
+        app.wait_until_ready()
+        listener.wait_for_log("Redis is back")
     away, back = said(listener, "Redis is away"), said(listener, "Redis is back")
     assert sum(sick.word in line for line in away) == len(back) == 1, "\n".join([*away, *back])
     if kind != "LOADING":  # one that was restarted was away before
@@ -117,13 +117,13 @@ def test_the_page_and_readyz_say_why_redis_refuses(
     kind: str,
 ) -> None:
     sick = SICK[kind]
-    start_listener(base | {"REDIS_URL": server.url}).aligned()
-    app = start_app(base | {"REDIS_URL": server.url}).ready()
+    start_listener(base | {"REDIS_URL": server.url}).wait_until_aligned()
+    app = start_app(base | {"REDIS_URL": server.url}).wait_until_ready()
     with sick.last(server):
         events.commit(1)
         wait_until(lambda: sick.word in shown(app.get("/api/status")[1]), 10, lambda: shown(app.get("/api/status")[1]))
         wait_until(lambda: sick.word in str(app.get("/readyz")[1]["reasons"]), 5, lambda: str(app.get("/readyz")))
-    app.ready()
+    app.wait_until_ready()
     wait_until(lambda: not app.get("/api/status")[1]["redis"]["outage"])
 
 
@@ -135,12 +135,12 @@ def test_verify_fails_on_a_redis_that_refuses_writes(
     base: dict[str, str], server: RedisServer, start_listener: StartListener, verify: Verify, kind: str
 ) -> None:
     settings = base | {"REDIS_URL": server.url, "USE_REDIS_NOTIFIER": "false"}
-    start_listener(settings).aligned()
+    start_listener(settings).wait_until_aligned()
     assert verify(settings).code == 0
     keys = server.client.dbsize()
     with SICK[kind].last(server):
         checked = verify(settings)
-        refused = [name for name in checked.of("failed") if SICK[kind].word in checked.text(name)]
+        refused = [name for name in checked.with_status("failed") if SICK[kind].word in checked.text(name)]
         assert refused, {name: checked.text(name) for name in ("Redis persistence", "append script", "canary")}
         assert all(checked.remedy(name) for name in refused)
         assert "canary" not in refused  # it is a check of its own, which tells without a canary that it can't write

@@ -27,10 +27,10 @@ def test_a_clock_that_is_an_hour_off_is_named_and_what_it_measures_is_not_shown(
     seconds: int,
 ) -> None:
     wrong = settings | clock_off_by(seconds, tmp_path)
-    start_listener(settings if who == "worker" else wrong).aligned()
-    app = start_app(settings if who == "listener" else wrong).ready()
+    start_listener(settings if who == "worker" else wrong).wait_until_aligned()
+    app = start_app(settings if who == "listener" else wrong).wait_until_ready()
     with app.client(MATCH) as client, Canaries(database) as canaries:
-        client.loaded()
+        client.wait_for_initial_load()
         events.commit(10)
         events.heard_by(client)
         canaries.pass_by(4)

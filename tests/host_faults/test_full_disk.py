@@ -32,9 +32,9 @@ def test_a_listener_that_starts_on_a_full_disk_runs_without_metrics_and_says_so_
     listener = start_wrapped_listener(full(), settings)
     wait_until(lambda: "epoch" in listener.log or not listener.running, 10)
     assert listener.running, f"exit code {listener.exit_code()}:\n{listener.log}"
-    app = start_app(settings).ready()
+    app = start_app(settings).wait_until_ready()
     with app.client(MATCH) as client:
-        client.loaded()
+        client.wait_for_initial_load()
         events.commit(10)
         events.heard_by(client)
     says_so_once(listener)
@@ -43,13 +43,13 @@ def test_a_listener_that_starts_on_a_full_disk_runs_without_metrics_and_says_so_
 def test_workers_that_start_on_a_full_disk_serve_their_own_metrics_and_it_is_said_once(
     settings: dict[str, str], events: Numbered, start_listener: StartListener, start_wrapped_app: StartWrappedApp
 ) -> None:
-    start_listener(settings).aligned()
+    start_listener(settings).wait_until_aligned()
     app = start_wrapped_app(full(), settings, workers=2)
     wait_until(lambda: app.get("/readyz")[0] == 200 or "SIGBUS" in app.log, 10, lambda: app.log)
     assert "SIGBUS" not in app.log
     before = {child.pid for child in psutil.Process(app.pid).children()}
     with app.client(MATCH) as client:
-        client.loaded()
+        client.wait_for_initial_load()
         events.commit(10)
         events.heard_by(client)
         code, metrics = app.get("/metrics")
@@ -66,14 +66,14 @@ def test_a_disk_that_becomes_full_later_harms_nobody(
     start_wrapped_app: StartWrappedApp,
 ) -> None:
     roomy = with_mounts(_MOUNT, "32m")
-    listener = start_wrapped_listener(roomy, settings).aligned()
-    app = start_wrapped_app(roomy, settings, workers=2).ready()
+    listener = start_wrapped_listener(roomy, settings).wait_until_aligned()
+    app = start_wrapped_app(roomy, settings, workers=2).wait_until_ready()
     before = {child.pid for child in psutil.Process(app.pid).children()}
     for program in (listener, app):  # in the program's own mount namespace
         filler = Path(f"/proc/{program.pid}/root/{program_folder(program.pid)}/.run/metrics/filler")
         fill(filler)
     with app.client(MATCH) as client:
-        client.loaded()
+        client.wait_for_initial_load()
         events.commit(10)
         events.heard_by(client)
         assert app.get("/metrics")[0] == 200

@@ -16,8 +16,8 @@ LIMIT = 150
 def test_a_limit_below_max_clients_is_said_at_the_start_and_clients_past_it_are_refused_and_probes_are_not(
     settings: dict[str, str], events: Numbered, start_listener: StartListener, start_wrapped_app: StartWrappedApp
 ) -> None:
-    start_listener(settings).aligned()
-    app = start_wrapped_app(["prlimit", f"--nofile={LIMIT}:{LIMIT}"], settings).ready()
+    start_listener(settings).wait_until_aligned()
+    app = start_wrapped_app(["prlimit", f"--nofile={LIMIT}:{LIMIT}"], settings).wait_until_ready()
     with ExitStack() as stack:
         clients, refused = [], Counter[object]()
         for number in range(LIMIT + 20):

@@ -35,10 +35,10 @@ def test_a_second_living_listener_of_the_same_pod_name_joins_the_count(
     start_listener: StartListener,
     start_app: StartApp,
 ) -> None:
-    first = start_listener(settings | NAMED).aligned()
-    app = start_app(settings).ready()
+    first = start_listener(settings | NAMED).wait_until_aligned()
+    app = start_app(settings).wait_until_ready()
     with app.client(MATCH) as client:
-        client.loaded()
+        client.wait_for_initial_load()
         events.commit(5)
         events.heard_by(client)
         wait_until(lambda: roles(redis_place) == ["primary"])
@@ -46,7 +46,7 @@ def test_a_second_living_listener_of_the_same_pod_name_joins_the_count(
         second = start_listener(settings | NAMED)
         wait_until(lambda: len(roles(redis_place)) == 2 and "unconnected" not in roles(redis_place))
         first.thaw()
-        second.aligned()
+        second.wait_until_aligned()
         events.commit(5)
         events.heard_by(client)
         first.kill()  # and the second takes over, as any other would
@@ -59,12 +59,12 @@ def test_listeners_of_the_same_pod_name_that_are_restarted_in_turn_are_no_gap(
     settings: dict[str, str], events: Numbered, start_listener: StartListener, start_app: StartApp
 ) -> None:
     app = start_app(settings)
-    listeners = [start_listener(settings | NAMED).aligned()]
-    app.ready()
+    listeners = [start_listener(settings | NAMED).wait_until_aligned()]
+    app.wait_until_ready()
     with app.client(MATCH) as client:
-        client.loaded()
+        client.wait_for_initial_load()
         for number in range(3):
-            listeners.append(start_listener(settings | NAMED).aligned())
+            listeners.append(start_listener(settings | NAMED).wait_until_aligned())
             assert listeners[number].stop() == 0
             events.commit(5)
             events.heard_by(client)
@@ -75,8 +75,8 @@ def test_a_listener_that_was_killed_and_is_alone_begins_again_within_seconds(
     settings: dict[str, str], start_listener: StartListener
 ) -> None:
     """An earlier self is one whose heartbeat has stopped: what it left in Redis keeps nobody waiting for long."""
-    start_listener(settings | NAMED).aligned().kill()
-    start_listener(settings | NAMED).aligned(within=8)
+    start_listener(settings | NAMED).wait_until_aligned().kill()
+    start_listener(settings | NAMED).wait_until_aligned(within=8)
 
 
 def test_workers_of_the_same_pod_name_and_process_id_are_told_apart(
@@ -86,13 +86,13 @@ def test_workers_of_the_same_pod_name_and_process_id_are_told_apart(
     start_wrapped_app: StartWrappedApp,
 ) -> None:
     """Containers have equal process ids, for each counts its own from 1."""
-    start_listener(settings).aligned()
+    start_listener(settings).wait_until_aligned()
     own_ids = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    apps = [start_wrapped_app(own_ids, settings | NAMED).ready() for _ in range(2)]
+    apps = [start_wrapped_app(own_ids, settings | NAMED).wait_until_ready() for _ in range(2)]
     pids = [app.get("/api/status")[1]["worker"]["pid"] for app in apps]
     assert pids[0] == pids[1], "else this tests nothing"
     with apps[0].client(MATCH) as client:
-        client.loaded()
+        client.wait_for_initial_load()
         for app in apps:
             wait_until(
                 lambda app=app: sorted(row["clients"] for row in app.get("/api/status")[1]["workers"]) == [0, 1],  # type: ignore[misc]

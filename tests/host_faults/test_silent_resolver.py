@@ -51,10 +51,10 @@ def test_a_listener_reads_postgresql_and_shows_that_it_lives_while_redis_can_not
 ) -> None:
     (tmp_path / ".run" / "pulse").mkdir(parents=True)
     pulse = tmp_path / ".run" / "pulse" / "listener"
-    listener = start_wrapped_listener(resolver.wrapper, settings | {"SUPERVISOR_ENABLED": "1"}).aligned()
-    app = start_wrapped_app(resolver.wrapper, settings).ready()
+    listener = start_wrapped_listener(resolver.wrapper, settings | {"SUPERVISOR_ENABLED": "1"}).wait_until_aligned()
+    app = start_wrapped_app(resolver.wrapper, settings).wait_until_ready()
     with Canaries(database) as canaries, app.client(MATCH) as client:
-        client.loaded()
+        client.wait_for_initial_load()
         events.commit(10)
         events.heard_by(client)
         resolver.fall_silent()
@@ -83,12 +83,14 @@ def test_a_worker_serves_while_redis_can_not_be_looked_up_and_is_ready_soon_afte
     start_wrapped_app: StartWrappedApp,
 ) -> None:
     direct = settings | {"REDIS_URL": settings["REDIS_URL"].replace(NAME, "127.0.0.1")}
-    start_wrapped_listener([], direct).aligned()
+    start_wrapped_listener([], direct).wait_until_aligned()
     # PostgreSQL's name is in /etc/hosts; snapshots are taken over connections that are made when they are needed.
     query = "SELECT json_build_object('match', %(match_id)s::text)"
-    app = start_wrapped_app(resolver.wrapper, settings | {"DB_HOST": "localhost", "SNAPSHOT_QUERY": query}).ready()
+    app = start_wrapped_app(
+        resolver.wrapper, settings | {"DB_HOST": "localhost", "SNAPSHOT_QUERY": query}
+    ).wait_until_ready()
     with Canaries(database) as canaries, app.client(MATCH) as client:
-        client.loaded()
+        client.wait_for_initial_load()
         resolver.fall_silent()
         proxy.drop()
         wait_until(lambda: resolver.asked, 10, "it looks Redis up")
@@ -99,12 +101,12 @@ def test_a_worker_serves_while_redis_can_not_be_looked_up_and_is_ready_soon_afte
             for path in ("/healthz", "/", "/static/stream.js"):
                 assert app.get(path)[0] == 200
         with app.client("another", "other") as other:
-            assert other.loaded()["data"] == {"match": "another"}, app.log
+            assert other.wait_for_initial_load()["data"] == {"match": "another"}, app.log
         resolver.answer()
         events.heard_by(client, within=10)
         assert "Traceback" not in app.log
         assert "never retrieved" not in app.log
-    app.ready(10)
+    app.wait_until_ready(10)
 
 
 def test_a_listener_shows_that_it_lives_while_postgresql_can_not_be_looked_up(
@@ -115,7 +117,7 @@ def test_a_listener_shows_that_it_lives_while_postgresql_can_not_be_looked_up(
     start_wrapped_listener: StartWrappedListener,
 ) -> None:
     settings = settings | redis_place.settings | {"DB_HOST": NAME, "POD_NAME": "named"}
-    listener = start_wrapped_listener(resolver.wrapper, settings).aligned()
+    listener = start_wrapped_listener(resolver.wrapper, settings).wait_until_aligned()
     resolver.fall_silent()
     [pid] = sessions(connection, "notifymux-listener/named")
     connection.execute("SELECT pg_terminate_backend(%s)", pid)
@@ -130,7 +132,7 @@ def test_a_listener_shows_that_it_lives_while_postgresql_can_not_be_looked_up(
 
         wait_until(goes_on, 15, lambda: f"{len(beats)} heartbeats")
     resolver.answer()
-    listener.aligned(times=2, within=15)
+    listener.wait_until_aligned(times=2, within=15)
 
 
 @pytest.mark.parametrize("server", ["REDIS_URL", "DB_HOST"])

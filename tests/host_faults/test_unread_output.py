@@ -20,7 +20,7 @@ from tests.support.numbered import MATCH, Numbered
 from tests.support.process import ROOT, environment
 from tests.support.programs import App, Client, Listener
 from tests.support.proxy import Proxy
-from tests.support.servers import through
+from tests.support.servers import redis_url_with_port
 from tests.support.unread_output import UnreadOutput
 from tests.support.waiting import wait_until
 
@@ -46,20 +46,20 @@ def proxy(redis_place: RedisPlace) -> Iterator[Proxy]:
 
 @pytest.fixture
 def settings(settings: dict[str, str], proxy: Proxy) -> dict[str, str]:
-    return settings | {"REDIS_URL": through(settings["REDIS_URL"], proxy.port)}
+    return settings | {"REDIS_URL": redis_url_with_port(settings["REDIS_URL"], proxy.port)}
 
 
 @pytest.fixture
 def listener(settings: dict[str, str], tmp_path: Path) -> Iterator[UnreadListener]:
     with UnreadListener(tmp_path, settings) as listener:
-        listener.aligned()
+        listener.wait_until_aligned()
         yield listener
 
 
 @pytest.fixture
 def app(settings: dict[str, str], listener: UnreadListener, tmp_path: Path) -> Iterator[UnreadApp]:
     with UnreadApp(tmp_path, settings, workers=2) as app:
-        app.ready()
+        app.wait_until_ready()
         yield app
 
 
@@ -73,7 +73,7 @@ def test_events_flow_on_although_every_program_has_lines_that_nobody_reads(
     clients = app.client_of_each_worker(MATCH, 2).values()
     with ExitStack() as stack:
         for client in clients:
-            stack.enter_context(client).loaded()
+            stack.enter_context(client).wait_for_initial_load()
         listener.stop_reading()
         app.stop_reading()
         proxy.cut()  # which each says, and that Redis is back
@@ -83,7 +83,7 @@ def test_events_flow_on_although_every_program_has_lines_that_nobody_reads(
         events.commit(20)
         for client in clients:
             events.heard_by(client)
-        app.ready()
+        app.wait_until_ready()
 
 
 def test_what_could_not_be_written_is_said_when_somebody_reads_again(
@@ -95,7 +95,7 @@ def test_what_could_not_be_written_is_said_when_somebody_reads_again(
     proxy.cut()
     wait_until(lambda: app.get("/readyz")[0] == 503)
     proxy.resume()
-    app.ready()
+    app.wait_until_ready()
     for program in (listener, app):
         program.read_again()
         wait_until(
@@ -151,7 +151,7 @@ def talker(lines: int) -> str:
 @pytest.fixture(scope="module")
 def appliance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UnreadAppliance]:
     with UnreadAppliance(tmp_path_factory.mktemp("unread") / "pod", talker(100_000)) as appliance:
-        appliance.ready()
+        appliance.wait_until_ready()
         yield appliance
 
 
@@ -179,7 +179,7 @@ def pids(appliance: UnreadAppliance) -> dict[str, int]:
 
 def test_the_appliance_replaces_what_dies_and_serves_on_while_nobody_reads(unread: UnreadAppliance) -> None:
     with Client(unread.port, DEMO_MATCH, "viewer") as client:
-        client.loaded()
+        client.wait_for_initial_load()
         before = pids(unread)
         worker = next(child.pid for child in psutil.Process(before["app"]).children() if child.pid != client.worker)
         for pid in (before["listener"], worker):
@@ -188,9 +188,9 @@ def test_the_appliance_replaces_what_dies_and_serves_on_while_nobody_reads(unrea
             lambda: pids(unread).get("listener", 0) not in (0, before["listener"]), 20, "the listener is replaced"
         )
         wait_until(lambda: len(psutil.Process(before["app"]).children()) == 4, 20, "the worker is replaced")
-        wait_until(lambda: client.of("resync"), 20, "the new listener counts")
+        wait_until(lambda: client.of_type("resync"), 20, "the new listener counts")
         seen = len(client.updates)
-        client.heard(seen + 20)
+        client.wait_for_updates(seen + 20)
 
 
 def test_a_program_that_says_more_than_is_kept_is_not_held_up_and_how_much_was_dropped_is_said(
@@ -199,7 +199,7 @@ def test_a_program_that_says_more_than_is_kept_is_not_held_up_and_how_much_was_d
     supervisorctl(unread, "start", "talker")
     with Client(unread.port, DEMO_MATCH, "viewer") as client:
         wait_until((unread.folder / "talked").exists, 30, "it has said all")
-        client.heard(20)
+        client.wait_for_updates(20)
     unread.read_again()
     wait_until(lambda: "line 0 xx" in unread.log, 10, "the first lines were kept")
     wait_until(lambda: re.search(r"\d+ (lines|bytes)", unread.log), 10, lambda: unread.log[-1000:])

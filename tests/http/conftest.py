@@ -1,4 +1,4 @@
-"""A house that stands for all tests of a module."""
+"""A server for all tests of a module."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -11,9 +11,9 @@ from tests.support.programs import App, Listener
 
 
 @pytest.fixture(scope="module")
-def house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Its clients have a second between two pings, and small queues."""
-    folder = tmp_path_factory.mktemp("house")
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Return a server with one ping a second and small queues."""
+    folder = tmp_path_factory.mktemp("server")
     with ExitStack() as stack:
         database = stack.enter_context(fresh_database(request))
         settings = redis_mode(database, stack.enter_context(fresh_redis_place(request)))
@@ -22,6 +22,6 @@ def house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             "PING_INTERVAL": "1",
             "SNAPSHOT_QUERY": "SELECT %(match_id)s::text",
         }
-        stack.enter_context(Listener(folder, settings)).aligned()
-        app = stack.enter_context(App(folder, settings)).ready()
+        stack.enter_context(Listener(folder, settings)).wait_until_aligned()
+        app = stack.enter_context(App(folder, settings)).wait_until_ready()
         yield Server(app, database)

@@ -1,4 +1,4 @@
-"""A TCP client that says whatever it likes, below any library that would keep it from it."""
+"""A TCP client that can send any bytes, also those that a WebSocket or HTTP library would refuse to send."""
 
 import ctypes
 import re
@@ -16,7 +16,7 @@ _DROP_EVERYTHING = struct.pack("HBBI", 0x06, 0, 0, 0)  # BPF: ret 0
 
 
 class Frame(NamedTuple):
-    """A frame of the server's."""
+    """A frame from the server."""
 
     opcode: int
     payload: bytes
@@ -26,8 +26,8 @@ class RawClient:
     """One connection.
 
     Args:
-        port: of the application.
-        window: bytes the kernel takes in for it while it doesn't read; None for the usual.
+        port: the server's.
+        window: bytes of the kernel's receive buffer; None for the default.
     """
 
     def __init__(self, port: int, window: int | None = None) -> None:
@@ -36,61 +36,61 @@ class RawClient:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
         self.socket.settimeout(10)
         self.socket.connect(("127.0.0.1", port))
-        self._waiting = b""
+        self._unread = b""
 
-    def say(self, data: bytes) -> Self:
-        """Sends as much as the other side takes before it hangs up."""
+    def send(self, data: bytes) -> Self:
+        """Send as much as the server accepts before it closes the connection."""
         with suppress(ConnectionError):
             self.socket.sendall(data)
         return self
 
-    def enter(self, match: str = "1", name: str = "stranger") -> Self:
-        """Becomes a WebSocket client."""
-        self.say(b"GET /api/matches/ws/id/%b/%b/ HTTP/1.1\r\n" % (match.encode(), name.encode()))
-        self.say(SOCKET_HEADERS + b"\r\n")
-        head, self._waiting = self.until(b"\r\n\r\n")
+    def open_websocket(self, match: str = "1", name: str = "raw") -> Self:
+        """Make the WebSocket handshake."""
+        self.send(b"GET /api/matches/ws/id/%b/%b/ HTTP/1.1\r\n" % (match.encode(), name.encode()))
+        self.send(SOCKET_HEADERS + b"\r\n")
+        head, self._unread = self.read_until(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 101 "), head
         return self
 
-    def until(self, end: bytes) -> tuple[bytes, bytes]:
-        """Reads up to `end`, and what came after it."""
-        read = self._waiting
+    def read_until(self, end: bytes) -> tuple[bytes, bytes]:
+        """Return what comes before `end`, and what was read behind it."""
+        read = self._unread
         while end not in read:
             more = self.socket.recv(1 << 16)
-            assert more, f"it ended after {read!r}"
+            assert more, f"the connection ended after {read!r}"
             read += more
         head, _, rest = read.partition(end)
         return head, rest
 
-    def finish(self) -> bytes:
-        """Says that nothing more comes; everything that the other side says until it hangs up."""
+    def end(self) -> bytes:
+        """Shut down the sending half; return everything that comes until the server closes the connection."""
         with suppress(OSError):
             self.socket.shutdown(socket.SHUT_WR)
-        return self.rest()
+        return self.read_all()
 
-    def rest(self) -> bytes:
-        """Everything that the other side says until it hangs up; TimeoutError if it doesn't within 10 s."""
-        read, self._waiting = [self._waiting], b""
+    def read_all(self) -> bytes:
+        """Return everything that comes until the server closes the connection; TimeoutError after 10 s without it."""
+        read, self._unread = [self._unread], b""
         with suppress(ConnectionError):
             while more := self.socket.recv(1 << 16):
                 read.append(more)
         return b"".join(read)
 
-    def closed(self) -> int | None:
-        """The code of the close frame that is the last one; None if there was none."""
-        got = frames(self.rest())
+    def close_code(self) -> int | None:
+        """Return the code of the last frame if that is a close frame."""
+        got = frames(self.read_all())
         return int.from_bytes(got[-1].payload[:2]) if got and got[-1].opcode == CLOSE else None
 
-    def vanish(self) -> None:
-        """From now on it acknowledges nothing and answers nothing, as if its cable were cut."""
-        # A socket filter that drops all that comes in; no right is needed for it.
+    def cut(self) -> None:
+        """Acknowledge and answer nothing from now on, as if the cable were cut."""
+        # By a socket filter that drops all incoming packets, which needs no privilege.
         program = ctypes.create_string_buffer(_DROP_EVERYTHING)
         self.socket.setsockopt(
             socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HxxxxxxQ", 1, ctypes.addressof(program))
         )
 
     def reset(self) -> None:
-        """Hangs up with a TCP reset."""
+        """Close the connection with a TCP reset."""
         with suppress(OSError):
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.socket.close()
@@ -103,7 +103,7 @@ class RawClient:
 
 
 def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, masked: bool = True, flags: int = 0) -> bytes:
-    """A client's frame (RFC 6455, 5.2); `flags` are the reserved bits."""
+    """Encode a client's frame (RFC 6455, 5.2); `flags` are the reserved bits."""
     first = opcode | flags | (0x80 if fin else 0)
     mask = 0x80 if masked else 0
     size = len(payload)
@@ -117,7 +117,7 @@ def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, masked: bool =
 
 
 def frames(data: bytes) -> list[Frame]:
-    """The server's frames, which are whole and not masked."""
+    """Decode frames from the server, which must be whole and not masked."""
     found = []
     while data:
         assert not data[0] & 0x70, data[:20]
@@ -133,5 +133,5 @@ def frames(data: bytes) -> list[Frame]:
 
 
 def statuses(answer: bytes) -> list[int]:
-    """The statuses of the HTTP responses in what a server said."""
+    """Return the statuses of the HTTP responses in an answer."""
     return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", answer)]

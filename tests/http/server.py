@@ -1,4 +1,4 @@
-"""A house with one worker, and the question after every visit: did anybody notice?"""
+"""A server with one worker, and a check that another client and the worker are not affected by what a test does."""
 
 import re
 import threading
@@ -21,13 +21,13 @@ class Server:
 
     Args:
         app: the application.
-        database: what it hears.
+        database: the database whose notifications it receives.
     """
 
     def __init__(self, app: App, database: str) -> None:
         self.app, self.database = app, database
         self.worker = self._workers()[0]
-        self._visits = count(1)
+        self._witnesses = count(1)
 
     @property
     def port(self) -> int:
@@ -35,48 +35,48 @@ class Server:
 
     @property
     def clients(self) -> int:
-        """How many there are, by the worker's own word."""
+        """The number of clients that the worker reports."""
         return int(self.app.get("/readyz")[1]["clients"])
 
     @contextmanager
-    def unharmed(self, settles_within: float = 10.0) -> Iterator[Client]:
-        """Asserts that what happens meanwhile costs another client nothing, and leaves nothing behind.
+    def unaffected(self, settle_seconds: float = 10.0) -> Iterator[Client]:
+        """Check that another client loses no event meanwhile, and that no client, open file or error is left behind.
 
         Yields:
-            The other client, which hears an event every few milliseconds.
+            The other client, which receives an event every few milliseconds.
         """
         clients, files, lines = self.clients, self._files(), len(self.app.lines)
-        witness = f"witness-{next(self._visits)}"
+        witness = f"witness-{next(self._witnesses)}"
         with self.app.client(witness) as client:
-            client.loaded()
-            with self._telling(witness) as told:
+            client.wait_for_initial_load()
+            with self._notifying(witness) as sent:
                 yield client
-            heard = [update["data"]["n"] for update in client.heard(told[0])]
-        assert heard == list(range(1, told[0] + 1))
-        wait_until(lambda: self.clients == clients, settles_within, "as many clients as before")
-        wait_until(lambda: self._files() <= files, settles_within, f"{files} open files as before")
+            received = [update["data"]["n"] for update in client.wait_for_updates(sent[0])]
+        assert received == list(range(1, sent[0] + 1))
+        wait_until(lambda: self.clients == clients, settle_seconds, "as many clients as before")
+        wait_until(lambda: self._files() <= files, settle_seconds, f"{files} open files as before")
         assert [worker.pid for worker in self._workers()] == [self.worker.pid]
         assert not _BUGS.search(log := "\n".join(self.app.lines[lines:])), log
 
     @contextmanager
-    def _telling(self, match: str) -> Iterator[list[int]]:
-        """Has a match hear events, of which it yields the number."""
-        told, ending = [0], threading.Event()
+    def _notifying(self, match: str) -> Iterator[list[int]]:
+        """Send events to a match; yield a list with their count."""
+        sent, ending = [0], threading.Event()
 
-        def tell() -> None:
+        def notify() -> None:
             with closing(psycopg.connect(self.database, autocommit=True)) as connection:
-                while not ending.is_set() or not told[0]:
+                while not ending.is_set() or not sent[0]:
                     connection.execute(
                         "SELECT pg_notify('match_change', json_build_object('match_id', %s::text, 'n', %s::int)::text)",
-                        [match, told[0] + 1],
+                        [match, sent[0] + 1],
                     )
-                    told[0] += 1
+                    sent[0] += 1
                     ending.wait(0.005)
 
-        thread = threading.Thread(target=tell)
+        thread = threading.Thread(target=notify)
         thread.start()
         try:
-            yield told
+            yield sent
         finally:
             ending.set()
             thread.join()
@@ -85,7 +85,7 @@ class Server:
         return list(psutil.Process(self.app.pid).children())
 
     def _files(self) -> int:
-        """The worker's open files, but for the snapshots' connections, which it keeps for five seconds."""
+        """Count the worker's open files, without the connections for snapshots, which stay open for five seconds."""
         port = int(conninfo_to_dict(self.database)["port"] or 0)
         connections = self.worker.net_connections()
         snapshots: int = sum(bool(found.raddr) and found.raddr.port == port for found in connections)

@@ -1,4 +1,4 @@
-"""Random bytes at every door. A failure names its seed and the string's number."""
+"""Random bytes for every endpoint. A failure shows the seed and the number of the string."""
 
 import struct
 from collections.abc import Callable
@@ -29,22 +29,22 @@ _BODIES = [b"Content-Length: 3", b"Transfer-Encoding: chunked", b"0\r\n\r\n"]
 _TOKENS = [*_WORDS, *_BODIES, UPGRADE, SOCKET_HEADERS, SOCKET, EVENTS]
 
 
-def noise(rng: Random, most: int = 300) -> bytes:
-    return rng.randbytes(rng.randrange(most))
+def noise(rng: Random, max_bytes: int = 300) -> bytes:
+    return rng.randbytes(rng.randrange(max_bytes))
 
 
 def text(rng: Random) -> bytes:
-    """What may stand in a path: mostly percent-encoded."""
+    """Return a random path, mostly percent-encoded."""
     return b"".join(b"%%%02x" % byte if rng.random() < 0.8 else bytes([byte]) for byte in noise(rng, 60) if byte > 32)
 
 
 def tokens(rng: Random) -> bytes:
-    """HTTP's own words in any order."""
+    """Return words of HTTP in a random order."""
     return b"".join(rng.choice(_TOKENS) if rng.random() < 0.9 else noise(rng, 9) for _ in range(rng.randrange(20)))
 
 
 def mutated(rng: Random, request: bytes) -> bytes:
-    """A good request in which some bytes are others, are missing or stand twice."""
+    """Return a valid request in which some bytes are replaced, removed or repeated."""
     changed = bytearray(request)
     for _ in range(rng.randrange(1, 6)):
         at = rng.randrange(len(changed) + 1)
@@ -57,11 +57,11 @@ def get(path: bytes, headers: bytes = b"Host: x\r\n") -> bytes:
 
 
 def some_frame(rng: Random) -> bytes:
-    """A frame that may be good, and mostly is not."""
+    """Return a frame that may be valid, but mostly is not."""
     opcode, flags = rng.choice([TEXT, CLOSE, PONG, rng.randrange(16)]), rng.choice([0, 0, 0, 0x10, 0x40])
     payload = noise(rng, 5000 if rng.random() < 0.1 else 130)
-    said = frame(opcode, payload, fin=rng.random() < 0.8, masked=rng.random() < 0.95, flags=flags)
-    return said if rng.random() < 0.8 else mutated(rng, said)
+    sent = frame(opcode, payload, fin=rng.random() < 0.8, masked=rng.random() < 0.95, flags=flags)
+    return sent if rng.random() < 0.8 else mutated(rng, sent)
 
 
 REQUESTS: dict[str, Draw] = {
@@ -72,7 +72,7 @@ REQUESTS: dict[str, Draw] = {
     "a file's headers": lambda rng: get(b"/static/demo.css", b"Range: bytes=" + tokens(rng) + b"\r\nAccept-Encoding: "),
     "a body": lambda rng: b"POST /healthz HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + noise(rng),
     "what follows a request": lambda rng: get(b"/healthz") + noise(rng),
-    "a page": lambda rng: mutated(rng, get(b"/demo")),
+    "a page": lambda rng: mutated(rng, get(b"/")),
     "events": lambda rng: mutated(rng, get(EVENTS, b"Host: x\r\nLast-Event-ID: 1-2\r\nAccept: */*\r\n")),
     "events' match": lambda rng: get(b"/api/matches/" + text(rng) + b"/events?last_event_id=" + text(rng)),
     "events' headers": lambda rng: get(EVENTS, b"Last-Event-ID: " + noise(rng, 20) + b"\r\nOrigin: " + noise(rng, 20)),
@@ -92,41 +92,45 @@ strings = pytest.mark.parametrize(
 
 
 @strings
-@pytest.mark.parametrize("door", REQUESTS)
-def test_random_bytes_for_a_request_are_refused_and_harm_nobody(house: Server, door: str, count: int) -> None:
+@pytest.mark.parametrize("kind", REQUESTS)
+def test_random_bytes_for_a_request_are_refused_and_affect_no_other_client(
+    server: Server, kind: str, count: int
+) -> None:
     seed = randrange(1 << 31)
-    with house.unharmed(settles_within=20):
+    with server.unaffected(settle_seconds=20):
         for number in range(count):
             rng = Random(f"{seed} {number}")
-            with RawClient(house.port) as stranger:
-                stranger.say(REQUESTS[door](rng))
+            with RawClient(server.port) as client:
+                client.send(REQUESTS[kind](rng))
                 if rng.random() < 0.2:
-                    stranger.reset()
+                    client.reset()
                     continue
-                answer = stranger.finish()
+                answer = client.end()
                 assert not any(status >= 500 for status in statuses(answer)), (seed, number, answer)
 
 
 @strings
-@pytest.mark.parametrize("door", MESSAGES)
-def test_random_bytes_for_a_message_close_their_sender_and_harm_nobody(house: Server, door: str, count: int) -> None:
+@pytest.mark.parametrize("kind", MESSAGES)
+def test_random_bytes_for_a_message_close_their_sender_and_affect_no_other_client(
+    server: Server, kind: str, count: int
+) -> None:
     seed = randrange(1 << 31)
-    with house.unharmed(settles_within=20):
+    with server.unaffected(settle_seconds=20):
         for number in range(count):
             rng = Random(f"{seed} {number}")
-            with RawClient(house.port).enter("1", str(number)) as stranger:
-                said = MESSAGES[door](rng)
-                stranger.say(said)
+            with RawClient(server.port).open_websocket("1", str(number)) as client:
+                sent = MESSAGES[kind](rng)
+                client.send(sent)
                 if rng.random() < 0.2:
-                    stranger.reset()
+                    client.reset()
                     continue
                 codes = [
-                    struct.unpack("!H", got.payload[:2])[0]
-                    for got in frames(stranger.finish())
-                    if got.opcode == CLOSE and got.payload
+                    struct.unpack("!H", answer.payload[:2])[0]
+                    for answer in frames(client.end())
+                    if answer.opcode == CLOSE and answer.payload
                 ]
-                # Its own close frame is answered with its own code.
-                assert all(code in {1002, 1007, 1009} or struct.pack("!H", code) in said for code in codes), (
+                # A valid close frame is answered with its own code.
+                assert all(code in {1002, 1007, 1009} or struct.pack("!H", code) in sent for code in codes), (
                     seed,
                     number,
                     codes,

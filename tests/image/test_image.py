@@ -1,4 +1,4 @@
-"""The one image, built and run by a real container engine (CONTAINER_ENGINE: docker or podman)."""
+"""The image, built and run by a real container engine (CONTAINER_ENGINE: docker or podman)."""
 
 import json
 import os
@@ -72,7 +72,7 @@ def engine() -> Engine:
 
 @pytest.fixture(scope="module")
 def image(engine: Engine) -> str:
-    """The image, built as the README says, with this machine's way to its package index."""
+    """The image, built as the README says, with this machine's pip configuration."""
     options = ["--network", "host"]
     if engine.name == "podman":
         options += ["--pull=never", "--format", "docker"]
@@ -95,8 +95,8 @@ def container(request: pytest.FixtureRequest, engine: Engine, image: str) -> Ite
 def test_the_image_alone_is_the_demo_and_supervisorctl_works_in_it(container: Container) -> None:
     container.ready()
     with Client(container.port, MATCH, "viewer") as client:
-        assert client.loaded()["data"]["match"]["id"] == MATCH
-        client.heard(5)
+        assert client.wait_for_initial_load()["data"]["match"]["id"] == MATCH
+        client.wait_for_updates(5)
     status = container.exec("supervisorctl", "status")
     assert status.count("RUNNING") == 6, status
     assert "started" in container.exec("supervisorctl", "restart", "listener")
@@ -106,7 +106,7 @@ def test_the_image_alone_is_the_demo_and_supervisorctl_works_in_it(container: Co
 
 
 @pytest.mark.parametrize("user", ["10001:10001", "4711:4711", "4711:0", "0:0"])
-def test_with_servers_of_ones_own_it_runs_as_any_user_and_may_write_nothing_but_tmp(
+def test_with_own_servers_it_runs_as_any_user_and_writes_to_tmp_only(
     engine: Engine, image: str, servers: Servers, user: str
 ) -> None:
     given = database_settings(servers.embedded.database_url) | {"REDIS_URL": servers.embedded.redis_url}
@@ -153,7 +153,7 @@ def test_a_mounted_dotenv_is_read_again_at_a_restart(
         container.remove()
 
 
-def test_arguments_run_instead_and_a_sidecar_says_what_it_lacks(engine: Engine, image: str) -> None:
+def test_arguments_run_instead_and_a_sidecar_logs_which_setting_is_missing(engine: Engine, image: str) -> None:
     result = subprocess.run(
         [engine.name, "run", "--rm", image, "python", "-m", "listener"], capture_output=True, text=True, check=False
     )

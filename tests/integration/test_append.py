@@ -1,4 +1,4 @@
-"""The script that appends, on a real server, held together with its likeness in the simulated world."""
+"""append.lua on a real server, compared with its model in the simulation."""
 
 from typing import Any
 
@@ -43,27 +43,27 @@ def stream(redis_place: RedisPlace) -> RedisStream:
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.one_of(APPENDS, st.just("emptied"), st.just("deleted")), max_size=12))
-def test_the_script_and_its_likeness_answer_the_same(
+def test_the_script_and_its_model_give_the_same_answers(
     stream: RedisStream, redis_place: RedisPlace, steps: list[Append | str]
 ) -> None:
-    real, likeness = redis_place.client(), Redis()
+    real, model = redis_place.client(), Redis()
     key = RedisNames(redis_place.namespace).log
     real.delete(key)
     for step in steps:
         if isinstance(step, Append):
-            assert stream.perform(step) == likeness.append(step)
+            assert stream.perform(step) == model.append(step)
         elif step == "emptied":
             real.xtrim(key, maxlen=0, approximate=False)
-            likeness.wipe()
+            model.wipe()
         else:
             real.delete(key)
-            likeness.wipe()
-        assert stream.perform(ReadRecent(100)) == likeness.entries[::-1]
-        assert stream.perform(ReadHead()) == likeness.head
+            model.wipe()
+        assert stream.perform(ReadRecent(100)) == model.entries[::-1]
+        assert stream.perform(ReadHead()) == model.head
     real.close()
 
 
-def test_what_is_put_back_is_not_published_again(stream: RedisStream, redis_place: RedisPlace) -> None:
+def test_restored_events_are_not_published_again(stream: RedisStream, redis_place: RedisPlace) -> None:
     client = redis_place.client()
     pubsub: Any = client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
     pubsub.subscribe(RedisNames(redis_place.namespace).events)
@@ -71,10 +71,10 @@ def test_what_is_put_back_is_not_published_again(stream: RedisStream, redis_plac
         pass
     stream.perform(Append(EventId(7, 3), [b'"restored"'], restore=True))
     stream.perform(Append(EventId(7, 4), [b'"appended"']))
-    heard = None
-    while heard is None:
-        heard = pubsub.get_message(timeout=5)
-    assert heard["data"] == b'"appended"'
+    message = None
+    while message is None:
+        message = pubsub.get_message(timeout=5)
+    assert message["data"] == b'"appended"'
     pubsub.close()
     client.close()
 

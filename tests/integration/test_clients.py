@@ -1,4 +1,4 @@
-"""How clients come in, come back and are let go, over both doors, on real servers."""
+"""How clients connect, reconnect and are closed, by WebSocket and by event stream, on real servers."""
 
 import http.client
 import json
@@ -25,29 +25,29 @@ SECRET = "a secret that is long enough for HS256"
 COUNTED = "SELECT to_json(nextval('asked')) WHERE %(match_id)s <> ''"
 SLOW = COUNTED.replace("WHERE", "FROM pg_sleep(0.5) WHERE")
 
-Door = Callable[..., Client | EventStream]
+Connect = Callable[..., Client | EventStream]
 
 
-def socket(app: App, match: object = 1, query: str = "", headers: dict[str, str] | None = None) -> Client:
+def by_websocket(app: App, match: object = 1, query: str = "", headers: dict[str, str] | None = None) -> Client:
     return app.client(match, "c", query, headers=headers)
 
 
-def stream(app: App, match: object = 1, query: str = "", headers: dict[str, str] | None = None) -> EventStream:
+def by_event_stream(app: App, match: object = 1, query: str = "", headers: dict[str, str] | None = None) -> EventStream:
     return app.stream(match, query, headers)
 
 
-through_both_doors = pytest.mark.parametrize("door", [socket, stream])
+over_both = pytest.mark.parametrize("connect", [by_websocket, by_event_stream])
 
 
-def status(app: App, door: Door, query: str = "", headers: dict[str, str] | None = None) -> tuple[int, str]:
-    """What a door answers to who is refused, and why."""
-    if door is socket:
+def rejection(app: App, connect: Connect, query: str = "", headers: dict[str, str] | None = None) -> tuple[int, str]:
+    """Return the status and the reason with which a client is refused."""
+    if connect is by_websocket:
         with pytest.raises(InvalidStatus) as caught:
-            door(app, 1, query, headers)
+            connect(app, 1, query, headers)
         response = caught.value.response
         return response.status_code, json.loads(response.body)["error"]
-    with stream(app, 1, query, headers) as refused:
-        refused.ended()
+    with by_event_stream(app, 1, query, headers) as refused:
+        refused.wait_until_ended()
         body = refused.lines[0]
         return refused.response.status, json.loads(body)["error"]
 
@@ -64,11 +64,11 @@ def numbers(client: Client | EventStream) -> list[int]:
 
 @pytest.fixture(scope="module")
 def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The settings of a database and a Redis between which a listener runs, for all tests here."""
+    """Return the settings of a database and a Redis with a listener, for all tests here."""
     with fresh_database(request) as database, fresh_redis_place(request) as redis_place:
         settings = redis_mode(database, redis_place)
         with Listener(tmp_path_factory.mktemp("listener"), settings) as listener:
-            listener.aligned()
+            listener.wait_until_aligned()
             yield settings | {"database": database}
 
 
@@ -90,24 +90,24 @@ def postgres_settings(redis_settings: dict[str, str]) -> dict[str, str]:
     return redis_settings | {"USE_REDIS_NOTIFIER": "false"}
 
 
-# ---- coming back
+# ---- reconnecting
 
 
-@through_both_doors
-def test_who_comes_back_to_any_worker_gets_exactly_what_it_missed(
-    redis_settings: dict[str, str], connection: psycopg.Connection, start_app: StartApp, door: Door
+@over_both
+def test_a_client_that_reconnects_to_any_worker_gets_exactly_what_it_missed(
+    redis_settings: dict[str, str], connection: psycopg.Connection, start_app: StartApp, connect: Connect
 ) -> None:
-    app = start_app(redis_settings, workers=2).ready()
-    with door(app) as client:
-        client.loaded()
+    app = start_app(redis_settings, workers=2).wait_until_ready()
+    with connect(app) as client:
+        client.wait_for_initial_load()
         notify(connection, 1, 2, 3)
-        last = client.heard(3)[1]["id"]
+        last = client.wait_for_updates(3)[1]["id"]
     notify(connection, 4, match=2)
     notify(connection, 5)
-    fresh = start_app(redis_settings).ready()  # it has heard none of them
+    fresh = start_app(redis_settings).wait_until_ready()  # it has received none of them
     for number, each in enumerate([app, fresh], start=6):
-        with door(each, query=f"?last_event_id={last}") as client:
-            assert client.loaded() == {
+        with connect(each, query=f"?last_event_id={last}") as client:
+            assert client.wait_for_initial_load() == {
                 "type": "initial-load",
                 "recovered": True,
                 "id": last,
@@ -115,66 +115,66 @@ def test_who_comes_back_to_any_worker_gets_exactly_what_it_missed(
                 "data": None,
             }
             notify(connection, number)
-            client.heard(number - 3)
+            client.wait_for_updates(number - 3)
             assert numbers(client) == [3, *range(5, number + 1)]
 
 
-def test_an_event_streams_header_is_over_its_query(
+def test_an_event_streams_header_takes_precedence_over_its_query(
     redis_settings: dict[str, str], connection: psycopg.Connection, start_app: StartApp
 ) -> None:
-    app = start_app(redis_settings).ready()
+    app = start_app(redis_settings).wait_until_ready()
     with app.stream(1) as client:
         notify(connection, 1, 2)
-        first, _ = client.heard(2)
+        first, _ = client.wait_for_updates(2)
     with app.stream(1, "?last_event_id=1-1", {"Last-Event-ID": first["id"]}) as client:
-        client.heard(1)
-        assert client.loaded()["recovered"]
+        client.wait_for_updates(1)
+        assert client.wait_for_initial_load()["recovered"]
         assert numbers(client) == [2]
 
 
-def test_what_the_worker_has_forgotten_comes_from_the_stream(
+def test_events_that_the_worker_has_dropped_are_read_from_the_stream(
     redis_settings: dict[str, str], connection: psycopg.Connection, start_app: StartApp
 ) -> None:
-    app = start_app(redis_settings | {"HISTORY_BYTES": "2000"}).ready()
+    app = start_app(redis_settings | {"HISTORY_BYTES": "2000"}).wait_until_ready()
     with app.client(1) as client:
-        client.loaded()
+        client.wait_for_initial_load()
         notify(connection, *range(100))
-        last = client.heard(100)[9]["id"]
+        last = client.wait_for_updates(100)[9]["id"]
     with app.client(1, query=f"?last_event_id={last}") as client:
-        client.heard(90)
-        assert client.loaded()["recovered"]
+        client.wait_for_updates(90)
+        assert client.wait_for_initial_load()["recovered"]
         assert numbers(client) == list(range(10, 100))
 
 
-def test_where_not_everything_can_be_had_there_is_a_snapshot_and_never_a_part(
+def test_if_some_missed_events_are_gone_the_client_gets_a_snapshot_and_never_a_part(
     redis_settings: dict[str, str], connection: psycopg.Connection, start_app: StartApp
 ) -> None:
-    app = start_app(redis_settings | {"HISTORY_BYTES": "2000", "SNAPSHOT_QUERY": COUNTED}).ready()
+    app = start_app(redis_settings | {"HISTORY_BYTES": "2000", "SNAPSHOT_QUERY": COUNTED}).wait_until_ready()
     with app.client(1) as client:
-        client.loaded()
+        client.wait_for_initial_load()
         notify(connection, *range(50))
-        last = client.heard(50)[9]["id"]
+        last = client.wait_for_updates(50)[9]["id"]
     with app.client(1, query=f"?last_event_id={last}") as client:
-        assert client.loaded()["recovered"]
+        assert client.wait_for_initial_load()["recovered"]
     with closing(redis.Redis.from_url(redis_settings["REDIS_URL"])) as stream:
         stream.xtrim(f"{{{redis_settings['REDIS_NAMESPACE']}}}:log", maxlen=20, approximate=False)
     epoch, _, sequence = last.partition("-")
     for past in (last, f"{int(epoch) - 1}-{sequence}", f"{int(epoch) + 5}-{sequence}", "'; DROP TABLE x --", "7-x"):
         with app.client(1, query=f"?last_event_id={quote(past)}") as client:
-            assert not client.loaded()["recovered"], past
-            assert isinstance(client.loaded()["data"], int)
+            assert not client.wait_for_initial_load()["recovered"], past
+            assert isinstance(client.wait_for_initial_load()["data"], int)
             notify(connection, 100)
-            client.heard(1)
+            client.wait_for_updates(1)
             assert set(numbers(client)) == {100}  # again, if it came after the snapshot that was reused
 
 
-@through_both_doors
+@over_both
 def test_in_postgresql_mode_ids_are_null_and_nothing_is_recovered(
-    postgres_settings: dict[str, str], connection: psycopg.Connection, start_app: StartApp, door: Door
+    postgres_settings: dict[str, str], connection: psycopg.Connection, start_app: StartApp, connect: Connect
 ) -> None:
-    app = start_app(postgres_settings).ready()
-    with door(app, query="?last_event_id=1795393970960-626") as client:
-        assert client.loaded() == {
+    app = start_app(postgres_settings).wait_until_ready()
+    with connect(app, query="?last_event_id=1795393970960-626") as client:
+        assert client.wait_for_initial_load() == {
             "type": "initial-load",
             "recovered": False,
             "id": None,
@@ -182,22 +182,22 @@ def test_in_postgresql_mode_ids_are_null_and_nothing_is_recovered(
             "data": None,
         }
         notify(connection, 1)
-        assert client.heard(1)[0]["id"] is None
+        assert client.wait_for_updates(1)[0]["id"] is None
 
 
 # ---- the event stream's form
 
 
-def test_an_event_stream_has_the_websockets_messages_one_line_each_after_their_ids(
+def test_an_event_stream_has_the_same_messages_as_a_websocket_after_lines_with_their_ids(
     redis_settings: dict[str, str], connection: psycopg.Connection, start_app: StartApp
 ) -> None:
-    app = start_app(redis_settings).ready()
+    app = start_app(redis_settings).wait_until_ready()
     with app.stream(1) as events, app.client(1) as client:
-        client.loaded()
-        events.loaded()
+        client.wait_for_initial_load()
+        events.wait_for_initial_load()
         connection.execute('SELECT pg_notify(\'match_change\', E\'{"match_id": 1,\\n"data": "a\\\\nb"}\')')
         notify(connection, 2)
-        assert events.heard(2) == client.heard(2)
+        assert events.wait_for_updates(2) == client.wait_for_updates(2)
         wait_until(lambda: events.lines[-1] == "")
         headers = events.response.headers
         assert headers["content-type"] == "text/event-stream; charset=utf-8"
@@ -213,7 +213,7 @@ def test_an_event_stream_has_the_websockets_messages_one_line_each_after_their_i
             assert end == ""
 
 
-def ask(
+def request(
     app: App, method: str, headers: dict[str, str], path: str = "/api/matches/1/events"
 ) -> http.client.HTTPResponse:
     connection = http.client.HTTPConnection("127.0.0.1", app.port, timeout=10)
@@ -227,148 +227,148 @@ def ask(
 def test_a_page_of_a_named_origin_may_read_event_streams_and_import_the_client(
     postgres_settings: dict[str, str], start_app: StartApp
 ) -> None:
-    app = start_app(postgres_settings | {"ALLOWED_ORIGINS": "https://live.example.com"}).ready()
+    app = start_app(postgres_settings | {"ALLOWED_ORIGINS": "https://live.example.com"}).wait_until_ready()
     named, other = {"Origin": "https://live.example.com"}, {"Origin": "https://evil.example"}
     preflight = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "authorization"}
-    assert ask(app, "OPTIONS", named | preflight).status == 200
-    assert ask(app, "OPTIONS", other | preflight).status == 400
+    assert request(app, "OPTIONS", named | preflight).status == 200
+    assert request(app, "OPTIONS", other | preflight).status == 400
     with app.stream(1, headers=named) as events:
         assert events.response.headers["access-control-allow-origin"] == "https://live.example.com"
-        events.loaded()
+        events.wait_for_initial_load()
     with app.stream(1, headers=other) as events:
         assert events.response.status == 403
         assert "access-control-allow-origin" not in events.response.headers
     with app.client(1, headers=named) as client:
-        client.loaded()
+        client.wait_for_initial_load()
 
 
-def test_head_does_not_hang(postgres_settings: dict[str, str], start_app: StartApp) -> None:
-    assert ask(start_app(postgres_settings).ready(), "HEAD", {}).status == 204
+def test_head_of_an_event_stream_does_not_hang(postgres_settings: dict[str, str], start_app: StartApp) -> None:
+    assert request(start_app(postgres_settings).wait_until_ready(), "HEAD", {}).status == 204
 
 
-def test_a_page_and_its_files_are_asked_for_anew_so_that_two_versions_do_not_mix(
+def test_browsers_revalidate_a_page_and_its_files_so_that_two_versions_do_not_mix(
     postgres_settings: dict[str, str], start_app: StartApp
 ) -> None:
-    app = start_app(postgres_settings).ready()
-    for path in ("/", "/demo", "/static/index.js"):
-        response = ask(app, "GET", {}, path)
+    app = start_app(postgres_settings).wait_until_ready()
+    for path in ("/", "/static/index.js"):
+        response = request(app, "GET", {}, path)
         assert (response.status, response.headers["cache-control"]) == (200, "no-cache")
         unchanged = {"If-None-Match": response.headers["etag"]}
-        assert ask(app, "GET", unchanged, path).status == (304 if "static" in path else 200)
+        assert request(app, "GET", unchanged, path).status == (304 if "static" in path else 200)
 
 
 # ---- snapshots
 
 
-def test_one_query_serves_all_who_come_together_and_is_reused_until_an_event(
+def test_one_query_serves_all_clients_that_connect_together_and_is_reused_until_an_event(
     redis_settings: dict[str, str], connection: psycopg.Connection, start_app: StartApp
 ) -> None:
-    app = start_app(redis_settings | {"SNAPSHOT_QUERY": SLOW}).ready()
+    app = start_app(redis_settings | {"SNAPSHOT_QUERY": SLOW}).wait_until_ready()
     with ExitStack() as stack:
         clients = [stack.enter_context(app.client(1, f"c{number}")) for number in range(50)]
-        assert {client.loaded()["data"] for client in clients} == {1}
-        assert stack.enter_context(app.client(1, "later")).loaded()["data"] == 1
-        assert stack.enter_context(app.client(2, "another")).loaded()["data"] == 2
+        assert {client.wait_for_initial_load()["data"] for client in clients} == {1}
+        assert stack.enter_context(app.client(1, "later")).wait_for_initial_load()["data"] == 1
+        assert stack.enter_context(app.client(2, "another")).wait_for_initial_load()["data"] == 2
         notify(connection, 1)
-        clients[0].heard(1)
-        assert stack.enter_context(app.client(1, "after")).loaded()["data"] == 3
+        clients[0].wait_for_updates(1)
+        assert stack.enter_context(app.client(1, "after")).wait_for_initial_load()["data"] == 3
 
 
 def test_events_during_a_slow_query_come_after_it(
     redis_settings: dict[str, str], connection: psycopg.Connection, start_app: StartApp
 ) -> None:
-    app = start_app(redis_settings | {"SNAPSHOT_QUERY": SLOW}).ready()
+    app = start_app(redis_settings | {"SNAPSHOT_QUERY": SLOW}).wait_until_ready()
     with app.client(1) as client:
         wait_until(lambda: connection.execute("SELECT is_called FROM asked").fetchone())
         notify(connection, *range(20))
-        client.heard(20)
+        client.wait_for_updates(20)
         assert [message["type"] for message in client.messages] == ["initial-load"] + ["match-update"] * 20
-        assert client.loaded()["data"] == 1
+        assert client.wait_for_initial_load()["data"] == 1
         assert numbers(client) == list(range(20))
 
 
-def test_a_query_that_takes_too_long_is_an_error_and_updates_go_on(
+def test_a_query_that_takes_too_long_is_an_error_and_updates_follow(
     redis_settings: dict[str, str], connection: psycopg.Connection, start_app: StartApp
 ) -> None:
     query = {"SNAPSHOT_QUERY": "SELECT to_json(%(match_id)s::text) FROM pg_sleep(60)", "SNAPSHOT_TIMEOUT": "0.5"}
-    app = start_app(redis_settings | query).ready()
+    app = start_app(redis_settings | query).wait_until_ready()
     with app.client(1) as client:
-        loaded = client.loaded()
+        loaded = client.wait_for_initial_load()
         assert loaded["data"] is None
         assert loaded["error"]
         notify(connection, 1)
-        client.heard(1)
+        client.wait_for_updates(1)
 
 
 # ---- slow clients
 
 
-def heard_last(client: Client, number: int) -> bool:
+def has_last(client: Client, number: int) -> bool:
     return numbers(client)[-1:] == [number]
 
 
-class Dozing(Client):
-    """A client that reads nothing until it is woken."""
+class PausedClient(Client):
+    """A client that reads nothing until it is resumed."""
 
-    awake = False
+    resumed = False
 
     def _read(self) -> None:
-        while not self.awake:
+        while not self.resumed:
             time.sleep(0.01)
         super()._read()
 
 
 @pytest.mark.long
-def test_a_slow_client_hears_the_last_state_of_a_clock_and_every_other_event(
+def test_a_slow_client_receives_the_last_state_of_a_clock_and_every_other_event(
     redis_settings: dict[str, str], connection: psycopg.Connection, start_app: StartApp
 ) -> None:
-    app = start_app(redis_settings | {"CLIENT_QUEUE_BYTES": "4000000"}).ready()
+    app = start_app(redis_settings | {"CLIENT_QUEUE_BYTES": "4000000"}).wait_until_ready()
     ticks = """
         SELECT pg_notify('gameclock_change', json_build_object('match_id', 1, 'operation', 'UPDATE',
             'data', json_build_object('id', 5, 'n', n, 'pad', repeat('x', 4000)))::text)
         FROM generate_series(%s::int, %s::int) n"""
-    with Dozing(app.port, 1) as slow, app.client(1, "quick") as quick:
+    with PausedClient(app.port, 1) as slow, app.client(1, "fast") as fast:
         for start in range(0, 10_000, 500):
             connection.execute(ticks, [start, start + 499])
             notify(connection, start)
-            wait_until(partial(heard_last, quick, start))
-        slow.awake = True
-        wait_until(partial(heard_last, slow, 9500))
+            wait_until(partial(has_last, fast, start))
+        slow.resumed = True
+        wait_until(partial(has_last, slow, 9500))
         assert slow.code is None
-        clocks = [update["data"]["n"] for update in slow.of("gameclock-update")]
-        assert len(clocks) < 9_000, "newer ones replaced those that waited"
+        clocks = [update["data"]["n"] for update in slow.of_type("gameclock-update")]
+        assert len(clocks) < 9_000, "newer ones replaced queued ones"
         assert clocks[-1] == 9_999
         assert clocks == sorted(set(clocks))
-        assert [update["data"]["n"] for update in slow.of("match-update")] == list(range(0, 10_000, 500))
+        assert [update["data"]["n"] for update in slow.of_type("match-update")] == list(range(0, 10_000, 500))
 
 
-def test_an_event_larger_than_the_queue_is_sent_all_the_same(
+def test_an_event_larger_than_the_queue_is_still_sent(
     postgres_settings: dict[str, str], connection: psycopg.Connection, start_app: StartApp
 ) -> None:
-    app = start_app(postgres_settings | {"CLIENT_QUEUE_BYTES": "1024"}).ready()
+    app = start_app(postgres_settings | {"CLIENT_QUEUE_BYTES": "1024"}).wait_until_ready()
     with app.client(1) as client:
-        client.loaded()
+        client.wait_for_initial_load()
         for count in (1, 2, 3):
             connection.execute(
                 "SELECT pg_notify('match_change', json_build_object('match_id', 1, 'data', repeat('x', 7000))::text)"
             )
-            client.heard(count)
+            client.wait_for_updates(count)
 
 
 def test_a_row_too_large_for_a_notification_reaches_the_client_without_its_data(
     postgres_settings: dict[str, str], connection: psycopg.Connection, start_app: StartApp
 ) -> None:
-    app = start_app(postgres_settings).ready()
+    app = start_app(postgres_settings).wait_until_ready()
     with app.client(1) as client:
-        client.loaded()
+        client.wait_for_initial_load()
         connection.execute(
             """SELECT pg_notify('match_change', '{"match_id": 1, "operation": "UPDATE", "data": null}')"""
         )
-        [update] = client.heard(1)
+        [update] = client.wait_for_updates(1)
         assert (update["operation"], update["data"]) == ("UPDATE", None)
 
 
-# ---- who may come in
+# ---- access control
 
 
 def private_key() -> rsa.RSAPrivateKey:
@@ -381,105 +381,105 @@ def public_pem(key: rsa.RSAPrivateKey) -> str:
 
 
 @pytest.mark.parametrize("algorithm", ["HS256", "RS256"])
-def test_only_who_shows_a_good_token_comes_in_and_no_token_reaches_the_log(
+def test_only_clients_with_a_valid_token_are_accepted_and_no_token_is_logged(
     postgres_settings: dict[str, str], start_app: StartApp, algorithm: str
 ) -> None:
     private = private_key()
     key: Any = SECRET if algorithm == "HS256" else private
     setting = {"WS_JWT_SECRET": SECRET} if algorithm == "HS256" else {"WS_JWT_PUBLIC_KEY": public_pem(private)}
-    app = start_app(postgres_settings | setting | {"LOG_LEVEL": "debug"}).ready()
-    good = jwt.encode({"matches": [1]}, key, algorithm)
+    app = start_app(postgres_settings | setting | {"LOG_LEVEL": "debug"}).wait_until_ready()
+    valid = jwt.encode({"matches": [1]}, key, algorithm)
     expired = jwt.encode({"exp": 1}, key, algorithm)
     other = jwt.encode({"matches": [2]}, key, algorithm)
     forged = jwt.encode({}, "another secret that is long enough for HS256", "HS256")
-    for door in (socket, stream):
-        for given in ({"query": f"?token={good}"}, {"headers": {"Authorization": f"Bearer {good}"}}):
-            with door(app, 1, **given) as client:
-                client.loaded()
-        assert status(app, door)[0] == 401
-        assert status(app, door, f"?token={expired}") == (401, "the token has expired")
-        assert status(app, door, f"?token={forged}")[0] == 401
-        assert status(app, door, f"?token={other}")[0] == 403
-    assert not any(part in app.log for token in (good, expired, other, forged) for part in token.split(".")[1:])
+    for connect in (by_websocket, by_event_stream):
+        for given in ({"query": f"?token={valid}"}, {"headers": {"Authorization": f"Bearer {valid}"}}):
+            with connect(app, 1, **given) as client:
+                client.wait_for_initial_load()
+        assert rejection(app, connect)[0] == 401
+        assert rejection(app, connect, f"?token={expired}") == (401, "the token has expired")
+        assert rejection(app, connect, f"?token={forged}")[0] == 401
+        assert rejection(app, connect, f"?token={other}")[0] == 403
+    assert not any(part in app.log for token in (valid, expired, other, forged) for part in token.split(".")[1:])
     assert SECRET not in app.log
 
 
-@through_both_doors
+@over_both
 def test_a_token_that_expires_ends_the_connection(
-    postgres_settings: dict[str, str], connection: psycopg.Connection, start_app: StartApp, door: Door
+    postgres_settings: dict[str, str], connection: psycopg.Connection, start_app: StartApp, connect: Connect
 ) -> None:
-    app = start_app(postgres_settings | {"WS_JWT_SECRET": SECRET}).ready()
+    app = start_app(postgres_settings | {"WS_JWT_SECRET": SECRET}).wait_until_ready()
     token = jwt.encode({"exp": int(time.time()) + 3}, SECRET)
-    with door(app, 1, f"?token={token}") as client:
-        client.loaded()
+    with connect(app, 1, f"?token={token}") as client:
+        client.wait_for_initial_load()
         notify(connection, 1)
-        client.heard(1)
+        client.wait_for_updates(1)
         if isinstance(client, Client):
-            assert client.closed() == 3000
+            assert client.wait_until_closed() == 3000
         else:
-            client.ended()
+            client.wait_until_ended()
         assert time.time() >= jwt.decode(token, SECRET, ["HS256"], {"verify_exp": False})["exp"]
 
 
-@through_both_doors
-def test_foreign_pages_are_refused_and_the_servers_own_are_not(
-    postgres_settings: dict[str, str], start_app: StartApp, door: Door
+@over_both
+def test_pages_of_other_sites_are_refused_and_the_servers_own_are_not(
+    postgres_settings: dict[str, str], start_app: StartApp, connect: Connect
 ) -> None:
-    app = start_app(postgres_settings).ready()
-    assert status(app, door, headers={"Origin": "http://evil.example"})[0] == 403
-    assert status(app, door, headers={"Origin": "null"})[0] == 403
-    with door(app, headers={"Origin": f"http://127.0.0.1:{app.port}"}) as client:
-        client.loaded()
+    app = start_app(postgres_settings).wait_until_ready()
+    assert rejection(app, connect, headers={"Origin": "http://evil.example"})[0] == 403
+    assert rejection(app, connect, headers={"Origin": "null"})[0] == 403
+    with connect(app, headers={"Origin": f"http://127.0.0.1:{app.port}"}) as client:
+        client.wait_for_initial_load()
 
 
-@through_both_doors
-def test_a_full_worker_says_when_to_come_back_and_a_free_place_is_taken(
-    postgres_settings: dict[str, str], start_app: StartApp, door: Door
+@over_both
+def test_a_full_worker_refuses_clients_until_one_leaves(
+    postgres_settings: dict[str, str], start_app: StartApp, connect: Connect
 ) -> None:
-    app = start_app(postgres_settings | {"MAX_CLIENTS": "2"}).ready()
-    with socket(app), stream(app):
-        assert status(app, door) == (503, "this worker is full")
+    app = start_app(postgres_settings | {"MAX_CLIENTS": "2"}).wait_until_ready()
+    with by_websocket(app), by_event_stream(app):
+        assert rejection(app, connect) == (503, "this worker is full")
     wait_until(lambda: app.get("/readyz")[1]["clients"] == 0)
-    with door(app) as client:
-        client.loaded()
+    with connect(app) as client:
+        client.wait_for_initial_load()
 
 
-def test_the_log_says_once_that_anyone_may_listen(postgres_settings: dict[str, str], start_app: StartApp) -> None:
+def test_it_is_logged_once_that_anyone_may_listen(postgres_settings: dict[str, str], start_app: StartApp) -> None:
     app = start_app(postgres_settings, workers=3)
     wait_until(lambda: app.log.count("Booting worker") == 3)
-    app.ready()
+    app.wait_until_ready()
     assert app.log.count("anyone may listen") == 1
-    secured = start_app(postgres_settings | {"WS_JWT_SECRET": SECRET}).ready()
+    secured = start_app(postgres_settings | {"WS_JWT_SECRET": SECRET}).wait_until_ready()
     assert "anyone may listen" not in secured.log
 
 
-# ---- being let go
+# ---- closing
 
 
-def test_a_worker_that_ends_lets_go_of_its_clients_one_after_another(
+def test_a_worker_that_ends_closes_its_clients_one_after_another(
     postgres_settings: dict[str, str], start_app: StartApp
 ) -> None:
-    app = start_app(postgres_settings).ready()
+    app = start_app(postgres_settings).wait_until_ready()
     with ExitStack() as stack:
         clients = [stack.enter_context(app.client(1, f"c{number}")) for number in range(40)]
         streams = [stack.enter_context(app.stream(1)) for _ in range(10)]
         for each in (*clients, *streams):
-            each.loaded()
+            each.wait_for_initial_load()
         app.signal(15)
         wait_until(lambda: any(client.code for client in clients))
         assert not all(client.code for client in clients), "not all at once"
-        assert {client.closed() for client in clients} == {1012}
+        assert {client.wait_until_closed() for client in clients} == {1012}
         for each in streams:
-            each.ended()
+            each.wait_until_ended()
         assert app.exit_code() == 0
     assert "Traceback" not in app.log
 
 
-@through_both_doors
-def test_a_client_that_is_quiet_for_long_is_not_taken_for_a_dead_one(
-    postgres_settings: dict[str, str], start_app: StartApp, door: Door
+@over_both
+def test_a_client_that_receives_only_pings_for_long_is_not_closed(
+    postgres_settings: dict[str, str], start_app: StartApp, connect: Connect
 ) -> None:
-    app = start_app(postgres_settings | {"PING_INTERVAL": "0.2"}).ready()
-    with door(app) as client:
-        wait_until(lambda: len(client.of("ping")) > 5)
+    app = start_app(postgres_settings | {"PING_INTERVAL": "0.2"}).wait_until_ready()
+    with connect(app) as client:
+        wait_until(lambda: len(client.of_type("ping")) > 5)
         hold_for(0.5, lambda: get(app.port, "/readyz")[1]["clients"] == 1)

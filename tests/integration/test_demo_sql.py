@@ -1,3 +1,5 @@
+"""The demo's SQL in a real PostgreSQL: its tables, triggers and snapshot."""
+
 import json
 from collections.abc import Iterator
 from contextlib import closing
@@ -20,15 +22,15 @@ Session = psycopg.Connection[Any]
 
 @pytest.fixture
 def session(connection: Session) -> Session:
-    """A session that finds the demo's tables and LISTENs to all their channels."""
+    """A session with the demo's tables that LISTENs to all their channels."""
     create_tables(connection)
     for channel in DEFAULT_CHANNELS:
         connection.execute(f"LISTEN {channel}".encode())
     return connection
 
 
-def heard(session: Session) -> list[tuple[str, dict[str, Any]]]:
-    """What was notified since; the session's own notifications come before the answer to its next query."""
+def notified(session: Session) -> list[tuple[str, dict[str, Any]]]:
+    """The notifications since the last call; a session receives its own before the answer to its next query."""
     session.execute("SELECT 1")
     return [(note.channel, json.loads(note.payload)) for note in session.notifies(timeout=0)]
 
@@ -43,7 +45,7 @@ def test_making_the_tables_twice_changes_nothing(session: Session) -> None:
     session.execute("INSERT INTO match VALUES (7, 'n', 'h', 'a', 'H', 'A', 'live', 1)")
     create_tables(session)
     assert session.execute("SELECT id FROM match").fetchall() == [(7,)]
-    assert len(heard(session)) == 1
+    assert len(notified(session)) == 1
 
 
 def test_every_change_is_notified_with_its_row(session: Session) -> None:
@@ -53,18 +55,18 @@ def test_every_change_is_notified_with_its_row(session: Session) -> None:
     session.execute("DELETE FROM gameclock")
     row = {"id": 3, "match_id": 7, "seconds": 900, "running": False}
     moved = row | {"id": 4, "seconds": 899}
-    notified = heard(session)
-    assert [channel for channel, _ in notified] == ["match_change"] + ["gameclock_change"] * 3
-    assert [payload for _, payload in notified][1:] == [
+    notifications = notified(session)
+    assert [channel for channel, _ in notifications] == ["match_change"] + ["gameclock_change"] * 3
+    assert [payload for _, payload in notifications][1:] == [
         {"table": "gameclock", "operation": "INSERT", "match_id": 7, "new_id": 3, "old_id": None, "data": row},
         {"table": "gameclock", "operation": "UPDATE", "match_id": 7, "new_id": 4, "old_id": 3, "data": moved},
         {"table": "gameclock", "operation": "DELETE", "match_id": 7, "new_id": None, "old_id": 4, "data": moved},
     ]
 
 
-def test_a_row_of_the_matches_themselves_is_its_own_match(session: Session) -> None:
+def test_the_match_id_of_a_row_of_match_is_its_own_id(session: Session) -> None:
     session.execute("INSERT INTO match VALUES (7, 'n', 'h', 'a', 'H', 'A', 'live', 1)")
-    [(_, payload)] = heard(session)
+    [(_, payload)] = notified(session)
     assert (payload["match_id"], payload["new_id"], payload["data"]["id"]) == (7, 7, 7)
 
 
@@ -73,7 +75,7 @@ def test_a_row_that_is_too_large_is_written_and_announced_without_its_data(sessi
     session.execute("INSERT INTO match VALUES (7, %s, 'h', 'a', 'H', 'A', 'live', 1)", [letter * 8000])
     session.execute("UPDATE match SET week = 2")
     assert session.execute("SELECT name FROM match").fetchall() == [(letter * 8000,)]
-    assert [payload["data"] for _, payload in heard(session)] == [None, None]
+    assert [payload["data"] for _, payload in notified(session)] == [None, None]
 
 
 def test_the_largest_row_that_fits_is_notified_whole_and_one_byte_more_is_not(session: Session) -> None:
@@ -82,55 +84,55 @@ def test_the_largest_row_that_fits_is_notified_whole_and_one_byte_more_is_not(se
     [note] = session.notifies(timeout=0)
     room = 7999 - len(note.payload)
     session.execute("DELETE FROM match")
-    heard(session)
+    notified(session)
     for number, length in ((8, room), (9, room + 1)):
         session.execute("INSERT INTO match VALUES (%s, %s, 'h', 'a', 'H', 'A', 'live', 1)", [number, "x" * length])
-    fits, exceeds = (payload for _, payload in heard(session))
+    fits, exceeds = (payload for _, payload in notified(session))
     assert len(fits["data"]["name"]) == room
     assert exceeds["data"] is None
 
 
-def test_a_match_shown_is_the_match_in_the_database(session: Session) -> None:
-    board = MatchTables(session)
+def test_the_tables_have_the_state_of_the_match(session: Session) -> None:
+    tables = MatchTables(session)
     for game in played(600):
-        board.show(game)
+        tables.update(game)
     assert session.execute("SELECT home_score, away_score FROM scoreboard").fetchall() == [tuple(game.score.values())]
     assert session.execute("SELECT seconds, running FROM gameclock").fetchall() == [(game.clock, game.clock_running)]
     assert session.execute("SELECT count(*) FROM player_match").fetchone() == (10,)
 
 
 def test_only_what_changed_is_written(session: Session) -> None:
-    board = MatchTables(session)
+    tables = MatchTables(session)
     [game] = played(1)
-    board.show(game)
-    assert len(heard(session)) == 15  # five rows and ten players
-    board.show(game)
-    assert heard(session) == []
+    tables.update(game)
+    assert len(notified(session)) == 15  # five rows and ten players
+    tables.update(game)
+    assert notified(session) == []
 
 
 def test_several_changes_a_second_reach_every_channel_but_the_match_itself(session: Session) -> None:
-    board = MatchTables(session)
+    tables = MatchTables(session)
     for game in played(600):
-        board.show(game)
-    channels = [channel for channel, _ in heard(session)]
+        tables.update(game)
+    channels = [channel for channel, _ in notified(session)]
     assert set(channels) == set(DEFAULT_CHANNELS)
     assert len(channels) > 600
 
 
-def test_a_new_match_takes_the_place_of_the_old_one(session: Session) -> None:
+def test_a_new_match_replaces_the_events_of_the_last_one(session: Session) -> None:
     for seed in (1, 2):
-        board = MatchTables(session)
+        tables = MatchTables(session)
         for game in played(60, seed):
-            board.show(game)
-    told = session.execute("SELECT kind FROM football_event ORDER BY id").fetchall()
-    assert told[0] == ("kickoff",)
-    assert told.count(("kickoff",)) == 1
+            tables.update(game)
+    kinds = session.execute("SELECT kind FROM football_event ORDER BY id").fetchall()
+    assert kinds[0] == ("kickoff",)
+    assert kinds.count(("kickoff",)) == 1
 
 
 def test_the_snapshot_is_one_object_with_the_newest_events_first(session: Session) -> None:
-    board = MatchTables(session)
+    tables = MatchTables(session)
     for game in played(1500):
-        board.show(game)
+        tables.update(game)
     [(snapshot,)] = session.execute(SNAPSHOT, {"match_id": str(MATCH_ID)}).fetchall()
     ids = [event["id"] for event in snapshot["events"]]
     assert snapshot["match"]["home_abbr"] == "SBH"
@@ -141,7 +143,7 @@ def test_the_snapshot_is_one_object_with_the_newest_events_first(session: Sessio
     assert len(snapshot["players"]) == 10
 
 
-def test_the_snapshot_of_a_match_that_is_not_there_is_empty(session: Session) -> None:
+def test_the_snapshot_of_an_unknown_match_is_empty(session: Session) -> None:
     [(snapshot,)] = session.execute(SNAPSHOT, {"match_id": "99"}).fetchall()
     assert snapshot == {
         "match": None, "matchdata": None, "scoreboard": None, "gameclock": None, "playclock": None,
@@ -149,7 +151,7 @@ def test_the_snapshot_of_a_match_that_is_not_there_is_empty(session: Session) ->
     }  # fmt: skip
 
 
-def test_the_trigger_serves_a_table_whose_ids_are_text(database: str) -> None:
+def test_the_trigger_works_for_a_table_whose_ids_are_text(database: str) -> None:
     with closing(psycopg.connect(database, autocommit=True)) as session:
         create_tables(session)
         session.execute("CREATE TABLE line_up (id uuid PRIMARY KEY, match_id text)")
@@ -158,4 +160,4 @@ def test_the_trigger_serves_a_table_whose_ids_are_text(database: str) -> None:
         )
         session.execute("LISTEN match_change")
         session.execute("INSERT INTO line_up VALUES (gen_random_uuid(), 'final'), (gen_random_uuid(), NULL)")
-        assert [payload["match_id"] for _, payload in heard(session)] == ["final", None]
+        assert [payload["match_id"] for _, payload in notified(session)] == ["final", None]

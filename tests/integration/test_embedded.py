@@ -1,3 +1,5 @@
+"""The embedded servers: their data survives a kill, they ask for the password, and are not root."""
+
 import signal
 import socket
 import subprocess
@@ -79,12 +81,12 @@ def test_a_second_server_waits_for_the_folder_of_the_first(servers: Servers) -> 
         wait_until(lambda: lock in open_files(second.pid))
         assert second.lines == []
         kill(servers.redis)
-        second.logged("Reading config")
+        second.wait_for_log("Reading config")
     finally:
         second.end()
 
 
-def test_nobody_comes_in_without_the_password_and_no_command_line_shows_it(servers: Servers) -> None:
+def test_both_servers_need_the_password_and_no_command_line_contains_it(servers: Servers) -> None:
     embedded = servers.embedded
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         psycopg.connect(make_conninfo(embedded.database_url, password="guess"))
@@ -100,9 +102,9 @@ def test_neither_server_is_root(servers: Servers) -> None:
         assert Path(f"/proc/{process.pid}").stat().st_uid != 0
 
 
-def test_what_is_tied_ends_with_a_parent_that_was_killed(tmp_path: Path) -> None:
-    tied = [sys.executable, "-m", "app.appliance.supervision.parent_death", "sleep", "600"]
-    script = f"import subprocess; print(subprocess.Popen({tied!r}).pid, flush=True); input()"
+def test_a_program_run_by_parent_death_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "app.appliance.supervision.parent_death", "sleep", "600"]
+    script = f"import subprocess; print(subprocess.Popen({command!r}).pid, flush=True); input()"
     with subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as parent:

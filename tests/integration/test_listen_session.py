@@ -1,4 +1,4 @@
-"""One simple query LISTENs on everything or on nothing."""
+"""`ListenSession`: one query LISTENs on all channels or on none, and no notification is lost or reordered."""
 
 import select
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from contextlib import closing
 import psycopg
 import pytest
 
-from app.core.postgres import ListenSession, Notification, listen_sql, literal
+from app.core.postgres import ListenSession, Notification, canary_sql, listen_sql, literal
 from tests.support.waiting import wait_until
 
 
@@ -18,15 +18,15 @@ def listening(database: str) -> Iterator[psycopg.Connection]:
 
 
 def channels(connection: psycopg.Connection) -> list[str]:
-    """What a session LISTENs on, asked behind the back of its `ListenSession`."""
+    """The channels on which a session LISTENs, read past its `ListenSession`."""
     connection.pgconn.nonblocking = 0
     result = connection.pgconn.exec_(b"SELECT pg_listening_channels() ORDER BY 1")
     connection.pgconn.nonblocking = 1
     return [(result.get_value(row, 0) or b"").decode() for row in range(result.ntuples)]
 
 
-def heard(session: ListenSession, count: int) -> list[Notification]:
-    """Waits for so many notifications."""
+def receive(session: ListenSession, count: int) -> list[Notification]:
+    """Wait for `count` notifications."""
     notifications: list[Notification] = []
 
     def enough() -> bool:
@@ -42,7 +42,7 @@ def test_all_channels_are_listened_on_in_one_round_trip(listening: psycopg.Conne
     session = ListenSession(listening.pgconn)
     names = ["a", "With Space", 'quo"te', "ünï", "a.b", "select"]
     session.send(listen_sql(names, f"SELECT pg_notify('a', {literal('it')})"))
-    assert heard(session, 1) == [Notification("a", b"it")]
+    assert receive(session, 1) == [Notification("a", b"it")]
     assert channels(listening) == sorted(names)
 
 
@@ -51,58 +51,51 @@ def test_all_channels_are_listened_on_in_one_round_trip(listening: psycopg.Conne
     ["SELECT 1/0", "LISTEN", "SELECT pg_notify('a', repeat('x', 8000))", "SELECT pg_notify(repeat('x', 64), '')"],
 )
 @pytest.mark.parametrize("at", ["in the middle", "at the end"])
-def test_a_listen_that_fails_partly_listens_on_nothing(listening: psycopg.Connection, failing: str, at: str) -> None:
+def test_a_listen_that_fails_partly_listens_on_no_channel(listening: psycopg.Connection, failing: str, at: str) -> None:
     session = ListenSession(listening.pgconn)
     statements = [listen_sql(["a", "b"]), failing] + ([listen_sql(["c"])] if at == "in the middle" else [])
     session.send("; ".join(statements))
 
-    def receive() -> None:
-        while True:
-            select.select([session], [], [], 10)
-            session.receive()
-
     with pytest.raises(psycopg.Error) as caught:
-        receive()
+        receive(session, 1)
     assert caught.value.sqlstate
     assert channels(listening) == []
 
 
-def test_a_failed_listen_leaves_what_was_listened_on_before(listening: psycopg.Connection) -> None:
+def test_a_failed_listen_keeps_the_channels_of_before(listening: psycopg.Connection) -> None:
     session = ListenSession(listening.pgconn)
     session.send(listen_sql(["a"], "SELECT pg_notify('a', '1')"))
-    heard(session, 1)
+    receive(session, 1)
     session.send(listen_sql(["b"], "SELECT 1/0"))
     with pytest.raises(psycopg.errors.DivisionByZero):
-        heard(session, 1)
+        receive(session, 1)
     assert channels(listening) == ["a"]
 
 
-def test_everything_that_waits_is_heard_at_once_in_order_and_queries_between_lose_nothing(
+def test_waiting_notifications_are_received_in_order_and_queries_in_between_lose_none(
     listening: psycopg.Connection, connection: psycopg.Connection
 ) -> None:
     session = ListenSession(listening.pgconn)
     session.send(listen_sql(["a"], "SELECT pg_notify('a', '0')"))
-    heard(session, 1)
+    receive(session, 1)
     connection.execute("SELECT pg_notify('a', n::text) FROM generate_series(1, 5000) n")
     for number in range(20):
         session.send(listen_sql(["a"], f"SELECT pg_notify('a', 'own {number}')"))
-    notifications = [note.payload.decode() for note in heard(session, 5020)]
+    notifications = [note.payload.decode() for note in receive(session, 5020)]
     assert [text for text in notifications if not text.startswith("own")] == [str(n) for n in range(1, 5001)]
     assert [text for text in notifications if text.startswith("own")] == [f"own {number}" for number in range(20)]
 
 
-def test_a_terminated_session_raises_after_what_it_was_told_is_heard(
-    listening: psycopg.Connection, connection: psycopg.Connection
-) -> None:
+def test_a_terminated_session_raises_an_error(listening: psycopg.Connection, connection: psycopg.Connection) -> None:
     session = ListenSession(listening.pgconn)
     session.send(listen_sql(["a"], "SELECT pg_notify('a', '0')"))
-    heard(session, 1)
+    receive(session, 1)
     connection.execute("SELECT pg_terminate_backend(%s, 5000)", [listening.pgconn.backend_pid])
     with pytest.raises(psycopg.OperationalError):
-        heard(session, 1)
+        receive(session, 1)
 
 
-def test_a_session_that_does_not_answer_is_given_up_before_its_queries_pile_up(listening: psycopg.Connection) -> None:
+def test_a_session_that_does_not_answer_fails_before_its_queries_pile_up(listening: psycopg.Connection) -> None:
     session = ListenSession(listening.pgconn)
     session.send("SELECT pg_sleep(60)")
     for _ in range(100):
@@ -120,3 +113,13 @@ def test_a_literal_is_the_text_whatever_the_servers_settings(connection: psycopg
             continue  # PostgreSQL 19 has one setting left
         result = connection.pgconn.exec_(f"SELECT {literal(text)}".encode())
         assert result.get_value(0, 0) == text.encode()
+
+
+def test_pg_stat_activity_shows_the_query_of_a_listening_session_on_one_line(
+    connection: psycopg.Connection, listening: psycopg.Connection
+) -> None:
+    listening.execute(listen_sql(["match_change"], canary_sql("match_change", "a token", 1.5)).encode())
+    query = "SELECT query FROM pg_stat_activity WHERE pid = %s"
+    [[shown]] = connection.execute(query, [listening.info.backend_pid]).fetchall()
+    assert shown.startswith('LISTEN "match_change"; SELECT pg_notify')
+    assert "\n" not in shown

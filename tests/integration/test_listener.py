@@ -11,7 +11,7 @@ import redis
 
 from tests.conftest import RedisPlace, StartListener
 from tests.support.proxy import Proxy
-from tests.support.servers import through
+from tests.support.servers import redis_url_with_port
 from tests.support.waiting import wait_until
 
 LISTENING = "SELECT pid, query FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"
@@ -24,16 +24,20 @@ def stream(redis_place: RedisPlace) -> "Stream":
 
 class Stream:
     def __init__(self, place: RedisPlace) -> None:
-        self._client, self._key = place.client(), f"{{{place.namespace}}}:log"
+        self.client, self.key = place.client(), f"{{{place.namespace}}}:log"
 
     @property
     def entries(self) -> list[tuple[str, dict[str, Any]]]:
-        answer: Any = self._client.xrange(self._key)
+        answer: Any = self.client.xrange(self.key)
         return [(key.decode(), json.loads(fields[b"event"])) for key, fields in answer]
 
     @property
+    def epoch(self) -> int:
+        return int(self.entries[-1][0].partition("-")[0])
+
+    @property
     def events(self) -> list[dict[str, Any]]:
-        """Without our own channel's."""
+        """The events of all channels but our own."""
         return [event for _, event in self.entries if event["channel"] != "pg_notify_mux"]
 
 
@@ -44,7 +48,7 @@ def subscriber(client: redis.Redis) -> Any:
 def test_payloads_of_every_kind_pass_unchanged_in_order_under_consecutive_ids(
     settings: dict[str, str], connection: psycopg.Connection, start_listener: StartListener, stream: Stream
 ) -> None:
-    start_listener(settings).aligned()
+    start_listener(settings).wait_until_aligned()
     sent = [
         ('{"a": 1.10, "b": 12345678901234567890123}', {"a": 1.10, "b": 12345678901234567890123}),
         ("", None),
@@ -71,7 +75,7 @@ def test_payloads_of_every_kind_pass_unchanged_in_order_under_consecutive_ids(
 def test_one_listen_row_at_every_moment_through_canaries(
     settings: dict[str, str], connection: psycopg.Connection, start_listener: StartListener, stream: Stream
 ) -> None:
-    start_listener(settings | {"CANARY_INTERVAL": "0.1"}).aligned()
+    start_listener(settings | {"CANARY_INTERVAL": "0.1"}).wait_until_aligned()
     seen = len(stream.entries)
 
     def one_row_and_canaries_pass() -> bool:
@@ -81,13 +85,13 @@ def test_one_listen_row_at_every_moment_through_canaries(
     wait_until(one_row_and_canaries_pass)
 
 
-def test_a_terminated_session_is_replaced_and_the_break_announced(
+def test_a_terminated_session_is_replaced_and_the_gap_is_announced(
     settings: dict[str, str], connection: psycopg.Connection, start_listener: StartListener, stream: Stream
 ) -> None:
-    listener = start_listener(settings).aligned()
+    listener = start_listener(settings).wait_until_aligned()
     [(pid, _)] = connection.execute(LISTENING).fetchall()
     connection.execute("SELECT pg_terminate_backend(%s)", [pid])
-    listener.aligned(times=2)
+    listener.wait_until_aligned(times=2)
     connection.execute("NOTIFY match_change, 'after'")
     wait_until(lambda: [event["payload"] for event in stream.events] == ["after"])
     begins = [event["payload"] for _, event in stream.entries if "begin" in (event["payload"] or {})]
@@ -96,10 +100,28 @@ def test_a_terminated_session_is_replaced_and_the_break_announced(
     assert listener.running
 
 
-def test_sigterm_appends_what_is_held_and_exits_0(
+def test_an_epoch_is_above_all_epochs_of_earlier_sessions_even_if_redis_lost_them(
     settings: dict[str, str], connection: psycopg.Connection, start_listener: StartListener, stream: Stream
 ) -> None:
-    listener = start_listener(settings).aligned()
+    in_2100 = 4_102_444_800_000  # PostgreSQL's clock is far behind this epoch
+    stream.client.xadd(stream.key, {"event": "null"}, id=f"{in_2100}-1")
+    listener = start_listener(settings).wait_until_aligned()
+    wait_until(lambda: stream.epoch > in_2100)
+    first = stream.epoch
+    listener.freeze()
+    [(pid, _)] = connection.execute(LISTENING).fetchall()
+    connection.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+    stream.client.delete(stream.key)
+    listener.thaw()
+    listener.wait_until_aligned(times=2)
+    wait_until(lambda: stream.entries)
+    assert stream.epoch > first
+
+
+def test_sigterm_appends_the_buffered_events_and_exits_0(
+    settings: dict[str, str], connection: psycopg.Connection, start_listener: StartListener, stream: Stream
+) -> None:
+    listener = start_listener(settings).wait_until_aligned()
     listener.freeze()
     connection.execute("SELECT pg_notify('match_change', n::text) FROM generate_series(1, 5000) n")
     listener.thaw()
@@ -108,7 +130,9 @@ def test_sigterm_appends_what_is_held_and_exits_0(
     assert "stopped" in listener.lines[-1]
 
 
-def test_without_a_database_it_says_so_and_exits_2(start_listener: StartListener, redis_place: RedisPlace) -> None:
+def test_without_a_database_it_logs_an_error_and_exits_2(
+    start_listener: StartListener, redis_place: RedisPlace
+) -> None:
     listener = start_listener(redis_place.settings)
     assert listener.exit_code() == 2
     assert "DB_HOST is not set" in listener.log
@@ -116,19 +140,19 @@ def test_without_a_database_it_says_so_and_exits_2(start_listener: StartListener
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "logged"),
     [
         ({"DB_PASSWORD": "wr0ng-secret"}, "password authentication failed"),
         ({"DB_NAME": "no_such_database"}, 'database "no_such_database" does not exist'),
         ({"DB_USER": "no_such_user"}, "authentication failed"),
     ],
 )
-def test_what_only_an_operator_can_mend_is_one_line_and_exit_2(
-    settings: dict[str, str], start_listener: StartListener, change: dict[str, str], said: str
+def test_an_error_that_only_an_operator_can_fix_is_one_line_and_exit_2(
+    settings: dict[str, str], start_listener: StartListener, change: dict[str, str], logged: str
 ) -> None:
     listener = start_listener(settings | change)
     assert listener.exit_code() == 2
-    assert said in listener.lines[-1]
+    assert logged in listener.lines[-1]
     assert "wr0ng-secret" not in listener.log
     assert "Traceback" not in listener.log
 
@@ -143,10 +167,10 @@ def test_a_refused_redis_password_is_one_line_and_exit_2_and_never_logged(
     assert "s3cret-word" not in listener.log
 
 
-def test_the_registry_shows_the_listener_and_that_it_ended_in_order(
+def test_the_registry_shows_a_running_listener_and_that_it_stopped(
     settings: dict[str, str], start_listener: StartListener, redis_place: RedisPlace
 ) -> None:
-    listener = start_listener(settings | {"POD_NAME": "a"}).aligned()
+    listener = start_listener(settings | {"POD_NAME": "a"}).wait_until_aligned()
     with closing(redis_place.client()) as client:
         [key] = wait_until(lambda: client.keys(f"{{{redis_place.namespace}}}:listener:a:*"))
         wait_until(lambda: client.hget(key, "role") == b"primary")
@@ -156,14 +180,14 @@ def test_the_registry_shows_the_listener_and_that_it_ended_in_order(
         assert client.pttl(key) > 0
 
 
-def test_what_is_published_has_the_streams_texts(
+def test_published_events_have_the_same_text_as_in_the_stream(
     settings: dict[str, str],
     connection: psycopg.Connection,
     start_listener: StartListener,
     stream: Stream,
     redis_place: RedisPlace,
 ) -> None:
-    start_listener(settings).aligned()
+    start_listener(settings).wait_until_aligned()
     with closing(redis_place.client()) as client, closing(subscriber(client)) as pubsub:
         pubsub.subscribe(f"{redis_place.namespace}:events")
         wait_until(lambda: client.pubsub_numsub(f"{redis_place.namespace}:events")[0][1] == 1)
@@ -183,7 +207,7 @@ def test_what_is_published_has_the_streams_texts(
 
 
 @pytest.mark.long
-def test_a_backlog_that_lasts_longer_than_a_canary_may_is_no_lost_session(
+def test_a_backlog_that_lasts_longer_than_a_canarys_timeout_is_no_session_failure(
     settings: dict[str, str],
     connection: psycopg.Connection,
     redis_place: RedisPlace,
@@ -191,8 +215,8 @@ def test_a_backlog_that_lasts_longer_than_a_canary_may_is_no_lost_session(
     stream: Stream,
 ) -> None:
     with Proxy(urlsplit(redis_place.url).port or 0) as proxy:
-        slow = settings | {"REDIS_URL": through(redis_place.url, proxy.port), "BUFFER_EVENTS": "2000"}
-        listener = start_listener(slow).aligned()
+        slow = settings | {"REDIS_URL": redis_url_with_port(redis_place.url, proxy.port), "BUFFER_EVENTS": "2000"}
+        listener = start_listener(slow).wait_until_aligned()
         proxy.throttle(150_000)
         connection.execute(
             "SELECT pg_notify('match_change', json_build_object('n', n, 'pad', repeat('x', 150))::text)"

@@ -1,4 +1,4 @@
-"""`/metrics`, as Prometheus scrapes it: what is there is documented, true, and of every process."""
+"""`/metrics`, as Prometheus scrapes it: every metric is documented, plausible, and covers every process."""
 
 import math
 import os
@@ -28,13 +28,13 @@ NAME = re.compile(r"\bnotifymux_\w+")
 
 
 class Scrape(NamedTuple):
-    """What one scrape brought."""
+    """The result of one scrape."""
 
-    families: dict[str, str]  # each one's type
+    families: dict[str, str]  # name to type
     samples: list[Sample]
 
     def value(self, name: str, **labels: str) -> float:
-        """The value of the one sample of a name and labels."""
+        """The value of the only sample with a name and labels."""
         [found] = [sample.value for sample in self.samples if sample.name == name and sample.labels == labels]
         return float(found)
 
@@ -51,8 +51,8 @@ def scrape(app: App) -> Scrape:
 
 
 def ready(app: App, workers: int) -> App:
-    """Waits until so many workers serve, and all of them are ready."""
-    app.ready()
+    """Wait until so many workers serve and all of them are ready."""
+    app.wait_until_ready()
     for client in app.client_of_each_worker("ready", workers).values():
         client.close()
     wait_until(lambda: scrape(app).value("notifymux_ready") == 1)
@@ -80,13 +80,13 @@ def pod(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     with ExitStack() as stack:
         database = stack.enter_context(fresh_database(request))
         settings = redis_mode(database, stack.enter_context(fresh_redis_place(request)))
-        listener = stack.enter_context(Listener(folder, settings)).aligned()
+        listener = stack.enter_context(Listener(folder, settings)).wait_until_aligned()
         app = ready(stack.enter_context(App(folder, settings, workers=2)), 2)
         yield Pod(listener, app, stack.enter_context(closing(psycopg.connect(database, autocommit=True))))
 
 
 def documented() -> dict[str, str]:
-    """The metrics in docs/operations.md, and each one's type."""
+    """The metrics in docs/operations.md and their types."""
     text = OPERATIONS.read_text(encoding="utf-8")
     return dict(re.findall(r"^\| `(notifymux_\w+)` \| (\w+) \|", text, re.MULTILINE))
 
@@ -95,13 +95,13 @@ def test_every_metric_is_documented_with_its_type_and_every_documented_one_is_th
     assert scrape(pod.app).families == documented()
 
 
-def test_names_keep_to_the_conventions(pod: Pod) -> None:
+def test_names_follow_the_conventions(pod: Pod) -> None:
     for name, kind in scrape(pod.app).families.items():
         assert name.endswith("_total") == (kind == "counter"), name
         assert name.endswith("_seconds") or kind != "histogram", name
 
 
-def test_every_alert_rests_on_metrics_that_are_there_and_is_explained(pod: Pod) -> None:
+def test_every_alert_uses_existing_metrics_and_is_explained(pod: Pod) -> None:
     rules = yaml.safe_load((ROOT / "docs/alerts.yaml").read_text(encoding="utf-8"))
     alerts = {rule["alert"]: rule["expr"] for group in rules["groups"] for rule in group["rules"]}
     there = scrape(pod.app)
@@ -113,7 +113,7 @@ def test_every_alert_rests_on_metrics_that_are_there_and_is_explained(pod: Pod) 
     assert explained == set(alerts)
 
 
-def test_one_scrape_adds_up_the_listener_and_all_workers_whichever_answers(pod: Pod) -> None:
+def test_every_worker_answers_with_the_sum_over_the_listener_and_all_workers(pod: Pod) -> None:
     before = scrape(pod.app)
     notify(pod.connection, 100)
 
@@ -135,7 +135,7 @@ def test_one_scrape_adds_up_the_listener_and_all_workers_whichever_answers(pod: 
     wait_until(lambda: scrape(pod.app).value("notifymux_clients") == 0)
 
 
-def test_what_is_measured_is_plausible(pod: Pod) -> None:
+def test_measured_values_are_plausible(pod: Pod) -> None:
     def measured(now: Scrape) -> bool:
         counts = [
             now.value(f"notifymux_{name}_seconds_count") for name in ("latency", "last_hop", "listener_round_trip")
@@ -161,14 +161,14 @@ def test_what_is_measured_is_plausible(pod: Pod) -> None:
 def test_resumes_snapshots_and_slow_closes_are_counted(
     settings: dict[str, str], connection: psycopg.Connection, start_listener: StartListener, start_app: StartApp
 ) -> None:
-    start_listener(settings).aligned()
+    start_listener(settings).wait_until_aligned()
     failing = {"SNAPSHOT_QUERY": "SELECT to_json(1) FROM no_such_table WHERE match_id = %(match_id)s"}
-    app = start_app(settings | failing).ready()
+    app = start_app(settings | failing).wait_until_ready()
     with app.client(1) as client:
-        position = client.loaded()["id"]
+        position = client.wait_for_initial_load()["id"]
     for last in (position, position, "1-1"):
         with app.client(1, query=f"?last_event_id={last}") as client:
-            client.loaded()
+            client.wait_for_initial_load()
 
     def counted(now: Scrape) -> Mapping[str, float]:
         return {
@@ -181,10 +181,10 @@ def test_resumes_snapshots_and_slow_closes_are_counted(
     wait_until(lambda: counted(scrape(app)) == {"recovered": 2, "snapshot": 1, "queries": 2, "failures": 2})
 
 
-def test_counters_never_fall_when_a_worker_is_killed_and_what_it_said_of_the_present_is_gone(
+def test_when_a_worker_is_killed_its_counters_stay_and_its_gauges_are_gone(
     settings: dict[str, str], connection: psycopg.Connection, start_listener: StartListener, start_app: StartApp
 ) -> None:
-    start_listener(settings).aligned()
+    start_listener(settings).wait_until_aligned()
     app = ready(start_app(settings, workers=2), 2)
     clients = app.client_of_each_worker(1, 2)
     wait_until(lambda: scrape(app).value("notifymux_clients") == 2)
@@ -202,11 +202,11 @@ def test_counters_never_fall_when_a_worker_is_killed_and_what_it_said_of_the_pre
     assert set((Path(f"/proc/{app.pid}/cwd").resolve() / ".run/metrics").rglob("*.db")) == files, "no more of them"
 
 
-def test_a_killed_listeners_gauges_are_gone_its_counters_stay_and_begin_anew_with_it(
+def test_when_a_listener_is_killed_its_gauges_are_gone_and_its_counters_stay_until_it_restarts(
     settings: dict[str, str], connection: psycopg.Connection, start_listener: StartListener, start_app: StartApp
 ) -> None:
-    listener = start_listener(settings).aligned()
-    app = start_app(settings).ready()
+    listener = start_listener(settings).wait_until_aligned()
+    app = start_app(settings).wait_until_ready()
     notify(connection, 500)
     appended = "notifymux_listener_events_appended_total"
     wait_until(lambda: scrape(app).value(appended) >= 500)
@@ -217,7 +217,7 @@ def test_a_killed_listeners_gauges_are_gone_its_counters_stay_and_begin_anew_wit
     assert now.value(appended) >= 500
     wait_until(lambda: scrape(app).value("notifymux_ready") == 0)
     assert math.isnan(scrape(app).value("notifymux_postgres_listen_connections"))
-    start_listener(settings).aligned()
+    start_listener(settings).wait_until_aligned()
     wait_until(lambda: scrape(app).value("notifymux_ready") == 1)
     wait_until(lambda: scrape(app).value("notifymux_listener_connected") == 1)
     now = scrape(app)
@@ -226,7 +226,7 @@ def test_a_killed_listeners_gauges_are_gone_its_counters_stay_and_begin_anew_wit
 
 
 @pytest.mark.long
-def test_an_outage_of_redis_shows_in_what_is_held_and_in_the_reconnects(
+def test_an_outage_of_redis_shows_in_the_buffered_events_and_the_reconnects(
     servers: Servers,
     settings: dict[str, str],
     connection: psycopg.Connection,
@@ -234,8 +234,8 @@ def test_an_outage_of_redis_shows_in_what_is_held_and_in_the_reconnects(
     start_app: StartApp,
 ) -> None:
     own = settings | {"REDIS_URL": servers.embedded.redis_url}
-    start_listener(own).aligned()
-    app = start_app(own).ready()
+    start_listener(own).wait_until_aligned()
+    app = start_app(own).wait_until_ready()
     servers.stop_redis()
     notify(connection, 300)
     wait_until(lambda: scrape(app).value("notifymux_listener_buffered_events") >= 300)
@@ -248,7 +248,7 @@ def test_an_outage_of_redis_shows_in_what_is_held_and_in_the_reconnects(
     assert scrape(app).value("notifymux_listener_reconnects_total", server="postgres") == 0
 
 
-def test_in_postgres_mode_the_workers_have_theirs_without_a_hop(
+def test_in_postgresql_mode_workers_have_metrics_and_no_last_hop(
     settings: dict[str, str], connection: psycopg.Connection, start_app: StartApp
 ) -> None:
     app = ready(start_app(settings | {"USE_REDIS_NOTIFIER": "false"}, workers=2), 2)
@@ -267,7 +267,7 @@ def _version(now: Scrape) -> str:
     return build
 
 
-def test_without_a_folder_to_write_a_worker_shows_its_own_and_says_so_once(
+def test_without_a_writable_folder_a_worker_shows_its_own_metrics_and_logs_it_once(
     settings: dict[str, str],
     connection: psycopg.Connection,
     tmp_path: Path,
@@ -275,9 +275,9 @@ def test_without_a_folder_to_write_a_worker_shows_its_own_and_says_so_once(
     start_app: StartApp,
 ) -> None:
     (tmp_path / ".run").write_text("in the way")
-    listener = start_listener(settings).aligned()
+    listener = start_listener(settings).wait_until_aligned()
     app = start_app(settings, workers=2)
-    app.ready()
+    app.wait_until_ready()
     wait_until(lambda: [bool(row["position"]) for row in app.get("/api/status")[1]["workers"]] == [True, True])
     notify(connection, 10)
     wait_until(lambda: {scrape(app).value("notifymux_worker_events_total") for _ in range(8)} == {10.0})
@@ -288,11 +288,11 @@ def test_without_a_folder_to_write_a_worker_shows_its_own_and_says_so_once(
 
 
 @pytest.mark.long
-def test_a_scrape_while_programs_start_and_end_is_whole(
+def test_a_scrape_while_programs_start_and_end_is_complete(
     settings: dict[str, str], start_app: StartApp, start_listener: StartListener
 ) -> None:
-    start_listener(settings).aligned()
-    app = start_app(settings).ready()
+    start_listener(settings).wait_until_aligned()
+    app = start_app(settings).wait_until_ready()
     until = time.monotonic() + 6
     while time.monotonic() < until:
         listener = start_listener(settings)

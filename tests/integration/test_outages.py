@@ -1,4 +1,4 @@
-"""Servers that go away, freeze, come back, or were never there: nothing has to be restarted."""
+"""Servers that stop, freeze, restart, or are not there at the start: no program has to be restarted."""
 
 import json
 import time
@@ -11,19 +11,19 @@ import pytest
 from tests.conftest import StartApp, StartListener
 from tests.support.programs import App, Client, Listener
 from tests.support.proxy import Proxy
-from tests.support.servers import Servers, database_settings, through
+from tests.support.servers import Servers, database_settings, redis_url_with_port
 from tests.support.waiting import hold_for, wait_until
 
 LISTENING = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND application_name LIKE 'notifymux-%'"
 MATCH = 7
 
-# How long a server is away: briefly, and for as long as an upgrade takes.
+# Seconds for which a server is away: a restart, and an upgrade.
 OUTAGES = [1, pytest.param(20, marks=pytest.mark.long)]
 
 
 @pytest.fixture
 def own_settings(servers: Servers) -> dict[str, str]:
-    """What a program needs to know to use the test's own servers, in Redis mode."""
+    """Settings for the test's own servers, in Redis mode."""
     redis = {"REDIS_URL": servers.embedded.redis_url, "USE_REDIS_NOTIFIER": "true", "CANARY_INTERVAL": "0.5"}
     return database_settings(servers.embedded.database_url) | redis
 
@@ -35,7 +35,7 @@ def database(servers: Servers) -> Iterator["Database"]:
 
 
 class Database:
-    """Notifies numbered events of one match, and remembers how many."""
+    """Notifies numbered events of one match and counts them."""
 
     def __init__(self, servers: Servers) -> None:
         self._url = servers.embedded.database_url
@@ -63,7 +63,7 @@ def numbers(client: Client) -> list[int]:
 
 
 def notify_for(database: Database, seconds: float) -> None:
-    """Notifies again and again, for as long as an outage lasts."""
+    """Notify repeatedly, for as long as an outage lasts."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         database.notify(5)
@@ -92,20 +92,20 @@ def test_nothing_is_lost_while_redis_is_away_for_20_seconds(
 
 
 def _redis_is_away(servers: Servers, database: Database, listener: Listener, app: App, seconds: float) -> None:
-    listener.aligned()
-    with app.ready().client(MATCH) as client:
-        client.loaded()
+    listener.wait_until_aligned()
+    with app.wait_until_ready().client(MATCH) as client:
+        client.wait_for_initial_load()
         database.notify(20)
-        client.heard(20)
+        client.wait_for_updates(20)
         servers.stop_redis()
         wait_until(lambda: app.get("/readyz")[0] == 503)
         notify_for(database, seconds)
         servers.start_redis()
         database.notify(20)
-        client.heard(database.sent)
+        client.wait_for_updates(database.sent)
         assert numbers(client) == list(range(1, database.sent + 1))
-        assert not client.of("resync")
-    app.ready()
+        assert not client.of_type("resync")
+    app.wait_until_ready()
     assert listener.running
     assert sum("Redis is away" in line for line in listener.lines) <= 3, listener.log
     assert "Redis is back" in listener.log
@@ -119,22 +119,22 @@ def test_nothing_is_lost_while_redis_is_frozen(
     start_listener: StartListener,
     start_app: StartApp,
 ) -> None:
-    start_listener(own_settings).aligned()
-    app = start_app(own_settings).ready()
+    start_listener(own_settings).wait_until_aligned()
+    app = start_app(own_settings).wait_until_ready()
     with app.client(MATCH) as client:
-        client.loaded()
+        client.wait_for_initial_load()
         assert servers.redis
         servers.redis.freeze()
         notify_for(database, 4)
         servers.redis.thaw()
         database.notify(20)
-        client.heard(database.sent)
+        client.wait_for_updates(database.sent)
         assert numbers(client) == list(range(1, database.sent + 1))
-        assert not client.of("resync")
+        assert not client.of_type("resync")
 
 
 @pytest.mark.parametrize("seconds", OUTAGES)
-def test_after_an_outage_of_postgresql_everything_goes_on_by_itself_and_the_break_is_announced(
+def test_after_an_outage_of_postgresql_events_are_delivered_again_and_the_gap_is_announced(
     servers: Servers,
     database: Database,
     own_settings: dict[str, str],
@@ -142,22 +142,22 @@ def test_after_an_outage_of_postgresql_everything_goes_on_by_itself_and_the_brea
     start_app: StartApp,
     seconds: float,
 ) -> None:
-    listener = start_listener(own_settings).aligned()
-    app = start_app(own_settings).ready()
+    listener = start_listener(own_settings).wait_until_aligned()
+    app = start_app(own_settings).wait_until_ready()
     with app.client(MATCH) as client:
         database.notify(10)
-        client.heard(10)
+        client.wait_for_updates(10)
         database.close()
         servers.stop_postgres()
         wait_until(lambda: app.get("/readyz")[0] == 503)
         hold_for(seconds, lambda: listener.running and app.running)
         servers.start_postgres()
         database.connect()
-        wait_until(lambda: client.of("resync"), 30)
+        wait_until(lambda: client.of_type("resync"), 30)
         seen = len(client.updates)
         database.notify(10)
-        assert numbers_of(client.heard(seen + 10)[-10:]) == list(range(11, 21))
-    app.ready()
+        assert numbers_of(client.wait_for_updates(seen + 10)[-10:]) == list(range(11, 21))
+    app.wait_until_ready()
     assert len(database.listening()) == 1
     assert sum("PostgreSQL is away" in line for line in listener.lines) <= 4, listener.log
 
@@ -169,7 +169,7 @@ def numbers_of(updates: list[dict[str, int]]) -> list[int]:
 @pytest.mark.parametrize(
     "absent", ["redis", *(pytest.param(absent, marks=pytest.mark.long) for absent in ("postgres", "both"))]
 )
-def test_a_server_that_is_absent_at_start_is_waited_for(
+def test_programs_wait_for_a_server_that_is_not_there_at_the_start(
     servers: Servers, own_settings: dict[str, str], start_listener: StartListener, start_app: StartApp, absent: str
 ) -> None:
     if absent in {"postgres", "both"}:
@@ -178,23 +178,23 @@ def test_a_server_that_is_absent_at_start_is_waited_for(
         servers.stop_redis()
     listener, app = start_listener(own_settings), start_app(own_settings)
     wait_until(lambda: app.get("/readyz")[0] == 503)
-    listener.logged("is away")
+    listener.wait_for_log("is away")
     assert app.get("/healthz")[0] == 200
     if absent in {"postgres", "both"}:
         servers.start_postgres()
     if absent in {"redis", "both"}:
         servers.start_redis()
-    listener.aligned(within=30)
-    app.ready(30)
+    listener.wait_until_aligned(within=30)
+    app.wait_until_ready(30)
     with app.client(MATCH) as client, closing(Database(servers)) as database:
-        client.loaded()
+        client.wait_for_initial_load()
         database.notify(10)
-        client.heard(10)
+        client.wait_for_updates(10)
         assert numbers(client) == list(range(1, 11))
 
 
 @pytest.mark.parametrize("canary_interval", ["0.5", pytest.param("2", marks=pytest.mark.long)])
-def test_a_blackholed_path_to_postgresql_is_noticed_and_replaced_within_10_seconds_without_any_event(
+def test_a_stalled_session_is_replaced_within_10_seconds_without_any_event(
     servers: Servers,
     database: Database,
     own_settings: dict[str, str],
@@ -204,20 +204,20 @@ def test_a_blackholed_path_to_postgresql_is_noticed_and_replaced_within_10_secon
 ) -> None:
     with Proxy(servers.embedded.postgres_port) as proxy:
         settings = own_settings | {"DB_PORT": str(proxy.port), "CANARY_INTERVAL": canary_interval}
-        listener = start_listener(settings).aligned()
-        app = start_app(settings | {"USE_REDIS_NOTIFIER": "false"}).ready()
+        listener = start_listener(settings).wait_until_aligned()
+        app = start_app(settings | {"USE_REDIS_NOTIFIER": "false"}).wait_until_ready()
         with app.client(MATCH) as client:
-            client.loaded()
+            client.wait_for_initial_load()
             before = set(database.listening())
             assert len(before) == 2
-            # Old connections stay stalled for ever; new ones lead through.
+            # Existing connections stay stalled for ever; new ones work.
             proxy.stall_established()
             wait_until(lambda: len(set(database.listening()) - before) == 2, 10)
-            listener.aligned(times=2)
-            wait_until(lambda: client.of("resync"))
+            listener.wait_until_aligned(times=2)
+            wait_until(lambda: client.of_type("resync"))
             database.notify(5)
-            client.heard(5)
-        # The worker's old session is still there for PostgreSQL, as long as the proxy takes what it sends.
+            client.wait_for_updates(5)
+        # PostgreSQL keeps the worker's old session for as long as the proxy accepts what it sends.
         proxy.drop()
         wait_until(lambda: len(database.listening()) == 2)
         for program in (listener, app):
@@ -225,7 +225,7 @@ def test_a_blackholed_path_to_postgresql_is_noticed_and_replaced_within_10_secon
 
 
 @pytest.mark.long
-def test_a_cut_path_to_redis_costs_delay_and_no_event(
+def test_a_cut_or_stalled_connection_to_redis_delays_events_and_loses_none(
     servers: Servers,
     database: Database,
     own_settings: dict[str, str],
@@ -233,36 +233,36 @@ def test_a_cut_path_to_redis_costs_delay_and_no_event(
     start_app: StartApp,
 ) -> None:
     with Proxy(servers.embedded.valkey_port) as proxy:
-        settings = own_settings | {"REDIS_URL": through(servers.embedded.redis_url, proxy.port)}
-        start_listener(settings).aligned()
-        app = start_app(settings).ready()
+        settings = own_settings | {"REDIS_URL": redis_url_with_port(servers.embedded.redis_url, proxy.port)}
+        start_listener(settings).wait_until_aligned()
+        app = start_app(settings).wait_until_ready()
         with app.client(MATCH) as client:
-            client.loaded()
+            client.wait_for_initial_load()
             for fault in (proxy.cut, proxy.stall):
                 fault()
                 notify_for(database, 1)
                 proxy.resume()
-                client.heard(database.sent, within=30)
+                client.wait_for_updates(database.sent, within=30)
             proxy.drop()
             database.notify(10)
-            client.heard(database.sent)
+            client.wait_for_updates(database.sent)
             assert numbers(client) == list(range(1, database.sent + 1))
-            assert not client.of("resync")
+            assert not client.of_type("resync")
 
 
 @pytest.mark.long
-def test_readiness_says_which_part_is_missing_and_health_only_that_the_process_lives(
+def test_readyz_names_what_is_missing_and_healthz_only_that_the_process_runs(
     servers: Servers, own_settings: dict[str, str], start_listener: StartListener, start_app: StartApp
 ) -> None:
     own_settings["CANARY_INTERVAL"] = "0.2"
-    listener, redis_app = start_listener(own_settings).aligned(), start_app(own_settings)
+    listener, redis_app = start_listener(own_settings).wait_until_aligned(), start_app(own_settings)
     postgres_app = start_app(own_settings | {"USE_REDIS_NOTIFIER": "false"})
     for app, mode in ((redis_app, "redis"), (postgres_app, "postgres")):
-        app.ready()
+        app.wait_until_ready()
         expected = {"ready": True, "state": "ready", "mode": mode, "reasons": [], "clients": 0}
         assert app.get("/readyz")[1] == expected
 
-    def told(app: App, *reasons: str) -> bool:
+    def is_unready(app: App, *reasons: str) -> bool:
         status, body = app.get("/readyz")
         assert app.get("/healthz") == (200, {"alive": True})
         given = body["reasons"]
@@ -270,23 +270,23 @@ def test_readiness_says_which_part_is_missing_and_health_only_that_the_process_l
 
     no_canary = "no canary has come through PostgreSQL, the listener and Redis for "
     listener.freeze()
-    wait_until(lambda: told(redis_app, no_canary))
+    wait_until(lambda: is_unready(redis_app, no_canary))
     listener.thaw()
-    redis_app.ready()
+    redis_app.wait_until_ready()
 
     servers.stop_redis()
-    wait_until(lambda: told(redis_app, "this worker is not connected to Redis: ", no_canary))
+    wait_until(lambda: is_unready(redis_app, "this worker is not connected to Redis: ", no_canary))
     assert postgres_app.get("/readyz")[0] == 200
     servers.start_redis()
-    redis_app.ready()
+    redis_app.wait_until_ready()
 
     servers.stop_postgres()
-    wait_until(lambda: told(redis_app, no_canary))
+    wait_until(lambda: is_unready(redis_app, no_canary))
     no_canary = "no canary has come through PostgreSQL for "
-    wait_until(lambda: told(postgres_app, "this worker is not connected to PostgreSQL: ", no_canary))
+    wait_until(lambda: is_unready(postgres_app, "this worker is not connected to PostgreSQL: ", no_canary))
     servers.start_postgres()
     for app in (redis_app, postgres_app):
-        app.ready(30)
+        app.wait_until_ready(30)
         assert servers.embedded.password not in app.log
         for server in ("PostgreSQL", "Redis"):
             assert app.log.count(f"{server} is away: ") <= 4

@@ -1,4 +1,4 @@
-"""Debian's Redis 7 as it is run: with a password and TLS, with a replica that lags, short of memory."""
+"""Debian's Redis 7 as people run it: with a password and TLS, with a replica that lags, out of memory."""
 
 import os
 import shutil
@@ -25,7 +25,7 @@ StartRedis = Callable[..., int]
 
 @pytest.fixture
 def start_redis(tmp_path: Path) -> Iterator[StartRedis]:
-    """Starts Debian's redis-server on a free port, with options; returns the port."""
+    """A function that starts Debian's redis-server on a free port, with options, and returns the port."""
     program = shutil.which("redis-server")
     if program is None:
         if os.environ.get("CI"):
@@ -39,7 +39,7 @@ def start_redis(tmp_path: Path) -> Iterator[StartRedis]:
             folder.mkdir()
             command = [program, port_option, str(port), "--bind", "127.0.0.1", "--save", "", *options]
             server = stack.enter_context(Process(command, folder, {}))
-            server.logged("Ready to accept connections")
+            server.wait_for_log("Ready to accept connections")
             return port
 
         yield start
@@ -51,7 +51,7 @@ def base(database: str) -> dict[str, str]:
 
 
 def certificate(folder: Path) -> None:
-    """A certificate for localhost that signs itself."""
+    """Write a self-signed certificate for localhost."""
     subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
     files = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
     subprocess.run(
@@ -61,7 +61,7 @@ def certificate(folder: Path) -> None:
     )
 
 
-def test_a_password_and_tls_are_a_url(
+def test_a_url_may_have_a_password_and_use_tls(
     base: dict[str, str],
     connection: psycopg.Connection,
     start_redis: StartRedis,
@@ -74,16 +74,16 @@ def test_a_password_and_tls_are_a_url(
     authority = ["--tls-ca-cert-file", str(tmp_path / "cert.pem"), "--tls-auth-clients", "no"]
     port = start_redis(*tls, *authority, "--requirepass", "s3cret", port_option="--tls-port")
     url = f"rediss://:s3cret@localhost:{port}?ssl_ca_certs={tmp_path / 'cert.pem'}"
-    listener = start_listener(base | {"REDIS_URL": url}).aligned()
-    app = start_app(base | {"REDIS_URL": url}).ready()
+    listener = start_listener(base | {"REDIS_URL": url}).wait_until_aligned()
+    app = start_app(base | {"REDIS_URL": url}).wait_until_ready()
     with app.client(1) as client:
-        client.loaded()
+        client.wait_for_initial_load()
         notify(connection, "match_change", {"match_id": 1})
-        client.heard(1)
+        client.wait_for_updates(1)
     assert "s3cret" not in listener.log + app.log
 
 
-def test_a_promoted_replica_that_lags_behind_is_filled_from_memory_and_nobody_is_told_of_a_gap(
+def test_what_a_promoted_replica_lacks_is_restored_by_the_listener_without_a_gap(
     base: dict[str, str],
     connection: psycopg.Connection,
     start_redis: StartRedis,
@@ -98,28 +98,28 @@ def test_a_promoted_replica_that_lags_behind_is_filled_from_memory_and_nobody_is
         closing(redis.Redis(port=master)) as ahead,
     ):
         settings = base | {"REDIS_URL": f"redis://127.0.0.1:{proxy.port}"}
-        listener = start_listener(settings).aligned()
-        app = start_app(settings).ready()
+        listener = start_listener(settings).wait_until_aligned()
+        app = start_app(settings).wait_until_ready()
         with app.client(1) as client:
-            client.loaded()
+            client.wait_for_initial_load()
             for number in range(200):
                 notify(connection, "match_change", {"match_id": 1, "data": number})
                 if number == 120:
-                    client.heard(100)
+                    client.wait_for_updates(100)
                     wait_until(lambda: int(lagging.xlen("{pg_notify}:log")) > 100)
-                    lagging.replicaof("NO", "ONE")  # hears no more
-            client.heard(200)
+                    lagging.replicaof("NO", "ONE")  # it replicates no longer
+            client.wait_for_updates(200)
             assert int(lagging.xlen("{pg_notify}:log")) < int(ahead.xlen("{pg_notify}:log"))
-            proxy.lead_to(replica)
+            proxy.redirect_to(replica)
             for number in range(200, 300):
                 notify(connection, "match_change", {"match_id": 1, "data": number})
-            client.heard(300)
+            client.wait_for_updates(300)
             assert [update["data"] for update in client.updates] == list(range(300))
-            assert not client.of("resync")
+            assert not client.of_type("resync")
         assert sum("begins after" in line for line in listener.lines) == 1
 
 
-def test_a_full_redis_is_said_once_and_costs_delay(
+def test_a_full_redis_is_logged_once_and_delays_events(
     base: dict[str, str],
     connection: psycopg.Connection,
     start_redis: StartRedis,
@@ -128,21 +128,21 @@ def test_a_full_redis_is_said_once_and_costs_delay(
 ) -> None:
     port = start_redis()
     settings = base | {"REDIS_URL": f"redis://127.0.0.1:{port}"}
-    listener = start_listener(settings).aligned()
-    app = start_app(settings).ready()
+    listener = start_listener(settings).wait_until_aligned()
+    app = start_app(settings).wait_until_ready()
     with closing(redis.Redis(port=port)) as client_of_redis, app.client(1) as client:
-        client.loaded()
+        client.wait_for_initial_load()
         notify(connection, "match_change", {"match_id": 1, "data": 0})
-        client.heard(1)
+        client.wait_for_updates(1)
         client_of_redis.config_set("maxmemory", "1mb")
         with suppress(redis.exceptions.OutOfMemoryError):
             client_of_redis.set("filler", b"x" * 2_000_000)
         for number in range(1, 50):
             notify(connection, "match_change", {"match_id": 1, "data": number})
-        listener.logged("Redis is away")
+        listener.wait_for_log("Redis is away")
         wait_until(lambda: app.get("/readyz")[0] == 503)
         client_of_redis.config_set("maxmemory", "0")
-        client.heard(50)
+        client.wait_for_updates(50)
         assert [update["data"] for update in client.updates] == list(range(50))
-        assert not client.of("resync")
+        assert not client.of_type("resync")
     assert sum("Redis is away" in line for line in listener.lines) <= 2, listener.log

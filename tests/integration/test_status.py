@@ -1,4 +1,4 @@
-"""What an operator sees at `/api/status`: who is there, how it goes, what is wrong, and what was."""
+"""`/api/status`: the processes, their rates and latencies, the problems, and the incident log."""
 
 import json
 import os
@@ -19,16 +19,16 @@ from notifymux.event import EventId, encode
 from tests.conftest import RedisPlace, StartApp, StartListener, fresh_database, fresh_redis_place, redis_mode
 from tests.support.programs import App, Listener, get
 from tests.support.servers import Servers, database_settings
-from tests.support.status import Message, Watch
+from tests.support.status import Message, StatusStream
 from tests.support.waiting import hold_for, wait_until
 
-WITHIN = 5.0  # seconds in which a fault is seen, and its end
+WITHIN = 5.0  # seconds within which the status shows a fault, and its end
 SECRET = "a secret that is long enough for HS256"
 
 
 def notify(connection: psycopg.Connection, count: int = 1, channel: str = "match_change", match: object = 1) -> None:
     payload = json.dumps({"match_id": match, "data": {"id": 1}})
-    # Of equal ones in one transaction PostgreSQL delivers the first.
+    # PostgreSQL delivers only the first of equal notifications in one transaction.
     query = "SELECT pg_notify(%s, (%s::jsonb || jsonb_build_object('n', n))::text) FROM generate_series(1, %s) n"
     connection.execute(query, [channel, payload, count])
 
@@ -41,12 +41,12 @@ def status(app: App) -> Message:
 
 
 def status_when(app: App, condition: Callable[[Message], object], within: float = 20.0) -> Message:
-    """Asks until a condition is met, and returns the answer that met it."""
+    """Request the status until it meets a condition; return it."""
     return wait_until(lambda: body if condition(body := status(app)) else {}, within)
 
 
 def alive(message: Message) -> list[Message]:
-    """The listeners that are alive; a test's namespace has a trace of one that ended before."""
+    """The listeners that are alive. A test's namespace also holds the entry of one that stopped before."""
     return [row for row in message["listeners"] if row["state"] == "alive"]
 
 
@@ -56,15 +56,17 @@ def is_healthy(message: Message) -> bool:
 
 @pytest.fixture(scope="module")
 def pod(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator["Pod"]:
-    """A listener and two workers that stand for several tests."""
+    """A listener and two workers that several tests share."""
     folder = tmp_path_factory.mktemp("pod")
     with ExitStack() as stack:
         database = stack.enter_context(fresh_database(request))
         place = stack.enter_context(fresh_redis_place(request))
         settings = redis_mode(database, place) | {"POD_NAME": "pod-a"}
-        listener = stack.enter_context(Listener(folder, settings)).aligned()
+        listener = stack.enter_context(Listener(folder, settings)).wait_until_aligned()
         app = stack.enter_context(App(folder, settings, workers=2))
-        status_when(app.ready(), lambda body: [bool(row["position"]) for row in body["workers"]] == [True, True])
+        status_when(
+            app.wait_until_ready(), lambda body: [bool(row["position"]) for row in body["workers"]] == [True, True]
+        )
         connection = stack.enter_context(closing(psycopg.connect(database, autocommit=True)))
         yield Pod(listener, app, connection, place, settings)
 
@@ -92,10 +94,10 @@ class Pod:
         }
 
 
-# ---- who is there, and how it goes
+# ---- processes, rates and latencies
 
 
-def test_a_healthy_pod_as_it_is_shown(pod: Pod) -> None:
+def test_what_the_status_shows_of_a_healthy_pod(pod: Pod) -> None:
     notify(pod.connection, 3)
     shown = status_when(pod.app, lambda body: body["latency"]["p50_ms"] and is_healthy(body))
     assert abs(shown["at"] - time.time()) < 5
@@ -120,17 +122,17 @@ def test_a_healthy_pod_as_it_is_shown(pod: Pod) -> None:
     assert shown["tail"] == []
 
 
-def test_what_is_shown_is_documented_and_the_other_way_round(pod: Pod, root: Any) -> None:
+def test_every_field_is_documented_and_every_documented_field_is_there(pod: Pod, root: Any) -> None:
     documented = (root / "docs/protocol.md").read_text(encoding="utf-8").partition("## Status")[2].partition("\n## ")[0]
     example: Message = json.loads(documented.partition("```json\n")[2].partition("```")[0])
-    with Watch(pod.app.port) as watch:
+    with StatusStream(pod.app.port) as watch:
         notify(pod.connection)
-        shown = watch.shows(lambda message: message["tail"], time.monotonic(), WITHIN)
+        shown = watch.wait_for_message(lambda message: message["tail"], time.monotonic(), WITHIN)
     assert shapes(shown) == shapes(example)
 
 
 def shapes(value: object) -> object:
-    """The keys at every level; of a list, those of its first member."""
+    """The keys at every level; for a list, those of its first member."""
     if isinstance(value, dict):
         return {key: shapes(member) for key, member in value.items()}
     return [shapes(value[0])] if isinstance(value, list) and value and isinstance(value[0], dict) else None
@@ -154,7 +156,7 @@ def test_clients_and_gaps_of_every_worker_are_shown_by_every_worker(pod: Pod) ->
             client.close()
 
 
-def test_a_workers_hash_is_renewed_and_says_what_it_is_doing(pod: Pod) -> None:
+def test_a_workers_hash_is_renewed_every_second(pod: Pod) -> None:
     before = wait_until(pod.workers)
     assert len(before) == 2
     for key, fields in before.items():
@@ -178,7 +180,7 @@ def have_verified(pod: Pod, token: str) -> bool:
     return {fields["verified"] for fields in pod.workers().values()} == {token}
 
 
-def test_keys_of_others_are_no_processes_and_hide_none(pod: Pod) -> None:
+def test_other_keys_in_redis_are_not_taken_for_processes_and_hide_none(pod: Pod) -> None:
     with closing(pod.place.client()) as client:
         pipeline = client.pipeline()
         others = [f"other-{pod.place.namespace}-{number}" for number in range(30_000)]
@@ -194,14 +196,14 @@ def test_keys_of_others_are_no_processes_and_hide_none(pod: Pod) -> None:
             client.delete(*others)
 
 
-# ---- live
+# ---- the stream of messages
 
 
 @pytest.mark.long
 def test_the_first_message_has_the_whole_series_and_the_later_ones_what_is_new(pod: Pod) -> None:
-    # Of whichever worker the watch reaches.
+    # Of every worker: any of them may serve the stream.
     wait_until(lambda: min(len(status(pod.app)["series"]["points"]) for _ in range(20)) >= 2, 30)
-    with Watch(pod.app.port) as watch:
+    with StatusStream(pod.app.port) as watch:
         wait_until(lambda: len(watch.messages) >= 7)
     messages = [message for _, message in watch.messages]
     first = messages[0]["series"]["points"]
@@ -215,10 +217,10 @@ def test_the_first_message_has_the_whole_series_and_the_later_ones_what_is_new(p
     assert all(0.5 < seconds < 2.5 for seconds in apart)
 
 
-def test_the_tail_shows_the_events_of_the_channel_and_match_that_are_asked_for(pod: Pod) -> None:
+def test_the_recent_events_are_those_of_the_requested_channel_and_match(pod: Pod) -> None:
     with ExitStack() as stack:
         everything, channel, match = (
-            stack.enter_context(Watch(pod.app.port, query))
+            stack.enter_context(StatusStream(pod.app.port, query))
             for query in ("", "?channel=scoreboard_change", "?channel=match_change&match=tail%20%C3%BC")
         )
         for watch in (everything, channel, match):
@@ -227,27 +229,25 @@ def test_the_tail_shows_the_events_of_the_channel_and_match_that_are_asked_for(p
         notify(pod.connection, 2, "scoreboard_change", "other")
         notify(pod.connection, 1, "match_change", "tail ü")
         notify(pod.connection, 70, "match_change", "other")
-        shown = everything.shows(lambda message: message["tail"], since, WITHIN)
+        shown = everything.wait_for_message(lambda message: message["tail"], since, WITHIN)
         assert len(shown["tail"]) == 50
         assert shown["tail_skipped"] == 23
         assert {event["match"] for event in shown["tail"]} == {"other"}
-        shown = channel.shows(lambda message: message["tail"], since, WITHIN)
+        shown = channel.wait_for_message(lambda message: message["tail"], since, WITHIN)
         assert [event["channel"] for event in shown["tail"]] == ["scoreboard_change"] * 2
-        [event] = match.shows(lambda message: message["tail"], since, WITHIN)["tail"]
+        [event] = match.wait_for_message(lambda message: message["tail"], since, WITHIN)["tail"]
         assert event["match"] == "tail ü"
         assert json.loads(event["payload"]) == {"match_id": "tail ü", "data": {"id": 1}, "n": 1}
         assert event["id"]
         assert abs(event["at"] - time.time()) < 10
 
 
-def test_so_many_watch_a_worker_and_no_more_and_a_place_that_gets_free_is_taken_again(
-    pod: Pod, start_app: StartApp
-) -> None:
-    app = start_app(pod.settings).ready()
+def test_the_number_of_watchers_is_limited_and_a_free_slot_can_be_taken_again(pod: Pod, start_app: StartApp) -> None:
+    app = start_app(pod.settings).wait_until_ready()
     with ExitStack() as stack:
-        watches = [stack.enter_context(Watch(app.port)) for _ in range(20)]
+        watches = [stack.enter_context(StatusStream(app.port)) for _ in range(20)]
         assert {watch.response.status for watch in watches} == {200}
-        refused = stack.enter_context(Watch(app.port))
+        refused = stack.enter_context(StatusStream(app.port))
         assert refused.response.status == 503
         assert 1 <= int(refused.response.headers["retry-after"]) <= 10
         for watch in watches[:10]:
@@ -257,39 +257,39 @@ def test_so_many_watch_a_worker_and_no_more_and_a_place_that_gets_free_is_taken_
             assert watch.latest
         assert app.stop() == 0
         for watch in watches[10:]:
-            watch.ended(5)
+            watch.wait_until_ended(5)
 
 
 def _is_let_in(app: App) -> bool:
-    with Watch(app.port) as watch:
+    with StatusStream(app.port) as watch:
         return bool(watch.response.status == 200)
 
 
-# ---- what is wrong
+# ---- problems
 
 
 @pytest.fixture
 def own_settings(servers: Servers) -> dict[str, str]:
-    """The test's own servers, and the canary as it is by default."""
+    """Settings for the test's own servers, with the default canary interval."""
     redis_settings = {"REDIS_URL": servers.embedded.redis_url, "USE_REDIS_NOTIFIER": "true", "POD_NAME": "pod-a"}
     return database_settings(servers.embedded.database_url) | redis_settings
 
 
-def test_a_listener_that_dies_is_seen_and_so_is_its_successor(
+def test_a_listener_that_dies_is_shown_and_so_is_its_successor(
     own_settings: dict[str, str], start_listener: StartListener, start_app: StartApp
 ) -> None:
-    listener, app = start_listener(own_settings).aligned(), start_app(own_settings).ready()
-    with Watch(app.port) as watch:
-        watch.shows(is_healthy, time.monotonic(), 10)
+    listener, app = start_listener(own_settings).wait_until_aligned(), start_app(own_settings).wait_until_ready()
+    with StatusStream(app.port) as watch:
+        watch.wait_for_message(is_healthy, time.monotonic(), 10)
         died = time.monotonic()
         listener.kill()
-        shown = watch.shows(lambda message: message["state"] == "degraded", died, WITHIN)
+        shown = watch.wait_for_message(lambda message: message["state"] == "degraded", died, WITHIN)
         assert "no listener is alive" in shown["problems"]
         assert shown["listeners"][0]["state"] == "late"
         assert shown["postgres"]["state"] == "unknown"
-        assert app.get("/readyz")[0] == 200, "the canaries of the last seconds have come"
-        successor = start_listener(own_settings).aligned()
-        shown = watch.shows(is_healthy, time.monotonic(), WITHIN)
+        assert app.get("/readyz")[0] == 200, "canaries arrived within the last seconds"
+        successor = start_listener(own_settings).wait_until_aligned()
+        shown = watch.wait_for_message(is_healthy, time.monotonic(), WITHIN)
         assert [row["pid"] for row in shown["listeners"]] == [successor.pid]
         assert app.get("/readyz") == (
             200,
@@ -300,10 +300,10 @@ def test_a_listener_that_dies_is_seen_and_so_is_its_successor(
 
 
 @pytest.mark.long
-def test_without_a_listener_for_long_a_pod_is_degraded_and_its_listener_dead(
+def test_a_pod_without_a_listener_is_degraded_and_shows_the_listener_as_dead(
     settings: dict[str, str], start_listener: StartListener, start_app: StartApp
 ) -> None:
-    listener, app = start_listener(settings).aligned(), start_app(settings).ready()
+    listener, app = start_listener(settings).wait_until_aligned(), start_app(settings).wait_until_ready()
     listener.kill()
     wait_until(lambda: app.get("/readyz")[1]["state"] == "degraded")
     status_when(app, lambda body: [row["state"] for row in body["listeners"] if row["pid"] == listener.pid] == ["dead"])
@@ -315,78 +315,80 @@ def kinds(message: Message) -> list[str]:
 
 
 @pytest.mark.long
-def test_redis_that_goes_away_is_seen_and_what_was_known_is_still_shown(
+def test_redis_that_is_stopped_is_shown_and_so_is_what_was_known_before(
     servers: Servers, own_settings: dict[str, str], start_listener: StartListener, start_app: StartApp
 ) -> None:
-    start_listener(own_settings).aligned()
-    app = start_app(own_settings).ready()
-    with Watch(app.port) as watch:
-        watch.shows(is_healthy, time.monotonic(), 10)
+    start_listener(own_settings).wait_until_aligned()
+    app = start_app(own_settings).wait_until_ready()
+    with StatusStream(app.port) as watch:
+        watch.wait_for_message(is_healthy, time.monotonic(), 10)
         gone = time.monotonic()
         servers.stop_redis()
-        shown = watch.shows(lambda message: message["redis"]["state"] == "down", gone, WITHIN)
+        shown = watch.wait_for_message(lambda message: message["redis"]["state"] == "down", gone, WITHIN)
         assert shown["state"] == "degraded"
         assert "not connected to Redis" in shown["problems"][0]
         assert shown["redis"]["outage"]
-        assert [row["state"] for row in shown["listeners"]] == ["alive"], "nobody can tell"
+        assert [row["state"] for row in shown["listeners"]] == ["alive"], "while Redis is away, nobody can tell"
         asked = time.monotonic()
         assert status(app)["redis"]["state"] == "down"
         assert time.monotonic() - asked < 3
         hold_for(4, lambda: watch.latest["state"] == "degraded")
         servers.start_redis()
         back = time.monotonic()
-        shown = watch.shows(is_healthy, back, WITHIN)
+        shown = watch.wait_for_message(is_healthy, back, WITHIN)
         assert len(shown["listeners"]) == 1
         said = [line for at, message in watch.messages if at >= back for line in message["problems"]]
-        assert not any("listener" in line for line in said if "canary" not in line), "it was not to blame"
+        assert not any("listener" in line for line in said if "canary" not in line), "the listener was not to blame"
 
 
 @pytest.mark.long
-def test_redis_that_does_not_answer_is_seen(
+def test_redis_that_does_not_answer_is_shown(
     servers: Servers, own_settings: dict[str, str], start_listener: StartListener, start_app: StartApp
 ) -> None:
-    start_listener(own_settings).aligned()
-    app = start_app(own_settings).ready()
+    start_listener(own_settings).wait_until_aligned()
+    app = start_app(own_settings).wait_until_ready()
     assert servers.redis
-    with Watch(app.port) as watch:
-        watch.shows(is_healthy, time.monotonic(), 10)
+    with StatusStream(app.port) as watch:
+        watch.wait_for_message(is_healthy, time.monotonic(), 10)
         servers.redis.freeze()
         frozen = time.monotonic()
         try:
-            watch.shows(lambda message: message["redis"]["state"] == "down", frozen, WITHIN)
+            watch.wait_for_message(lambda message: message["redis"]["state"] == "down", frozen, WITHIN)
             asked = time.monotonic()
             assert status(app)["state"] == "degraded"
             assert time.monotonic() - asked < 3
             hold_for(8, lambda: watch.latest["state"] == "degraded")
         finally:
             servers.redis.thaw()
-        watch.shows(is_healthy, time.monotonic(), WITHIN)
+        watch.wait_for_message(is_healthy, time.monotonic(), WITHIN)
 
 
 @pytest.mark.long
-def test_postgres_that_goes_away_is_seen_by_way_of_the_listener(
+def test_postgresql_that_is_stopped_is_shown_because_the_listener_reports_it(
     servers: Servers, own_settings: dict[str, str], start_listener: StartListener, start_app: StartApp
 ) -> None:
-    start_listener(own_settings).aligned()
-    app = start_app(own_settings).ready()
-    with Watch(app.port) as watch:
-        watch.shows(is_healthy, time.monotonic(), 10)
+    start_listener(own_settings).wait_until_aligned()
+    app = start_app(own_settings).wait_until_ready()
+    with StatusStream(app.port) as watch:
+        watch.wait_for_message(is_healthy, time.monotonic(), 10)
         gone = time.monotonic()
         servers.stop_postgres()
-        shown = watch.shows(lambda message: message["postgres"]["state"] == "down", gone, WITHIN)
+        shown = watch.wait_for_message(lambda message: message["postgres"]["state"] == "down", gone, WITHIN)
         assert shown["problems"] == ["listener pod-a/listener is not connected to PostgreSQL"]
         servers.start_postgres()
-        shown = watch.shows(is_healthy, time.monotonic(), 10)  # it tries again at most five seconds apart
+        shown = watch.wait_for_message(
+            is_healthy, time.monotonic(), 10
+        )  # attempts to connect are at most five seconds apart
         assert shown["postgres"]["state"] == "up"
 
 
-def test_a_worker_that_waits_for_what_is_missing_in_the_stream_is_catching_up(
+def test_a_worker_that_waits_for_missing_events_is_catching_up(
     settings: dict[str, str], redis_place: RedisPlace, start_listener: StartListener, start_app: StartApp
 ) -> None:
-    listener = start_listener(settings).aligned()
-    app = start_app(settings).ready()
-    with closing(redis_place.client()) as client, Watch(app.port) as watch:
-        watch.shows(is_healthy, time.monotonic(), 10)
+    listener = start_listener(settings).wait_until_aligned()
+    app = start_app(settings).wait_until_ready()
+    with closing(redis_place.client()) as client, StatusStream(app.port) as watch:
+        watch.wait_for_message(is_healthy, time.monotonic(), 10)
         listener.freeze()
         newest: Any = client.xrevrange(f"{{{redis_place.namespace}}}:log", count=1)
         epoch, _, sequence = newest[0][0].decode().partition("-")
@@ -395,23 +397,23 @@ def test_a_worker_that_waits_for_what_is_missing_in_the_stream_is_catching_up(
         event = encode("match_change", b"null", 0.0, EventId.parse(number))
         client.xadd(f"{{{redis_place.namespace}}}:log", {"event": event}, id=number)
         client.publish(f"{redis_place.namespace}:events", event)
-        shown = watch.shows(lambda message: message["catching_up"], jumped, WITHIN)
+        shown = watch.wait_for_message(lambda message: message["catching_up"], jumped, WITHIN)
         assert shown["state"] == "degraded"
         assert "catching up: this worker is 6 events behind" in shown["problems"]
         listener.thaw()
-        watch.shows(lambda message: is_healthy(message) and not message["catching_up"], jumped, 20)
+        watch.wait_for_message(lambda message: is_healthy(message) and not message["catching_up"], jumped, 20)
 
 
-def test_a_standby_takes_over_and_puts_back_and_the_ledger_tells(
+def test_the_incident_log_shows_that_a_standby_took_over_and_restored_events(
     settings: dict[str, str],
     redis_place: RedisPlace,
     connection: psycopg.Connection,
     start_listener: StartListener,
     start_app: StartApp,
 ) -> None:
-    first = start_listener(settings | {"POD_NAME": "pod-a"}).aligned()
-    second = start_listener(settings | {"POD_NAME": "pod-b"}).aligned()
-    app = start_app(settings | {"POD_NAME": "pod-a"}).ready()
+    first = start_listener(settings | {"POD_NAME": "pod-a"}).wait_until_aligned()
+    second = start_listener(settings | {"POD_NAME": "pod-b"}).wait_until_aligned()
+    app = start_app(settings | {"POD_NAME": "pod-a"}).wait_until_ready()
     status_when(app, lambda body: {row["role"] for row in alive(body)} == {"primary", "standby"})
     first.kill()
     notify(connection)
@@ -427,15 +429,15 @@ def test_a_standby_takes_over_and_puts_back_and_the_ledger_tells(
 
 
 @pytest.mark.long
-def test_a_buffer_that_overflows_and_a_stream_that_is_lost_stand_in_the_ledger(
+def test_the_incident_log_shows_a_full_buffer_and_a_lost_stream(
     servers: Servers, own_settings: dict[str, str], start_listener: StartListener, start_app: StartApp
 ) -> None:
-    listener = start_listener(own_settings | {"BUFFER_EVENTS": "100"}).aligned()
-    app = start_app(own_settings).ready()
+    listener = start_listener(own_settings | {"BUFFER_EVENTS": "100"}).wait_until_aligned()
+    app = start_app(own_settings).wait_until_ready()
     servers.stop_redis()
     with closing(psycopg.connect(servers.embedded.database_url, autocommit=True)) as connection:
         notify(connection, 500)
-        listener.logged("the buffer is full")
+        listener.wait_for_log("the buffer is full")
     servers.start_redis()
     wait_until(lambda: "overflow" in kinds(status(app)))
     listener.kill()
@@ -450,13 +452,13 @@ def test_a_buffer_that_overflows_and_a_stream_that_is_lost_stand_in_the_ledger(
 # ---- without Redis
 
 
-def test_in_postgres_mode_a_worker_shows_itself_and_what_its_canaries_see(
+def test_in_postgresql_mode_a_worker_shows_itself_and_what_its_canaries_measure(
     settings: dict[str, str], connection: psycopg.Connection, start_app: StartApp
 ) -> None:
-    app = start_app(settings | {"USE_REDIS_NOTIFIER": "false"}, workers=2).ready()
-    with Watch(app.port) as watch:
+    app = start_app(settings | {"USE_REDIS_NOTIFIER": "false"}, workers=2).wait_until_ready()
+    with StatusStream(app.port) as watch:
         since = time.monotonic()
-        shown = watch.shows(lambda message: is_healthy(message) and message["latency"]["p50_ms"], since, 10)
+        shown = watch.wait_for_message(lambda message: is_healthy(message) and message["latency"]["p50_ms"], since, 10)
         assert shown["mode"] == "postgres"
         assert shown["redis"]["state"] == "unused"
         assert shown["listeners"] == []
@@ -466,25 +468,25 @@ def test_in_postgres_mode_a_worker_shows_itself_and_what_its_canaries_see(
         assert shown["postgres"]["direct"] == shown["postgres"]["listening"]
         assert shown["latency"]["hops"] == {"postgres_listener_ms": None, "listener_worker_ms": None}
         notify(connection)
-        shown = watch.shows(lambda message: message["tail"], time.monotonic(), WITHIN)
+        shown = watch.wait_for_message(lambda message: message["tail"], time.monotonic(), WITHIN)
         assert shown["tail"][0]["id"] is None
         lost = time.monotonic()
         connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE query LIKE 'LISTEN%' AND datname = current_database()"
         )
-        shown = watch.shows(lambda message: message["ledger"], lost, WITHIN)
+        shown = watch.wait_for_message(lambda message: message["ledger"], lost, WITHIN)
         assert shown["ledger"][0]["text"] == "this worker's session is new"
         assert shown["totals"]["gaps"] == 1
 
 
-# ---- who may see it
+# ---- access
 
 
-def test_with_tokens_only_an_operators_is_good_and_it_ends_when_that_does(
+def test_only_an_operators_token_gives_access_and_only_until_it_expires(
     settings: dict[str, str], start_app: StartApp
 ) -> None:
-    app = start_app(settings | {"USE_REDIS_NOTIFIER": "false", "WS_JWT_SECRET": SECRET}).ready()
+    app = start_app(settings | {"USE_REDIS_NOTIFIER": "false", "WS_JWT_SECRET": SECRET}).wait_until_ready()
     for query in ("", "?token=wrong", f"?token={jwt.encode({}, SECRET)}"):
         for path in ("/api/status", "/api/status/events", "/metrics"):
             code, body = app.get(path + query)
@@ -493,32 +495,32 @@ def test_with_tokens_only_an_operators_is_good_and_it_ends_when_that_does(
     token = jwt.encode({"operator": True}, SECRET)
     assert app.get(f"/api/status?token={token}")[0] == app.get(f"/metrics?token={token}")[0] == 200
     short = jwt.encode({"operator": True, "exp": time.time() + 2}, SECRET)
-    with Watch(app.port, headers={"Authorization": f"Bearer {short}"}) as watch:
+    with StatusStream(app.port, headers={"Authorization": f"Bearer {short}"}) as watch:
         assert watch.response.status == 200
-        watch.ended(6)
+        watch.wait_until_ended(6)
         assert watch.messages
 
 
-def test_a_page_of_another_host_does_not_see_it(settings: dict[str, str], start_app: StartApp) -> None:
-    app = start_app(settings | {"USE_REDIS_NOTIFIER": "false"}).ready()
-    with Watch(app.port, headers={"Origin": "http://evil.example"}) as watch:
+def test_a_page_of_another_origin_gets_no_status(settings: dict[str, str], start_app: StartApp) -> None:
+    app = start_app(settings | {"USE_REDIS_NOTIFIER": "false"}).wait_until_ready()
+    with StatusStream(app.port, headers={"Origin": "http://evil.example"}) as watch:
         assert watch.response.status == 403
 
 
-def test_the_status_page_can_be_taken_away_and_the_rest_stays(settings: dict[str, str], start_app: StartApp) -> None:
-    app = start_app(settings | {"USE_REDIS_NOTIFIER": "false", "STATUS_PAGE": "false"}).ready()
+def test_the_status_page_can_be_disabled_and_the_rest_stays(settings: dict[str, str], start_app: StartApp) -> None:
+    app = start_app(settings | {"USE_REDIS_NOTIFIER": "false", "STATUS_PAGE": "false"}).wait_until_ready()
     paths = ("/", "/api/status", "/api/status/events", "/demo", "/metrics", "/healthz")
-    assert [get(app.port, path)[0] for path in paths] == [404, 404, 404, 200, 200, 200]
+    assert [get(app.port, path)[0] for path in paths] == [404, 404, 404, 404, 200, 200]
 
 
-def test_a_worker_that_may_not_register_serves_and_says_what_it_needs(
+def test_a_worker_that_may_not_register_serves_and_reports_the_missing_right(
     settings: dict[str, str],
     redis_place: RedisPlace,
     connection: psycopg.Connection,
     start_listener: StartListener,
     start_app: StartApp,
 ) -> None:
-    start_listener(settings).aligned()
+    start_listener(settings).wait_until_aligned()
     user, host = f"{redis_place.namespace}-old", redis_place.url.rpartition("@")[2]
     namespace = redis_place.namespace
     rights = f"ACL SETUSER {user} on >old resetkeys %R~{{{namespace}}}:log resetchannels &{namespace}:events"
@@ -526,11 +528,11 @@ def test_a_worker_that_may_not_register_serves_and_says_what_it_needs(
     with closing(redis_place.client()) as client:
         client.execute_command(*rights.split())  # type: ignore[no-untyped-call]
         try:
-            app = start_app(settings | {"REDIS_URL": f"redis://{user}:old@{host}"}).ready()
+            app = start_app(settings | {"REDIS_URL": f"redis://{user}:old@{host}"}).wait_until_ready()
             with app.client(1) as heard:
-                heard.loaded()
+                heard.wait_for_initial_load()
                 notify(connection)
-                heard.heard(1)
+                heard.wait_for_updates(1)
             shown = status(app)
             [problem] = shown["problems"]
             assert "docs/operations.md" in problem
@@ -542,17 +544,17 @@ def test_a_worker_that_may_not_register_serves_and_says_what_it_needs(
 
 
 @pytest.mark.long
-def test_a_worker_that_ends_in_order_says_so_and_one_that_is_killed_is_not_shown_for_long(
+def test_a_worker_that_stops_is_not_shown_and_a_killed_one_not_for_long(
     settings: dict[str, str], redis_place: RedisPlace, start_listener: StartListener, start_app: StartApp
 ) -> None:
-    start_listener(settings).aligned()
-    app, other = (start_app(settings | {"POD_NAME": name}).ready() for name in ("pod-a", "pod-b"))
+    start_listener(settings).wait_until_aligned()
+    app, other = (start_app(settings | {"POD_NAME": name}).wait_until_ready() for name in ("pod-a", "pod-b"))
 
     def others() -> set[int]:
         return {row["pid"] for row in status(app)["workers"] if row["pod"] == "pod-b"}
 
     [dead] = wait_until(others)
-    os.kill(dead, signal.SIGKILL)  # gunicorn starts another
+    os.kill(dead, signal.SIGKILL)  # gunicorn starts another one
     wait_until(lambda: others() and dead not in others(), 10)
     other.stop()
     wait_until(lambda: not others())

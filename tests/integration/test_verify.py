@@ -1,4 +1,4 @@
-"""`python -m listener verify`: what it says of a setup that works, and of one that doesn't."""
+"""`python -m listener verify` on a setup that works, and on setups that don't."""
 
 import json
 import re
@@ -24,7 +24,7 @@ from tests.support.waiting import wait_until
 
 @pytest.fixture
 def direct(settings: dict[str, str]) -> dict[str, str]:
-    """In PostgreSQL mode, in which no worker has to hear the canary."""
+    """PostgreSQL mode, in which no worker has to receive the canary."""
     return settings | {"USE_REDIS_NOTIFIER": "false", "POD_NAME": "pod-1"}
 
 
@@ -37,12 +37,12 @@ def test_where_everything_works_nothing_fails(
     direct: dict[str, str], connection: psycopg.Connection, start_listener: StartListener, verify: Verify
 ) -> None:
     table_with_the_readmes_trigger(connection)
-    listener = start_listener(direct).aligned()
+    listener = start_listener(direct).wait_until_aligned()
     verified = verify(direct)
-    assert (verified.code, verified.of("failed")) == (0, []), verified.log
+    assert (verified.code, verified.with_status("failed")) == (0, []), verified.log
     unnamed = set(DEFAULT_CHANNELS) - {"scoreboard_change"}
-    assert set(verified.of("warning")) == {"workers", *(f"triggers {channel}" for channel in unnamed)}
-    assert {f"channel {channel}" for channel in DEFAULT_CHANNELS} < set(verified.of("ok"))
+    assert set(verified.with_status("warning")) == {"workers", *(f"triggers {channel}" for channel in unnamed)}
+    assert {f"channel {channel}" for channel in DEFAULT_CHANNELS} < set(verified.with_status("ok"))
     assert verified.text("LISTEN sessions") == "1 (1 notifymux-listener/pod-1)"
     assert verified.text("triggers scoreboard_change") == "on scoreboard"
     assert f"pod-1:{listener.pid} " in verified.text("listeners")
@@ -53,7 +53,7 @@ def test_where_everything_works_nothing_fails(
 def test_the_table_has_a_line_for_each_check_and_every_check_is_documented(
     direct: dict[str, str], start_listener: StartListener, tmp_path: Path
 ) -> None:
-    start_listener(direct).aligned()
+    start_listener(direct).wait_until_aligned()
     with Process([sys.executable, "-m", "listener", "verify"], tmp_path, direct) as process:
         assert process.exit_code() == 0
     names = [
@@ -72,9 +72,9 @@ def test_the_table_has_a_line_for_each_check_and_every_check_is_documented(
 def test_a_wrong_password_is_a_failed_check_and_never_printed(
     direct: dict[str, str], start_listener: StartListener, verify: Verify
 ) -> None:
-    start_listener(direct).aligned()
+    start_listener(direct).wait_until_aligned()
     verified = verify(direct | {"DB_PASSWORD": "wr0ng-secret"})
-    assert (verified.code, verified.of("failed")) == (1, ["PostgreSQL", "canary"])
+    assert (verified.code, verified.with_status("failed")) == (1, ["PostgreSQL", "canary"])
     assert "password authentication failed" in verified.text("PostgreSQL")
     assert "DB_PASSWORD" in verified.remedy("PostgreSQL")
     assert verified.text("canary") == "not sent"
@@ -85,25 +85,25 @@ def test_a_wrong_password_is_a_failed_check_and_never_printed(
 def test_a_wrong_redis_password_is_a_failed_check_and_never_printed(
     direct: dict[str, str], redis_place: RedisPlace, start_listener: StartListener, verify: Verify
 ) -> None:
-    start_listener(direct).aligned()
+    start_listener(direct).wait_until_aligned()
     verified = verify(direct | {"REDIS_URL": f"redis://:wr0ng-secret@{redis_place.url.rpartition('@')[2]}"})
-    assert (verified.code, verified.of("failed")) == (1, ["Redis", "canary"])
+    assert (verified.code, verified.with_status("failed")) == (1, ["Redis", "canary"])
     assert "Redis refuses this login" in verified.text("Redis")
     assert "REDIS_URL" in verified.remedy("Redis")
     assert "wr0ng-secret" not in verified.log
 
 
 @pytest.mark.long
-def test_servers_that_are_not_there_are_failed_checks(direct: dict[str, str], verify: Verify) -> None:
+def test_unreachable_servers_are_failed_checks(direct: dict[str, str], verify: Verify) -> None:
     verified = verify(direct | {"DB_PORT": "1", "REDIS_URL": "redis://127.0.0.1:1"})
-    assert (verified.code, verified.of("failed")) == (1, ["PostgreSQL", "Redis", "canary"])
+    assert (verified.code, verified.with_status("failed")) == (1, ["PostgreSQL", "Redis", "canary"])
     assert re.match(r"127\.0\.0\.1:1, .*: .*refused", verified.text("PostgreSQL"))
     assert re.match(r"redis://127\.0\.0\.1:1: .*refused", verified.text("Redis"))
 
 
 @pytest.fixture
 def user_without_scripts(redis_place: RedisPlace) -> Iterator[str]:
-    """The URL of a Redis user who may do everything but run scripts."""
+    """The URL of a Redis user with all rights but scripts."""
     user = redis_place.namespace
     with closing(redis_place.client()) as client:
         client.acl_setuser(
@@ -117,9 +117,9 @@ def user_without_scripts(redis_place: RedisPlace) -> Iterator[str]:
 def test_a_redis_user_who_may_not_run_scripts_is_a_failed_check(
     direct: dict[str, str], user_without_scripts: str, start_listener: StartListener, verify: Verify
 ) -> None:
-    start_listener(direct).aligned()
+    start_listener(direct).wait_until_aligned()
     verified = verify(direct | {"REDIS_URL": user_without_scripts})
-    assert (verified.code, verified.of("failed")) == (1, ["append script"])
+    assert (verified.code, verified.with_status("failed")) == (1, ["append script"])
     assert "Redis forbids it" in verified.text("append script")
     assert "docs/operations.md" in verified.remedy("append script")
 
@@ -132,9 +132,9 @@ def test_a_database_user_who_may_not_notify_fails_the_canary(
     connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'given'".encode())
     connection.execute("REVOKE EXECUTE ON FUNCTION pg_notify(text, text) FROM PUBLIC")
     try:
-        start_listener(direct).aligned()
+        start_listener(direct).wait_until_aligned()
         verified = verify(direct | {"DB_USER": role, "DB_PASSWORD": "given"})
-        assert (verified.code, verified.of("failed")) == (1, ["canary"])
+        assert (verified.code, verified.with_status("failed")) == (1, ["canary"])
         assert "permission denied for function pg_notify" in verified.text("canary")
         assert "DB_USER" in verified.remedy("canary")
     finally:
@@ -142,58 +142,58 @@ def test_a_database_user_who_may_not_notify_fails_the_canary(
         connection.execute(f"DROP ROLE {role}".encode())
 
 
-def test_a_channel_that_the_listener_does_not_know_yet_is_a_failed_check(
+def test_a_channel_on_which_the_listener_does_not_listen_yet_is_a_failed_check(
     direct: dict[str, str], start_listener: StartListener, verify: Verify
 ) -> None:
-    start_listener(direct | {"NOTIFY_CHANNELS": "match_change"}).aligned()
+    start_listener(direct | {"NOTIFY_CHANNELS": "match_change"}).wait_until_aligned()
     verified = verify(direct | {"NOTIFY_CHANNELS": "match_change,weather"})
-    assert (verified.code, verified.of("failed")) == (1, ["channel weather"])
+    assert (verified.code, verified.with_status("failed")) == (1, ["channel weather"])
     assert "does not LISTEN" in verified.text("channel weather")
     assert "supervisorctl restart listener" in verified.remedy("channel weather")
 
 
 @pytest.mark.long
-def test_without_a_listener_each_check_that_shows_one_fails(direct: dict[str, str], verify: Verify) -> None:
+def test_without_a_listener_each_check_that_needs_one_fails(direct: dict[str, str], verify: Verify) -> None:
     verified = verify(direct)
-    assert (verified.code, verified.of("failed")) == (1, ["LISTEN sessions", "listeners", "canary"])
-    assert all("supervisorctl status listener" in verified.remedy(name) for name in verified.of("failed"))
+    assert (verified.code, verified.with_status("failed")) == (1, ["LISTEN sessions", "listeners", "canary"])
+    assert all("supervisorctl status listener" in verified.remedy(name) for name in verified.with_status("failed"))
 
 
 @pytest.mark.parametrize(
-    ("change", "said"), [({"DB_HOST": ""}, "DB_HOST is not set"), ({"PORT": "0"}, "PORT='0': it takes")]
+    ("change", "printed"), [({"DB_HOST": ""}, "DB_HOST is not set"), ({"PORT": "0"}, "PORT='0': it takes")]
 )
 def test_wrong_settings_are_one_line_and_exit_2(
-    direct: dict[str, str], tmp_path: Path, change: dict[str, str], said: str
+    direct: dict[str, str], tmp_path: Path, change: dict[str, str], printed: str
 ) -> None:
     with Process([sys.executable, "-m", "listener", "verify"], tmp_path, direct | change) as process:
         assert process.exit_code() == 2
     [line] = process.lines
-    assert said in line
+    assert printed in line
 
 
 @pytest.mark.long
-def test_workers_that_listen_directly_though_they_should_hear_redis_are_a_warning(
+def test_workers_that_listen_directly_in_redis_mode_are_a_warning(
     direct: dict[str, str], start_listener: StartListener, start_app: StartApp, verify: Verify
 ) -> None:
-    start_listener(direct).aligned()
-    start_app(direct).ready()
+    start_listener(direct).wait_until_aligned()
+    start_app(direct).wait_until_ready()
     verified = verify(direct)
     assert verified.code == 0
     assert verified.text("LISTEN sessions") == "2 (1 notifymux-listener/pod-1, 1 notifymux-worker/pod-1)"
-    assert "LISTEN sessions" not in verified.of("warning")
+    assert "LISTEN sessions" not in verified.with_status("warning")
     verified = verify(direct | {"USE_REDIS_NOTIFIER": "true"})
-    assert "LISTEN sessions" in verified.of("warning")
+    assert "LISTEN sessions" in verified.with_status("warning")
     assert "supervisorctl restart app" in verified.remedy("LISTEN sessions")
 
 
-def heard_since(client: Client, connection: psycopg.Connection) -> list[object]:
-    """The rows a client of match 1 has heard when one more event has reached it."""
+def received(client: Client, connection: psycopg.Connection) -> list[object]:
+    """The rows that a client of match 1 has received, up to one more event."""
     connection.execute('SELECT pg_notify(\'match_change\', \'{"verify": 1, "data": "last"}\')')
     wait_until(lambda: client.updates and client.updates[-1]["data"] == "last")
     return [update["data"] for update in client.updates]
 
 
-def test_no_client_hears_the_canaries_even_where_their_key_routes_and_the_listener_counts_them(
+def test_no_client_receives_the_canaries_even_if_their_key_is_the_routing_key(
     direct: dict[str, str],
     connection: psycopg.Connection,
     redis_place: RedisPlace,
@@ -202,25 +202,25 @@ def test_no_client_hears_the_canaries_even_where_their_key_routes_and_the_listen
     verify: Verify,
 ) -> None:
     routing = direct | {"ROUTING_KEY": "verify"}
-    start_listener(routing).aligned()
-    with start_app(routing).ready().client(1) as client, closing(redis_place.client()) as redis:
-        client.loaded()
+    start_listener(routing).wait_until_aligned()
+    with start_app(routing).wait_until_ready().client(1) as client, closing(redis_place.client()) as redis:
+        client.wait_for_initial_load()
         assert verify(routing).code == 0
-        assert heard_since(client, connection) == ["last"]
+        assert received(client, connection) == ["last"]
         entries: Any = redis.xrange(f"{{{redis_place.namespace}}}:log")
-    sent = [json.loads(fields[b"event"]) for _, fields in entries]
-    canaries = [event for event in sent if "verify" in (event["payload"] or {}) and event["payload"]["verify"] != 1]
+    events = [json.loads(fields[b"event"]) for _, fields in entries]
+    canaries = [event for event in events if "verify" in (event["payload"] or {}) and event["payload"]["verify"] != 1]
     assert [event["channel"] for event in canaries] == [*DEFAULT_CHANNELS, "pg_notify_mux"]
-    sequences = [int(event["id"].partition("-")[2]) for event in sent]
-    assert sequences == list(range(1, len(sent) + 1))
+    sequences = [int(event["id"].partition("-")[2]) for event in events]
+    assert sequences == list(range(1, len(events) + 1))
 
 
-# Which triggers notify.
+# The check of the triggers.
 
 
 @pytest.fixture
 def tables(connection: psycopg.Connection) -> psycopg.Connection:
-    """Tables, and a function that makes a trigger's function of a body."""
+    """Three tables without triggers."""
     for name in ("match", "player", "weather"):
         connection.execute(f"CREATE TABLE {name} (id int)".encode())
     return connection
@@ -255,7 +255,7 @@ def test_a_trigger_names_its_channel_by_its_argument(tables: psycopg.Connection)
     assert of(tables, "ünï") == NONE
 
 
-def test_a_channels_name_within_another_is_not_named(tables: psycopg.Connection) -> None:
+def test_a_channels_name_within_another_name_is_no_match(tables: psycopg.Connection) -> None:
     trigger(tables, "player", "PERFORM pg_notify('player_match_change', '')")
     trigger(tables, "weather", "PERFORM pg_notify(TG_ARGV[0], '')", "'match_change_2'")
     assert of(tables, "match_change") == NONE
@@ -263,7 +263,7 @@ def test_a_channels_name_within_another_is_not_named(tables: psycopg.Connection)
 
 
 @pytest.mark.parametrize("channel", ["a.b", "a+b", "(", "With Space", "a\\b", "\n"])
-def test_a_name_is_no_pattern(tables: psycopg.Connection, channel: str) -> None:
+def test_a_channels_name_is_not_a_pattern(tables: psycopg.Connection, channel: str) -> None:
     trigger(tables, "match", "PERFORM pg_notify('axb', '')")
     assert of(tables, channel) == NONE
     trigger(tables, "weather", "PERFORM pg_notify(TG_ARGV[0], '')", literal(channel))

@@ -1,4 +1,4 @@
-"""What `verify` says of servers that are not as they should be: poolers, replicas, full ones."""
+"""`verify` on servers that don't work for it: poolers, replicas, full ones."""
 
 import os
 import shutil
@@ -26,12 +26,12 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture
 def settings(servers: Servers) -> dict[str, str]:
-    """In PostgreSQL mode, with servers of the test's own."""
+    """PostgreSQL mode, with servers of the test's own."""
     return database_settings(servers.embedded.database_url) | {"REDIS_URL": servers.embedded.redis_url}
 
 
 def owned(folder: Path) -> Path:
-    """A new folder of the account that servers run as."""
+    """A new folder that belongs to the servers' account."""
     folder.mkdir(mode=0o700)
     chown(folder)
     return folder
@@ -51,7 +51,7 @@ def pgbouncer() -> str:
 
 @pytest.fixture(params=["", "extra_float_digits,options"], ids=["refusing options", "ignoring options"])
 def pooled(request: pytest.FixtureRequest, settings: dict[str, str], tmp_path: Path) -> Iterator[dict[str, str]]:
-    """The settings of who takes PgBouncer, in transaction mode, for PostgreSQL."""
+    """Settings that lead to PgBouncer in transaction mode instead of to PostgreSQL."""
     server = f"host={settings['DB_HOST']} port={settings['DB_PORT']} user=postgres password={settings['DB_PASSWORD']}"
     port, folder = free_port(), owned(tmp_path / "pgbouncer")
     configuration = [
@@ -65,16 +65,16 @@ def pooled(request: pytest.FixtureRequest, settings: dict[str, str], tmp_path: P
     ]
     (folder / "pgbouncer.ini").write_text("\n".join(configuration), encoding="utf-8")
     with Process(drop_privileges([pgbouncer(), str(folder / "pgbouncer.ini")], folder), tmp_path, {}) as process:
-        process.logged("process up")
+        process.wait_for_log("process up")
         yield settings | {"DB_PORT": str(port)}
 
 
 def test_a_transaction_pooler_is_a_failed_check(
     settings: dict[str, str], pooled: dict[str, str], start_listener: StartListener, verify: Verify
 ) -> None:
-    start_listener(settings).aligned()
+    start_listener(settings).wait_until_aligned()
     verified = verify(pooled)
-    assert (verified.code, verified.of("failed")) == (1, ["PostgreSQL", "canary"])
+    assert (verified.code, verified.with_status("failed")) == (1, ["PostgreSQL", "canary"])
     assert "DB_HOST leads to a connection pooler" in verified.text("PostgreSQL")
     assert "past the pooler" in verified.remedy("PostgreSQL")
     assert settings["DB_PASSWORD"] not in verified.log
@@ -94,16 +94,16 @@ def replica(servers: Servers, tmp_path: Path) -> Iterator[int]:
     options = [f"port={port}", "listen_addresses=127.0.0.1", "unix_socket_directories="]
     command = [str(program("postgres")), "-D", str(folder), *(word for option in options for word in ("-c", option))]
     with Process(drop_privileges(command, folder), tmp_path, {}) as process:
-        process.logged("ready to accept read-only connections")
+        process.wait_for_log("ready to accept read-only connections")
         yield port
 
 
 def test_a_read_only_replica_is_a_failed_check(
     settings: dict[str, str], replica: int, start_listener: StartListener, verify: Verify
 ) -> None:
-    start_listener(settings).aligned()
+    start_listener(settings).wait_until_aligned()
     verified = verify(settings | {"DB_PORT": str(replica)})
-    assert (verified.code, verified.of("failed")) == (1, ["PostgreSQL", "canary"])
+    assert (verified.code, verified.with_status("failed")) == (1, ["PostgreSQL", "canary"])
     assert verified.text("PostgreSQL").endswith(": DB_HOST leads to a read-only standby")
     assert "needs the primary" in verified.remedy("PostgreSQL")
 
@@ -112,7 +112,7 @@ def test_a_replica_of_redis_is_a_failed_check(settings: dict[str, str], servers:
     with closing(redis.Redis.from_url(servers.embedded.redis_url)) as client:
         client.replicaof("127.0.0.1", str(free_port()))
         verified = verify(settings)
-    assert "Redis role" in verified.of("failed")
+    assert "Redis role" in verified.with_status("failed")
     assert verified.text("Redis role") == "this is a read-only replica"
     assert "primary" in verified.remedy("Redis role")
 
@@ -122,21 +122,21 @@ def test_a_replica_of_redis_is_a_failed_check(settings: dict[str, str], servers:
 
 @pytest.fixture
 def full(servers: Servers, settings: dict[str, str], start_listener: StartListener) -> Iterator[ExitStack]:
-    """A PostgreSQL of which every connection but those reserved for a superuser is taken, the listener's among them."""
+    """A PostgreSQL without a connection left but those reserved for superusers; the listener has one."""
     url = servers.embedded.database_url
     with closing(psycopg.connect(url, autocommit=True)) as connection:
         connection.execute("ALTER SYSTEM SET max_connections = 12")
         connection.execute("CREATE ROLE ordinary LOGIN PASSWORD 'given'")
     servers.stop_postgres()
     servers.start_postgres()
-    start_listener(settings).aligned()
+    start_listener(settings).wait_until_aligned()
     with ExitStack() as taken:
         fill(taken, make_conninfo(url, user="ordinary", password="given"))
         yield taken
 
 
 def fill(taken: ExitStack, url: str) -> None:
-    """Takes every connection that a login may have."""
+    """Open connections until the server refuses one."""
     refused = False
     while not refused:
         try:
@@ -150,23 +150,23 @@ def test_a_database_without_a_connection_left_is_a_failed_check(
 ) -> None:
     ordinary = settings | {"DB_USER": "ordinary", "DB_PASSWORD": "given"}
     verified = verify(ordinary)
-    assert (verified.code, verified.of("failed")) == (1, ["PostgreSQL", "canary"])
+    assert (verified.code, verified.with_status("failed")) == (1, ["PostgreSQL", "canary"])
     assert "no connection is left" in verified.text("PostgreSQL")
     assert "remaining connection slots" in verified.text("PostgreSQL")
     assert "max_connections" in verified.remedy("PostgreSQL")
 
     verified = verify(settings)  # a superuser still gets in
-    assert (verified.code, verified.of("failed")) == (0, [])
+    assert (verified.code, verified.with_status("failed")) == (0, [])
     assert "only 0 are left" in verified.text("connections")
-    assert "connections" in verified.of("warning")
+    assert "connections" in verified.with_status("warning")
 
     fill(full, servers.embedded.database_url)
     verified = verify(settings)
-    assert (verified.code, verified.of("failed")) == (1, ["PostgreSQL", "canary"])
+    assert (verified.code, verified.with_status("failed")) == (1, ["PostgreSQL", "canary"])
     assert "too many clients" in verified.text("PostgreSQL")
 
 
-def test_too_few_connections_for_a_roll_back_are_a_warning(servers: Servers) -> None:
+def test_too_few_connections_for_a_rollback_are_a_warning(servers: Servers) -> None:
     with closing(psycopg.connect(servers.embedded.database_url, autocommit=True)) as connection:
         [most, reserved, used] = connection.execute(postgres._CONNECTIONS).fetchall()[0]
         free = most - reserved - used
@@ -204,7 +204,7 @@ def test_a_policy_that_may_evict_the_stream_is_a_warning_and_a_full_redis_a_fail
         assert redis_checks.memory(client.info()).status is CheckStatus.FAILED
 
 
-def test_what_a_restarted_redis_still_has_is_told(servers: Servers) -> None:
+def test_the_persistence_of_redis_is_reported(servers: Servers) -> None:
     with closing(redis.Redis.from_url(servers.embedded.redis_url)) as client:
         assert redis_checks.persistence(client, client.info()).text.startswith("appendonly yes")
         client.config_set("appendonly", "no")

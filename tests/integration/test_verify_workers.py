@@ -1,4 +1,4 @@
-"""`verify` with real workers: its canary reaches every one of them, and no client."""
+"""`verify` with real workers: its canary reaches every worker and no client."""
 
 import os
 import re
@@ -12,7 +12,7 @@ import pytest
 from app.appliance.demo.tables import create_tables
 from app.core.config import DEFAULT_CHANNELS
 from tests.conftest import StartApp, StartListener, Verify
-from tests.support.documents import README, block
+from tests.support.documents import MIGRATION, block
 from tests.support.process import Process
 from tests.support.programs import App
 from tests.support.waiting import wait_until
@@ -24,7 +24,7 @@ def named(settings: dict[str, str]) -> dict[str, str]:
 
 
 def workers(app: App, count: int) -> dict[str, int]:
-    """The process ids of an app's workers, by what `verify` calls them."""
+    """The process ids of an app's workers, by the names of their checks."""
     clients = app.client_of_each_worker(0, count)
     for client in clients.values():
         client.close()
@@ -38,58 +38,58 @@ def test_the_canary_reaches_every_worker_and_no_client(
     start_app: StartApp,
     verify: Verify,
 ) -> None:
-    start_listener(named).aligned()
-    app = start_app(named, 2).ready()
+    start_listener(named).wait_until_aligned()
+    app = start_app(named, 2).wait_until_ready()
     both = workers(app, 2)
     with app.client(1) as client:
-        client.loaded()
+        client.wait_for_initial_load()
         verified = verify(named)
-        assert (verified.code, verified.of("failed")) == (0, []), verified.log
+        assert (verified.code, verified.with_status("failed")) == (0, []), verified.log
         assert {name for name in verified.checks if name.startswith("worker ")} == set(both)
         assert all(re.fullmatch(r"heard after \d+ ms", verified.text(name)) for name in both)
-        assert {f"channel {channel}" for channel in DEFAULT_CHANNELS} < set(verified.of("ok"))
+        assert {f"channel {channel}" for channel in DEFAULT_CHANNELS} < set(verified.with_status("ok"))
         connection.execute("NOTIFY match_change, '{\"match_id\": 1}'")
-        assert len(client.heard(1)) == 1
-        assert not client.of("resync")
+        assert len(client.wait_for_updates(1)) == 1
+        assert not client.of_type("resync")
 
 
 @pytest.mark.long
-def test_a_worker_that_does_not_hear_is_a_failed_check(
+def test_a_worker_that_does_not_receive_the_canary_is_a_failed_check(
     named: dict[str, str], start_listener: StartListener, start_app: StartApp, verify: Verify
 ) -> None:
-    start_listener(named).aligned()
-    frozen, heard = sorted(both := workers(start_app(named, 2).ready(), 2))
+    start_listener(named).wait_until_aligned()
+    frozen, running = sorted(both := workers(start_app(named, 2).wait_until_ready(), 2))
     os.kill(both[frozen], signal.SIGSTOP)
     try:
         verified = verify(named)
     finally:
         os.kill(both[frozen], signal.SIGCONT)
-    assert (verified.code, verified.of("failed")) == (1, [frozen])
+    assert (verified.code, verified.with_status("failed")) == (1, [frozen])
     assert "did not hear it" in verified.text(frozen)
     assert "supervisorctl restart app" in verified.remedy(frozen)
-    assert heard in verified.of("ok")
+    assert running in verified.with_status("ok")
 
 
 @pytest.mark.long
 def test_in_redis_mode_no_worker_is_a_failed_check(
     named: dict[str, str], start_listener: StartListener, start_app: StartApp, verify: Verify
 ) -> None:
-    start_listener(named).aligned()
-    app = start_app(named).ready()
+    start_listener(named).wait_until_aligned()
+    app = start_app(named).wait_until_ready()
     assert app.stop() == 0
     verified = verify(named)
-    assert (verified.code, verified.of("failed")) == (1, ["workers"])
+    assert (verified.code, verified.with_status("failed")) == (1, ["workers"])
     assert verified.text("workers") == "none is registered in Redis"
     assert "supervisorctl restart app" in verified.remedy("workers")
 
 
 def alike(line: str) -> str:
-    """A line without what is another one every time: names, numbers and how they are aligned."""
+    """A line without what differs each time: names, numbers and the spaces that align them."""
     line = re.sub(r"database \w+ as|web-1|pod-1|redis://\S+", "NAME", line)
     return " ".join(re.sub(r"\d[\w.]*", "0", line).split())
 
 
-def test_the_readmes_table_is_what_verify_says_of_the_demo(
+def test_the_migration_pages_table_is_what_verify_prints_of_the_demo(
     named: dict[str, str],
     connection: psycopg.Connection,
     start_listener: StartListener,
@@ -98,13 +98,13 @@ def test_the_readmes_table_is_what_verify_says_of_the_demo(
     tmp_path: Path,
 ) -> None:
     create_tables(connection)
-    start_listener(named).aligned()
-    app = start_app(named, 4).ready()
+    start_listener(named).wait_until_aligned()
+    app = start_app(named, 4).wait_until_ready()
     wait_until(lambda: [app.get("/readyz")[0] for _ in range(12)] == [200] * 12)
     wait_until(lambda: "primary" in verify(named).text("listeners"), what="a heartbeat since it aligned")
     with Process([sys.executable, "-m", "listener", "verify"], tmp_path, named) as process:
         assert process.exit_code() == 0
-    shown = block(README, "", "✓ worker").splitlines()
+    shown = block(MIGRATION, "", "✓ worker").splitlines()
     assert shown[-1] == process.lines[-1]
     said = iter([alike(line) for line in process.lines])
     for line in shown:

@@ -1,6 +1,6 @@
-"""Events of quiet matches and the clients that hear them: `python -m tests.isolation.probe PORT CONNINFO SECONDS`.
+"""Events of quiet matches and the clients that receive them: `python -m tests.isolation.probe PORT CONNINFO SECONDS`.
 
-It measures for so long, and prints one line of JSON.
+It measures for some seconds, and prints one line of JSON.
 """
 
 import asyncio
@@ -16,7 +16,8 @@ import uvloop
 from websockets.asyncio.client import connect
 
 MATCHES = 5
-RATE = 200  # events a second
+EVENTS_PER_SECOND = 200
+TIMEOUT_SECONDS = 20.0  # until the last event is received
 NOTIFY = """
 SELECT pg_notify('match_change', json_build_object('match_id', %s::text, 'operation', 'UPDATE',
     'data', json_build_object('n', %s::int, 'at', %s::float8))::text)
@@ -24,63 +25,59 @@ SELECT pg_notify('match_change', json_build_object('match_id', %s::text, 'operat
 
 
 class Probe:
-    """Measures from just before a NOTIFY to the client that has read its message."""
+    """Measures the latency from just before NOTIFY until the client has read the message."""
 
     def __init__(self, conninfo: str) -> None:
         self._conninfo = conninfo
-        self._told = 0
-        self._heard: list[int] = []
-        self._times: list[float] = []
+        self._received: list[int] = []
+        self._latencies: list[float] = []
 
     @asynccontextmanager
     async def clients(self, port: int) -> AsyncIterator[None]:
-        """One client for each match."""
+        """Connect one client for each match while the block runs."""
         async with AsyncExitStack() as stack:
             tasks = []
             for match in range(MATCHES):
                 url = f"ws://127.0.0.1:{port}/api/matches/ws/id/quiet-{match}/probe/"
                 socket = await stack.enter_async_context(connect(url))
                 await socket.recv()
-                tasks.append(asyncio.create_task(self._hear(socket)))
+                tasks.append(asyncio.create_task(self._receive(socket)))
             yield
             for task in tasks:
                 task.cancel()
 
     async def measure(self, seconds: float) -> dict[str, Any]:
-        """The times in ms, and whether everything came, once and in order."""
-        self._times, self._heard, first = [], [], self._told
+        """Return the latencies in ms, and whether every event was received once and in order."""
+        sent = range(1, int(seconds * EVENTS_PER_SECOND) + 1)
         async with await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True) as connection:
             due = time.monotonic()
-            for _ in range(int(seconds * RATE)):
-                self._told += 1
-                match = f"quiet-{self._told % MATCHES}"
-                await connection.execute(NOTIFY, [match, self._told, time.monotonic()])
-                due += 1 / RATE
+            for number in sent:
+                await connection.execute(NOTIFY, [f"quiet-{number % MATCHES}", number, time.monotonic()])
+                due += 1 / EVENTS_PER_SECOND
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
-        deadline = time.monotonic() + 20
-        while len(self._heard) < self._told - first and time.monotonic() < deadline:
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        while len(self._received) < len(sent) and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
-        expected = range(first + 1, self._told + 1)
         complete = all(
-            [number for number in self._heard if number % MATCHES == match]
-            == [number for number in expected if number % MATCHES == match]
+            [number for number in self._received if number % MATCHES == match]
+            == [number for number in sent if number % MATCHES == match]
             for match in range(MATCHES)
         )
-        return {"times": self._times, "complete": complete}
+        return {"latencies": self._latencies, "complete": complete}
 
-    async def _hear(self, socket: Any) -> None:
+    async def _receive(self, socket: Any) -> None:
         async for text in socket:
             now = time.monotonic()
             message = json.loads(text)
             if message["type"] == "ping":
                 await socket.send('{"type":"pong"}')
             elif "operation" in message:
-                self._times.append((now - message["data"]["at"]) * 1000)
-                self._heard.append(message["data"]["n"])
+                self._latencies.append((now - message["data"]["at"]) * 1000)
+                self._received.append(message["data"]["n"])
 
 
 async def main(port: int, conninfo: str, seconds: float) -> None:
-    """Measures once."""
+    """Measure and print the result."""
     probe = Probe(conninfo)
     async with probe.clients(port):
         sys.stdout.write(json.dumps(await probe.measure(seconds)))

@@ -1,4 +1,4 @@
-"""The application with a user's callback in it that awaits a second for each of its events."""
+"""The application with a callback that awaits one second per event."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -20,7 +20,7 @@ async def callback(_: str, __: Any) -> None:
 
 
 def app() -> Starlette:
-    """What gunicorn serves."""
+    """Create the application that gunicorn serves."""
     settings = load_settings()
     application = compose(settings)
     own_lifespan = application.router.lifespan_context

@@ -1,4 +1,4 @@
-// Prints every message with the id that the event stream gave it: node eventsource.mjs URL
+// Prints every message with the id of its server-sent event: node eventsource.mjs URL
 import { EventSource } from "eventsource";
 
 const source = new EventSource(process.argv[2]);

@@ -1,4 +1,4 @@
-// The browsers' client on Node's ws; prints every message and state: node notifymux.mjs MODULE OPTIONS
+// Prints every message and state of notifymux.js with the WebSocket class of ws: node notifymux.mjs MODULE OPTIONS
 import WebSocket from "ws";
 
 const [module, options] = process.argv.slice(2);

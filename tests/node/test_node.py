@@ -1,4 +1,4 @@
-"""Node's clients, and the browsers' own on Node, over the death of the workers that serve them."""
+"""Clients on Node.js, notifymux.js among them, reconnect after every worker was killed and miss no event."""
 
 import json
 import os
@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import StartApp, StartListener
 from tests.support.documents import PROTOCOL, block
-from tests.support.npm import installed
+from tests.support.npm import install_packages
 from tests.support.process import ROOT, Process
 from tests.support.programs import App
 from tests.support.waiting import wait_until
@@ -28,7 +28,7 @@ Node = Callable[..., Process]
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the packages installed."""
-    folder = installed(HERE, tmp_path_factory.mktemp("node") / "project")
+    folder = install_packages(HERE, tmp_path_factory.mktemp("node") / "project")
     shutil.copy(ROOT / "app/web/static/notifymux.js", folder)
     return folder
 
@@ -41,8 +41,8 @@ def node(project: Path) -> Iterator[Node]:
 
 @pytest.fixture
 def app(settings: dict[str, str], start_listener: StartListener, start_app: StartApp) -> App:
-    start_listener(settings).aligned()
-    return start_app(settings, workers=2).ready()
+    start_listener(settings).wait_until_aligned()
+    return start_app(settings, workers=2).wait_until_ready()
 
 
 def notify(connection: psycopg.Connection, numbers: range) -> None:
@@ -51,7 +51,7 @@ def notify(connection: psycopg.Connection, numbers: range) -> None:
         connection.execute("SELECT pg_notify('match_change', %s)", [payload])
 
 
-def kill_the_workers(app: App) -> None:
+def kill_workers(app: App) -> None:
     for worker in psutil.Process(app.pid).children():
         os.kill(worker.pid, signal.SIGKILL)
 
@@ -60,7 +60,7 @@ def messages(process: Process) -> list[dict[str, Any]]:
     return [json.loads(line) for line in process.lines if line.startswith('{"') and '"type"' in line]
 
 
-def heard(process: Process) -> list[int]:
+def received(process: Process) -> list[int]:
     return [message["data"]["n"] for message in messages(process) if message["type"] == "match-update"]
 
 
@@ -69,38 +69,34 @@ def has_loaded(process: Process, times: int) -> bool:
     return len([message for message in messages(process) if message["type"] == "initial-load"]) >= times
 
 
-def comes_back(app: App, connection: psycopg.Connection, process: Process) -> None:
-    """It hears every event once and in order, though every worker dies in between."""
+def assert_recovers(app: App, connection: psycopg.Connection, process: Process) -> None:
+    """Assert that the client receives every event once and in order although every worker is killed in between."""
     wait_until(lambda: has_loaded(process, 1), what=process.log)
     notify(connection, range(50))
-    wait_until(lambda: heard(process) == list(range(50)), what=process.log)
-    kill_the_workers(app)
+    wait_until(lambda: received(process) == list(range(50)), what=process.log)
+    kill_workers(app)
     notify(connection, range(50, 100))
     wait_until(lambda: has_loaded(process, 2), 40, process.log)
     notify(connection, range(100, 150))
-    wait_until(lambda: len(heard(process)) >= 150, what=process.log)
-    assert heard(process) == list(range(150))
+    wait_until(lambda: len(received(process)) >= 150, what=process.log)
+    assert received(process) == list(range(150))
     loads = [message["recovered"] for message in messages(process) if message["type"] == "initial-load"]
     assert loads == [False] + [True] * (len(loads) - 1)
 
 
-def test_an_event_source_comes_back_by_itself_and_misses_nothing(
-    app: App, connection: psycopg.Connection, node: Node
-) -> None:
+def test_an_event_source_reconnects_and_misses_no_event(app: App, connection: psycopg.Connection, node: Node) -> None:
     process = node("eventsource.mjs", f"http://127.0.0.1:{app.port}/api/matches/7/events")
-    comes_back(app, connection, process)
+    assert_recovers(app, connection, process)
     for message in messages(process):
         assert message["lastEventId"] == message["id"]
 
 
-def test_the_browsers_client_comes_back_by_itself_and_misses_nothing(
-    app: App, connection: psycopg.Connection, node: Node
-) -> None:
+def test_notifymux_js_reconnects_and_misses_no_event(app: App, connection: psycopg.Connection, node: Node) -> None:
     options = {"match": 7, "base": f"http://127.0.0.1:{app.port}/", "clientId": "node"}
-    comes_back(app, connection, node("notifymux.mjs", "./notifymux.js", json.dumps(options)))
+    assert_recovers(app, connection, node("notifymux.mjs", "./notifymux.js", json.dumps(options)))
 
 
-def test_the_pages_example_with_ws_comes_back_and_misses_nothing(
+def test_the_documented_client_with_ws_reconnects_and_misses_no_event(
     app: App, connection: psycopg.Connection, node: Node, project: Path
 ) -> None:
     code = block(PROTOCOL, "js", "import WebSocket")
@@ -108,29 +104,29 @@ def test_the_pages_example_with_ws_comes_back_and_misses_nothing(
     printed = "console.log(message.type, message.id, message.data);"
     assert printed in code
     (project / "example.mjs").write_text(code.replace(printed, "console.log(JSON.stringify(message));"))
-    comes_back(app, connection, node("example.mjs"))
+    assert_recovers(app, connection, node("example.mjs"))
 
 
-def test_the_browsers_client_says_that_its_token_is_refused(
+def test_notifymux_js_reports_a_refused_token_and_stops(
     settings: dict[str, str], start_app: StartApp, node: Node
 ) -> None:
     app = start_app(settings | {"WS_JWT_SECRET": "a secret that is long enough for HS256"})
     wait_until(lambda: app.get("/healthz")[0] == 200)
     options = {"match": 7, "base": f"http://127.0.0.1:{app.port}/", "clientId": "node", "token": "wrong"}
     process = node("notifymux.mjs", "./notifymux.js", json.dumps(options))
-    process.logged('"refused"')
+    process.wait_for_log('"refused"')
     assert "the token is not valid" in process.log
-    assert process.exit_code() == 0, "nothing is left that would try again"
+    assert process.exit_code() == 0, "no timer is left that would reconnect"
 
 
-def test_the_browsers_client_gives_way_to_its_own_client_id(
+def test_notifymux_js_stops_when_its_client_id_connects_again(
     settings: dict[str, str], start_listener: StartListener, start_app: StartApp, node: Node
 ) -> None:
-    start_listener(settings).aligned()
-    app = start_app(settings).ready()
+    start_listener(settings).wait_until_aligned()
+    app = start_app(settings).wait_until_ready()
     options = {"match": 7, "base": f"http://127.0.0.1:{app.port}/", "clientId": "same"}
     process = node("notifymux.mjs", "./notifymux.js", json.dumps(options))
     wait_until(lambda: has_loaded(process, 1), what=process.log)
     with app.client(7, "same"):
-        process.logged('"replaced"')
-        assert process.exit_code() == 0, "nothing is left that would try again"
+        process.wait_for_log('"replaced"')
+        assert process.exit_code() == 0, "no timer is left that would reconnect"

@@ -1,4 +1,4 @@
-"""For random histories, viewers and disconnects: what a viewer has applied is what it would have without them."""
+"""Random schedules of events and disconnects: every viewer ends with the state that it would have without them."""
 
 import asyncio
 from collections import Counter
@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.resume.world import CLOCK, MATCHES, PLAYS, Database, Viewer, Worker, answer, settle
-from tests.support.loops import turns
+from tests.support.loops import run_ready_tasks
 
-# What may happen, and how often; the numbers of a step choose who and how much.
-OFTEN = {
+# The steps of a schedule, with their weights; the numbers of a step choose the worker, the viewer and the amount.
+WEIGHTS = {
     "play": 40,
     "clock": 30,
-    "hear": 60,
+    "receive": 60,
     "answer": 50,
     "read": 50,
     "half read": 8,
@@ -22,25 +22,25 @@ OFTEN = {
     "connect": 40,
     "canary": 5,
     "direct": 3,
-    "begin": 1,
-    "unheard": 1,
+    "start epoch": 1,
+    "miss": 1,
     "fail": 2,
-    "lose": 1,
+    "lose position": 1,
     "restart": 5,
 }
-STEPS = [step for step, times in OFTEN.items() for _ in range(times)]
+STEPS = [step for step, weight in WEIGHTS.items() for _ in range(weight)]
 Step = tuple[str, int, int]
 STEP = st.tuples(st.sampled_from(STEPS), st.integers(0, 40), st.integers(0, 5))
 
 
 class Schedule:
-    """One run of the world."""
+    """One run of the simulation."""
 
     def __init__(self, *, numbered: bool) -> None:
         self.database = Database(numbered=numbered)
         self.workers = [Worker(self.database, 0) for _ in range(3)]
         self.viewers = [Viewer(self.database, MATCHES[number % 2]) for number in range(4)]
-        self._directs = 0
+        self._direct_events = 0
 
     async def run(self, steps: list[Step]) -> None:
         for name, a, b in steps:
@@ -48,7 +48,7 @@ class Schedule:
         await self._end()
 
     async def _end(self) -> None:
-        """Everybody comes back, everything is heard: nobody can tell what has been."""
+        """Have every viewer reconnect and receive everything; then each one has the state of the database."""
         await settle(self.workers)
         for viewer in self.viewers:
             for _ in range(5):
@@ -60,9 +60,9 @@ class Schedule:
             assert viewer.connected
         for viewer in self.viewers:
             await viewer.read()
-            truth = self.database.state(viewer.match)
-            assert set(viewer.state["plays"]) == set(truth["plays"])
-            assert viewer.state["clocks"] == truth["clocks"]
+            state = self.database.state(viewer.match)
+            assert set(viewer.state["plays"]) == set(state["plays"])
+            assert viewer.state["clocks"] == state["clocks"]
         for worker in self.workers:
             await worker.hub.aclose()
 
@@ -76,22 +76,22 @@ class Schedule:
     async def canary(self, a: int, b: int) -> None:
         self.database.canary()
 
-    async def unheard(self, a: int, b: int) -> None:
-        """No listener was alive: the next one begins an epoch; a worker that LISTENs itself has lost its place."""
-        self.database.write(MATCHES[a % 2], PLAYS, 100 + a, heard=False)
-        self.database.begin()
+    async def miss(self, a: int, b: int) -> None:
+        """Notify while no listener is alive: the next one starts an epoch."""
+        self.database.write(MATCHES[a % 2], PLAYS, 100 + a, received=False)
+        self.database.start_epoch()
 
-    async def begin(self, a: int, b: int) -> None:
-        self.database.begin()
+    async def start_epoch(self, a: int, b: int) -> None:
+        self.database.start_epoch()
 
     async def direct(self, a: int, b: int) -> None:
-        self._directs += 1
+        self._direct_events += 1
         for worker in self.workers:
-            worker.published(MATCHES[a % 2], self._directs)
+            worker.receive_direct(MATCHES[a % 2], self._direct_events)
 
-    async def hear(self, a: int, b: int) -> None:
-        self.workers[b % 3].hear(a)
-        await turns(a % 7)
+    async def receive(self, a: int, b: int) -> None:
+        self.workers[b % 3].receive(a)
+        await run_ready_tasks(a % 7)
 
     async def answer(self, a: int, b: int) -> None:
         await answer(self.workers[b % 3], a)
@@ -109,16 +109,16 @@ class Schedule:
         viewer = self.viewers[b % 4]
         if not viewer.connected:
             viewer.connect(self.workers[a % 3])
-            await turns(a % 5)
+            await run_ready_tasks(a % 5)
 
     async def fail(self, a: int, b: int) -> None:
         self.workers[b % 3].fails = a % 2 == 0
 
-    async def lose(self, a: int, b: int) -> None:
-        self.workers[b % 3].lose_its_place()
+    async def lose_position(self, a: int, b: int) -> None:
+        self.workers[b % 3].lose_position()
 
     async def restart(self, a: int, b: int) -> None:
-        """A worker dies with all that its viewers wait for, and another starts in its place."""
+        """End a worker with all that its viewers wait for, and start another in its place."""
         old = self.workers[b % 3]
         for viewer in self.viewers:
             if viewer._worker is old:
@@ -137,19 +137,19 @@ def run_numbered(reached: Counter[str], steps: list[Step]) -> None:
         reached["from a snapshot"] += viewer.loads.count(False)
     for worker in schedule.workers:
         reached["too slow"] += worker.hub.slow_closes
-        reached["recalled"] += worker.recalls
+        reached["read back"] += worker.range_reads
 
 
 def test_a_viewer_has_what_it_would_have_without_the_disconnects() -> None:
     reached: Counter[str] = Counter()
     run_numbered(reached)
-    # A property that meets nothing proves nothing.
-    assert all(reached[what] > 10 for what in ("recovered", "from a snapshot", "too slow", "recalled")), reached
+    # The property proves something only if the schedules reach all of these.
+    assert all(reached[what] > 10 for what in ("recovered", "from a snapshot", "too slow", "read back")), reached
 
 
 @settings(max_examples=100)
 @given(st.lists(STEP, max_size=80))
-def test_without_numbers_nothing_is_recovered_and_every_viewer_ends_with_the_truth(steps: list[Step]) -> None:
+def test_without_ids_nothing_is_recovered_and_every_viewer_ends_with_the_right_state(steps: list[Step]) -> None:
     schedule = Schedule(numbered=False)
     asyncio.run(schedule.run(steps))
     assert not any(recovered for viewer in schedule.viewers for recovered in viewer.loads)
@@ -159,5 +159,5 @@ def test_without_numbers_nothing_is_recovered_and_every_viewer_ends_with_the_tru
 @pytest.mark.timeout(900)
 @settings(max_examples=3_000)
 @given(st.lists(STEP, min_size=60, max_size=250))
-def test_over_many_more_schedules(steps: list[Step]) -> None:
+def test_many_more_schedules(steps: list[Step]) -> None:
     asyncio.run(Schedule(numbered=True).run(steps))

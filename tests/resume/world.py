@@ -1,4 +1,4 @@
-"""A small world around real hubs: a database that counts, a stream, workers that lag, viewers who come and go.
+"""A simulation around real hubs: a database that counts events, a stream, workers that lag, viewers that reconnect.
 
 Everything happens in the order of a schedule; the loop only runs what is ready.
 """
@@ -13,17 +13,18 @@ from typing import Any
 
 import msgspec
 
-from app.broadcast.hub import Client, Hub
-from app.broadcast.messages import Router
+from app.broadcast.client import Client
+from app.broadcast.hub import Hub
+from app.broadcast.router import Router
 from app.broadcast.snapshot_query import Snapshot
-from app.core.config import MUX_CHANNEL
+from app.core.canary import MUX_CHANNEL
 from notifymux.event import Event, EventId
-from tests.support.loops import turns
+from tests.support.loops import run_ready_tasks
 
 MATCHES = ("1", "two")
 CLOCK, PLAYS = "gameclock_change", "football_event_change"
-STREAM = 40  # entries the stream holds
-QUEUE, HISTORY = 3_000, 6_000  # bytes: five events fill half a queue, and eight a history
+STREAM_EVENTS = 40  # that the stream holds
+QUEUE_BYTES, REPLAY_BYTES = 3_000, 6_000  # five events fill half a queue, and eight a replay buffer
 
 State = dict[str, Any]  # {"plays": [n, …], "clocks": {row: n}}
 
@@ -40,41 +41,39 @@ def apply(state: State, message: dict[str, Any]) -> None:
 
 
 class Database:
-    """The truth: what every match is now, and the count of what was notified."""
+    """The state of every match, and all notifications with their ids."""
 
     def __init__(self, *, numbered: bool) -> None:
         self.numbered = numbered
         self.matches: dict[str, State] = defaultdict(nothing)
-        self.log: list[Event] = []  # what was notified; a begin is an event of the listeners' own
+        self.log: list[Event] = []  # every notification; an epoch's start is an event on the listeners' own channel
         self.last = EventId(1000, 0)
         self._count = 0
 
-    def write(self, match: str, channel: str, row: int, *, heard: bool = True) -> None:
-        """Changes a row; `heard` says whether any listener was alive."""
+    def write(self, match: str, channel: str, row: int, *, received: bool = True) -> None:
+        """Change a row; `received` says whether any listener was alive."""
         self._count += 1
         payload = {"match_id": match, "operation": "UPDATE", "data": {"id": row, "n": self._count, "pad": "." * 150}}
         message = {"channel": channel, "data": payload["data"]}
         apply(self.matches[match], message)
-        if heard:
+        if received:
             self._notify(channel, payload)
 
     def canary(self) -> None:
         self._notify(MUX_CHANNEL, {"canary": 1})
 
-    def begin(self) -> None:
-        """A new epoch."""
+    def start_epoch(self) -> None:
         self.last = EventId(self.last.epoch + 7, 0)
         self._notify(MUX_CHANNEL, {"begin": self.last.epoch})
 
     def state(self, match: str) -> State:
         return copy.deepcopy(self.matches[match])
 
-    def recall(self, after: EventId, until: EventId) -> list[Event] | None:
-        """From the stream's last entries, without a hole; None if they are not all there."""
-        numbers = [EventId.parse(event.id or "") for event in self.log[-STREAM:]]
-        kept = dict(zip(numbers, self.log[-STREAM:], strict=True))
-        wanted = [EventId(after.epoch, number) for number in range(after.sequence + 1, until.sequence + 1)]
-        return [kept[number] for number in wanted] if all(number in kept for number in wanted) else None
+    def read_range(self, after: EventId, until: EventId) -> list[Event] | None:
+        """Return these events from the stream's last entries; None if some are not there."""
+        kept = {event.parsed_id: event for event in self.log[-STREAM_EVENTS:]}
+        wanted = [EventId(after.epoch, sequence) for sequence in range(after.sequence + 1, until.sequence + 1)]
+        return [kept[event_id] for event_id in wanted] if all(event_id in kept for event_id in wanted) else None
 
     def _notify(self, channel: str, payload: object) -> None:
         self.last = EventId(self.last.epoch, self.last.sequence + 1)
@@ -83,67 +82,66 @@ class Database:
 
 
 class Worker:
-    """A hub, how far its source has come, and what it waits for."""
+    """A hub, the position of its source, and the answers that it waits for."""
 
-    def __init__(self, database: Database, remembers: int) -> None:
+    def __init__(self, database: Database, recent_events: int) -> None:
         self._database = database
-        self._heard = len(database.log)
-        self.pending: list[Callable[[], None]] = []  # answers of PostgreSQL and Redis, in no order
+        self._received = len(database.log)
+        self.pending: list[Callable[[], None]] = []  # answers of PostgreSQL and Redis, in any order
         self.fails = False
-        self.recalls = 0  # that found everything
-        self.hub = Hub(Router("match_id", [CLOCK]), self._snapshot, self._recall, QUEUE, HISTORY)
-        recent = self._same_epoch(database.log[-remembers:]) if remembers and database.numbered else []
+        self.range_reads = 0  # that found everything
+        self.hub = Hub(Router("match_id", [CLOCK]), self._fetch_snapshot, self._read_range, QUEUE_BYTES, REPLAY_BYTES)
+        recent = self._same_epoch(database.log[-recent_events:]) if recent_events and database.numbered else []
         self.hub.start(database.last if database.numbered else None, recent)
 
     @staticmethod
     def _same_epoch(events: list[Event]) -> list[Event]:
-        epoch = EventId.parse(events[-1].id or "").epoch if events else 0
-        return [event for event in events if EventId.parse(event.id or "").epoch == epoch]
+        return [event for event in events if epoch(event) == epoch(events[-1])]
 
-    def hear(self, count: int) -> None:
-        """What its source does with the next notifications."""
-        burst: list[Event] = []
-        for event in self._database.log[self._heard : self._heard + count]:
-            self._heard += 1
+    def receive(self, count: int) -> None:
+        """Deliver the next notifications as a source does."""
+        batch: list[Event] = []
+        for event in self._database.log[self._received : self._received + count]:
+            self._received += 1
             if event.channel == MUX_CHANNEL and b"begin" in bytes(event.payload):
-                self.hub.deliver(burst)
-                burst = []
-                self.hub.gap(EventId.parse(event.id) if event.id else None, "a new epoch")
+                self.hub.deliver(batch)
+                batch = []
+                self.hub.gap(event.parsed_id, "a new epoch")
             else:
-                burst.append(event)
-        self.hub.deliver(burst)
+                batch.append(event)
+        self.hub.deliver(batch)
 
-    def lose_its_place(self) -> None:
-        """Its own session was replaced, or the stream was trimmed under it: events are lost to it."""
-        self._heard = len(self._database.log)
+    def lose_position(self) -> None:
+        """Miss all events so far: its session was replaced, or the stream was trimmed before it was read."""
+        self._received = len(self._database.log)
         self.hub.gap(self._database.last if self._database.numbered else None, "lost")
 
-    def published(self, match: str, number: int) -> None:
-        """What somebody published directly."""
+    def receive_direct(self, match: str, number: int) -> None:
+        """Deliver an event that was published directly, without an id."""
         payload = {"match_id": match, "data": {"n": number}}
         self.hub.deliver([Event("direct", msgspec.Raw(json.dumps(payload).encode()))])
 
     async def _answer(self, ask: Callable[[], Any], *, early: bool) -> Any:
-        """`ask` when asked or when answered; the answer comes when the schedule says so."""
+        """Call `ask` now, if `early`, or else when the schedule has the answer come; return its result then."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         asked = ask() if early else None
         self.pending.append(lambda: None if future.done() else future.set_result(asked if early else ask()))
         return await future
 
-    def _snapshot(self, match: str) -> Awaitable[Snapshot]:
+    def _fetch_snapshot(self, match: str) -> Awaitable[Snapshot]:
         if self.fails:
             return self._answer(lambda: Snapshot(b"null", "no"), early=True)
         early = len(self.pending) % 2 == 0
         return self._answer(lambda: Snapshot(json.dumps(self._database.state(match)).encode()), early=early)
 
-    async def _recall(self, after: EventId, until: EventId) -> list[Event] | None:
-        events: list[Event] | None = await self._answer(partial(self._database.recall, after, until), early=False)
-        self.recalls += events is not None
+    async def _read_range(self, after: EventId, until: EventId) -> list[Event] | None:
+        events: list[Event] | None = await self._answer(partial(self._database.read_range, after, until), early=False)
+        self.range_reads += events is not None
         return events
 
 
 class Viewer:
-    """Applies what it hears as docs/protocol.md says, and checks it."""
+    """A client that applies messages as docs/protocol.md describes, and checks them."""
 
     def __init__(self, database: Database, match: str) -> None:
         self._database, self.match = database, match
@@ -169,27 +167,27 @@ class Viewer:
         self._client = self._worker = None
 
     async def read(self, most: int | None = None) -> None:
-        """Takes what waits; only the first of it, if the connection dies over it."""
+        """Receive what is queued; with `most`, only so many messages before the connection is lost."""
         if self._client is None:
             return
-        messages = self._client.outbox.take()
+        messages = self._client.queue.drain()
         for message in messages[:most]:
-            self._heard(json.loads(message.text))
+            self._on_message(json.loads(message.text))
         if most is not None and most < len(messages):
             self.disconnect()
             return
         if self._client.closing.done():
             self.disconnect()
 
-    def _heard(self, message: dict[str, Any]) -> None:
+    def _on_message(self, message: dict[str, Any]) -> None:
         if message["type"] in {"initial-load", "resync"}:
             self._load(message)
         elif message["channel"] == "direct":
-            assert message["data"]["n"] not in self._direct, "published once, heard twice"
+            assert message["data"]["n"] not in self._direct, "published once, received twice"
             self._direct.add(message["data"]["n"])
         else:
             self._update(message)
-        self._misses_nothing_up_to_here()
+        self._check_completeness()
 
     def _load(self, message: dict[str, Any]) -> None:
         recovered = message.get("recovered", False)
@@ -199,7 +197,7 @@ class Viewer:
             assert self._database.numbered
             return
         self.last = message["id"]
-        # Without a snapshot a client asks the database by a way of its own.
+        # Without a snapshot, a client reads the state from an API of its own.
         self.state = message["data"] or (self._database.state(self.match) if "error" in message else nothing())
 
     def _update(self, message: dict[str, Any]) -> None:
@@ -208,36 +206,40 @@ class Viewer:
             self.last = message["id"]
         apply(self.state, message)
 
-    def _misses_nothing_up_to_here(self) -> None:
-        """It has every play of its epoch up to its last id."""
+    def _check_completeness(self) -> None:
+        """Check that it has every play of its epoch up to its last id."""
         if self.last is None:
             return
         last, plays = EventId.parse(self.last), set(self.state["plays"])
         for event in self._database.log:
-            at = EventId.parse(event.id or "")
-            if event.channel == PLAYS and at.epoch == last.epoch and at <= last:
+            at = event.parsed_id
+            if event.channel == PLAYS and at and at.epoch == last.epoch and at <= last:
                 payload = json.loads(bytes(event.payload))
                 if payload["match_id"] == self.match:
                     assert payload["data"]["n"] in plays, f"{event.id} is missing at {last}"
 
 
+def epoch(event: Event) -> int | None:
+    return event.parsed_id.epoch if event.parsed_id else None
+
+
 async def answer(worker: Worker, which: int) -> None:
-    """Lets one of what a worker waits for be answered."""
-    await turns(5)
+    """Have one of the answers come that a worker waits for."""
+    await run_ready_tasks(5)
     if worker.pending:
         worker.pending.pop(which % len(worker.pending))()
-        await turns(5)
+        await run_ready_tasks(5)
 
 
 async def settle(workers: list[Worker]) -> None:
-    """Everything is heard and answered."""
+    """Deliver all notifications and all answers."""
     for worker in workers:
         worker.fails = False
-        worker.hear(10**6)
+        worker.receive(10**6)
     while True:
-        await turns(10)
-        asked = [worker for worker in workers if worker.pending]
-        if not asked:
+        await run_ready_tasks(10)
+        waiting = [worker for worker in workers if worker.pending]
+        if not waiting:
             return
-        for worker in asked:
+        for worker in waiting:
             await answer(worker, 0)

@@ -1,4 +1,4 @@
-"""Listeners and workers: the product's state machines, in shells whose every wait is a step of its own."""
+"""Listeners and workers: the product's state machines, driven by loops in which every wait is a separate step."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from app.sources.sequence_tracker import Gap, SequenceTracker
 from app.sources.sequence_tracker import StreamEvent as FollowedEntry
 from listener.sequencer.active import Active
 from listener.sequencer.aligning import Aligning, ReceivedNotification
+from listener.sequencer.process_state import ProcessState
 from listener.sequencer.redis_requests import (
     Answer,
     Append,
@@ -20,6 +21,7 @@ from listener.sequencer.redis_requests import (
     Request,
 )
 from listener.sequencer.sequencer import Sequencer
+from listener.stats import ListenerStats
 from notifymux.event import Event, EventId, decode
 from tests.simulation.servers import CHANNEL, EXTRA_CHANNEL, Session, Violation
 
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class Listener:
-    """The shell around a `Sequencer`, as `listener.forwarder` is, with every wait a step of its own."""
+    """Drives a `Sequencer` as `listener.forwarder` does, with every wait a separate step."""
 
     def __init__(self, world: World, name: str, *, extra: bool) -> None:
         self.world, self.name = world, name
@@ -38,20 +40,19 @@ class Listener:
         self.redis = world.redis
         self.running = True
         self.paused_until = self.starts_at = 0.0
-        self.postgres_in = self.postgres_out = True  # the ways from and to PostgreSQL
-        self.redis_way = "open"  # or "cut", or "deaf": carried out, but the answer is lost
+        self.postgres_in = self.postgres_out = True  # the paths from and to PostgreSQL
+        self.redis_path = "open"  # or "cut", or "deaf": the request is performed, but the answer is lost
         self.slow = False
         self.protected = False
-        self._lives = 0
-        self._fresh()
+        self._start()
 
-    def _fresh(self) -> None:
-        self._lives += 1
-        self.highest = 0
+    def _start(self) -> None:
+        fingerprint = ",".join(sorted(self.channels))
+        self.process = ProcessState(fingerprint, self.world.limits, 0.7, ListenerStats(), self.world.rng)
         self.earlier_self = self.redis.registry.get(self.name, 0.0)
         self.registered: float | None = None
         self.beat_due = 0.0
-        self.numbering: Sequencer | None = None
+        self.sequencer: Sequencer | None = None
         self.session: Session | None = None
         self.request: Request | None = None
         self.answer: Answer | str | None = None
@@ -59,12 +60,12 @@ class Listener:
     def crash(self) -> None:
         if self.session:
             self.world.postgres.disconnect(self.session)
-        self._fresh()
+        self._start()
         self.starts_at = self.world.now + self.world.rng.choice([0.1, 1.0, 4.0])
 
     @property
-    def count(self) -> Active | None:
-        phase = self.numbering.phase if self.numbering else None
+    def active(self) -> Active | None:
+        phase = self.sequencer.phase if self.sequencer else None
         return phase if isinstance(phase, Active) else None
 
     def step(self, now: float) -> None:
@@ -73,80 +74,76 @@ class Listener:
         if self.slow and self.world.rng.random() < 0.8:
             return
         if self.request is not None:
-            self._go_on(now)
+            self._perform_request(now)
             return
-        numbering = self._connected()
-        if numbering is None:
+        sequencer = self._connected()
+        if sequencer is None:
             self._beat(now)
             return
-        self._hear(numbering, now)
-        if numbering.lost(now):
-            self._lose()
+        self._receive(sequencer, now)
+        if sequencer.session_failure(now):
+            self._lose_session()
             return
-        while message := numbering.to_postgres(now):
+        while message := sequencer.to_postgres(now):
             assert self.session
             self.session.sent.append(message)
         self._beat(now)
-        if self.redis_way == "cut" or not self.redis.up:
-            numbering.redis_failed()
+        if self.redis_path == "cut" or not self.redis.up:
+            sequencer.on_redis_failure()
             return
-        self.request = numbering.to_redis(now)
+        self.request = sequencer.to_redis(now)
         if self.request and self.world.rng.random() < 0.7:
-            self._go_on(now)
+            self._perform_request(now)
 
     def _connected(self) -> Sequencer | None:
-        if self.session and self.session.alive and self.numbering:
-            return self.numbering
-        self._lose()
+        if self.session and self.session.alive and self.sequencer:
+            return self.sequencer
+        self._lose_session()
         if not self.world.postgres_up or not self.postgres_in or not self.postgres_out:
             return None
         self.session = self.world.postgres.connect()
-        self.numbering = self.world.make_numbering(self)
-        return self.numbering
+        self.sequencer = self.world.make_sequencer(self)
+        return self.sequencer
 
-    def _lose(self) -> None:
-        if self.numbering:
-            self.highest = self.numbering.highest
+    def _lose_session(self) -> None:
         if self.session:
             self.world.postgres.disconnect(self.session)
-        self.session = self.numbering = self.request = None
+        self.session = self.sequencer = self.request = None
 
-    def _hear(self, numbering: Sequencer, now: float) -> None:
+    def _receive(self, sequencer: Sequencer, now: float) -> None:
         assert self.session
         if not self.postgres_in:
             return
         queue = self.session.queue
-        heard = [queue.popleft() for _ in range(min(len(queue), self.world.rng.choice([1, 5, 100])))]
-        if heard:
+        received = [queue.popleft() for _ in range(min(len(queue), self.world.rng.choice([1, 5, 100])))]
+        if received:
             before = self._phase()
-            numbering.hear([ReceivedNotification(channel, payload.encode(), 0.0) for channel, payload in heard], now)
-            self._note(before, "heard")
+            sequencer.on_notifications(
+                [ReceivedNotification(channel, payload.encode(), 0.0) for channel, payload in received], now
+            )
+            self._count_transition(before, "notifications")
 
-    def _go_on(self, now: float) -> None:
-        """Carries the request out, in one step or two: a listener can be frozen, or die, in between."""
+    def _perform_request(self, now: float) -> None:
+        """Perform the request in one step or two: a listener can be frozen, or crash, in between."""
         assert self.request is not None
         if self.answer is None:
-            reached = self.redis.up and self.redis_way != "cut"
+            reached = self.redis.up and self.redis_path != "cut"
             self.answer = self._perform(self.request, now) if reached else "failed"
-            if self.redis_way == "deaf":
+            if self.redis_path == "deaf":
                 self.answer = "failed"
             if self.world.rng.random() < 0.3:
                 return
         request, answer = self.request, self.answer
         self.request = self.answer = None
-        if self.numbering is None:
+        if self.sequencer is None:
             return
         if answer == "failed":
-            self.numbering.redis_failed()
+            self.sequencer.on_redis_failure()
             return
         before = self._phase()
-        self.numbering.answered(request, None if answer == "nothing" else answer, now)  # type: ignore[arg-type]
-        what = (
-            f"{type(request).__name__} {answer.status.value}"
-            if isinstance(answer, AppendResult)
-            else type(request).__name__
-        )
-        self._note(before, what)
+        self.sequencer.on_answer(request, None if answer == "nothing" else answer, now)  # type: ignore[arg-type]
+        cause = type(request).__name__
+        self._count_transition(before, f"{cause} {answer.status.value}" if isinstance(answer, AppendResult) else cause)
 
     def _perform(self, request: Request, now: float) -> Answer | str:
         redis = self.redis
@@ -167,7 +164,7 @@ class Listener:
                 return redis.append(request)
 
     def _shows_others(self, now: float) -> bool:
-        """As `listener.registry`."""
+        """As `listener.registry` does."""
         if self.registered is None or self.name not in self.redis.registry:
             self.registered = self.redis.registry[self.name] = now
             return True
@@ -178,33 +175,32 @@ class Listener:
         return any(latest - at < 5 for at in others.values())
 
     def _beat(self, now: float) -> None:
-        if now >= self.beat_due and self.redis.up and self.redis_way != "cut":
+        if now >= self.beat_due and self.redis.up and self.redis_path != "cut":
             self.beat_due = now + 1.0
             if self.name not in self.redis.registry:
                 self.registered = now
             self.redis.registry[self.name] = now
 
     def _phase(self) -> str:
-        phase = self.numbering.phase if self.numbering else None
+        phase = self.sequencer.phase if self.sequencer else None
         if isinstance(phase, Active):
-            hole = "/hole" if phase.to_redis(self.world.now) is None and phase.probe else ""
-            return phase.role.value + hole
-        if isinstance(phase, Aligning):
-            return "searching" if phase.heard_marker else "marked"
+            return phase.role.value + ("/gap" if phase.gap and not phase.gap.is_probed else "")
+        if isinstance(phase, Aligning) and phase._marker:
+            return "searching" if phase.marker_received else "marked"
         return "new"
 
-    def _note(self, before: str, cause: str) -> None:
+    def _count_transition(self, before: str, cause: str) -> None:
         after = self._phase()
         self.world.transitions[f"{before} -> {after} on {cause}" if before != after else f"{before} on {cause}"] += 1
 
 
 class Worker:
-    """The shell around a `SequenceTracker`, as `app.sources.redis` is, and the account of what it delivered."""
+    """Drives a `SequenceTracker` as `app.sources.redis` does, and checks what it delivers."""
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.redis = world.redis
-        self.follower = SequenceTracker()
+        self.tracker = SequenceTracker()
         self.heard_until = 0
         self.heard_at = 0.0
         self.connected = False
@@ -215,7 +211,7 @@ class Worker:
 
     def reconnect(self) -> None:
         self.connected = False
-        self.follower.interrupted()
+        self.tracker.interrupted()
 
     def step(self, now: float) -> None:
         if now < self.paused_until:
@@ -225,12 +221,12 @@ class Worker:
             return
         if not self.connected:
             self.connected, self.heard_until = True, len(self.redis.published)
-            self.follower.look()
+            self.tracker.request_read()
         self._hear(now)
         if now - self.heard_at > 4:
             self.heard_at = now
-            self.follower.look()
-        if self.follower.due(now):
+            self.tracker.request_read()
+        if self.tracker.is_read_due(now):
             self._read(now)
 
     def _hear(self, now: float) -> None:
@@ -239,22 +235,22 @@ class Worker:
         heard = [text for text in published[self.heard_until : until] if self.world.rng.random() >= self.world.drops]
         while heard:
             self.heard_at = now
-            before = self.follower.position
+            before = self.tracker.position
             burst = self.world.rng.choice([1, 1, 3, 100])
-            self._take(self.follower.prompt([decode(text) for text in heard[:burst]]), before)
+            self._take(self.tracker.on_published([decode(text) for text in heard[:burst]]), before)
             heard = heard[burst:]
         self.heard_until = until
 
     def _read(self, now: float) -> None:
-        if self.follower.position is None:
-            self.follower.start(self.redis.head)
-        assert self.follower.position is not None
-        found = self.redis.after(self.follower.position, 50)
+        if self.tracker.position is None:
+            self.tracker.start(self.redis.head)
+        assert self.tracker.position is not None
+        found = self.redis.after(self.tracker.position, 50)
         entries = [FollowedEntry(entry.id, decode(entry.text)) for entry in found]
-        before = self.follower.position
-        self._take(self.follower.read(entries, self.redis.head, now), before)
+        before = self.tracker.position
+        self._take(self.tracker.read(entries, self.redis.head, now), before)
         if len(found) == 50:
-            self.follower.look()
+            self.tracker.request_read()
 
     def _take(self, outcomes: Sequence[Event | Gap], before: EventId | None) -> None:
         for outcome in outcomes:

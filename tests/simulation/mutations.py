@@ -1,6 +1,6 @@
-"""Broken rules, one or more for each of the thirteen, which the schedules must notice.
+"""Broken rules of docs/numbering.md, which the schedules must notice.
 
-A mutation is a function that patches the product (or, for the script, its likeness in the simulated world).
+A mutation is a function that patches the product (or, for append.lua, its model in the simulated world).
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from app.sources.sequence_tracker import SequenceTracker
 from app.sources.sequence_tracker import StreamEvent as FollowedEntry
 from listener.sequencer.active import Active, Role
 from listener.sequencer.aligning import Aligning, ReceivedNotification
-from listener.sequencer.control_messages import Begin, ReceivedControl
+from listener.sequencer.control_messages import Begin, ControlChannel, ReceivedControl
 from listener.sequencer.event_window import EventWindow
 from listener.sequencer.redis_requests import Append, AppendResult, AppendStatus, StreamEntry
 from listener.sequencer.sequencer import Sequencer
@@ -27,96 +27,105 @@ from tests.simulation.world import World
 Patch = pytest.MonkeyPatch
 
 
-def rule_1_a_new_session_keeps_its_count(patch: Patch) -> None:
-    """What was notified between two sessions is not counted."""
-    make = World.make_numbering
+def rule_1_a_new_session_keeps_its_ids(patch: Patch) -> None:
+    """Notifications between two sessions get no ids."""
+    make = World.make_sequencer
 
     def keep(world: World, listener: Listener) -> Sequencer:
         old = getattr(listener, "kept", None)
-        numbering = make(world, listener)
+        sequencer = make(world, listener)
         if old and isinstance(old.phase, Active):
-            numbering.phase = old.phase
+            sequencer.phase = old.phase
             listener.session.channels = listener.channels | {"pg_notify_mux"}  # type: ignore[union-attr]
-        listener.kept = numbering  # type: ignore[attr-defined]
-        return numbering
+        listener.kept = sequencer  # type: ignore[attr-defined]
+        return sequencer
 
-    patch.setattr(World, "make_numbering", keep)
+    patch.setattr(World, "make_sequencer", keep)
 
 
 def rule_2_the_head_is_read_after_the_marker(patch: Patch) -> None:
-    """The marker may be before it, and is never found."""
-    scanned = Aligning.scanned
+    """The marker may be below the head, and is never found."""
+    entries_read = Aligning._entries_read
 
-    def late(search: Aligning, entries: list[StreamEntry], now: float) -> Any:
-        if now < vars(search).setdefault("until", now + 1):
-            search.cursor = entries[-1].id if entries else search.cursor
+    def late(aligning: Aligning, entries: list[StreamEntry], now: float) -> Any:
+        if now < vars(aligning).setdefault("until", now + 1):
+            aligning.position = entries[-1].id if entries else aligning.position
             entries = []
-        return scanned(search, entries, now)
+        return entries_read(aligning, entries, now)
 
-    patch.setattr(Aligning, "scanned", late)
+    patch.setattr(Aligning, "_entries_read", late)
 
 
 def rule_3_ids_come_from_the_buffers_index(patch: Patch) -> None:
-    """What was appended meanwhile isn't in the buffer any more."""
+    """Events that were appended meanwhile are no longer in the buffer."""
 
-    def number(count: Active, heard: ReceivedNotification, now: float) -> None:
-        count.sequence += 1
-        at = EventId(count.epoch, len(count.buffer) + 1)
-        count.buffer.append(encode(heard.channel, heard.payload, heard.at, at, count._fingerprint))
+    def on_notification(active: Active, received: ReceivedNotification, *_: Any) -> None:
+        active.position = EventId(active.epoch, active.position.sequence + 1)
+        at = EventId(active.epoch, len(active.buffer) + 1)
+        text = encode(received.channel, received.payload, received.at, at, active._process.fingerprint)
+        active.buffer.append(text)
 
-    patch.setattr(Active, "number", number)
+    patch.setattr(Active, "on_notification", on_notification)
 
 
-def rule_3_an_unaligned_listener_counts_from_the_head(patch: Patch) -> None:
+def rule_3_a_new_listener_counts_from_the_head(patch: Patch) -> None:
     """Its first event need not be the one after the head."""
     patch.setattr(
-        Aligning, "scanned", lambda search, entries, _: MarkerFound(entries[-1].id if entries else search.cursor)
+        Aligning,
+        "_entries_read",
+        lambda aligning, entries, _: MarkerFound(entries[-1].id if entries else aligning.position),
     )
 
 
-def rule_4_what_was_heard_since_the_marker_is_forgotten(patch: Patch) -> None:
-    """The count is behind by that many."""
-    patch.setattr(Aligning, "hear", lambda *_: None)
+def rule_4_notifications_after_the_marker_are_dropped(patch: Patch) -> None:
+    """Ids are too low by their number."""
+    on_notification = Aligning.on_notification
+
+    def drop(aligning: Aligning, *arguments: Any) -> None:
+        if not aligning.marker_received:
+            on_notification(aligning, *arguments)
+
+    patch.setattr(Aligning, "on_notification", drop)
 
 
-def rule_4_a_newcomer_has_no_memory(patch: Patch) -> None:
-    """It can't put back what it did not append itself."""
-    loaded = Active.loaded
-    patch.setattr(Active, "loaded", lambda count, entries: loaded(count, entries[:1]))
+def rule_4_a_new_listener_has_an_empty_replay_window(patch: Patch) -> None:
+    """It can't restore events that another listener appended."""
+    recent_read = Active._recent_read
+    patch.setattr(Active, "_recent_read", lambda active, entries: recent_read(active, entries[:1]))
 
 
-def rule_5_a_begin_need_not_be_above_the_head(patch: Patch) -> None:
-    """An id may be given twice, or an epoch never be taken."""
-    begin = Sequencer._begin
+def rule_5_an_epoch_need_not_be_above_the_highest(patch: Patch) -> None:
+    """Two events may get the same id, or no listener accepts the epoch."""
+    send_begin = ControlChannel.send_begin
 
-    def low(numbering: Sequencer, why: str) -> None:
-        begin(numbering, why)
-        last = numbering._outbox.pop()
+    def low(control: ControlChannel, previous: EventId, why: str) -> None:
+        send_begin(control, previous, why)
+        last = control._queue.pop()
         assert isinstance(last, Begin)
-        numbering._outbox.append(last._replace(floor=1, jitter=0))
+        control._queue.append(last._replace(floor=1, jitter=0))
 
-    patch.setattr(Sequencer, "_begin", low)
+    patch.setattr(ControlChannel, "send_begin", low)
 
 
 def rule_5_a_begin_does_not_wait(patch: Patch) -> None:
-    """Somebody may be there."""
-    patch.setattr(ProgressTimeout, "answered", lambda *_: True)
+    """Another listener may be alive."""
+    patch.setattr(ProgressTimeout, "tick", lambda *_: True)
 
 
-def rule_5_the_bound_runs_while_redis_is_away(patch: Patch) -> None:
-    """Nobody could have appended."""
+def rule_5_the_timeout_runs_while_redis_is_away(patch: Patch) -> None:
+    """No listener could have appended."""
 
-    def answered(patience: ProgressTimeout, now: float) -> bool:
-        last = patience._last if patience._last is not None else now
-        patience._spent += now - last
-        patience._last = now
-        return patience._spent >= patience._bound
+    def tick(timeout: ProgressTimeout, now: float) -> bool:
+        last = timeout._last_tick if timeout._last_tick is not None else now
+        timeout._elapsed += now - last
+        timeout._last_tick = now
+        return timeout._elapsed >= timeout._seconds
 
-    patch.setattr(ProgressTimeout, "answered", answered)
-    patch.setattr(ProgressTimeout, "interrupted", lambda _: None)
+    patch.setattr(ProgressTimeout, "tick", tick)
+    patch.setattr(ProgressTimeout, "pause", lambda _: None)
 
 
-def rule_5_an_empty_registry_shows_that_nobody_is_there(patch: Patch) -> None:
+def rule_5_an_empty_registry_shows_that_no_listener_is_alive(patch: Patch) -> None:
     """It may have been wiped."""
 
     def shows(listener: Listener, now: float) -> bool:
@@ -125,26 +134,25 @@ def rule_5_an_empty_registry_shows_that_nobody_is_there(patch: Patch) -> None:
     patch.setattr(Listener, "_shows_others", shows)
 
 
-def rule_5_of_two_begins_at_once_the_second_counts_too(patch: Patch) -> None:
-    """One break is announced as two."""
-    heard = Sequencer._heard_begin
+def rule_5_of_two_concurrent_begins_the_second_is_accepted_too(patch: Patch) -> None:
+    """One gap is announced as two."""
+    on_begin = Sequencer._on_begin
 
-    def always(numbering: Sequencer, said: ReceivedControl, epoch: int, now: float) -> None:
-        heard(numbering, msgspec.structs.replace(said, floor=epoch), epoch, now)
+    def always(sequencer: Sequencer, begin: ReceivedControl, epoch: int, now: float) -> None:
+        on_begin(sequencer, msgspec.structs.replace(begin, floor=epoch), epoch, now)
 
-    patch.setattr(Sequencer, "_heard_begin", always)
+    patch.setattr(Sequencer, "_on_begin", always)
 
 
 def rule_6_fingerprints_are_ignored(patch: Patch) -> None:
-    """Who hears other channels counts something else."""
-    make = World.make_numbering
+    """A listener of other channels assigns other ids."""
+    make = World.make_sequencer
 
     def same(world: World, listener: Listener) -> Sequencer:
-        numbering = make(world, listener)
-        numbering._fingerprint = "the same"
-        return numbering
+        listener.process.fingerprint = "the same"
+        return make(world, listener)
 
-    patch.setattr(World, "make_numbering", same)
+    patch.setattr(World, "make_sequencer", same)
 
 
 def _script(check: Callable[[Redis, Append, AppendResult], AppendResult]) -> Callable[[Patch], None]:
@@ -165,133 +173,131 @@ def _force(redis: Redis, request: Append) -> AppendResult:
     return AppendResult(AppendStatus.OK, redis.head or NOTHING, len(request.texts))
 
 
-def rule_7_the_script_does_not_check_for_a_hole(patch: Patch) -> None:
-    """A hole is never filled, for nobody knows of it."""
+def rule_7_the_script_does_not_check_for_a_gap(patch: Patch) -> None:
+    """The gap is never filled, because no listener knows of it."""
     _script(lambda redis, request, answer: _force(redis, request) if answer.status is AppendStatus.GAP else answer)(
         patch
     )
 
 
 def rule_7_the_script_accepts_any_start_of_an_epoch(patch: Patch) -> None:
-    """What was before it is never put back."""
+    """The events before it are never restored."""
     _script(lambda redis, request, answer: _force(redis, request) if answer.status is AppendStatus.BEHIND else answer)(
         patch
     )
 
 
-def rule_7_the_script_appends_what_is_there(patch: Patch) -> None:
-    """Redis refuses it."""
+def rule_7_the_script_appends_entries_that_are_there(patch: Patch) -> None:
+    """Redis refuses them."""
     _script(lambda redis, request, answer: answer if answer.added else _force(redis, request))(patch)
 
 
 def rule_8_a_standby_never_takes_over(patch: Patch) -> None:
     """A dead primary is not replaced."""
-    head_read = Active.head_read
+    head_read = Active._head_read
 
-    def never(count: Active, head: EventId, now: float) -> Any:
-        verdict = head_read(count, head, now)
-        count._overdue = False
-        return verdict
+    def never(active: Active, head: EventId, now: float) -> Any:
+        transition = head_read(active, head, now)
+        active._is_overdue = False
+        return transition
 
-    patch.setattr(Active, "head_read", never)
+    patch.setattr(Active, "_head_read", never)
 
 
-def rule_8_everybody_stays_primary(patch: Patch) -> None:
+def rule_8_every_listener_stays_primary(patch: Patch) -> None:
     """Each event is sent to Redis as often as there are listeners."""
 
-    def take(count: Active, *_: Any) -> None:
-        count.role = Role.PRIMARY
+    def take(active: Active, *_: Any) -> None:
+        active.role = Role.PRIMARY
 
-    patch.setattr(Active, "_take_role", take)
+    patch.setattr(Active, "_update_role", take)
 
 
-def rule_9_nothing_is_put_back(patch: Patch) -> None:
+def rule_9_nothing_is_restored(patch: Patch) -> None:
     """A wiped stream is a gap."""
-    patch.setattr(Active, "_close", lambda count, _: count._append(count.buffer))
+    patch.setattr(Active, "_fill_gap", lambda active, _: active._append(active.buffer))
 
 
-def rule_9_a_memory_with_a_hole_is_put_back(patch: Patch) -> None:
-    """What is missing in it is missing in the stream, under the next one's id."""
+def rule_9_a_replay_window_with_a_gap_is_restored(patch: Patch) -> None:
+    """Its missing events are missing in the stream, and the next ones have their ids."""
 
-    def settle(count: Active, head: EventId) -> int:
+    def confirm(active: Active, head: EventId) -> int:
         moved = 0
-        while count.buffer and count.buffer.first <= head.sequence:
-            text = count.buffer.pop()
-            if count.buffer.first % 7:
-                count.memory.append(text)
+        while active.buffer and active.buffer.first <= head.sequence:
+            text = active.buffer.pop()
+            if active.buffer.first % 7:
+                active.replay_window.append(text)
                 moved += 1
-        count.memory.first = count.buffer.first - len(count.memory)
+        active.replay_window.first = active.buffer.first - len(active.replay_window)
         return moved
 
-    patch.setattr(Active, "_settle", settle)
+    patch.setattr(Active, "_confirm", confirm)
 
 
-def rule_10_an_overflowing_buffer_drops_its_oldest(patch: Patch) -> None:
-    """Those that follow take their place."""
+def rule_10_a_full_buffer_drops_its_oldest_events(patch: Patch) -> None:
+    """The next events get their ids."""
 
-    def drop(numbering: Sequencer, _: float) -> None:
-        phase = numbering.phase
-        if isinstance(phase, Active) and numbering._exceeded(len(phase.buffer), phase.buffer.bytes):
-            first = phase.buffer.first
-            phase.buffer = EventWindow(first)
-            phase.sequence = first - 1
+    def drop(active: Active, _: float) -> None:
+        first = active.buffer.first
+        active.buffer = EventWindow(first)
+        active.position = EventId(active.epoch, first - 1)
 
-    patch.setattr(Sequencer, "_check_bounds", drop)
+    patch.setattr(Active, "on_overflow", drop)
 
 
-def rule_12_a_failed_append_is_given_up(patch: Patch) -> None:
-    """What Redis did not take is lost."""
-    failed = Active.redis_failed
+def rule_12_a_failed_append_is_not_repeated(patch: Patch) -> None:
+    """The events that Redis did not take are lost."""
+    on_redis_failure = Active.on_redis_failure
 
-    def give_up(count: Active) -> None:
-        failed(count)
-        if count.buffer:
-            count.buffer.pop()
+    def drop(active: Active) -> None:
+        on_redis_failure(active)
+        if active.buffer:
+            active.buffer.pop()
 
-    patch.setattr(Active, "redis_failed", give_up)
+    patch.setattr(Active, "on_redis_failure", drop)
 
 
 def rule_13_a_jump_is_delivered_instead_of_filled(patch: Patch) -> None:
-    """What was between is lost."""
-    prompt = SequenceTracker.prompt
+    """The events between are lost."""
+    on_published = SequenceTracker.on_published
 
-    def jump(follower: SequenceTracker, events: Sequence[Event]) -> Any:
+    def jump(tracker: SequenceTracker, events: Sequence[Event]) -> Any:
         at = EventId.parse(events[-1].id or "0-0")
-        if follower.position and at.epoch == follower.position.epoch and at > follower.position:
-            follower._move(at)
+        if tracker.position and at.epoch == tracker.position.epoch and at > tracker.position:
+            tracker._move_to(at)
             return events
-        return prompt(follower, events)
+        return on_published(tracker, events)
 
-    patch.setattr(SequenceTracker, "prompt", jump)
+    patch.setattr(SequenceTracker, "on_published", jump)
 
 
 def rule_13_the_stream_is_not_read_after_a_subscription_or_a_silence(patch: Patch) -> None:
     """A lost last message shows no jump."""
-    patch.setattr(SequenceTracker, "look", lambda _: None)
+    patch.setattr(SequenceTracker, "request_read", lambda _: None)
     patch.setattr(SequenceTracker, "interrupted", lambda _: None)
 
 
 def rule_13_a_repeat_is_delivered(patch: Patch) -> None:
-    """The stream was put back, or read after what was heard."""
-    patch.setattr(SequenceTracker, "_is_old", lambda *_: False)
+    """The stream was restored, or contains events that were delivered when they were published."""
+    patch.setattr(SequenceTracker, "_was_delivered", lambda *_: False)
 
 
 def rule_13_a_new_epoch_is_not_a_gap(patch: Patch) -> None:
-    """Nobody is told that something may be missing."""
-    take = SequenceTracker._take
+    """Events may be missing without an announced gap."""
+    read_entry = SequenceTracker._read_entry
 
-    def silent(follower: SequenceTracker, entry: FollowedEntry, outcomes: Any, now: float) -> bool:
-        if follower.position and entry.id.epoch > follower.position.epoch and entry.id.sequence == 1:
-            follower._move(entry.id)
-            return True
-        return take(follower, entry, outcomes, now)
+    def silent(tracker: SequenceTracker, entry: FollowedEntry, now: float) -> Any:
+        if tracker.position and entry.id.epoch > tracker.position.epoch and entry.id.sequence == 1:
+            tracker._move_to(entry.id)
+            return []
+        return read_entry(tracker, entry, now)
 
-    patch.setattr(SequenceTracker, "_take", silent)
+    patch.setattr(SequenceTracker, "_read_entry", silent)
 
 
-def rule_13_a_hole_is_given_up_at_once(patch: Patch) -> None:
-    """Somebody would have filled it."""
-    patch.setattr(SequenceTracker, "_give_up", lambda *_: True)
+def rule_13_a_gap_is_announced_at_once(patch: Patch) -> None:
+    """Another listener would have filled it."""
+    patch.setattr(SequenceTracker, "_timed_out", lambda *_: True)
 
 
 MUTATIONS = [value for name, value in sorted(globals().items()) if name.startswith("rule_")]

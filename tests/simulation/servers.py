@@ -1,16 +1,11 @@
-"""PostgreSQL and Redis as far as the numbering can tell."""
+"""PostgreSQL and Redis as far as the sequencer can see them."""
 
 import json
 from collections import deque
 
-from app.core.config import MUX_CHANNEL
-from listener.sequencer.control_messages import Begin, Canary, ControlMessage, Marker
-from listener.sequencer.redis_requests import (
-    Append,
-    AppendResult,
-    AppendStatus,
-    StreamEntry,
-)
+from app.core.canary import MUX_CHANNEL, Canary
+from listener.sequencer.control_messages import Begin, ControlMessage, Marker
+from listener.sequencer.redis_requests import Append, AppendResult, AppendStatus, StreamEntry
 from notifymux.event import EventId
 
 NOTHING = EventId(0, 0)
@@ -19,11 +14,11 @@ EXTRA_CHANNEL = "players_change"
 
 
 class Violation(AssertionError):  # noqa: N818 - it is what the tests call it
-    """A promise was broken."""
+    """A guarantee was broken."""
 
 
 class Session:
-    """A LISTENing session as PostgreSQL has it."""
+    """A session that LISTENs, on the server's side."""
 
     def __init__(self) -> None:
         self.channels: frozenset[str] = frozenset()
@@ -33,7 +28,7 @@ class Session:
 
 
 class Postgres:
-    """Commits in one order, which every session that LISTENs hears."""
+    """Commits in one order, which is the same for every session that LISTENs."""
 
     def __init__(self) -> None:
         self.clock_ms = 1_000_000
@@ -60,14 +55,14 @@ class Postgres:
         self.notify(channel, str(self.committed))
 
     def execute(self, session: Session, message: ControlMessage, channels: frozenset[str]) -> None:
-        """One statement of a listener's."""
+        """Execute a listener's statement."""
         match message:
             case Marker(token, fingerprint):
                 session.channels = channels | {MUX_CHANNEL}
-                said: dict[str, object] = {"marker": token, "fingerprint": fingerprint}
+                fields: dict[str, object] = {"marker": token, "fingerprint": fingerprint}
             case Begin(token, fingerprint, floor, jitter, previous, why):
                 epoch = max(self.clock_ms, floor) + jitter
-                said = {
+                fields = {
                     "begin": epoch,
                     "floor": floor,
                     "by": token,
@@ -75,19 +70,19 @@ class Postgres:
                     "previous": previous,
                     "why": why,
                 }
-            case Canary(token):
-                said = {"canary": token}
-        self.notify(MUX_CHANNEL, json.dumps(said))
+            case Canary(canary=token):
+                fields = {"canary": token}
+        self.notify(MUX_CHANNEL, json.dumps(fields))
 
 
 class Redis:
-    """One master: the stream, the registry and what was published."""
+    """One master: the stream, the registry and the messages published."""
 
     def __init__(self) -> None:
         self.up = True
         self.entries: list[StreamEntry] = []
         self.published: list[bytes] = []
-        self.registry: dict[str, float] = {}  # who beat when
+        self.registry: dict[str, float] = {}  # the last heartbeats
         self.highest = NOTHING  # ever appended
 
     def copy(self, entries: int) -> "Redis":
@@ -105,7 +100,7 @@ class Redis:
         return self.entries[-1].id if self.entries else None
 
     def append(self, request: Append) -> AppendResult:
-        """`append.lua` (tests/integration/test_append.py holds the two together)."""
+        """As `append.lua` does; tests/integration/test_append.py compares the two."""
         head = self.head or NOTHING
         epoch, first = request.first
         if head.epoch > epoch:
@@ -122,7 +117,7 @@ class Redis:
         return AppendResult(AppendStatus.OK, self.head or NOTHING, len(request.texts) - skip)
 
     def add(self, entry: StreamEntry, *, publish: bool) -> None:
-        """XADD, which refuses an id that is not above the last, and PUBLISH."""
+        """XADD, which refuses an id that is not above the last one, and PUBLISH."""
         if self.head and entry.id <= self.head:
             raise Violation(f"Redis refuses {entry.id} after {self.head}")
         self.entries.append(entry)

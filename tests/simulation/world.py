@@ -1,7 +1,7 @@
-"""A small world: PostgreSQL's order, Redis' script, listeners and workers, and whatever may befall them.
+"""A simulated world: PostgreSQL, Redis, listeners and workers, and the faults that happen to them.
 
-The listeners run the product's `Sequencer`, the workers its `Follower`; everything else is simulated, driven by one
-random generator, so that a seed is a schedule and a failing one can be replayed.
+The listeners run the product's `Sequencer`, the workers its `SequenceTracker`; everything else is simulated. One random
+generator drives it all, so a seed determines a schedule, and a failing schedule can be replayed.
 """
 
 from collections import Counter, deque
@@ -11,11 +11,9 @@ from random import Random
 from app.core.progress_timeout import TAKEOVER_TIMEOUT_SECONDS
 from app.sources.sequence_tracker import Gap
 from listener.sequencer.active import Active, Role
-from listener.sequencer.redis_requests import (
-    Append,
-)
-from listener.sequencer.sequencer import BufferLimits, Sequencer
-from listener.stats import ListenerStats
+from listener.sequencer.process_state import BufferSize
+from listener.sequencer.redis_requests import Append
+from listener.sequencer.sequencer import Sequencer
 from notifymux.event import Event, EventId, decode
 from tests.simulation.actors import Listener, Worker
 from tests.simulation.servers import CHANNEL, EXTRA_CHANNEL, Postgres, Redis, Violation
@@ -24,7 +22,7 @@ FAR_BEHIND = 60  # events
 
 
 class World:
-    """Everything, and the promises."""
+    """All servers and processes, and the guarantees that are checked after every step."""
 
     def __init__(self, seed: int, *, transitions: Counter[str] | None = None) -> None:
         self.rng = Random(seed)
@@ -35,119 +33,109 @@ class World:
         self.postgres_up = True
         self.drops = 0.0
         self.identities: dict[str, bytes] = {}
-        self.others_events: set[int] = set()  # on the channel that not everybody LISTENs on
-        # In a gentle world one listener is never harmed, so nobody may ever be told of a gap once it is aligned.
+        self.extra_events: set[int] = set()  # on the channel that not every listener LISTENs on
+        # In a gentle world one listener has no faults, so no gap may be announced once it is aligned.
         self.gentle = self.rng.random() < 0.5
         mixed = not self.gentle and self.rng.random() < 0.2
-        self.bounds = (
-            BufferLimits(1000, 1 << 20) if self.gentle else BufferLimits(self.rng.choice([150, 1000, 1000]), 1 << 20)
+        self.limits = (
+            BufferSize(1000, 1 << 20) if self.gentle else BufferSize(self.rng.choice([150, 1000, 1000]), 1 << 20)
         )
         self.listeners = [
             Listener(self, f"listener-{n}", extra=mixed and self.rng.random() < 0.5)
             for n in range(self.rng.randint(2, 5))
         ]
         self.workers = [Worker(self) for _ in range(2)]
-        self.calm = False
-        self.disturbed = deque([-100.0, -100.0], maxlen=2)  # when the stream was last lost
+        self.calm = False  # from now on no gap may be announced
+        self.stream_lost_at = deque([-100.0, -100.0], maxlen=2)
         self.busy = True  # users commit
-        self.trusting = False  # identities are not checked
+        self.checks_identities = True
 
-    def make_numbering(self, listener: Listener) -> Sequencer:
-        uid = f"{self.rng.getrandbits(64):016x}"
-        fingerprint = ",".join(sorted(listener.channels))
-        return Sequencer(
-            uid,
-            fingerprint,
-            self.bounds,
-            canary_interval=0.7,
-            rng=self.rng,
-            tally=ListenerStats(),
-            highest=listener.highest,
-        )
+    def make_sequencer(self, listener: Listener) -> Sequencer:
+        return Sequencer(f"{self.rng.getrandbits(64):016x}", listener.process)
 
-    # The promises.
+    # The guarantees.
 
     def check_identities(self, request: Append) -> None:
         for text in request.texts:
             self.check_identity(decode(text))
 
     def check_identity(self, event: Event) -> None:
-        if event.id is not None and not self.trusting:
+        if event.id is not None and self.checks_identities:
             what = event.channel.encode() + bytes(event.payload)
             if self.identities.setdefault(event.id, what) != what:
                 raise Violation(f"{event.id} names {self.identities[event.id]!r} and {what!r}")
 
     def between(self, last: int, number: int) -> bool:
-        return any(missing not in self.others_events for missing in range(last + 1, number))
+        return any(missing not in self.extra_events for missing in range(last + 1, number))
 
     def gap_announced(self, gap: Gap, last: EventId | None) -> None:
-        """Where one listener is never harmed, nobody is told of a gap.
+        """In a calm world no gap may be announced.
 
-        But for a worker that lags far behind a stream that is wiped: it may be put back by another listener, from a
-        shorter memory.
+        The exception is a worker far behind a stream that is wiped: another listener may restore the stream from a
+        replay window that does not reach back so far.
         """
         lags = last is not None and self.masters[0].highest.sequence - last.sequence > FAR_BEHIND
         excused = gap.why == "events are missing in the stream" and lags
-        if gap.why != "a new epoch began" and self.now - self.disturbed[0] < TAKEOVER_TIMEOUT_SECONDS + 2:
-            excused = True  # the stream was lost twice within the bound for which a worker waits
+        if gap.why != "a new epoch began" and self.now - self.stream_lost_at[0] < TAKEOVER_TIMEOUT_SECONDS + 2:
+            excused = True  # the stream was lost twice within the time for which a worker waits
         if self.calm and not excused:
-            raise Violation(f"a gap was announced although a listener was never harmed: {gap}")
+            raise Violation(f"a gap was announced although one listener had no faults: {gap}")
 
     def check_quiet(self) -> None:
-        """At the end of a quiet period everybody is where everybody else is."""
+        """At the end of a quiet period there is one primary, and every worker is at the stream's head."""
         primaries = [
-            listener.name for listener in self.listeners if listener.count and listener.count.role is Role.PRIMARY
+            listener.name for listener in self.listeners if listener.active and listener.active.role is Role.PRIMARY
         ]
         if len(primaries) != 1:
             raise Violation(f"primaries after a quiet period: {primaries}")
         for worker in self.workers:
-            if not _near(worker.follower.position, self.redis.head):
-                raise Violation(f"a worker is at {worker.follower.position}, the stream at {self.redis.head}")
-        newest = max(set(range(1, self.postgres.committed + 1)) - self.others_events, default=None)
+            if not _near(worker.tracker.position, self.redis.head):
+                raise Violation(f"a worker is at {worker.tracker.position}, the stream at {self.redis.head}")
+        newest = max(set(range(1, self.postgres.committed + 1)) - self.extra_events, default=None)
         for worker in self.workers:
             if worker.last != newest:
                 raise Violation(f"a worker delivered {worker.last} last, {newest} was committed last")
         for listener in self.listeners:
-            if listener.count:
-                self._check_held(listener.count)
+            if listener.active:
+                self._check_windows(listener.active)
 
-    def _check_held(self, count: Active) -> None:
-        for window in (count.buffer, count.memory):
+    def _check_windows(self, active: Active) -> None:
+        for window in (active.buffer, active.replay_window):
             for text in window.batch(window.first, len(window), 1 << 30) if len(window) else []:
                 self.check_identity(decode(text))
 
     # Time.
 
     def run(self, steps: int) -> None:
-        """Troubled times, in three parts, each followed by a quiet one."""
+        """Three periods with faults, each followed by a quiet one."""
         while not all(worker.last for worker in self.workers):
             self.tick()
         alike = len({listener.channels for listener in self.listeners}) == 1
         if alike and len({entry.id.epoch for entry in self.redis.entries}) > 1:
-            raise Violation("two epochs were begun although nothing was harmed")
+            raise Violation("two epochs were begun although there was no fault")
         if self.gentle:
             self._protect_one()
         for _ in range(3):
             for _ in range(steps // 3):
                 if self.rng.random() < 0.15:
-                    self.trouble()
+                    self.fault()
                 self.tick()
             self.heal()
             self.settle()
-        self.check_last_words()
+        self.check_last_events()
 
     def _protect_one(self) -> None:
-        """One listener, which joins late, is not harmed from then on."""
+        """One listener, which joins late, has no faults from then on."""
         protected = self.rng.choice(self.listeners)
         protected.crash()
-        while not (protected.count and protected.count.memory):
+        while not (protected.active and protected.active.replay_window):
             self.tick()
-        while not all(_near(worker.follower.position, self.redis.head) for worker in self.workers):
+        while not all(_near(worker.tracker.position, self.redis.head) for worker in self.workers):
             self.tick()
         protected.protected = self.calm = True
 
-    def check_last_words(self) -> None:
-        """When every listener is gone, the workers still come to the end of the stream, whatever was not heard."""
+    def check_last_events(self) -> None:
+        """After every listener has ended, the workers still reach the end of the stream, though messages were lost."""
         self.drops = 0.9
         for _ in range(20):
             self.tick()
@@ -155,12 +143,12 @@ class World:
             listener.running = False
         for _ in range(150):
             self.tick()
-        if any(worker.follower.position != self.redis.head for worker in self.workers):
+        if any(worker.tracker.position != self.redis.head for worker in self.workers):
             raise Violation("a worker never read the end of the stream")
 
     def settle(self) -> None:
-        """Untroubled time: within it, at most some twenty seconds, everybody must come to agree."""
-        for patience in (4, 3, 2, 1, 0):
+        """A period without faults: within some twenty seconds every listener and worker must agree."""
+        for tries_left in (4, 3, 2, 1, 0):
             for busy, steps in ((True, 60), (False, 15)):
                 self.busy = busy
                 for _ in range(steps):
@@ -168,7 +156,7 @@ class World:
             try:
                 self.check_quiet()
             except Violation:
-                if not patience:
+                if not tries_left:
                     raise
             else:
                 break
@@ -183,38 +171,38 @@ class World:
                 channel = EXTRA_CHANNEL if rng.random() < 0.1 else CHANNEL
                 self.postgres.commit_event(channel)
                 if channel == EXTRA_CHANNEL:
-                    self.others_events.add(self.postgres.committed)
+                    self.extra_events.add(self.postgres.committed)
         actors = self._actors()
         rng.shuffle(actors)
         for actor in actors:
             if isinstance(actor, Listener):
-                self._carry(actor)
+                self._deliver_sent(actor)
             actor.step(self.now)
 
     def _actors(self) -> list[Listener | Worker]:
         return [*self.listeners, *self.workers]
 
-    def _carry(self, listener: Listener) -> None:
+    def _deliver_sent(self, listener: Listener) -> None:
         session = listener.session
         if session and session.alive and listener.postgres_out and self.rng.random() < 0.7:
             while session.sent:
                 self.postgres.execute(session, session.sent.popleft(), listener.channels)
 
-    # Trouble.
+    # Faults.
 
-    def trouble(self) -> None:
-        kinds = dict(self._troubles())
+    def fault(self) -> None:
+        kinds = dict(self._faults())
         kinds[self.rng.choice(sorted(kinds))]()
 
-    def _troubles(self) -> Iterator[tuple[str, Callable[[], object]]]:
+    def _faults(self) -> Iterator[tuple[str, Callable[[], object]]]:
         rng = self.rng
-        harmed = [listener for listener in self.listeners if not listener.protected]
-        one = rng.choice(harmed)
+        unprotected = [listener for listener in self.listeners if not listener.protected]
+        one = rng.choice(unprotected)
         yield "crash", one.crash
         yield "pause", lambda: setattr(one, "paused_until", self.now + rng.choice([0.5, 2, 8]))
         yield "slow", lambda: setattr(one, "slow", True)
         yield "cut from PostgreSQL", lambda: setattr(one, rng.choice(["postgres_in", "postgres_out"]), False)
-        yield "cut from Redis", lambda: setattr(one, "redis_way", rng.choice(["cut", "deaf"]))
+        yield "cut from Redis", lambda: setattr(one, "redis_path", rng.choice(["cut", "deaf"]))
         yield "session ended", lambda: self._end_session(one)
         yield (
             "worker paused",
@@ -234,7 +222,7 @@ class World:
         yield "healed", self.heal
         yield "Redis is an older copy", self._older_copy
         yield "Redis wiped under a worker", self._wipe_under_a_worker
-        yield "all others crash", lambda: self._crash(harmed)
+        yield "all others crash", lambda: self._crash(unprotected)
         if not self.gentle:
             yield "split", self._split
             yield "PostgreSQL restarts", self._restart_postgres
@@ -250,7 +238,7 @@ class World:
 
     def _older_copy(self) -> None:
         lost = self.rng.randint(0, FAR_BEHIND // 2 if self.gentle else len(self.redis.entries))
-        self.disturbed.append(self.now)
+        self.stream_lost_at.append(self.now)
         self._move_all(self.redis.copy(max(0, len(self.redis.entries) - lost)))
 
     @staticmethod
@@ -265,10 +253,10 @@ class World:
         self._wipe()
 
     def _wipe(self) -> None:
-        # Not one of two masters: who knew nothing of the epoch would begin on it, and what the others number meanwhile
-        # has two ids, and is heard again after the gap. docs/numbering.md says so.
+        # Not while there are two masters: a listener that doesn't know the epoch would begin another one on the wiped
+        # master, and events of this time would have two ids (docs/numbering.md, "What is not guaranteed").
         if len(self.masters) == 1:
-            self.disturbed.append(self.now)
+            self.stream_lost_at.append(self.now)
             self.redis.wipe()
 
     def _split(self) -> None:
@@ -292,13 +280,13 @@ class World:
                 actor.reconnect()
 
     def heal(self) -> None:
-        """Everything works again; what happened stays."""
+        """End all faults; what they lost stays lost."""
         self.postgres_up, self.drops = True, 0.0
         if len(self.masters) > 1:
             self._move_all(self.rng.choice(self.masters))
         self.redis.up = True
         for listener in self.listeners:
-            listener.running, listener.slow, listener.redis_way = True, False, "open"
+            listener.running, listener.slow, listener.redis_path = True, False, "open"
             listener.postgres_in = listener.postgres_out = True
             listener.paused_until = min(listener.paused_until, self.now)
         for worker in self.workers:
@@ -306,7 +294,7 @@ class World:
 
 
 def _near(position: EventId | None, head: EventId | None) -> bool:
-    """Whether only a last canary can be between them."""
+    """Whether at most the last canaries are between them."""
     return (
         position is not None
         and head is not None

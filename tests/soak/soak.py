@@ -1,4 +1,4 @@
-"""The appliance under random kills, stops, restarts and freezes of its programs, with clients attached."""
+"""The appliance with clients, while its programs are killed, stopped, restarted and frozen at random."""
 
 import signal
 import statistics
@@ -18,13 +18,15 @@ from tests.appliance.test_appliance import MATCH, Appliance, runs
 from tests.support.programs import Client
 from tests.support.waiting import wait_until
 
-REST = 65.0  # seconds a program is left alone after a fault: then its next death is the first again
-SERVED_WITHIN = 90.0
-SAMPLE_EVERY = 5.0
+FAULT_INTERVAL_SECONDS = 65.0  # at least, between two faults of a program: by then its restart policy is reset
+RECOVERY_TIMEOUT_SECONDS = 90.0
+SAMPLE_INTERVAL_SECONDS = 5.0
+CLIENTS = 8
+SIGNALS = {"kill -9": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "freeze": signal.SIGSTOP}
 
 
 class Fault(NamedTuple):
-    """What is done to whom."""
+    """A kind of fault, and the program into which it is injected."""
 
     program: str
     kind: str
@@ -36,7 +38,7 @@ class Fault(NamedTuple):
 PROGRAMS = ("listener", "app", "postgres", "valkey", "demo", "keeper")
 FAULTS = [
     *(Fault(program, kind) for program in PROGRAMS for kind in ("kill -9", "freeze")),
-    # Not PostgreSQL: to it SIGTERM says to wait until its clients have left.
+    # Not PostgreSQL, which waits after SIGTERM until its clients have disconnected.
     *(Fault(program, "SIGTERM") for program in PROGRAMS if program != "postgres"),
     *(Fault(program, "restart") for program in PROGRAMS if program != "keeper"),
     Fault("worker", "kill -9"),
@@ -44,55 +46,60 @@ FAULTS = [
 ]
 
 
-class Viewer(threading.Thread):
-    """A client that comes back with its last id whenever it is closed, and notes what it should not have heard."""
+class ReconnectingClient(threading.Thread):
+    """A client that reconnects with its last id whenever it is closed, and records events that are not in order."""
 
     def __init__(self, port: int, name: str) -> None:
         super().__init__(daemon=True)
         self._port, self._name = port, name
-        self.heard = self.resyncs = 0
-        self.wrong: list[str] = []
-        self.ending = threading.Event()
-        self._last: tuple[int, int] | None = None
+        self.received = 0
+        self.errors: list[str] = []
+        self.stopping = threading.Event()
+        self._last_id: tuple[int, int] | None = None
 
     def run(self) -> None:
-        while not self.ending.is_set():
+        while not self.stopping.is_set():
             with suppress(OSError, WebSocketException, TimeoutError), self._connect() as client:
-                self._follow(client)
-            self.ending.wait(0.3)
+                self._read(client)
+            self.stopping.wait(0.3)
 
     def _connect(self) -> Client:
-        query = f"?last_event_id={self._last[0]}-{self._last[1]}" if self._last else ""
+        query = f"?last_event_id={self._last_id[0]}-{self._last_id[1]}" if self._last_id else ""
         return Client(self._port, MATCH, self._name, query)
 
-    def _follow(self, client: Client) -> None:
-        taken = 0
-        while not self.ending.is_set() and (client.code is None or taken < len(client.messages)):
-            for message in client.messages[taken:]:
-                taken += 1
-                self._hear(message)
-            self.ending.wait(0.1)
+    def _read(self, client: Client) -> None:
+        count = 0
+        while not self.stopping.is_set() and (client.code is None or count < len(client.messages)):
+            for message in client.messages[count:]:
+                count += 1
+                self._on_message(message)
+            self.stopping.wait(0.1)
 
-    def _hear(self, message: dict[str, object]) -> None:
+    def _on_message(self, message: dict[str, object]) -> None:
         if message["type"] == "ping":
             return
-        number = message["id"]
-        at = tuple(map(int, str(number).split("-"))) if number else None
+        event_id = _parse_id(message["id"])
         if message["type"] in {"initial-load", "resync"}:
-            self.resyncs += not message.get("recovered", False)
-            self._last = at if at is None else (at[0], at[1])
+            self._last_id = event_id
             return
-        self.heard += 1
-        if at and self._last and at <= self._last:
-            self.wrong.append(f"{number} after {self._last}")
-        self._last = (at[0], at[1]) if at else self._last
+        self.received += 1
+        if event_id and self._last_id and event_id <= self._last_id:
+            self.errors.append(f"{event_id} after {self._last_id}")
+        self._last_id = event_id or self._last_id
+
+
+def _parse_id(text: object) -> tuple[int, int] | None:
+    if not text:
+        return None
+    epoch, sequence = str(text).split("-")
+    return int(epoch), int(sequence)
 
 
 class Sample(NamedTuple):
-    """What all processes take."""
+    """The resources of all processes together."""
 
-    at: float
-    memory: int  # bytes, proportional set size
+    at: float  # seconds since the start
+    memory: int  # bytes (PSS)
     files: int
     zombies: int
 
@@ -101,87 +108,94 @@ class Soak:
     """One run.
 
     Args:
-        folder: for the appliance.
-        minutes: how long.
+        folder: for the appliance; it is created.
+        minutes: how long faults are injected.
         seed: of the faults.
-        say: hears a line per fault.
+        report: called with one line per fault.
     """
 
-    def __init__(self, folder: Path, minutes: float, seed: int, say: Callable[[str], None]) -> None:
-        self._folder, self._seconds, self._say = folder, minutes * 60, say
+    def __init__(self, folder: Path, minutes: float, seed: int, report: Callable[[str], None]) -> None:
+        self._folder, self._seconds, self._report = folder, minutes * 60, report
         self._rng = Random(seed)
-        self.times: dict[Fault, list[float]] = defaultdict(list)
+        self.recovery: dict[Fault, list[float]] = defaultdict(list)  # seconds until a new client was served
         self.samples: list[Sample] = []
-        self.states: dict[str, str] = {}
-        self.viewers: list[Viewer] = []
-        self._rests: dict[str, float] = {}
+        self.states: dict[str, str] = {}  # of the programs at the end
+        self.clients: list[ReconnectingClient] = []
+        self._next_fault_at: dict[str, float] = {}  # by program
         self._began = time.monotonic()
-        self._over = threading.Event()
+        self._finished = threading.Event()
 
     def run(self) -> None:
-        """Does all of it, and ends with every program as it is then."""
+        """Inject faults, and record the state of every program after the last recovery."""
         with ExitStack() as stack:
             appliance = stack.enter_context(Appliance(self._folder))
-            appliance.ready()
-            self.viewers = [Viewer(appliance.port, f"viewer-{number}") for number in range(8)]
-            for viewer in self.viewers:
-                viewer.start()
+            appliance.wait_until_ready()
+            self.clients = [ReconnectingClient(appliance.port, f"client-{number}") for number in range(CLIENTS)]
+            for client in self.clients:
+                client.start()
             sampler = threading.Thread(target=self._sample, args=[appliance], daemon=True)
             sampler.start()
             for fault in self._faults():
-                self._commit(appliance, fault)
-            wait_until(lambda: set(appliance.states().values()) == {"RUNNING"}, 90, "all run")
-            self._over.set()
+                self._inject(appliance, fault)
+            wait_until(lambda: set(appliance.states().values()) == {"RUNNING"}, 90, "every program runs")
+            self._finished.set()
             sampler.join()
-            # What has just died may still be waiting for supervisord's next turn.
+            # supervisord reaps a process that has just exited in the next iteration of its loop.
             with suppress(AssertionError):
-                wait_until(lambda: self._look(appliance).zombies == 0, 10)
-            self.samples.append(self._look(appliance))
+                wait_until(lambda: self._take_sample(appliance).zombies == 0, 10)
+            self.samples.append(self._take_sample(appliance))
             self.states = appliance.states()
-            for viewer in self.viewers:
-                viewer.ending.set()
-                viewer.join(20)
+            for client in self.clients:
+                client.stopping.set()
+                client.join(20)
 
     def _faults(self) -> Iterator[Fault]:
         end = time.monotonic() + self._seconds
         while (now := time.monotonic()) < end:
-            rested = [fault for fault in FAULTS if self._rests.get(fault.program, 0) <= now]
-            if rested:
-                fault = self._rng.choice(rested)
+            possible = [fault for fault in FAULTS if self._next_fault_at.get(fault.program, 0) <= now]
+            if possible:
+                fault = self._rng.choice(possible)
                 yield fault
-                # A worker's master and what outlives it are no rest for each other.
-                self._rests[fault.program] = time.monotonic() + REST
+                self._next_fault_at[fault.program] = time.monotonic() + FAULT_INTERVAL_SECONDS
             time.sleep(self._rng.uniform(0.5, 4))
 
-    def _commit(self, appliance: Appliance, fault: Fault) -> None:
+    def _inject(self, appliance: Appliance, fault: Fault) -> None:
+        """Inject a fault, and wait until a new client is served."""
         began = time.monotonic()
         if fault.kind == "restart":
             appliance.ctl("restart", fault.program)
         else:
-            victim = self._victim(appliance, fault.program)
-            victim.send_signal(
-                {"kill -9": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "freeze": signal.SIGSTOP}[fault.kind]
-            )
-            # Until another is in its place, it may well be served by what is about to end.
-            wait_until(lambda: not runs(victim), SERVED_WITHIN, f"{fault} ended")
+            process = self._choose_process(appliance, fault.program)
+            process.send_signal(SIGNALS[fault.kind])
+            # Until the process has exited, it may still serve clients.
+            wait_until(lambda: not runs(process), RECOVERY_TIMEOUT_SECONDS, f"exit after {fault}")
             if fault.program != "worker":
-                wait_until(lambda: appliance.pid_of(fault.program) not in (0, victim.pid), SERVED_WITHIN, f"{fault}")
-        wait_until(lambda: served(appliance), SERVED_WITHIN, f"served after {fault}:\n{appliance.log[-2000:]}")
-        self.times[fault].append(time.monotonic() - began)
-        self._say(f"{fault}: served again after {self.times[fault][-1]:.1f} s")
+                replaced = (0, process.pid)
+                wait_until(
+                    lambda: appliance.pid_of(fault.program) not in replaced,
+                    RECOVERY_TIMEOUT_SECONDS,
+                    f"restart after {fault}",
+                )
+        wait_until(
+            lambda: serves_new_client(appliance),
+            RECOVERY_TIMEOUT_SECONDS,
+            lambda: f"recovery after {fault}:\n{appliance.log[-2000:]}",
+        )
+        self.recovery[fault].append(time.monotonic() - began)
+        self._report(f"{fault}: served again after {self.recovery[fault][-1]:.1f} s")
 
-    def _victim(self, appliance: Appliance, program: str) -> psutil.Process:
+    def _choose_process(self, appliance: Appliance, program: str) -> psutil.Process:
         if program == "worker":
-            master = self._victim(appliance, "app")
+            master = self._choose_process(appliance, "app")
             return self._rng.choice(wait_until(master.children))
         pid: int = wait_until(lambda: appliance.pid_of(program))
         return psutil.Process(pid)
 
     def _sample(self, appliance: Appliance) -> None:
-        while not self._over.wait(SAMPLE_EVERY):
-            self.samples.append(self._look(appliance))
+        while not self._finished.wait(SAMPLE_INTERVAL_SECONDS):
+            self.samples.append(self._take_sample(appliance))
 
-    def _look(self, appliance: Appliance) -> Sample:
+    def _take_sample(self, appliance: Appliance) -> Sample:
         memory = files = zombies = 0
         for process in [psutil.Process(appliance.pid), *psutil.Process(appliance.pid).children(recursive=True)]:
             with suppress(psutil.Error):
@@ -191,9 +205,9 @@ class Soak:
         return Sample(time.monotonic() - self._began, memory, files, zombies)
 
 
-def served(appliance: Appliance) -> bool:
-    """Whether a newcomer gets a snapshot and hears something."""
-    with suppress(OSError, WebSocketException, TimeoutError), Client(appliance.port, MATCH, "newcomer") as client:
+def serves_new_client(appliance: Appliance) -> bool:
+    """Whether a new client receives a snapshot and an event within 2 s."""
+    with suppress(OSError, WebSocketException, TimeoutError), Client(appliance.port, MATCH, "new-client") as client:
         deadline = time.monotonic() + 2
         while time.monotonic() < deadline and client.code is None:
             if client.updates:
@@ -203,7 +217,7 @@ def served(appliance: Appliance) -> bool:
 
 
 def growth(samples: list[Sample], field: str) -> float:
-    """By how much the last quarter's median is above the first's, as a fraction."""
+    """Return by which fraction the median of the last quarter exceeds that of the first quarter."""
     quarter = max(1, len(samples) // 4)
     first = statistics.median(getattr(sample, field) for sample in samples[:quarter])
     last = statistics.median(getattr(sample, field) for sample in samples[-quarter:])

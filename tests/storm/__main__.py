@@ -1,13 +1,14 @@
-"""`python -m tests.storm [--clients 5000] [--workers 2] [--matches 20]`: idle clients, and storms."""
+"""`python -m tests.storm [--clients 5000] [--workers 2] [--matches 20]`: many clients that reconnect at once.
+
+It prints the memory of idle clients, and for each kind of storm how long it takes until all clients are served again.
+"""
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
-from tests.storm.environment import Environment, Memory, Row
-from tests.support.servers import Servers, database_settings
+from tests.storm.environment import Environment, Storm, WorkerMemory
+from tests.support.servers import temporary_servers
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -16,46 +17,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--matches", type=int, default=20)
     options = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory(prefix="notifymux-storm-") as name:
-        folder = Path(name)
-        folder.chmod(0o755)  # the servers run under an account of their own
-        servers = Servers(folder / "servers")
-        try:
-            servers.start_postgres()
-            servers.start_redis()
-            database = servers.embedded.database_url
-            redis = {"REDIS_URL": servers.embedded.redis_url, "USE_REDIS_NOTIFIER": "true"}
-            settings = database_settings(database) | redis
-            with Environment(folder, database, settings, options.clients, options.workers, options.matches) as arena:
-                sys.stdout.write(report(arena, *run(arena)) + "\n")
-        finally:
-            servers.end()
+    with (
+        temporary_servers("storm") as servers,
+        Environment(
+            servers.folder,
+            servers.embedded.database_url,
+            servers.settings,
+            options.clients,
+            options.workers,
+            options.matches,
+        ) as environment,
+    ):
+        sys.stdout.write(table(environment, *run(environment)) + "\n")
     return 0
 
 
-def run(arena: Environment) -> tuple[Memory, list[Row]]:
-    """Every kind of storm, one after the other."""
-    memory = arena.gather()
-    rows = [
-        arena.storm("all go, back with ids", keep=True),
-        arena.storm("all go, back without", keep=False),
-        arena.storm("a worker killed, with ids", keep=True, kill=True),
-        arena.storm("a worker killed, without", keep=False, kill=True),
+def run(environment: Environment) -> tuple[WorkerMemory, list[Storm]]:
+    """Connect the clients, then run every kind of storm."""
+    memory = environment.connect_clients()
+    storms = [
+        environment.storm("back with ids", with_id=True),
+        environment.storm("back without", with_id=False),
+        environment.storm("a worker killed, with ids", with_id=True, kill_worker=True),
+        environment.storm("a worker killed, without", with_id=False, kill_worker=True),
     ]
-    return memory, rows
+    return memory, storms
 
 
-def report(arena: Environment, memory: Memory, rows: Sequence[Row]) -> str:
-    """The figures."""
-    each = (memory.after - memory.before) / arena.clients / 1024
+def table(environment: Environment, memory: WorkerMemory, storms: Sequence[Storm]) -> str:
+    """Format the figures, with one row per storm."""
+    per_client = (memory.after - memory.before) / environment.clients / 1024
     lines = [
-        f"{arena.clients} clients, {arena.workers} workers",
-        f"workers' memory, PSS: {memory.before / 2**20:.0f} MiB, idle clients {each:.1f} KiB each",
-        f"{'back within a second':28}{'half, s':>9}{'all, s':>9}{'recovered':>11}{'snapshots':>11}{'queries':>9}  lost",
+        f"{environment.clients} clients, {environment.workers} workers",
+        f"workers' memory, PSS: {memory.before / 2**20:.0f} MiB, idle clients {per_client:.1f} KiB each",
+        f"{'reconnect within 1 s':28}{'half, s':>9}{'all, s':>9}{'recovered':>11}{'snapshots':>11}{'queries':>9}  lost",
         *(
-            f"{row.name:28}{row.half:9.2f}{row.all:9.2f}{row.recovered:11}{row.snapshots:11}{row.queries:9}"
-            f"  {', '.join(f'{why}: {count}' for why, count in row.losses.items()) or '-'}"
-            for row in rows
+            f"{storm.name:28}{storm.half:9.2f}{storm.all:9.2f}{storm.recovered:11}{storm.snapshots:11}{storm.queries:9}"
+            f"  {', '.join(f'{reason}: {count}' for reason, count in storm.losses.items()) or '-'}"
+            for storm in storms
         ),
         "times until served; queries: of the match with the most; lost: connections before they were served",
     ]

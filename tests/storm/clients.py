@@ -1,11 +1,11 @@
-"""Thousands of WebSocket clients in one process: `python -m tests.storm.crowd PORT CLIENTS MATCHES`.
+"""Thousands of WebSocket clients in one process: `python -m tests.storm.clients PORT CLIENTS MATCHES`.
 
-Takes one command per line and answers each with one line of JSON:
+Reads one command per line from standard input, and answers each with one line of JSON:
 
-- `come`: everybody connects, 500 a second; answers when all are served.
-- `storm keep`, `storm lose`: everybody's connection is dropped, and all come back within a second, with their last id
-  or without; answers when all are served.
-- `state`: who has which number of its match.
+- `connect`: connects all clients, 500 per second; answers when all are served.
+- `reconnect with-id`, `reconnect without-id`: drops all connections; the clients reconnect within a second, with their
+  last id or without; answers when all are served.
+- `state`: the numbers that the clients of each match have, and the errors so far.
 """
 
 import asyncio
@@ -18,96 +18,95 @@ from typing import Any, cast
 
 import uvloop
 
-_HEAD = (
+_REQUEST = (
     "GET /api/matches/ws/id/{match}/{name}/{query} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
     "Connection: Upgrade\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
-_PONG = b"\x8a\x84\0\0\0\0"
-_ANSWER = b"\x81\x8f\0\0\0\0" + b'{"type":"pong"}'
-_ARRIVALS = 500  # clients a second
+_TEXT, _CLOSE, _PING = 1, 8, 9
+_PONG_FRAME_HEAD = b"\x8a\x84\0\0\0\0"
+_PONG_MESSAGE = b"\x81\x8f\0\0\0\0" + b'{"type":"pong"}'
+_CONNECTS_PER_SECOND = 500
 
 
-class Viewer:
-    """One client: it has the number of its match, from the snapshot and every update since."""
+class Client:
+    """A client that counts the events of its match, starting with the number in the snapshot."""
 
-    def __init__(self, crowd: "Clients", name: int) -> None:
-        self.crowd, self.name, self.match = crowd, name, str(name % crowd.matches)
+    def __init__(self, pool: "ClientPool", name: int) -> None:
+        self.pool, self.name, self.match = pool, name, str(name % pool.matches)
         self.number = -1
-        self.last: str | None = None
-        self.served = False
-        self._line: Line | None = None
+        self.last_id: str | None = None
+        self.is_served = False
+        self._connection: Connection | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._tries = 0
+        self._attempts = 0
 
-    def come(self, delay: float) -> None:
-        """Connects after `delay` seconds."""
+    def connect_after(self, seconds: float) -> None:
         if self._timer:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(delay, self._dial)
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._start_connecting)
 
-    def drop(self, *, keep: bool) -> None:
-        """Lets go of the connection."""
-        self.served, self._tries = False, 0
-        self.last = self.last if keep else None
-        line, self._line = self._line, None
-        if line and line.transport:
-            line.transport.abort()
+    def drop(self, *, keep_id: bool) -> None:
+        """Abort the connection."""
+        self.is_served, self._attempts = False, 0
+        self.last_id = self.last_id if keep_id else None
+        connection, self._connection = self._connection, None
+        if connection and connection.transport:
+            connection.transport.abort()
 
-    def _dial(self) -> None:
-        self._line = Line(self)
-        self.crowd.spawn(self._connect(self._line))
+    def _start_connecting(self) -> None:
+        self._connection = Connection(self)
+        self.pool.create_task(self._connect(self._connection))
 
-    async def _connect(self, line: "Line") -> None:
-        query = f"?last_event_id={self.last}" if self.last else ""
-        line.head = _HEAD.format(match=self.match, name=self.name, query=query).encode()
+    async def _connect(self, connection: "Connection") -> None:
+        query = f"?last_event_id={self.last_id}" if self.last_id else ""
+        connection.request = _REQUEST.format(match=self.match, name=self.name, query=query).encode()
         try:
-            await asyncio.get_running_loop().create_connection(lambda: line, "127.0.0.1", self.crowd.port)
+            await asyncio.get_running_loop().create_connection(lambda: connection, "127.0.0.1", self.pool.port)
         except OSError:
-            self.lost(line, "no connection")
+            self.on_close(connection, "no connection")
 
-    def lost(self, line: "Line", why: str) -> None:
-        """Comes back, unless it has already."""
-        if line is not self._line:
+    def on_close(self, connection: "Connection", reason: str) -> None:
+        """Reconnect, unless the client has another connection already."""
+        if connection is not self._connection:
             return
-        self.crowd.losses[why] += 1
-        self.served = False
-        self._tries += 1
-        self.come(random.uniform(0.1, min(2.0, 0.2 * 2**self._tries)))
+        self.pool.losses[reason] += 1
+        self.is_served = False
+        self._attempts += 1
+        self.connect_after(random.uniform(0.1, min(2.0, 0.2 * 2**self._attempts)))
 
-    def hear(self, line: "Line", text: bytes) -> None:
-        """Takes a message in."""
+    def on_message(self, connection: "Connection", text: bytes) -> None:
         message = json.loads(text)
         if message["type"] == "ping":
-            line.send(_ANSWER)
-        elif line is self._line:
-            self.last = message["id"] or self.last
+            connection.send(_PONG_MESSAGE)
+        elif connection is self._connection:
+            self.last_id = message["id"] or self.last_id
             self._apply(message)
 
     def _apply(self, message: dict[str, Any]) -> None:
         if message["type"] in {"initial-load", "resync"}:
             if not message.get("recovered"):
-                self.crowd.errors += message["data"] is None
+                self.pool.errors += message["data"] is None
                 self.number = message["data"]["n"] if message["data"] else -1
-            self.served = True
-            self.crowd.served(bool(message.get("recovered")))
+            self.is_served = True
+            self.pool.on_served(bool(message.get("recovered")))
         elif message["data"]["n"] == self.number + 1:
             self.number += 1
         elif message["data"]["n"] > self.number:
-            self.crowd.holes += 1
+            self.pool.missed += 1
 
 
-class Line(asyncio.Protocol):
-    """A connection and the frames on it."""
+class Connection(asyncio.Protocol):
+    """A WebSocket connection: the handshake and the frames."""
 
-    def __init__(self, viewer: Viewer) -> None:
+    def __init__(self, client: Client) -> None:
         self.transport: asyncio.Transport | None = None
-        self.head = b""
-        self._viewer, self._buffer, self._open = viewer, b"", False
-        self._why = "lost"
+        self.request = b""
+        self._client, self._buffer, self._is_open = client, b"", False
+        self._close_reason = "lost"
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        self.send(self.head)
+        self.send(self.request)
 
     def send(self, data: bytes) -> None:
         if self.transport:
@@ -115,23 +114,23 @@ class Line(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
-        if not self._open:
+        if not self._is_open:
             head, end, self._buffer = self._buffer.partition(b"\r\n\r\n")
             if not end:
                 self._buffer = head
                 return
-            self._open = head.startswith(b"HTTP/1.1 101 ")
-            if not self._open and self.transport:
-                self._why = head[9:12].decode()
+            self._is_open = head.startswith(b"HTTP/1.1 101 ")
+            if not self._is_open and self.transport:
+                self._close_reason = head[9:12].decode()
                 self.transport.close()
                 return
-        while (frame := self._frame()) is not None:
-            self._take(*frame)
+        while (frame := self._next_frame()) is not None:
+            self._on_frame(*frame)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._viewer.lost(self, self._why)
+        self._client.on_close(self, self._close_reason)
 
-    def _frame(self) -> tuple[int, bytes] | None:
+    def _next_frame(self) -> tuple[int, bytes] | None:
         if len(self._buffer) < 2:
             return None
         size, start = self._buffer[1], 2
@@ -144,58 +143,59 @@ class Line(asyncio.Protocol):
         self._buffer = self._buffer[start + size :]
         return opcode, payload
 
-    def _take(self, opcode: int, payload: bytes) -> None:
-        match opcode:
-            case 1:
-                self._viewer.hear(self, payload)
-            case 9:
-                self.send(_PONG + payload)
-            case 8:
-                self._why = str(int.from_bytes(payload[:2]))
+    def _on_frame(self, opcode: int, payload: bytes) -> None:
+        if opcode == _TEXT:
+            self._client.on_message(self, payload)
+        elif opcode == _PING:
+            self.send(_PONG_FRAME_HEAD + payload)
+        elif opcode == _CLOSE:
+            self._close_reason = str(int.from_bytes(payload[:2]))
 
 
-class Clients:
-    """All of them."""
+class ClientPool:
+    """All clients, and the figures of the current command."""
 
     def __init__(self, port: int, clients: int, matches: int) -> None:
         self.port, self.matches = port, matches
-        self.losses: Counter[str] = Counter()
-        self.holes = self.errors = 0
+        self.losses: Counter[str] = Counter()  # connections lost before or after they were served, by reason
+        self.missed = self.errors = 0
         self._recovered: Counter[bool] = Counter()
         self._times: list[float] = []
         self._started = 0.0
-        self._all = asyncio.Event()
+        self._all_served = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._viewers = [Viewer(self, name) for name in range(clients)]
+        self._clients = [Client(self, name) for name in range(clients)]
 
-    def spawn(self, work: Any) -> None:
+    def create_task(self, work: Any) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def served(self, recovered: bool) -> None:
-        """One more has its first message."""
+    def on_served(self, recovered: bool) -> None:
+        """Count one more client that has received its first message."""
         self._recovered[recovered] += 1
         self._times.append(time.monotonic() - self._started)
-        if len(self._times) >= len(self._viewers) and all(viewer.served for viewer in self._viewers):
-            self._all.set()
+        if len(self._times) >= len(self._clients) and all(client.is_served for client in self._clients):
+            self._all_served.set()
 
-    async def obey(self, command: str) -> dict[str, Any]:
-        """Does as it is told; what came of it."""
+    async def run(self, command: str) -> dict[str, Any]:
+        """Run a command and return its answer."""
         if command == "state":
             numbers: dict[str, Counter[int]] = {}
-            for viewer in self._viewers:
-                numbers.setdefault(viewer.match, Counter())[viewer.number] += 1
-            return {"numbers": numbers, "holes": self.holes, "errors": self.errors}
+            for client in self._clients:
+                numbers.setdefault(client.match, Counter())[client.number] += 1
+            return {"numbers": numbers, "missed": self.missed, "errors": self.errors}
         self._started, self._times = time.monotonic(), []
         self._recovered.clear()
         self.losses.clear()
-        self._all.clear()
-        for place, viewer in enumerate(self._viewers):
-            if command != "come":
-                viewer.drop(keep=command == "storm keep")
-            viewer.come(place / _ARRIVALS if command == "come" else random.random())
-        await self._all.wait()
+        self._all_served.clear()
+        for index, client in enumerate(self._clients):
+            if command == "connect":
+                client.connect_after(index / _CONNECTS_PER_SECOND)
+            else:
+                client.drop(keep_id=command == "reconnect with-id")
+                client.connect_after(random.random())
+        await self._all_served.wait()
         times = sorted(self._times)
         return {
             "half": times[len(times) // 2],
@@ -207,10 +207,10 @@ class Clients:
 
 
 async def main(port: int, clients: int, matches: int) -> None:
-    """Answers commands until there are no more."""
-    crowd = Clients(port, clients, matches)
+    """Run commands until the end of the input."""
+    pool = ClientPool(port, clients, matches)
     while command := (await asyncio.to_thread(sys.stdin.readline)).strip():
-        sys.stdout.write(json.dumps(await crowd.obey(command)) + "\n")
+        sys.stdout.write(json.dumps(await pool.run(command)) + "\n")
         sys.stdout.flush()
 
 

@@ -1,4 +1,4 @@
-"""A listener, an application, and a crowd of clients that all go and come back at once."""
+"""A listener, workers, and many clients that disconnect and reconnect at once."""
 
 import json
 import os
@@ -25,42 +25,42 @@ CREATE FUNCTION storm_snapshot(id text) RETURNS json LANGUAGE plpgsql AS $$ BEGI
     RETURN (SELECT json_build_object('n', n) FROM storm WHERE match_id = id);
 END $$;
 """
-TICK = """
+EVENT_IN_EACH_MATCH = """
 UPDATE storm SET n = n + 1 RETURNING pg_notify('match_change', json_build_object(
     'match_id', match_id, 'operation', 'UPDATE', 'data', json_build_object('n', n))::text)
 """
 
 
-class Row(NamedTuple):
-    """What a storm cost; times in seconds from its begin."""
+class Storm(NamedTuple):
+    """The figures of one storm; times in seconds from its start."""
 
     name: str
-    half: float
+    half: float  # until half of the clients were served
     all: float
-    recovered: int
-    snapshots: int
-    queries: int  # of the match with the most
-    losses: Mapping[str, int]  # connections that were lost before they were served, by why
+    recovered: int  # clients that resumed without a snapshot
+    snapshots: int  # clients that got a snapshot
+    queries: int  # snapshot queries of the match with the most
+    losses: Mapping[str, int]  # connections lost before they were served, by reason
 
 
-class Memory(NamedTuple):
-    """Of all workers together, in bytes."""
+class WorkerMemory(NamedTuple):
+    """The memory of all workers together in bytes (PSS), before and after the clients connect."""
 
     before: int
     after: int
 
 
 class Environment:
-    """The parts, all started.
+    """The listener, the workers and the clients, which run while the block runs.
 
     Args:
-        folder: for the programs.
-        database: an empty one.
+        folder: the programs' working directory.
+        database: the connection string of an empty database.
         settings: of both programs.
-        clients: how many, in a process of their own.
-        workers: how many serve them.
-        matches: which they share evenly.
-        rate: events a second in each match, while a storm is on.
+        clients: the number of clients, which run in their own process.
+        workers: the number of workers.
+        matches: the number of matches; each has the same number of clients.
+        rate: events per second in each match during a storm.
     """
 
     def __init__(
@@ -86,93 +86,94 @@ class Environment:
                 self._connection.execute(f"INSERT INTO storm VALUES ('{match}')".encode())
                 self._connection.execute(f"CREATE SEQUENCE storm_queries_{match} MINVALUE 0".encode())
                 self._connection.execute("SELECT nextval(%s)", [f"storm_queries_{match}"])
-            stack.enter_context(Listener(self._folder, self._settings)).aligned()
-            self.app = stack.enter_context(App(self._folder, self._settings, self.workers)).ready()
+            stack.enter_context(Listener(self._folder, self._settings)).wait_until_aligned()
+            self.app = stack.enter_context(App(self._folder, self._settings, self.workers)).wait_until_ready()
             wait_until(lambda: [self.app.get("/readyz")[0] for _ in range(8)] == [200] * 8)
-            self._crowd = stack.enter_context(_crowd(self.app.port, self.clients, self._matches))
+            self._client_process = stack.enter_context(_start_clients(self.app.port, self.clients, self._matches))
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def gather(self) -> Memory:
-        """Everybody connects, and nothing happens."""
+    def connect_clients(self) -> WorkerMemory:
+        """Connect all clients while there are no events; return the memory that the workers use before and after."""
         before = self._memory()
-        self._ask("come")
-        return Memory(before, self._memory())
+        self._command("connect")
+        return WorkerMemory(before, self._memory())
 
-    def storm(self, name: str, *, keep: bool, kill: bool = False) -> Row:
-        """Everybody goes and comes back within a second, while events go on.
+    def storm(self, name: str, *, with_id: bool, kill_worker: bool = False) -> Storm:
+        """Drop all clients, which reconnect within a second while there are events.
 
         Args:
-            name: of the row.
-            keep: they come with their last id.
-            kill: one worker is killed in the same moment.
+            name: of the storm, for the report.
+            with_id: whether the clients send their last id.
+            kill_worker: whether one worker is killed at the same time.
         """
         before = self._queries()
         with self._events():
-            if kill:
-                os.kill(self._workers()[0].pid, signal.SIGKILL)
-            answer = self._ask("storm keep" if keep else "storm lose")
-        self.check()
+            if kill_worker:
+                os.kill(self._worker_processes()[0].pid, signal.SIGKILL)
+            figures = self._command("reconnect with-id" if with_id else "reconnect without-id")
+        self.assert_complete()
         queries = max(after - earlier for after, earlier in zip(self._queries(), before, strict=True))
-        return Row(name, queries=queries, **answer)
+        return Storm(name, queries=queries, **figures)
 
-    def check(self) -> None:
-        """Everybody has what the database says, and nobody saw a hole on the way there."""
+    def assert_complete(self) -> None:
+        """Wait until every client has the number that the database has; assert that none missed an event."""
         rows = self._connection.execute("SELECT match_id, n FROM storm").fetchall()
         expected = {match: [str(number)] for match, number in rows}
         state: dict[str, Any] = {}
 
-        def has_all() -> bool:
-            state.update(self._ask("state"))
+        def all_complete() -> bool:
+            state.update(self._command("state"))
             return {match: list(numbers) for match, numbers in state["numbers"].items()} == expected
 
-        wait_until(has_all, 20, "everybody has what the database says")
-        assert (state["holes"], state["errors"]) == (0, 0)
+        wait_until(all_complete, 20, "every client has the number that the database has")
+        assert (state["missed"], state["errors"]) == (0, 0)
 
-    def _ask(self, command: str) -> dict[str, Any]:
-        assert self._crowd.stdin
-        assert self._crowd.stdout
-        self._crowd.stdin.write(command + "\n")
-        self._crowd.stdin.flush()
-        answer: dict[str, Any] = json.loads(self._crowd.stdout.readline())
+    def _command(self, command: str) -> dict[str, Any]:
+        assert self._client_process.stdin
+        assert self._client_process.stdout
+        self._client_process.stdin.write(command + "\n")
+        self._client_process.stdin.flush()
+        answer: dict[str, Any] = json.loads(self._client_process.stdout.readline())
         return answer
 
     @contextmanager
     def _events(self) -> Iterator[None]:
-        ending = threading.Event()
+        """Notify at the rate of the environment while the block runs."""
+        stop = threading.Event()
 
-        def tick() -> None:
+        def notify() -> None:
             with closing(psycopg.connect(self._database, autocommit=True)) as connection:
-                while not ending.wait(1 / self._rate):
-                    connection.execute(TICK)
+                while not stop.wait(1 / self._rate):
+                    connection.execute(EVENT_IN_EACH_MATCH)
 
-        thread = threading.Thread(target=tick)
+        thread = threading.Thread(target=notify)
         thread.start()
         try:
             yield
         finally:
-            ending.set()
+            stop.set()
             thread.join()
 
-    def _workers(self) -> list[psutil.Process]:
+    def _worker_processes(self) -> list[psutil.Process]:
         return list(psutil.Process(self.app.pid).children())
 
     def _memory(self) -> int:
-        return sum(worker.memory_full_info().pss for worker in self._workers())
+        return sum(worker.memory_full_info().pss for worker in self._worker_processes())
 
     def _queries(self) -> list[int]:
-        """Snapshot queries so far, by match; PostgreSQL counts them itself."""
+        """Return the number of snapshot queries so far by match, which sequences in PostgreSQL count."""
         every = (self._connection.execute(f"SELECT last_value FROM storm_queries_{match}".encode()).fetchone()
                  for match in range(self._matches))  # fmt: skip
         return [row[0] for row in every if row]
 
 
 @contextmanager
-def _crowd(port: int, clients: int, matches: int) -> Iterator["subprocess.Popen[str]"]:
-    command = [sys.executable, "-m", "tests.storm.crowd", str(port), str(clients), str(matches)]
+def _start_clients(port: int, clients: int, matches: int) -> Iterator["subprocess.Popen[str]"]:
+    command = [sys.executable, "-m", "tests.storm.clients", str(port), str(clients), str(matches)]
     with subprocess.Popen(
         command, cwd=ROOT, env=environment({}), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:

@@ -1,4 +1,4 @@
-"""Clients that all come back at once are all served, and PostgreSQL hardly notices.
+"""Clients that all reconnect at once are all served, with few queries to PostgreSQL.
 
 `python -m tests.storm` prints the figures.
 """
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.storm.__main__ import report, run
+from tests.storm.__main__ import run, table
 from tests.storm.environment import Environment
 
 
@@ -19,17 +19,17 @@ from tests.storm.environment import Environment
         *(pytest.param(5000, workers, 20, marks=[pytest.mark.long, pytest.mark.timeout(300)]) for workers in (1, 2)),
     ],
 )
-def test_a_crowd_that_comes_back_at_once_is_served_with_three_queries_a_match(
+def test_clients_that_all_reconnect_at_once_are_served_with_three_queries_per_match(
     tmp_path: Path, database: str, settings: dict[str, str], clients: int, workers: int, matches: int
 ) -> None:
-    with Environment(tmp_path, database, settings, clients, workers, matches) as arena:
-        memory, rows = run(arena)
-        sys.stdout.write(report(arena, memory, rows) + "\n")
-        log = arena.app.log
+    with Environment(tmp_path, database, settings, clients, workers, matches) as environment:
+        memory, storms = run(environment)
+        sys.stdout.write(table(environment, memory, storms) + "\n")
+        log = environment.app.log
     assert "Traceback" not in log
-    for row in rows:
-        assert row.recovered + row.snapshots == clients
-        assert row.queries <= 3 * workers
-    assert [rows[0].snapshots, rows[1].recovered] == [0, 0]
+    for storm in storms:
+        assert storm.recovered + storm.snapshots == clients
+        assert storm.queries <= 3 * workers
+    assert [storms[0].snapshots, storms[1].recovered] == [0, 0]
     if clients >= 5000:
-        assert max(row.all for row in rows) < 10
+        assert max(storm.all for storm in storms) < 10

@@ -6,7 +6,7 @@ from typing import Self
 
 import psycopg
 
-from app.core.config import MUX_CHANNEL
+from app.core.canary import MUX_CHANNEL
 from tests.support.waiting import wait_until
 
 

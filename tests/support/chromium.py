@@ -12,8 +12,8 @@ _ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"
 
 
 @contextmanager
-def chromium() -> Iterator[Browser]:
-    """The machine's Chromium, while the context lasts; without one, CI fails."""
+def launch_chromium() -> Iterator[Browser]:
+    """Run the installed Chromium while the block runs. If there is none, skip the test, or fail it in CI."""
     path = shutil.which("chromium") or shutil.which("google-chrome")
     if path is None:
         if os.environ.get("CI"):

@@ -1,4 +1,4 @@
-"""For tests that run the product's asynchronous parts in this process."""
+"""Helpers for tests that run asynchronous code in their own process."""
 
 import asyncio
 import time
@@ -11,8 +11,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def in_a_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """An asynchronous test, with a loop of its own."""
+def async_test(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """Run an asynchronous test in a new event loop."""
 
     @wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -21,8 +21,8 @@ def in_a_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]
     return run
 
 
-async def until(condition: Callable[[], T], within: float = 20.0, what: str = "") -> T:
-    """`wait_until`, with the loop running meanwhile."""
+async def wait_until_async(condition: Callable[[], T], within: float = 20.0, what: str = "") -> T:
+    """Do the same as `wait_until` without blocking the event loop."""
     deadline = time.monotonic() + within
     while not (found := condition()):
         assert time.monotonic() < deadline, f"not within {within:g} s: {what or condition}"
@@ -30,28 +30,23 @@ async def until(condition: Callable[[], T], within: float = 20.0, what: str = ""
     return found
 
 
-async def holds(seconds: float, condition: Callable[[], object], what: str = "") -> None:
-    """`hold_for`, with the loop running meanwhile."""
+async def hold_for_async(seconds: float, condition: Callable[[], object], what: str = "") -> None:
+    """Do the same as `hold_for` without blocking the event loop."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         assert condition(), f"not held for {seconds:g} s: {what or condition}"
         await asyncio.sleep(0.01)
 
 
-async def turns(count: int = 20) -> None:
-    """Lets everything that is ready run."""
+async def run_ready_tasks(count: int = 20) -> None:
+    """Let the event loop run `count` iterations, so that every ready task makes progress."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
-async def aside(call: Callable[..., T], *args: Any) -> T:
-    """A call that blocks, in a thread."""
-    return await asyncio.to_thread(call, *args)
-
-
 @asynccontextmanager
 async def running(work: Awaitable[T]) -> AsyncIterator[asyncio.Future[T]]:
-    """`work` as a task, ended at the latest with the block; what it raised is raised here."""
+    """Run `work` as a task that is cancelled when the block ends. What it raised is raised here."""
     task = asyncio.ensure_future(work)
     try:
         yield task

@@ -1,4 +1,4 @@
-"""Packages of npm, for tests that need Node's or a browser's."""
+"""npm packages for tests that need Node.js or a browser."""
 
 import os
 import shutil
@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 
-def installed(source: Path, folder: Path) -> Path:
-    """`folder`, made a copy of `source` with the packages of its lock file; without npm, CI fails."""
+def install_packages(source: Path, folder: Path) -> Path:
+    """Copy `source` to `folder` and install the packages of its lock file there.
+
+    If there is no npm, skip the test, or fail it in CI.
+    """
     if shutil.which("npm") is None:
         if os.environ.get("CI"):
             pytest.fail("there is no npm: install the packages nodejs and npm")

@@ -29,9 +29,9 @@ class Numbered:
 
     def heard_by(self, client: Client, within: float = 20.0) -> None:
         """Waits until a client has heard all, and asserts: each once, in order, and it was told of no gap."""
-        client.heard(self.sent, within)
+        client.wait_for_updates(self.sent, within)
         assert numbers(client.updates) == list(range(1, self.sent + 1))
-        assert not client.of("resync")
+        assert not client.of_type("resync")
 
 
 def numbers(updates: Iterable[dict[str, int]]) -> list[int]:

@@ -1,4 +1,4 @@
-"""A real process, its lines, and the ways in which it may end."""
+"""Real processes: their output, signals and exit codes."""
 
 import os
 import signal
@@ -11,18 +11,21 @@ from typing import Self
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
-# A test says everything that a program is to know: nothing of this machine's settings reaches it.
-_KEPT = ("PATH", "HOME", "LANG", "VIRTUAL_ENV", "TMPDIR", "USER")
+# A program under test gets only the settings of the test: no others from the environment of this process.
+_INHERITED = ("PATH", "HOME", "LANG", "VIRTUAL_ENV", "TMPDIR", "USER")
 
 
 def environment(settings: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a program under test."""
-    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    return kept | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"} | dict(settings)
+    """Return the environment variables of a program under test."""
+    inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    return inherited | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"} | dict(settings)
 
 
 class Process:
-    """A command in a folder of its own, ended at the latest with the test."""
+    """A command that runs in a folder, and is ended when the block ends.
+
+    `lines` has its output so far, standard output and standard error together.
+    """
 
     def __init__(self, command: Sequence[str], folder: Path, settings: Mapping[str, str]) -> None:
         self.lines: list[str] = []
@@ -64,13 +67,13 @@ class Process:
     def running(self) -> bool:
         return self._popen.poll() is None
 
-    def logged(self, text: str, within: float = 20.0) -> None:
-        """Waits for a line that contains `text`."""
+    def wait_for_log(self, text: str, within: float = 20.0) -> None:
+        """Wait until the output contains `text`; fail early if the process has exited without it."""
         wait_until(lambda: text in self.log or (not self.running and self._finished(text)), within, f"{text!r} logged")
 
     def _finished(self, text: str) -> bool:
         self._reader.join(5)
-        assert text in self.log, f"it ended with {self._popen.returncode} without {text!r}:\n{self.log}"
+        assert text in self.log, f"exited with {self._popen.returncode} without {text!r}:\n{self.log}"
         return True
 
     def signal(self, number: int) -> None:
@@ -83,12 +86,12 @@ class Process:
         self.signal(signal.SIGCONT)
 
     def kill(self) -> int:
-        """kill -9."""
+        """Send SIGKILL and return the exit code."""
         self.signal(signal.SIGKILL)
         return self.exit_code()
 
     def stop(self, within: float = 15.0) -> int:
-        """SIGTERM; its exit code."""
+        """Send SIGTERM and return the exit code."""
         self.signal(signal.SIGTERM)
         return self.exit_code(within)
 
@@ -98,7 +101,7 @@ class Process:
         return code
 
     def end(self) -> None:
-        """Whatever it is doing: it and all it started are gone afterwards."""
+        """End the process and all that it started, whatever their state."""
         if self.running:
             self.signal(signal.SIGCONT)
             self.signal(signal.SIGTERM)
@@ -108,6 +111,6 @@ class Process:
                 os.killpg(self.pid, signal.SIGKILL)
                 self._popen.wait()
         self._reader.join(5)
-        if self._reader.is_alive():  # something that it started holds its output
+        if self._reader.is_alive():  # another process that it started still has the pipe open
             os.killpg(self.pid, signal.SIGKILL)
             self._reader.join()

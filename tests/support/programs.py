@@ -1,19 +1,18 @@
-"""The product's programs, as supervisord runs them, and clients of theirs."""
+"""notifymux's programs, started as supervisord starts them, and clients of the application."""
 
 import http.client
 import json
 import sys
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
-from socket import SHUT_RDWR
 from typing import Any, Self
 from urllib.parse import quote
 
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from tests.support.event_stream import EventStreamReader
 from tests.support.process import Process
 from tests.support.servers import free_port
 from tests.support.waiting import wait_until
@@ -25,8 +24,8 @@ class Listener(Process):
     def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
         super().__init__([sys.executable, "-m", "listener"], folder, settings)
 
-    def aligned(self, times: int = 1, within: float = 20.0) -> Self:
-        """Waits until it has begun an epoch or found its place, for the `times`-th time."""
+    def wait_until_aligned(self, times: int = 1, within: float = 20.0) -> Self:
+        """Wait until it has started an epoch or aligned with one, for the `times`-th time."""
         wait_until(
             lambda: sum(" begins after " in line or " aligned at " in line for line in self.lines) >= times,
             within,
@@ -36,46 +35,45 @@ class Listener(Process):
 
 
 class Verification(Process):
-    """`python -m listener verify`, which has ended."""
+    """`python -m listener verify --json`, run to its end."""
 
     def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
         super().__init__([sys.executable, "-m", "listener", "verify", "--json"], folder, settings)
         self.code = self.exit_code(60)
-        said = json.loads(self.log)
-        assert said["ok"] == (self.code == 0), self.log
-        self.checks: dict[str, dict[str, str | None]] = {check.pop("check"): check for check in said["checks"]}
-        assert len(self.checks) == len(said["checks"]), self.log
+        result = json.loads(self.log)
+        assert result["ok"] == (self.code == 0), self.log
+        self.checks: dict[str, dict[str, str | None]] = {check.pop("check"): check for check in result["checks"]}
+        assert len(self.checks) == len(result["checks"]), self.log
 
-    def of(self, status: str) -> list[str]:
-        """The checks that ended so."""
+    def with_status(self, status: str) -> list[str]:
+        """Return the names of the checks with this status."""
         return [name for name, check in self.checks.items() if check["status"] == status]
 
     def text(self, name: str) -> str:
-        """What one check says."""
+        """Return the text of a check."""
         return str(self.checks[name]["text"])
 
     def remedy(self, name: str) -> str:
-        """What is to be done about it."""
+        """Return the remedy of a check."""
         return str(self.checks[name]["remedy"])
 
 
 class App(Process):
-    """gunicorn and its workers; `factory` makes the application that they serve."""
+    """gunicorn and its workers. `factory` names the function that creates the application."""
 
     def __init__(
         self, folder: Path, settings: Mapping[str, str], workers: int = 1, factory: str = "app.main:app"
     ) -> None:
         self.port = free_port()
-        served = {"HOST": "127.0.0.1", "PORT": str(self.port), "WEB_CONCURRENCY": str(workers)}
+        address = {"HOST": "127.0.0.1", "PORT": str(self.port), "WEB_CONCURRENCY": str(workers)}
         command = [str(Path(sys.executable).with_name("gunicorn")), "-c", "python:app.gunicorn_conf", factory]
-        super().__init__(command, folder, {**served, **settings})
+        super().__init__(command, folder, {**address, **settings})
 
     def get(self, path: str) -> tuple[int, Any]:
-        """A path's status and JSON body; 0 and None if nobody answers."""
         return get(self.port, path)
 
-    def ready(self, within: float = 20.0) -> Self:
-        """Waits until a worker says that it is ready."""
+    def wait_until_ready(self, within: float = 20.0) -> Self:
+        """Wait until a worker is ready."""
         wait_until(lambda: self.get("/readyz")[0] == 200, within, lambda: f"ready: {self.get('/readyz')}\n{self.log}")
         return self
 
@@ -86,7 +84,7 @@ class App(Process):
         return EventStream(self.port, match, query, headers)
 
     def client_of_each_worker(self, match: object, workers: int) -> dict[int, "Client"]:
-        """One client on each worker, by the worker's process id."""
+        """Connect one client to each worker; return the clients by the worker's process id."""
         clients: dict[int, Client] = {}
         for number in range(200):
             client = self.client(match, f"client-{number}")
@@ -95,11 +93,11 @@ class App(Process):
             clients.setdefault(client.worker, client)
             if len(clients) == workers:
                 return clients
-        raise AssertionError(f"{len(clients)} of {workers} workers took a client")
+        raise AssertionError(f"only {len(clients)} of {workers} workers accepted a client")
 
 
 def get(port: int, path: str) -> tuple[int, Any]:
-    """A path's status and JSON body; 0 and None if nobody answers."""
+    """Request a path; return the status and the body, parsed if it is JSON. Without an answer, return 0 and None."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
         connection.request("GET", path)
@@ -112,14 +110,14 @@ def get(port: int, path: str) -> tuple[int, Any]:
         connection.close()
 
 
-class Heard:
-    """What a client has heard."""
+class ReceivedMessages:
+    """The messages that a client has received."""
 
     def __init__(self) -> None:
         self.messages: list[dict[str, Any]] = []
 
-    def of(self, *kinds: str) -> list[dict[str, Any]]:
-        """The messages of some types."""
+    def of_type(self, *kinds: str) -> list[dict[str, Any]]:
+        """Return the messages of some types."""
         return [message for message in list(self.messages) if message["type"] in kinds]
 
     @property
@@ -127,18 +125,18 @@ class Heard:
         """The messages that are events."""
         return [message for message in list(self.messages) if "operation" in message]
 
-    def heard(self, count: int, within: float = 20.0) -> list[dict[str, Any]]:
-        """Waits for `count` updates, and returns all."""
-        wait_until(lambda: len(self.updates) >= count, within, f"{count} updates, {len(self.updates)} came")
+    def wait_for_updates(self, count: int, within: float = 20.0) -> list[dict[str, Any]]:
+        """Wait for `count` updates; return all updates."""
+        wait_until(lambda: len(self.updates) >= count, within, lambda: f"{count} updates, {len(self.updates)} received")
         return self.updates
 
-    def loaded(self) -> dict[str, Any]:
-        """Waits for the initial load."""
-        return wait_until(lambda: self.of("initial-load"))[0]
+    def wait_for_initial_load(self) -> dict[str, Any]:
+        """Wait for the initial load, and return it."""
+        return wait_until(lambda: self.of_type("initial-load"))[0]
 
 
-class Client(Heard):
-    """A WebSocket client of one match that keeps every message, read in a thread of its own."""
+class Client(ReceivedMessages):
+    """A WebSocket client of one match, which keeps every message. A thread reads and answers pings."""
 
     def __init__(
         self,
@@ -174,8 +172,8 @@ class Client(Heard):
         finally:
             self.code = self.socket.close_code
 
-    def closed(self, within: float = 20.0) -> int:
-        """Waits until the other side closes; the code."""
+    def wait_until_closed(self, within: float = 20.0) -> int:
+        """Wait until the server closes the connection; return the close code."""
         self._thread.join(within)
         assert self.code is not None
         return self.code
@@ -191,41 +189,16 @@ class Client(Heard):
         self.close()
 
 
-class EventStream(Heard):
-    """The same over server-sent events; keeps every line as well."""
+class EventStream(ReceivedMessages, EventStreamReader):
+    """A client of one match over server-sent events, which keeps every message and every line."""
 
     def __init__(self, port: int, match: object, query: str = "", headers: Mapping[str, str] | None = None) -> None:
-        super().__init__()
         self.lines: list[str] = []
-        self._connection = http.client.HTTPConnection("127.0.0.1", port)
-        self._connection.request("GET", f"/api/matches/{quote(str(match))}/events{query}", headers=dict(headers or {}))
-        self._socket = self._connection.sock
-        self.response = self._connection.getresponse()
+        ReceivedMessages.__init__(self)
+        EventStreamReader.__init__(self, port, f"/api/matches/{quote(str(match))}/events{query}", headers)
         self.worker = int(self.response.headers.get("x-worker", 0))
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
 
-    def _read(self) -> None:
-        with suppress(OSError, ValueError, http.client.HTTPException):  # it was cut off, or closed from here
-            for line in self.response:
-                self.lines.append(line.decode().rstrip("\n"))
-                if line.startswith(b"data: "):
-                    self.messages.append(json.loads(line[6:]))
-
-    def ended(self, within: float = 20.0) -> None:
-        """Waits until the other side ends it."""
-        self._thread.join(within)
-        assert not self._thread.is_alive()
-
-    def close(self) -> None:
-        with suppress(OSError):  # the other side was faster
-            self._socket.shutdown(SHUT_RDWR)
-        self._thread.join(5)
-        self.response.close()
-        self._connection.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def _on_line(self, line: bytes) -> None:
+        self.lines.append(line.decode().rstrip("\n"))
+        if line.startswith(b"data: "):
+            self.messages.append(json.loads(line[6:]))

@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that can be cut, throttled, and stalled so that nothing passes and nobody is told."""
+"""A TCP proxy on loopback that can drop, refuse, throttle and stall connections."""
 
 import select
 import socket
@@ -8,14 +8,14 @@ from typing import Self
 
 
 class Proxy:
-    """Passes bytes between whoever connects to `port` and a server on loopback."""
+    """Forwards connections from `port` to the port of a server on loopback."""
 
     def __init__(self, server_port: int) -> None:
         self._server_port = server_port
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listening.getsockname()[1]
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
-        self._stuck: list[tuple[socket.socket, socket.socket]] = []
+        self._stalled_pairs: list[tuple[socket.socket, socket.socket]] = []
         self._stalled = self._closed = False
         self._refusing = False
         self._bytes_per_second: float | None = None
@@ -24,43 +24,43 @@ class Proxy:
         self._thread.start()
 
     def stall(self) -> None:
-        """From now on nothing passes, in established connections and new ones; no connection is closed."""
+        """Forward nothing more, in established connections and new ones. No connection is closed."""
         self._stalled = True
 
     def throttle(self, bytes_per_second: float) -> None:
-        """From now on so much passes, in all connections together."""
+        """Limit the throughput of all connections together."""
         self._bytes_per_second = bytes_per_second
 
     def stall_established(self) -> None:
-        """From now on nothing passes in the connections that are there; new ones work."""
+        """Forward nothing more in established connections. New connections work."""
         with self._lock:
-            self._stuck, self._pairs = [*self._stuck, *self._pairs], []
+            self._stalled_pairs, self._pairs = [*self._stalled_pairs, *self._pairs], []
 
     def resume(self) -> None:
-        """What was held back passes."""
+        """Forward everything again, including the data held back, and accept connections."""
         self._stalled = self._refusing = False
         self._bytes_per_second = None
 
     def cut(self) -> None:
-        """Drops every connection and refuses new ones until `resume`."""
+        """Drop every connection and refuse new ones until `resume`."""
         self._refusing = True
         self.drop()
 
-    def lead_to(self, server_port: int) -> None:
-        """From now on connections lead to another server; those that are there are dropped."""
+    def redirect_to(self, server_port: int) -> None:
+        """Drop every connection, and forward new ones to another server."""
         self._server_port = server_port
         self.drop()
 
     def drop(self) -> None:
-        """Drops every connection that is there."""
+        """Drop every established connection."""
         with self._lock:
-            pairs, self._pairs, self._stuck = [*self._pairs, *self._stuck], [], []
+            pairs, self._pairs, self._stalled_pairs = [*self._pairs, *self._stalled_pairs], [], []
         for pair in pairs:
             for end in pair:
                 end.close()
 
     def close(self) -> None:
-        """Ends it."""
+        """Drop every connection and stop listening."""
         self._closed = True
         self._thread.join(5)
         self.drop()
@@ -80,7 +80,7 @@ class Proxy:
             try:
                 readable, _, _ = select.select([self._listening, *ends], [], [], 0.02)
             except (OSError, ValueError):
-                continue  # one was dropped meanwhile
+                continue  # a connection was dropped in the meantime
             for end in readable:
                 if end is self._listening:
                     self._accept()

@@ -12,7 +12,7 @@ from tests.support.waiting import wait_until
 class Address(Proxy):
     """An address that can be led elsewhere as a name or a virtual address is: what is connected stays connected."""
 
-    def lead_to(self, server_port: int) -> None:
+    def redirect_to(self, server_port: int) -> None:
         self._server_port = server_port
 
 
@@ -47,7 +47,7 @@ class RedisPair:
     def promote(self) -> None:
         """The replica becomes a primary, and the address leads to it; the old one stays as it is."""
         self.replica.client.replicaof("NO", "ONE")
-        self.address.lead_to(self.replica.port)
+        self.address.redirect_to(self.replica.port)
 
     def demote(self) -> None:
         """The old primary becomes a replica of the new one."""
@@ -58,7 +58,7 @@ class RedisPair:
         """Redis's own FAILOVER: both change places, and no connection is cut; then the address leads to the new one."""
         self.primary.call("FAILOVER", "TO", "127.0.0.1", self.replica.port)
         wait_until(lambda: self.primary.info("replication")["role"] == "slave", what="the fail-over")
-        self.address.lead_to(self.replica.port)
+        self.address.redirect_to(self.replica.port)
 
     def abandon(self) -> None:
         """The old primary becomes a replica of nobody: it answers, and hears nothing more."""

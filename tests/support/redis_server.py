@@ -73,7 +73,7 @@ class RedisServer:
         """Starts it, with `more` options; by default waits until it answers."""
         self.process = Process([redis_server(), *self._command(), *self._options, *more], self.folder, {})
         if wait:
-            self.process.logged("Sentinel ID is" if self._mode == "sentinel" else "Ready to accept connections")
+            self.process.wait_for_log("Sentinel ID is" if self._mode == "sentinel" else "Ready to accept connections")
 
     def _command(self) -> list[str]:
         if self._mode == "sentinel":

@@ -1,11 +1,14 @@
-"""Real servers: the product's own embedded ones, each in a folder of its own, or those that were given."""
+"""Real PostgreSQL and Valkey servers, and databases in them."""
 
 import random
 import socket
 import subprocess
 import sys
-from contextlib import closing, suppress
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Self
 from urllib.parse import urlsplit
 
 import psycopg
@@ -18,13 +21,13 @@ from app.appliance.embedded.valkey import make_folder
 from tests.support.process import Process
 from tests.support.waiting import wait_until
 
-# Below the embedded servers' and the range from which Linux takes the ports of outgoing connections: of thousands of
-# those, one might be in the program's place before it starts.
+# Below the ports of the embedded servers, and below those that Linux gives to outgoing connections: one of thousands of
+# connections could take the port before the program listens on it.
 _PORTS = range(10_000, 20_000)
 
 
 def free_port() -> int:
-    """A loopback port that nobody uses."""
+    """Return an unused loopback port."""
     while True:
         port = random.choice(_PORTS)
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
@@ -32,9 +35,13 @@ def free_port() -> int:
 
 
 class Servers:
-    """An embedded PostgreSQL and an embedded Valkey that can be started, stopped, killed and frozen.
+    """The embedded PostgreSQL and Valkey, which can be started, stopped, killed and frozen.
 
-    Without a template, the database is made anew, which takes seconds.
+    As a context manager, it starts both and ends both.
+
+    Args:
+        folder: for the data; it is created.
+        template: a folder with initialised data to copy. Without one, PostgreSQL is initialised, which takes seconds.
     """
 
     def __init__(self, folder: Path, template: Path | None = None) -> None:
@@ -52,34 +59,52 @@ class Servers:
         self.postgres: Process | None = None
         self.redis: Process | None = None
 
+    def __enter__(self) -> Self:
+        try:
+            self.start_postgres()
+            self.start_redis()
+        except BaseException:
+            self.end()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The settings of a program that uses both servers in Redis mode."""
+        settings = {"REDIS_URL": self.embedded.redis_url, "USE_REDIS_NOTIFIER": "true"}
+        return database_settings(self.embedded.database_url) | settings
+
     def start_postgres(self) -> None:
-        """Starts it and waits until it answers."""
+        """Start PostgreSQL and wait until it accepts connections."""
         self.postgres = Process([sys.executable, "-m", "app.appliance", "postgres"], self.folder, {})
-        wait_until(self._postgres_answers, 30, self.postgres.log)
+        wait_until(self._postgres_accepts, 30, self.postgres.log)
 
     def start_redis(self) -> None:
-        """Starts it and waits until it answers."""
+        """Start Valkey and wait until it answers."""
         self.redis = Process([sys.executable, "-m", "app.appliance", "valkey"], self.folder, {})
         wait_until(self._redis_answers, 30, self.redis.log)
 
     def stop_postgres(self) -> None:
-        """As `pg_ctl stop -m fast` does: sessions are ended."""
+        """Stop PostgreSQL as `pg_ctl stop -m fast` does, which terminates its sessions."""
         assert self.postgres
         self.postgres.signal(2)
         self.postgres.exit_code(30)
 
     def stop_redis(self) -> None:
-        """SIGTERM."""
+        """Stop Valkey with SIGTERM."""
         assert self.redis
         self.redis.stop(30)
 
     def end(self) -> None:
-        """Both are gone afterwards."""
+        """End both processes, whatever their state."""
         for process in (self.postgres, self.redis):
             if process:
                 process.end()
 
-    def _postgres_answers(self) -> bool:
+    def _postgres_accepts(self) -> bool:
         with (
             suppress(psycopg.OperationalError),
             closing(psycopg.connect(self.embedded.database_url, connect_timeout=2)),
@@ -93,8 +118,17 @@ class Servers:
         return False
 
 
+@contextmanager
+def temporary_servers(name: str) -> Iterator[Servers]:
+    """Run both servers while the block runs, in a temporary folder whose name contains `name`."""
+    with tempfile.TemporaryDirectory(prefix=f"notifymux-{name}-") as folder:
+        Path(folder).chmod(0o755)  # the servers run under another account
+        with Servers(Path(folder) / "servers") as servers:
+            yield servers
+
+
 def database_settings(conninfo: str, port: int | None = None) -> dict[str, str]:
-    """A connection string as the variables that a program takes; `port` leads through a proxy instead."""
+    """Convert a connection string to settings. `port` replaces its port, for example by that of a proxy."""
     parts = conninfo_to_dict(conninfo)
     names = {"host": "DB_HOST", "port": "DB_PORT", "user": "DB_USER", "password": "DB_PASSWORD", "dbname": "DB_NAME"}
     settings = {names[name]: str(value) for name, value in parts.items() if name in names}
@@ -102,20 +136,20 @@ def database_settings(conninfo: str, port: int | None = None) -> dict[str, str]:
 
 
 def new_database(conninfo: str, name: str) -> str:
-    """Creates a database and returns its connection string."""
+    """Create a database and return its connection string."""
     with closing(psycopg.connect(conninfo, autocommit=True)) as connection:
         connection.execute(f'CREATE DATABASE "{name}"')
     return make_conninfo(conninfo, dbname=name)
 
 
 def drop_database(conninfo: str, name: str) -> None:
-    """Drops it, whoever is connected."""
+    """Drop a database and terminate its sessions."""
     with closing(psycopg.connect(conninfo, autocommit=True)) as connection:
         connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
 
-def through(url: str, port: int) -> str:
-    """A Redis URL that leads to another port."""
+def redis_url_with_port(url: str, port: int) -> str:
+    """Replace the host and port of a Redis URL by a loopback port, for example that of a proxy."""
     parts = urlsplit(url)
     userinfo = parts.netloc.rpartition("@")[0]
     return parts._replace(netloc=f"{userinfo}@127.0.0.1:{port}" if userinfo else f"127.0.0.1:{port}").geturl()

@@ -8,9 +8,15 @@ T = TypeVar("T")
 
 
 def wait_until(condition: Callable[[], T], within: float = 20.0, what: str | Callable[[], str] = "") -> T:
-    """Looks until `condition()` is true, and returns what it gave; an AssertionError after `within` seconds.
+    """Call `condition` until its result is true, and return this result.
 
-    `what` is said then; a function is asked then.
+    Args:
+        condition: called every 20 ms.
+        within: timeout in seconds.
+        what: the condition in words, for the error; a function is called when the timeout expires.
+
+    Raises:
+        AssertionError: the timeout expired.
     """
     deadline = time.monotonic() + within
     while not (found := condition()):
@@ -21,7 +27,7 @@ def wait_until(condition: Callable[[], T], within: float = 20.0, what: str | Cal
 
 
 def hold_for(seconds: float, condition: Callable[[], object], what: str = "") -> None:
-    """Looks for `seconds` and asserts that `condition()` is true at every look."""
+    """Assert every 20 ms for `seconds` that `condition()` is true."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         assert condition(), f"not held for {seconds:g} s: {what or condition}"

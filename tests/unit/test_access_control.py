@@ -1,4 +1,4 @@
-"""Who may come in."""
+"""Which connections are accepted."""
 
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -7,11 +7,11 @@ import jwt
 import pytest
 from starlette.requests import HTTPConnection
 
-from app.web.access_control import AccessControl, ConnectionLimits, Rejected
+from app.web.access_control import AccessControl, Rejected
 from app.web.tokens import Tokens
 
 SECRET = "a secret that is long enough for HS256"
-ROOMY = ConnectionLimits(100, None)
+MAX_CLIENTS = 100
 
 
 def connection(headers: Mapping[str, str] | None = None, query: str = "", address: str = "192.0.2.1") -> HTTPConnection:
@@ -21,8 +21,8 @@ def connection(headers: Mapping[str, str] | None = None, query: str = "", addres
     )
 
 
-def refused(admission: AccessControl, given: HTTPConnection, match: str = "1") -> Rejected:
-    with pytest.raises(Rejected) as caught, admission.admit(given, match):
+def rejected(access: AccessControl, given: HTTPConnection, match: str = "1") -> Rejected:
+    with pytest.raises(Rejected) as caught, access.authorize_client(given, match):
         pass
     return caught.value
 
@@ -46,35 +46,34 @@ def refused(admission: AccessControl, given: HTTPConnection, match: str = "1") -
     ],
 )
 def test_pages_of_the_same_host_and_of_named_origins_may_connect(origin: str, host: str, allowed: bool) -> None:
-    assert AccessControl(None, ["https://named.example"], ROOMY).allows_origin(origin, host) is allowed
+    assert AccessControl(None, ["https://named.example"], MAX_CLIENTS).allows_origin(origin, host) is allowed
 
 
-def test_a_star_lets_every_page_in() -> None:
-    admission = AccessControl(None, ["*"], ROOMY)
-    assert admission.allows_origin("null", "live.example.com")
-    assert admission.allows_origin("http://anybody.example", "")
+def test_a_star_allows_every_page() -> None:
+    access = AccessControl(None, ["*"], MAX_CLIENTS)
+    assert access.allows_origin("null", "live.example.com")
+    assert access.allows_origin("http://any.example", "")
 
 
-def test_a_foreign_page_is_refused_and_a_program_is_not_asked_for_an_origin(caplog: pytest.LogCaptureFixture) -> None:
-    admission = AccessControl(None, [], ROOMY)
-    with admission.admit(connection({"Host": "live.example.com"}), "1"):
+def test_a_page_of_another_site_is_refused_and_a_program_needs_no_origin(caplog: pytest.LogCaptureFixture) -> None:
+    access = AccessControl(None, [], MAX_CLIENTS)
+    with access.authorize_client(connection({"Host": "live.example.com"}), "1"):
         pass
     for _ in range(3):
-        assert (
-            refused(admission, connection({"Host": "live.example.com", "Origin": "http://evil.example"})).status == 403
-        )
-    assert caplog.text.count("http://evil.example") == 1, "named once"
+        page = connection({"Host": "live.example.com", "Origin": "http://evil.example"})
+        assert rejected(access, page).status_code == 403
+    assert caplog.text.count("http://evil.example") == 1, "logged once"
 
 
-def test_refused_origins_are_named_in_the_log_only_so_often(caplog: pytest.LogCaptureFixture) -> None:
-    admission = AccessControl(None, [], ROOMY)
+def test_at_most_20_refused_origins_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    access = AccessControl(None, [], MAX_CLIENTS)
     for number in range(100):
-        refused(admission, connection({"Host": "a", "Origin": f"http://{number}.example"}))
+        rejected(access, connection({"Host": "a", "Origin": f"http://{number}.example"}))
     assert len(caplog.records) == 20
 
 
-def test_a_token_comes_in_the_header_or_in_the_query_and_the_header_is_over_it() -> None:
-    admission = AccessControl(Tokens(SECRET, "HS256"), [], ROOMY)
+def test_a_token_is_in_the_header_or_the_query_and_the_header_takes_precedence() -> None:
+    access = AccessControl(Tokens(SECRET, "HS256"), [], MAX_CLIENTS)
     token = jwt.encode({"matches": [1], "exp": 4_000_000_000}, SECRET)
     for given in (
         connection({"Authorization": f"Bearer {token}"}),
@@ -83,75 +82,77 @@ def test_a_token_comes_in_the_header_or_in_the_query_and_the_header_is_over_it()
         connection({"Authorization": f"Bearer {token}"}, query="token=wrong"),
         connection({"Authorization": "Basic eDp5"}, query=f"token={token}"),
     ):
-        with admission.admit(given, "1") as expires:
+        with access.authorize_client(given, "1") as expires:
             assert expires == 4_000_000_000
-    assert refused(admission, connection({"Authorization": "Bearer wrong"}, query=f"token={token}")).status == 401
+    assert rejected(access, connection({"Authorization": "Bearer wrong"}, query=f"token={token}")).status_code == 401
 
 
-def test_without_a_good_token_it_is_401_and_with_one_for_another_match_403() -> None:
-    admission = AccessControl(Tokens(SECRET, "HS256"), [], ROOMY)
-    missing = refused(admission, connection())
-    assert missing.status == 401
+def test_without_a_valid_token_the_status_is_401_and_with_one_for_another_match_403() -> None:
+    access = AccessControl(Tokens(SECRET, "HS256"), [], MAX_CLIENTS)
+    missing = rejected(access, connection())
+    assert missing.status_code == 401
     assert missing.headers == {"www-authenticate": "Bearer"}
     token = jwt.encode({"matches": [1]}, SECRET)
-    assert refused(admission, connection(query=f"token={token}"), "2").status == 403
+    assert rejected(access, connection(query=f"token={token}"), "2").status_code == 403
 
 
-def test_a_worker_takes_so_many_clients_and_a_place_that_gets_free_is_taken_again(
+def test_a_full_worker_refuses_clients_until_one_leaves(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    admission = AccessControl(None, [], ConnectionLimits(2, None))
+    access = AccessControl(None, [], 2)
     with ExitStack() as stack:
         for number in range(2):
-            stack.enter_context(admission.admit(connection(address=f"192.0.2.{number}"), "1"))
+            stack.enter_context(access.authorize_client(connection(address=f"192.0.2.{number}"), "1"))
         for _ in range(3):
-            full = refused(admission, connection())
-            assert full.status == 503
+            full = rejected(access, connection())
+            assert full.status_code == 503
             assert full.headers
             assert 1 <= int(full.headers["retry-after"]) <= 10
-    assert caplog.text.count("is full") == 1, "said once"
-    with admission.admit(connection(), "1"):
+    assert caplog.text.count("is full") == 1, "logged once"
+    with access.authorize_client(connection(), "1"):
         pass
 
 
-def test_an_address_has_so_many_places_and_others_have_theirs() -> None:
-    admission = AccessControl(None, [], ConnectionLimits(100, 2))
+def test_each_address_has_a_limit_of_its_own() -> None:
+    access = AccessControl(None, [], MAX_CLIENTS, 2)
     with ExitStack() as stack:
         for _ in range(2):
-            stack.enter_context(admission.admit(connection(), "1"))
-        assert refused(admission, connection()).status == 503
-        stack.enter_context(admission.admit(connection(address="192.0.2.9"), "1"))
-    with admission.admit(connection(), "1"):
+            stack.enter_context(access.authorize_client(connection(), "1"))
+        assert rejected(access, connection()).status_code == 503
+        stack.enter_context(access.authorize_client(connection(address="192.0.2.9"), "1"))
+    with access.authorize_client(connection(), "1"):
         pass
 
 
-def test_a_refused_client_takes_no_place() -> None:
-    admission = AccessControl(Tokens(SECRET, "HS256"), [], ConnectionLimits(1, 1))
+def test_a_refused_client_does_not_count() -> None:
+    access = AccessControl(Tokens(SECRET, "HS256"), [], 1, 1)
     for _ in range(5):
-        assert refused(admission, connection()).status == 401
-    with admission.admit(connection(query=f"token={jwt.encode({}, SECRET)}"), "1"):
+        assert rejected(access, connection()).status_code == 401
+    with access.authorize_client(connection(query=f"token={jwt.encode({}, SECRET)}"), "1"):
         pass
 
 
-def test_an_operator_needs_a_token_that_says_so_where_tokens_are_needed() -> None:
-    assert AccessControl(None, [], ROOMY).admit_operator(connection()) is None
-    admission = AccessControl(Tokens(SECRET, "HS256"), [], ROOMY)
+def test_where_tokens_are_needed_an_operator_needs_one_with_the_claim() -> None:
+    assert AccessControl(None, [], MAX_CLIENTS).authorize_operator(connection()) is None
+    access = AccessControl(Tokens(SECRET, "HS256"), [], MAX_CLIENTS)
     claims: list[dict[str, object]] = [{}, {"operator": False}, {"operator": "true"}, {"operator": 1}, {"matches": [1]}]
     for token in (jwt.encode(claim, SECRET) for claim in claims):
         with pytest.raises(Rejected) as caught:
-            admission.admit_operator(connection(query=f"token={token}"))
-        assert caught.value.status == 401
+            access.authorize_operator(connection(query=f"token={token}"))
+        assert caught.value.status_code == 401
     token = jwt.encode({"operator": True, "exp": 4_000_000_000}, SECRET)
-    assert admission.admit_operator(connection({"Authorization": f"Bearer {token}"})) == 4_000_000_000
+    assert access.authorize_operator(connection({"Authorization": f"Bearer {token}"})) == 4_000_000_000
 
 
-def test_a_foreign_page_does_not_see_what_operators_see() -> None:
+def test_a_page_of_another_site_is_refused_as_an_operator_too() -> None:
     with pytest.raises(Rejected) as caught:
-        AccessControl(None, [], ROOMY).admit_operator(connection({"Host": "a", "Origin": "http://evil.example"}))
-    assert caught.value.status == 403
+        AccessControl(None, [], MAX_CLIENTS).authorize_operator(
+            connection({"Host": "a", "Origin": "http://evil.example"})
+        )
+    assert caught.value.status_code == 403
 
 
-def test_an_operator_takes_no_clients_place() -> None:
-    admission = AccessControl(None, [], ConnectionLimits(1, 1))
-    with admission.admit(connection(), "1"):
-        admission.admit_operator(connection())
+def test_an_operator_does_not_count_as_a_client() -> None:
+    access = AccessControl(None, [], 1, 1)
+    with access.authorize_client(connection(), "1"):
+        access.authorize_operator(connection())

@@ -1,4 +1,4 @@
-"""An event's JSON text, and its id."""
+"""An event's id and its JSON text."""
 
 import json
 
@@ -17,8 +17,8 @@ json_values = st.recursive(
 )
 
 
-def carried(notified: bytes) -> bytes:
-    """What a reader of the event finds for what was notified."""
+def received_payload(notified: bytes) -> bytes:
+    """The payload that a receiver of the event reads for what was notified."""
     return bytes(decode(encode("c", payload_json(notified), 1.0)).payload)
 
 
@@ -27,30 +27,33 @@ def _not_json(_: str) -> None:
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1))
-def test_any_text_comes_back_as_it_was_notified(text: str) -> None:
+def test_any_text_is_received_as_it_was_notified(text: str) -> None:
     try:
         expected = json.loads(text, parse_constant=_not_json)
     except ValueError:
         expected = text
-    assert json.loads(carried(text.encode())) == expected
+    assert json.loads(received_payload(text.encode())) == expected
 
 
 @given(json_values, st.booleans(), st.sampled_from([None, 1, "\t"]))
-def test_valid_json_is_carried_byte_by_byte_on_one_line(
+def test_valid_json_is_embedded_byte_by_byte_on_one_line(
     value: object, ascii_only: bool, indent: int | str | None
 ) -> None:
     try:
         notified = json.dumps(value, ensure_ascii=ascii_only, indent=indent).encode()
     except UnicodeEncodeError:
-        return  # a lone surrogate is no text that PostgreSQL holds
+        return  # PostgreSQL can't store a lone surrogate
     if b"\\ud" in notified:
-        assert json.loads(carried(notified)) in (value, notified.decode())  # a lone surrogate is a string of its own
+        assert json.loads(received_payload(notified)) in (
+            value,
+            notified.decode(),
+        )  # both are valid
     else:
-        assert carried(notified) == notified.replace(b"\n", b" ")
+        assert received_payload(notified) == notified.replace(b"\n", b" ")
 
 
 @given(st.binary(min_size=1))
-def test_any_bytes_become_json_that_every_parser_reads(notified: bytes) -> None:
+def test_any_bytes_become_json_that_every_parser_accepts(notified: bytes) -> None:
     json.loads(payload_json(notified).decode())
     assert decode(encode("c", payload_json(notified), 1.0)).channel == "c"
 
@@ -83,19 +86,19 @@ def test_an_event_is_one_line(text: str, value: object) -> None:
 
 
 @pytest.mark.parametrize("depth", [99, 101, 500])
-def test_json_of_a_usual_depth_is_carried_as_it_is(depth: int) -> None:
+def test_json_of_a_usual_depth_is_embedded_unchanged(depth: int) -> None:
     notified = b"[" * depth + b"]" * depth
-    assert carried(notified) == notified
+    assert received_payload(notified) == notified
 
 
 @pytest.mark.parametrize("depth", [1000, 3999])
-def test_json_that_is_too_deep_for_a_reader_is_a_string(depth: int) -> None:
+def test_json_that_is_too_deep_for_a_parser_becomes_a_string(depth: int) -> None:
     notified = b"[" * depth + b"]" * depth
-    assert json.loads(carried(notified)) == notified.decode()
+    assert json.loads(received_payload(notified)) == notified.decode()
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"])), ids | st.none(), st.floats(0, 2**33))
-def test_the_event_around_a_payload_comes_back(channel: str, event_id: EventId | None, at: float) -> None:
+def test_an_encoded_event_decodes_to_the_same_fields(channel: str, event_id: EventId | None, at: float) -> None:
     text = encode(channel, b'{"a": 1}', at, event_id)
     event = decode(text)
     assert (event.channel, bytes(event.payload)) == (channel, b'{"a": 1}')
@@ -104,7 +107,7 @@ def test_the_event_around_a_payload_comes_back(channel: str, event_id: EventId |
     assert set(json.loads(text)) == {"id", "channel", "payload", "at"}
 
 
-def test_the_wire_format_is_what_is_documented() -> None:
+def test_the_json_text_is_the_documented_one() -> None:
     text = encode("match_change", b'{"match_id": 1}', 1795375047.801, EventId(1795375047782, 42))
     assert text == (b'{"id":"1795375047782-42","channel":"match_change","payload":{"match_id": 1},"at":1795375047.801}')
     assert encode("a", NULL, 0.0) == b'{"id":null,"channel":"a","payload":null,"at":0.000}'
@@ -115,7 +118,7 @@ def test_a_fingerprint_is_written_on_our_own_channel_only() -> None:
     assert b"fingerprint" not in encode("c", NULL, 0.0)
 
 
-def test_what_earlier_publishers_sent_is_an_event() -> None:
+def test_what_earlier_publishers_send_is_an_event() -> None:
     event = decode(b'{"channel": "match_change", "payload": {"match_id": 1}, "more": [1]}')
     assert event == Event("match_change", msgspec.Raw(b'{"match_id": 1}'))
     assert (event.id, event.at) == (None, None)
@@ -138,22 +141,31 @@ def test_what_earlier_publishers_sent_is_an_event() -> None:
         b'{"channel": "c", "payload": ' + b"[" * 5000 + b"]" * 5000 + b"}",
     ],
 )
-def test_what_is_no_event_is_refused(text: bytes) -> None:
+def test_what_is_not_an_event_is_refused(text: bytes) -> None:
     with pytest.raises(msgspec.DecodeError):
         decode(text)
 
 
 @given(ids)
-def test_an_id_comes_back_from_its_text(event_id: EventId) -> None:
+def test_an_id_is_parsed_from_its_text(event_id: EventId) -> None:
     assert EventId.parse(str(event_id)) == event_id
 
 
 @given(ids, ids)
-def test_ids_are_in_the_order_of_their_epochs_and_then_of_their_sequences(one: EventId, other: EventId) -> None:
+def test_ids_are_ordered_by_epoch_and_then_by_sequence(one: EventId, other: EventId) -> None:
     assert (one < other) == ((one.epoch, one.sequence) < (other.epoch, other.sequence))
 
 
 @pytest.mark.parametrize("text", ["", "1", "-", "1-", "-1", "1-2-3", "a-1", "1-b", "+1-2", "1 -2", "1_0-2", "\u0661-2"])
-def test_what_spells_no_id_is_refused(text: str) -> None:
+def test_what_is_not_an_id_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not an event id"):
         EventId.parse(text)
+    with pytest.raises(ValueError, match="is not an event id"):
+        _ = Event("c", id=text).parsed_id
+
+
+def test_an_event_has_its_id_as_numbers_and_the_next_id_is_one_more() -> None:
+    assert Event("c").parsed_id is None
+    at = Event("c", id="7-41").parsed_id
+    assert at == (7, 41)
+    assert at.next == EventId(7, 42)

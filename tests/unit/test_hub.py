@@ -1,50 +1,53 @@
-"""The fan-out of one worker, and how its clients begin."""
+"""The fan-out of one worker, and how its clients start."""
 
 import asyncio
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 import pytest
 
-from app.broadcast.hub import REPLACED, SLOW, Client, Hub
-from app.broadcast.messages import MessageBatch, Router
+from app.broadcast.client import Client, CloseCode
+from app.broadcast.hub import Hub
+from app.broadcast.messages import Message, MessageBatch
+from app.broadcast.router import Router
 from app.broadcast.snapshot_query import Snapshot
 from notifymux.event import Event, EventId
-from tests.support.loops import in_a_loop, turns
+from tests.support.loops import async_test, run_ready_tasks
 
 
 class World:
-    """A hub, and the queries and recalls that it waits for."""
+    """A hub, and the snapshot queries and range reads that it waits for."""
 
-    def __init__(self, *, queue: int = 10_000, history: int = 10_000, started: bool = True) -> None:
-        self.hub = Hub(Router("match_id"), self._snapshot, self._recall, queue, history)
+    def __init__(self, *, queue_bytes: int = 10_000, replay_bytes: int = 10_000, started: bool = True) -> None:
+        self.hub = Hub(Router("match_id"), self._fetch_snapshot, self._read_range, queue_bytes, replay_bytes)
         self.queries: list[asyncio.Future[Snapshot]] = []
-        self.recalls: list[tuple[EventId, EventId, asyncio.Future[list[Event] | None]]] = []
+        self.reads: list[tuple[EventId, EventId, asyncio.Future[list[Event] | None]]] = []
         if started:
             self.hub.start(EventId(7, 0), [])
 
-    async def _snapshot(self, match: str) -> Snapshot:
+    async def _fetch_snapshot(self, match: str) -> Snapshot:
         self.queries.append(asyncio.get_running_loop().create_future())
         return await self.queries[-1]
 
-    async def _recall(self, after: EventId, until: EventId) -> list[Event] | None:
-        self.recalls.append((after, until, asyncio.get_running_loop().create_future()))
-        return await self.recalls[-1][2]
+    async def _read_range(self, after: EventId, until: EventId) -> list[Event] | None:
+        self.reads.append((after, until, asyncio.get_running_loop().create_future()))
+        return await self.reads[-1][2]
 
     async def answer(self, data: bytes = b"{}") -> None:
-        """Ends the query that runs."""
-        await turns()
+        """Answer the oldest query."""
+        await run_ready_tasks()
         self.queries.pop(0).set_result(Snapshot(data))
-        await turns()
+        await run_ready_tasks()
 
-    async def live(self, match: str = "1", name: str = "c") -> Client:
-        """A client that has had its snapshot."""
+    async def streaming(self, match: str = "1", name: str = "c") -> Client:
+        """Return a client that has received its snapshot."""
         client = self.hub.join(match, name)
-        await turns()
+        await run_ready_tasks()
         if self.queries:
             await self.answer()
-        await heard(client)
+        await received(client)
         return client
 
 
@@ -53,241 +56,247 @@ def event(number: int | None, match: object = 1, pad: int = 0) -> Event:
     return Event("match_change", msgspec.Raw(json.dumps(payload).encode()), f"7-{number}" if number else None)
 
 
-async def heard(client: Client) -> list[dict[str, Any]]:
-    """What waits for a client."""
-    await turns()
-    return [json.loads(message.text) for message in client.outbox.take()]
+async def received(client: Client) -> list[dict[str, Any]]:
+    """Remove and return what is queued for a client."""
+    await run_ready_tasks()
+    return [json.loads(message.text) for message in client.queue.drain()]
+
+
+async def never_needed(messages: Sequence[Message]) -> bool:
+    raise AssertionError(messages)
 
 
 def ids(messages: list[dict[str, Any]]) -> list[str | None]:
     return [message["id"] for message in messages]
 
 
-@in_a_loop
+@async_test
 async def test_an_event_goes_to_the_clients_of_its_match_only() -> None:
     world = World()
-    first, second = await world.live("1"), await world.live("2")
+    first, second = await world.streaming("1"), await world.streaming("2")
     world.hub.deliver([event(1, 1)])
     world.hub.deliver([event(2, "2")])
-    assert ids(await heard(first)) == ["7-1"]
-    assert ids(await heard(second)) == ["7-2"]
+    assert ids(await received(first)) == ["7-1"]
+    assert ids(await received(second)) == ["7-2"]
 
 
-@in_a_loop
-async def test_what_happens_while_the_snapshot_is_taken_comes_after_it_also_what_has_no_number() -> None:
+@async_test
+async def test_events_during_the_snapshot_query_come_after_the_snapshot_also_those_without_an_id() -> None:
     world = World()
     client = world.hub.join("1", "c")
     world.hub.deliver([event(1)])
-    await turns()
+    await run_ready_tasks()
     world.hub.deliver([event(2)])
     world.hub.deliver([event(None)])
-    await world.answer(b'"the snapshot"')
-    first, *rest = await heard(client)
-    assert (first["type"], first["recovered"], first["data"]) == ("initial-load", False, "the snapshot")
+    await world.answer(b'"snapshot"')
+    first, *rest = await received(client)
+    assert (first["type"], first["recovered"], first["data"]) == ("initial-load", False, "snapshot")
     assert ids(rest) == ["7-1", "7-2", None]
 
 
-@in_a_loop
-async def test_who_comes_back_gets_what_it_missed_and_no_snapshot() -> None:
+@async_test
+async def test_a_client_that_reconnects_gets_what_it_missed_and_no_snapshot() -> None:
     world = World()
     for number in (1, 2, 3):
         world.hub.deliver([event(number, 1 if number != 2 else 2)])
-    messages = await heard(world.hub.join("1", "c", EventId(7, 1)))
+    messages = await received(world.hub.join("1", "c", EventId(7, 1)))
     assert messages[0] == {"type": "initial-load", "recovered": True, "id": "7-1", "match_id": 1, "data": None}
     assert ids(messages[1:]) == ["7-3"]
     assert not world.queries
 
 
-@in_a_loop
-async def test_who_was_ahead_of_this_worker_hears_on_from_where_it_was() -> None:
+@async_test
+async def test_a_client_that_was_ahead_of_this_worker_gets_no_event_twice() -> None:
     world = World()
     world.hub.deliver([event(1)])
     client = world.hub.join("1", "c", EventId(7, 3))
-    assert ids(await heard(client)) == ["7-3"]
+    assert ids(await received(client)) == ["7-3"]
     for number in (2, 3, 4):
         world.hub.deliver([event(number)])
-    assert ids(await heard(client)) == ["7-4"]
+    assert ids(await received(client)) == ["7-4"]
     assert not world.queries
 
 
-@in_a_loop
-async def test_who_was_ahead_is_not_put_back_by_what_was_published_directly() -> None:
+@async_test
+async def test_an_event_without_an_id_does_not_end_the_skipping_of_events_that_a_client_has() -> None:
     world = World()
     client = world.hub.join("1", "c", EventId(7, 2))
-    await heard(client)
+    await received(client)
     world.hub.deliver([event(None)])
     for number in (1, 2, 3):
         world.hub.deliver([event(number)])
-    assert ids(await heard(client)) == [None, "7-3"]
+    assert ids(await received(client)) == [None, "7-3"]
 
 
-@in_a_loop
-async def test_what_is_no_longer_remembered_is_recalled_with_what_comes_meanwhile() -> None:
-    world = World(history=1_500)
+@async_test
+async def test_events_that_the_replay_buffer_has_dropped_are_read_back_and_those_received_meanwhile_follow() -> None:
+    world = World(replay_bytes=1_500)
     for number in range(1, 8):
         world.hub.deliver([event(number)])
     client = world.hub.join("1", "c", EventId(7, 1))
-    await turns()
-    after, until, answer = world.recalls.pop()
+    await run_ready_tasks()
+    after, until, answer = world.reads.pop()
     assert (after, until) == (EventId(7, 1), EventId(7, 7))
     world.hub.deliver([event(8)])
     answer.set_result([event(number, 1 if number != 4 else 2) for number in range(2, 8)])
-    messages = await heard(client)
+    messages = await received(client)
     assert messages[0]["recovered"]
     assert ids(messages[1:]) == ["7-2", "7-3", "7-5", "7-6", "7-7", "7-8"]
 
 
 @pytest.mark.parametrize("answer", [None, [event(number, pad=4_000) for number in range(2, 8)]])
-def test_what_cannot_be_recalled_or_is_more_than_a_queue_holds_is_a_snapshot(answer: list[Event] | None) -> None:
-    @in_a_loop
+def test_events_that_are_gone_or_exceed_the_queue_are_replaced_by_a_snapshot(
+    answer: list[Event] | None,
+) -> None:
+    @async_test
     async def run() -> None:
-        world = World(history=1_500)
+        world = World(replay_bytes=1_500)
         for number in range(1, 8):
             world.hub.deliver([event(number)])
         client = world.hub.join("1", "c", EventId(7, 1))
-        await turns()
-        world.recalls.pop()[2].set_result(answer)
+        await run_ready_tasks()
+        world.reads.pop()[2].set_result(answer)
         await world.answer()
-        [first] = await heard(client)
+        [first] = await received(client)
         assert not first["recovered"]
         assert first["id"] == "7-7"
 
     run()
 
 
-@in_a_loop
-async def test_an_id_of_another_epoch_is_a_snapshot() -> None:
+@async_test
+async def test_a_client_with_an_id_of_another_epoch_starts_with_a_snapshot() -> None:
     world = World()
     for epoch in (6, 8):
         client = world.hub.join("1", f"c{epoch}", EventId(epoch, 1))
-        await turns()
+        await run_ready_tasks()
         if world.queries:
             await world.answer()
-        assert not (await heard(client))[0]["recovered"]
-    assert not world.recalls
+        assert not (await received(client))[0]["recovered"]
+    assert not world.reads
 
 
-@in_a_loop
-async def test_before_the_source_has_found_its_place_a_client_waits_and_then_hears_everything() -> None:
+@async_test
+async def test_a_client_waits_until_the_source_has_found_its_position_and_then_receives_everything() -> None:
     world = World(started=False)
     newcomer, returning = world.hub.join("1", "new"), world.hub.join("1", "back", EventId(7, 1))
-    await turns()
+    await run_ready_tasks()
     assert not world.queries
     world.hub.start(EventId(7, 3), [event(number) for number in (1, 2, 3)])
     await world.answer()
-    assert (await heard(newcomer))[0]["type"] == "initial-load"
-    assert ids(await heard(returning)) == ["7-1", "7-2", "7-3"]
+    assert (await received(newcomer))[0]["type"] == "initial-load"
+    assert ids(await received(returning)) == ["7-1", "7-2", "7-3"]
 
 
-@in_a_loop
-async def test_a_gap_is_one_fresh_snapshot_per_match_for_all_who_were_live() -> None:
+@async_test
+async def test_after_a_gap_one_fresh_snapshot_for_each_match_goes_to_all_of_its_streaming_clients() -> None:
     world = World()
-    clients = [await world.live("1", f"c{number}") for number in range(3)] + [await world.live("2")]
+    clients = [await world.streaming("1", f"c{number}") for number in range(3)] + [await world.streaming("2")]
     world.hub.gap(EventId(8, 1), "a test")
     world.hub.deliver([Event("match_change", event(1).payload, "8-2")])
-    await turns()
+    await run_ready_tasks()
     assert len(world.queries) == 2
     for _ in range(2):
         await world.answer(b'"fresh"')
     for client in clients[:3]:
-        first, *rest = await heard(client)
+        first, *rest = await received(client)
         assert (first["type"], first["id"], first["data"]) == ("resync", "8-1", "fresh")
         assert ids(rest) == ["8-2"]
-    assert [message["type"] for message in await heard(clients[3])] == ["resync"]
+    assert [message["type"] for message in await received(clients[3])] == ["resync"]
 
 
-@in_a_loop
-async def test_a_gap_while_the_snapshot_is_taken_makes_it_be_taken_again() -> None:
+@async_test
+async def test_a_gap_during_the_snapshot_query_repeats_the_query() -> None:
     world = World()
     client = world.hub.join("1", "c")
-    await turns()
+    await run_ready_tasks()
     world.hub.gap(EventId(8, 1), "a test")
     await world.answer(b'"stale"')
     await world.answer(b'"fresh"')
-    [first] = await heard(client)
+    [first] = await received(client)
     assert (first["data"], first["id"]) == ("fresh", "8-1")
 
 
-@in_a_loop
-async def test_when_there_is_no_end_of_gaps_the_client_is_told_to_come_back() -> None:
+@async_test
+async def test_a_client_is_closed_after_three_snapshots_that_gaps_made_useless() -> None:
     world = World()
     client = world.hub.join("1", "c")
     for epoch in range(8, 11):
-        await turns()
+        await run_ready_tasks()
         world.hub.gap(EventId(epoch, 1), "a test")
         await world.answer()
-    assert client.closing.result() == SLOW
+    assert client.closing.result() == CloseCode.SLOW
 
 
-@in_a_loop
-async def test_a_client_id_belongs_to_the_newest_and_the_older_ones_leaving_touches_only_itself() -> None:
+@async_test
+async def test_a_client_id_belongs_to_the_newest_connection_and_the_older_ones_end_does_not_remove_it() -> None:
     world = World()
-    older = await world.live()
-    newer = await world.live()
-    assert older.closing.result() == REPLACED
+    older = await world.streaming()
+    newer = await world.streaming()
+    assert older.closing.result() == CloseCode.REPLACED
     world.hub.leave(older)
     world.hub.deliver([event(1)])
-    assert ids(await heard(newer)) == ["7-1"]
+    assert ids(await received(newer)) == ["7-1"]
     assert len(world.hub) == 1
     world.hub.leave(newer)
     assert len(world.hub) == 0
 
 
-@in_a_loop
-async def test_who_left_while_its_snapshot_was_taken_is_not_waited_for_and_harms_nobody() -> None:
+@async_test
+async def test_a_client_that_leaves_during_the_snapshot_query_gets_nothing_and_others_get_their_snapshot() -> None:
     world = World()
     gone, stays = world.hub.join("1", "gone"), world.hub.join("1", "stays")
-    await turns()
+    await run_ready_tasks()
     world.hub.leave(gone)
     await world.answer()
-    assert await heard(gone) == []
-    assert len(await heard(stays)) == 1
+    assert await received(gone) == []
+    assert len(await received(stays)) == 1
 
 
-@in_a_loop
-async def test_nothing_is_written_to_who_was_ahead_until_there_is_something_new() -> None:
+@async_test
+async def test_nothing_is_written_to_a_client_that_was_ahead_until_there_is_something_new() -> None:
     world = World()
     world.hub.deliver([event(1)])
     client = world.hub.join("1", "c", EventId(7, 3))
-    await heard(client)
+    await received(client)
     written: list[list[str | None]] = []
 
-    def write(burst: MessageBatch) -> bool:
-        written.append([message.event_id for message in burst.messages])
+    def write(batch: MessageBatch) -> bool:
+        written.append([message.event_id for message in batch.messages])
         return True
 
-    client.write = write
+    client.attach(write, never_needed)
     world.hub.deliver([event(2), event(3)])
     world.hub.deliver([event(4), event(5)])
     assert written == [["7-4", "7-5"]]
 
 
-@in_a_loop
-async def test_who_does_not_read_is_closed_past_its_bound_and_counted_and_the_others_hear_on() -> None:
-    world = World(queue=2_000)
-    slow, quick = await world.live(name="slow"), await world.live(name="quick")
+@async_test
+async def test_a_client_that_does_not_read_is_closed_at_its_limit_and_counted_and_others_go_on() -> None:
+    world = World(queue_bytes=2_000)
+    slow, fast = await world.streaming(name="slow"), await world.streaming(name="fast")
     for number in range(1, 40):
         world.hub.deliver([event(number)])
-        assert ids(await heard(quick)) == [f"7-{number}"]
-    assert slow.closing.result() == SLOW
+        assert ids(await received(fast)) == [f"7-{number}"]
+    assert slow.closing.result() == CloseCode.SLOW
     assert world.hub.slow_closes == 1
-    assert sum(len(json.dumps(message)) for message in await heard(slow)) < 2_500
+    assert sum(len(json.dumps(message)) for message in await received(slow)) < 2_500
 
 
-@in_a_loop
-async def test_an_event_larger_than_the_bound_is_sent_all_the_same() -> None:
-    world = World(queue=1_000)
-    client = await world.live()
+@async_test
+async def test_an_event_larger_than_the_limit_is_still_sent() -> None:
+    world = World(queue_bytes=1_000)
+    client = await world.streaming()
     world.hub.deliver([event(1, pad=5_000)])
-    assert ids(await heard(client)) == ["7-1"]
+    assert ids(await received(client)) == ["7-1"]
     assert not client.closing.done()
 
 
-@in_a_loop
-async def test_a_payload_without_a_match_is_nobodys_but_counts() -> None:
+@async_test
+async def test_a_payload_without_a_match_goes_to_no_client_but_advances_the_position() -> None:
     world = World()
-    client = await world.live()
+    client = await world.streaming()
     world.hub.deliver([Event("match_change", msgspec.Raw(b'"text"'), "7-1")])
     world.hub.deliver([event(2)])
-    assert ids(await heard(client)) == ["7-2"]
-    assert ids(await heard(world.hub.join("1", "d", EventId(7, 1)))) == ["7-1", "7-2"]
+    assert ids(await received(client)) == ["7-2"]
+    assert ids(await received(world.hub.join("1", "d", EventId(7, 1)))) == ["7-1", "7-2"]

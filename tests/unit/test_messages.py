@@ -1,4 +1,4 @@
-"""What a client hears, and which match an event belongs to."""
+"""The messages that clients receive, and the match of an event."""
 
 import json
 from typing import Any
@@ -7,7 +7,8 @@ import msgspec
 import pytest
 from websockets.frames import Frame, Opcode
 
-from app.broadcast.messages import PING, Message, MessageBatch, Router, Update, initial_load, recovered, resync
+from app.broadcast.messages import PING, Message, MessageBatch, Update, initial_load, recovered, resync
+from app.broadcast.router import Router
 from notifymux.event import NULL, Event, EventId
 
 ROW = b'{"id": 7, "n": 1.10}'
@@ -17,8 +18,8 @@ def event(payload: bytes, channel: str = "match_change", event_id: str | None = 
     return Event(channel, msgspec.Raw(payload), event_id)
 
 
-def said(payload: bytes, channel: str = "match_change", event_id: str | None = "5-6", key: str = "match_id") -> Any:
-    """An update as the client reads it."""
+def decoded(payload: bytes, channel: str = "match_change", event_id: str | None = "5-6", key: str = "match_id") -> Any:
+    """Return an event's update as a client decodes it."""
     update = Router(key).route(event(payload, channel, event_id))
     assert update
     return json.loads(update.text)
@@ -52,7 +53,7 @@ def test_an_update_of_each_channel(channel: str, kind: str, extra: str | None) -
         "operation": "UPDATE",
         "data": {"id": 7, "n": 1.1},
     }
-    assert said(payload, channel) == expected | ({extra: expected["data"]} if extra else {})
+    assert decoded(payload, channel) == expected | ({extra: expected["data"]} if extra else {})
 
 
 def test_the_row_is_passed_on_byte_by_byte() -> None:
@@ -63,18 +64,18 @@ def test_the_row_is_passed_on_byte_by_byte() -> None:
     assert b'"data":%b}' % row in update.text
 
 
-def test_an_event_without_a_number_says_null() -> None:
-    assert said(b'{"match_id": 1, "data": {}}', event_id=None)["id"] is None
+def test_an_event_without_an_id_has_null() -> None:
+    assert decoded(b'{"match_id": 1, "data": {}}', event_id=None)["id"] is None
 
 
 def test_a_payload_without_data_is_its_own_row() -> None:
-    update = said(b'{"match_id": 1, "score": 3}')
+    update = decoded(b'{"match_id": 1, "score": 3}')
     assert update["data"] == {"match_id": 1, "score": 3}
     assert update["operation"] is None
 
 
 def test_data_that_is_null_stays_null() -> None:
-    assert said(b'{"match_id": 1, "operation": "DELETE", "data": null}')["data"] is None
+    assert decoded(b'{"match_id": 1, "operation": "DELETE", "data": null}')["data"] is None
 
 
 @pytest.mark.parametrize(
@@ -113,7 +114,7 @@ def test_a_match_id_is_a_number_or_a_string(given: bytes, match: str) -> None:
         b'{"data": {"match_id": 1}}',
     ],
 )
-def test_what_names_no_match_is_for_nobody(payload: bytes) -> None:
+def test_a_payload_that_names_no_match_goes_to_no_client(payload: bytes) -> None:
     assert Router("match_id").route(event(payload)) is None
 
 
@@ -135,7 +136,7 @@ def test_the_initial_load_has_the_snapshot_and_the_position() -> None:
     }
 
 
-def test_a_snapshot_that_failed_says_so() -> None:
+def test_the_initial_load_after_a_failed_query_has_an_error() -> None:
     message = json.loads(initial_load("1", None, NULL, 'it "failed"').text)
     assert message == {
         "type": "initial-load",
@@ -173,7 +174,7 @@ def test_a_match_id_from_a_path_is_a_number_where_it_is_one(match: str, given: o
     assert json.loads(resync(match, None, NULL, None).text)["match_id"] == given
 
 
-def test_who_misses_nothing_is_told_so_and_keeps_its_place() -> None:
+def test_a_client_that_gets_what_it_missed_is_told_so_and_keeps_its_position() -> None:
     message = recovered("1", EventId(5, 6))
     assert message.event_id == "5-6"
     assert json.loads(message.text) == {
@@ -188,13 +189,13 @@ def test_who_misses_nothing_is_told_so_and_keeps_its_place() -> None:
 def test_a_server_sent_event_is_an_id_line_and_a_data_line() -> None:
     message = Router("match_id").route(event(b'{"match_id": 1, "data": {"text": "two\\nlines"}}'))
     assert message
-    assert message.chunk == b"id: 5-6\ndata: " + message.text + b"\n\n"
-    assert PING.chunk == b'data: {"type":"ping"}\n\n'
-    assert initial_load("1", None, NULL, None).chunk.startswith(b"data: ")
+    assert message.sse_chunk == b"id: 5-6\ndata: " + message.text + b"\n\n"
+    assert PING.sse_chunks == b'data: {"type":"ping"}\n\n'
+    assert initial_load("1", None, NULL, None).sse_chunk.startswith(b"data: ")
 
 
 @pytest.mark.parametrize(
-    ("channel", "data", "named"),
+    ("channel", "data", "identified"),
     [
         ("gameclock_change", b'{"id": 7, "s": 1}', True),
         ("gameclock_change", b'{"s": 1, "id": "x"}', True),
@@ -204,11 +205,11 @@ def test_a_server_sent_event_is_an_id_line_and_a_data_line() -> None:
         ("match_change", b'{"id": 7}', False),
     ],
 )
-def test_a_row_has_a_name_on_the_channels_whose_latest_wins(channel: str, data: bytes, named: bool) -> None:
+def test_a_row_is_identified_on_the_channels_whose_latest_wins(channel: str, data: bytes, identified: bool) -> None:
     router = Router("match_id", ["gameclock_change", "playclock_change"])
     routed = router.route(event(b'{"match_id": 1, "data": %b}' % data, channel))
     assert routed
-    assert (routed.row is not None) == named
+    assert (routed.row is not None) == identified
 
 
 def test_equal_ids_on_two_channels_are_two_rows() -> None:
@@ -221,19 +222,21 @@ def test_equal_ids_on_two_channels_are_two_rows() -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65_535, 65_536, 70_000])
-def test_a_frame_is_what_websockets_makes_of_the_text(size: int) -> None:
+def test_a_frame_is_the_one_that_websockets_encodes(size: int) -> None:
     text = b"x" * size
-    assert Message(text).frame == Frame(Opcode.TEXT, text).serialize(mask=False)
+    assert MessageBatch([Message(text)]).websocket_frames == Frame(Opcode.TEXT, text).serialize(mask=False)
 
 
-def test_a_burst_is_its_messages_one_after_the_other() -> None:
+def test_a_batch_is_its_messages_one_after_the_other() -> None:
     messages = [Message(b'{"n":%d}' % number, f"5-{number}") for number in range(3)]
-    assert MessageBatch(messages).frames == b"".join(message.frame for message in messages)
-    assert MessageBatch(messages).chunks == b"".join(message.chunk for message in messages)
+    assert MessageBatch(messages).websocket_frames == b"".join(
+        MessageBatch([message]).websocket_frames for message in messages
+    )
+    assert MessageBatch(messages).sse_chunks == b"".join(message.sse_chunk for message in messages)
 
 
-def test_an_updates_text_is_the_same_however_often_it_is_asked_for() -> None:
+def test_an_updates_text_is_the_same_each_time() -> None:
     update = Router("match_id").route(event(b'{"match_id": 1, "data": {"id": 7}}', "gameclock_change"))
     assert update
     assert update.text == update.text
-    assert update.chunk.endswith(update.text + b"\n\n")
+    assert update.sse_chunk.endswith(update.text + b"\n\n")

@@ -1,3 +1,5 @@
+"""`python -m app.appliance prepare`: what it writes, and which starts it refuses with one line."""
+
 import configparser
 import json
 import socket
@@ -27,7 +29,7 @@ def prepare(folder: Path, **settings: str) -> subprocess.CompletedProcess[str]:
 
 
 def refusal(result: subprocess.CompletedProcess[str]) -> str:
-    """The one line that a refused start says."""
+    """The one line that a refused start prints."""
     assert result.returncode == 2, result
     assert result.stderr.startswith("notifymux: ")
     assert result.stderr.count("\n") == 1
@@ -36,7 +38,7 @@ def refusal(result: subprocess.CompletedProcess[str]) -> str:
 
 def programs(folder: Path) -> list[str]:
     parser = configparser.RawConfigParser()
-    parser.read(folder / ".run" / "programs.conf")
+    assert parser.read(folder / ".run" / "programs.conf")
     return parser.sections()
 
 
@@ -52,11 +54,11 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_without_servers_given_the_embedded_programs_are_written(embedded: Path) -> None:
+def test_without_servers_set_the_embedded_programs_are_written(embedded: Path) -> None:
     assert programs(embedded) == ["program:postgres", "program:valkey", "program:demo"]
 
 
-def test_the_embedded_settings_are_whole_and_lead_to_loopback(embedded: Path) -> None:
+def test_the_embedded_settings_are_complete_and_lead_to_loopback(embedded: Path) -> None:
     values = dotenv_values(embedded / ".run" / "embedded.env", interpolate=False)
     ports = json.loads((embedded / "data" / "ports.json").read_text())
     assert values["DB_HOST"] == "127.0.0.1"
@@ -66,7 +68,7 @@ def test_the_embedded_settings_are_whole_and_lead_to_loopback(embedded: Path) ->
     assert "%(match_id)s" in (values["SNAPSHOT_QUERY"] or "")
 
 
-def test_nobody_else_reads_what_holds_the_password(embedded: Path) -> None:
+def test_files_with_the_password_are_readable_by_their_owner_only(embedded: Path) -> None:
     assert mode(embedded / ".run" / "embedded.env") == 0o600
     assert mode(embedded / "data" / "password") == 0o600
     assert mode(embedded / "data" / "postgres") == 0o700
@@ -74,7 +76,7 @@ def test_nobody_else_reads_what_holds_the_password(embedded: Path) -> None:
     assert mode(embedded / ".run") == 0o700
 
 
-def test_a_second_start_keeps_ports_password_and_data_and_says_that_it_is_a_demo(embedded: Path) -> None:
+def test_a_second_start_keeps_ports_password_and_data_and_logs_that_it_is_a_demo(embedded: Path) -> None:
     environment = (embedded / ".run" / "embedded.env").read_text()
     system = (embedded / "data" / "postgres" / "global" / "pg_control").read_bytes()
     result = prepare(embedded)
@@ -84,7 +86,7 @@ def test_a_second_start_keeps_ports_password_and_data_and_says_that_it_is_a_demo
     assert (embedded / "data" / "postgres" / "global" / "pg_control").read_bytes() == system
 
 
-def test_a_port_that_was_taken_meanwhile_is_replaced(embedded: Path) -> None:
+def test_a_port_that_is_taken_is_replaced(embedded: Path) -> None:
     before = json.loads((embedded / "data" / "ports.json").read_text())
     with socket.create_server(("127.0.0.1", before["postgres"])):
         assert prepare(embedded).returncode == 0
@@ -94,7 +96,7 @@ def test_a_port_that_was_taken_meanwhile_is_replaced(embedded: Path) -> None:
 
 
 @pytest.mark.parametrize("given", [{"DB_HOST": "db"}, {"REDIS_URL": "redis://cache"}])
-def test_with_a_server_given_there_is_nothing_embedded(tmp_path: Path, given: dict[str, str]) -> None:
+def test_with_a_server_set_nothing_is_embedded(tmp_path: Path, given: dict[str, str]) -> None:
     (tmp_path / ".run").mkdir()
     (tmp_path / ".run" / "embedded.env").write_text("DB_HOST=127.0.0.1\n")
     assert prepare(tmp_path, **given).returncode == 0
@@ -103,13 +105,13 @@ def test_with_a_server_given_there_is_nothing_embedded(tmp_path: Path, given: di
     assert not (tmp_path / "data").exists()
 
 
-def test_servers_given_in_the_env_file_count(tmp_path: Path) -> None:
+def test_servers_may_be_set_in_the_env_file(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("DB_HOST=db\n")
     assert prepare(tmp_path).returncode == 0
     assert programs(tmp_path) == []
 
 
-def test_a_wrong_setting_is_one_line_before_anything_starts(tmp_path: Path) -> None:
+def test_a_wrong_setting_is_one_line_and_nothing_is_written(tmp_path: Path) -> None:
     assert "WEB_CONCURRENCY='many'" in refusal(prepare(tmp_path, WEB_CONCURRENCY="many"))
     assert not (tmp_path / "data").exists()
 
@@ -120,11 +122,11 @@ def test_a_taken_port_is_one_line_that_names_it(tmp_path: Path) -> None:
         assert f"PORT={port}" in refusal(prepare(tmp_path, PORT=str(port)))
 
 
-def test_a_database_user_without_its_host_is_not_taken_for_the_demo(tmp_path: Path) -> None:
+def test_a_database_user_without_a_host_does_not_start_the_demo(tmp_path: Path) -> None:
     assert "DB_USER given without DB_HOST" in refusal(prepare(tmp_path, DB_USER="app"))
 
 
-def test_a_second_appliance_in_the_same_folder_is_refused_and_harms_nothing(tmp_path: Path) -> None:
+def test_a_second_appliance_in_the_same_folder_is_refused_and_changes_nothing(tmp_path: Path) -> None:
     (tmp_path / ".run").mkdir()
     (tmp_path / ".run" / "embedded.env").write_text("DB_HOST=127.0.0.1\n")
     path = tmp_path / ".run" / "supervisor.sock"
@@ -135,7 +137,7 @@ def test_a_second_appliance_in_the_same_folder_is_refused_and_harms_nothing(tmp_
     assert (tmp_path / ".run" / "embedded.env").exists()
 
 
-def test_a_folder_too_deep_for_a_socket_is_refused(tmp_path: Path) -> None:
+def test_a_folder_whose_path_is_too_long_for_a_socket_is_refused(tmp_path: Path) -> None:
     deep = tmp_path / ("deep" * 25)
     deep.mkdir()
     assert "socket" in refusal(prepare(deep))
@@ -146,7 +148,7 @@ def test_a_data_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     assert "DATA_DIR='file/data'" in refusal(prepare(tmp_path, DATA_DIR="file/data"))
 
 
-def test_data_without_its_password_is_refused_rather_than_locked_out(tmp_path: Path, template: Path) -> None:
+def test_data_without_its_password_is_refused(tmp_path: Path, template: Path) -> None:
     subprocess.run(["cp", "-a", str(template / "data"), str(tmp_path / "data")], check=True)
     (tmp_path / "data" / "password").unlink()
     assert "password is missing" in refusal(prepare(tmp_path))

@@ -1,16 +1,25 @@
-"""Rows of the status page from hashes in Redis, and what is wrong with them."""
+"""Rows of the status page from entries of the registry, and the problems that they show."""
+
+from collections import Counter
 
 import pytest
 
-from app.monitoring import problems as diagnosis
-from app.monitoring.process_list import ProcessRow, listeners, worker, workers
-from app.monitoring.worker_registry import RegistryEntry
+from app.core.heartbeat import RegistryEntry
+from app.monitoring import problems
+from app.monitoring.process_list import ProcessRow, listeners, workers
+from app.monitoring.worker_report import WorkerReport
+from app.sources.base import GapReason, SourceStatus
+from notifymux.event import EventId
 
 LISTENER = {"pod": "a", "program": "listener", "uid": "1", "started": "5.0", "state": "running", "role": "primary"}
 
 
 def listener(age: float = 0.5, **fields: str) -> RegistryEntry:
-    return RegistryEntry(LISTENER | fields, age)
+    return RegistryEntry("", LISTENER | fields, age)
+
+
+def worker(age: float = 0.5, **fields: str) -> RegistryEntry:
+    return RegistryEntry("", {"state": "running"} | fields, age)
 
 
 @pytest.mark.parametrize(
@@ -24,7 +33,7 @@ def listener(age: float = 0.5, **fields: str) -> RegistryEntry:
         (59.0, "stopped", "stopped"),
     ],
 )
-def test_a_process_is_what_its_last_heartbeat_says(age: float, said: str, state: str) -> None:
+def test_a_process_state_follows_from_its_last_heartbeat(age: float, said: str, state: str) -> None:
     [row] = listeners([listener(age, state=said)])
     assert (row["state"], row["beat_age"]) == (state, age)
 
@@ -39,36 +48,60 @@ def test_a_listener_that_was_replaced_is_left_out_and_one_that_is_alive_never_is
     assert [row["uid"] for row in listeners([later, twin])] == ["twin", "later"]
 
 
-def test_workers_that_are_gone_are_left_out() -> None:
-    records = [
-        RegistryEntry({"pod": "b", "pid": "2", "state": "running"}, 0.1),
-        RegistryEntry({"pod": "a", "pid": "30", "state": "running"}, 4.0),
-        RegistryEntry({"pod": "a", "pid": "4", "state": "running"}, 1.0),
-        RegistryEntry({"pod": "a", "pid": "5", "state": "stopped"}, 0.1),
-        RegistryEntry({"pod": "a", "pid": "6", "state": "running"}, 20.0),
+def test_workers_that_stopped_or_died_are_left_out() -> None:
+    entries = [
+        worker(0.1, pod="b", pid="2"),
+        worker(4.0, pod="a", pid="30"),
+        worker(1.0, pod="a", pid="4"),
+        worker(0.1, pod="a", pid="5", state="stopped"),
+        worker(20.0, pod="a", pid="6"),
     ]
-    rows = [(row["pod"], row["pid"], row["state"]) for row in workers(records)]
+    rows = [(row["pod"], row["pid"], row["state"]) for row in workers(entries)]
     assert rows == [("a", 4, "alive"), ("a", 30, "late"), ("b", 2, "alive")]
 
 
-def test_what_a_hash_does_not_say_or_says_wrongly_is_nothing() -> None:
-    row = worker(RegistryEntry({"clients": "many", "p50_ms": "soon", "position": ""}, 0.0))
+def test_fields_that_are_missing_or_malformed_are_zero_or_none() -> None:
+    [row] = workers([worker(clients="many", p50_ms="soon", position="")])
     assert (row["clients"], row["p50_ms"], row["p99_ms"], row["position"]) == (0, None, None, None)
 
 
-def rows(*records: RegistryEntry) -> list[ProcessRow]:
-    return listeners(records)
+def test_a_worker_reads_its_own_row_as_others_read_it_from_the_registry() -> None:
+    report = WorkerReport(
+        mode="redis",
+        source=SourceStatus(True, None, 1, EventId(7, 41), suppressed=2),
+        clients=3,
+        events=40,
+        gaps=Counter({GapReason.EPOCH: 1, GapReason.STREAM_LOST: 4}),
+        slow_closes=5,
+        recovered=6,
+        restarted=7,
+        snapshots=8,
+        failed_snapshots=9,
+        queue_bytes=10,
+        p50=0.0011,
+        p99=None,
+        verified=None,
+    )
+    fields = {name: str(value) for name, value in report.hash_fields().items()}
+    [row] = workers([RegistryEntry("", fields, 0.5)])
+    assert report.row() == {name: row[name] for name in report.row()}
+    assert set(row) - set(report.row()) == {"pod", "pid", "state", "started", "beat_age"}
+    assert (row["position"], row["gaps"], row["p50_ms"], row["p99_ms"]) == ("7-41", 5, 1.1, None)
 
 
-def test_nothing_is_wrong_with_a_primary_and_a_standby() -> None:
-    assert diagnosis.of_listeners(rows(listener(), listener(uid="2", pod="b", role="standby"))) == []
+def rows(*entries: RegistryEntry) -> list[ProcessRow]:
+    return listeners(entries)
 
 
-def test_what_is_wrong_with_listeners_is_said_of_each() -> None:
-    assert diagnosis.of_listeners([]) == ["no listener is alive"]
-    assert diagnosis.of_listeners(rows(listener(9.0))) == ["no listener is alive", "listener a/listener is silent"]
-    assert diagnosis.of_listeners(rows(listener(state="stopped"))) == ["no listener is alive"]
-    assert diagnosis.of_listeners(
+def test_a_primary_and_a_standby_are_no_problem() -> None:
+    assert problems.listeners(rows(listener(), listener(uid="2", pod="b", role="standby"))) == []
+
+
+def test_each_listener_with_a_problem_is_named() -> None:
+    assert problems.listeners([]) == ["no listener is alive"]
+    assert problems.listeners(rows(listener(9.0))) == ["no listener is alive", "listener a/listener is silent"]
+    assert problems.listeners(rows(listener(state="stopped"))) == ["no listener is alive"]
+    assert problems.listeners(
         rows(
             listener(9.0),
             listener(pod="b"),
@@ -83,27 +116,26 @@ def test_what_is_wrong_with_listeners_is_said_of_each() -> None:
     ]
 
 
-def test_a_queue_that_fills_is_said_in_time() -> None:
-    assert diagnosis.of_queue(None) == diagnosis.of_queue(0.5) == []
-    [line] = diagnosis.of_queue(0.61)
+def test_a_queue_that_is_more_than_half_full_is_a_problem() -> None:
+    assert problems.queue(None) == problems.queue(0.5) == []
+    [line] = problems.queue(0.61)
     assert "61% full" in line
 
 
-def test_a_delay_is_more_than_what_is_on_its_way_anyway() -> None:
+def test_only_a_lag_above_the_tolerance_is_a_problem() -> None:
     calm = rows(listener(buffered="100"))
-    assert diagnosis.of_delays(calm, 100, 0.0, behind=False) == []
-    assert diagnosis.of_delays(calm, 600, 500.0, behind=False) == []
-    assert diagnosis.of_delays(calm, 601, 500.0, behind=False) == ["catching up: this worker is 601 events behind"]
-    assert diagnosis.of_delays(calm, 1, 500.0, behind=True) == ["catching up: this worker is 1 events behind"]
-    assert diagnosis.of_delays(calm, 0, 500.0, behind=True) == []
+    assert problems.lag(calm, 100, 0.0, is_behind=False) == []
+    assert problems.lag(calm, 600, 500.0, is_behind=False) == []
+    assert problems.lag(calm, 601, 500.0, is_behind=False) == ["catching up: this worker is 601 events behind"]
+    assert problems.lag(calm, 1, 500.0, is_behind=True) == ["catching up: this worker is 1 events behind"]
+    assert problems.lag(calm, 0, 500.0, is_behind=True) == []
     holding = rows(listener(buffered="5000"), listener(9.0, pod="b", buffered="6000"))
-    assert diagnosis.of_delays(holding, 0, 500.0, behind=False) == [
-        "catching up: listener a/listener holds 5000 events"
-    ]
+    assert problems.lag(holding, 0, 500.0, is_behind=False) == ["catching up: listener a/listener holds 5000 events"]
 
 
-def test_how_far_a_worker_is_behind_can_be_said_within_an_epoch() -> None:
-    assert diagnosis.lag("7-10", "7-35") == 25
-    assert diagnosis.lag("7-35", "7-10") == 0
-    assert diagnosis.lag("7-10", "8-35") == 0
-    assert diagnosis.lag(None, "8-35") == diagnosis.lag("7-10", None) == 0
+def test_how_far_a_worker_is_behind_is_known_within_an_epoch() -> None:
+    behind = problems.events_behind
+    assert behind(EventId(7, 10), EventId(7, 35)) == 25
+    assert behind(EventId(7, 35), EventId(7, 10)) == 0
+    assert behind(EventId(7, 10), EventId(8, 35)) == 0
+    assert behind(None, EventId(8, 35)) == behind(EventId(7, 10), None) == 0

@@ -1,4 +1,4 @@
-"""What waits for one client."""
+"""The queue of one client."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,96 +11,95 @@ def message(text: str, row: str | None = None) -> Message:
     return Message(text.encode(), row=row.encode() if row else None)
 
 
-def taken(outbox: SendQueue) -> list[str]:
-    """What is taken out."""
-    return [message.text.decode() for message in outbox.take()]
+def drained(queue: SendQueue) -> list[str]:
+    return [message.text.decode() for message in queue.drain()]
 
 
-def test_everything_that_waits_is_taken_at_once_and_in_order() -> None:
-    outbox = SendQueue(100)
+def test_all_messages_are_drained_together_and_in_order() -> None:
+    queue = SendQueue(100)
     for text in ("a", "b", "c"):
-        assert outbox.put(message(text))
-    assert taken(outbox) == ["a", "b", "c"]
-    assert not outbox
-    assert taken(outbox) == []
+        assert queue.push(message(text))
+    assert drained(queue) == ["a", "b", "c"]
+    assert not queue
+    assert drained(queue) == []
 
 
-def test_what_would_be_too_much_is_refused_and_what_waits_stays() -> None:
-    outbox = SendQueue(10)
-    assert outbox.put(message("12345"))
-    assert outbox.put(message("67890"))
-    assert not outbox.put(message("x"))
-    assert taken(outbox) == ["12345", "67890"]
+def test_a_message_that_would_exceed_the_limit_is_refused_and_the_queued_ones_stay() -> None:
+    queue = SendQueue(10)
+    assert queue.push(message("12345"))
+    assert queue.push(message("67890"))
+    assert not queue.push(message("x"))
+    assert drained(queue) == ["12345", "67890"]
 
 
-def test_what_was_taken_makes_room() -> None:
-    outbox = SendQueue(10)
+def test_a_drained_queue_has_room_again() -> None:
+    queue = SendQueue(10)
     for _ in range(5):
-        assert outbox.put(message("1234567890"))
-        assert not outbox.put(message("1"))
-        assert taken(outbox) == ["1234567890"]
+        assert queue.push(message("1234567890"))
+        assert not queue.push(message("1"))
+        assert drained(queue) == ["1234567890"]
 
 
-def test_one_message_larger_than_the_limit_passes_when_nothing_else_waits() -> None:
-    outbox = SendQueue(10)
-    assert outbox.put(message("x" * 1000))
-    assert not outbox.put(message("x"))
-    assert taken(outbox) == ["x" * 1000]
-    assert outbox.put(message("x"))
-    assert not outbox.put(message("x" * 1000))
+def test_a_message_larger_than_the_limit_is_accepted_by_an_empty_queue() -> None:
+    queue = SendQueue(10)
+    assert queue.push(message("x" * 1000))
+    assert not queue.push(message("x"))
+    assert drained(queue) == ["x" * 1000]
+    assert queue.push(message("x"))
+    assert not queue.push(message("x" * 1000))
 
 
-def test_a_snapshot_and_what_was_missed_count_for_nothing() -> None:
-    outbox = SendQueue(10)
-    outbox.load([message("x" * 1000), message("y" * 1000)])
-    assert outbox.put(message("1234567890"))
-    assert not outbox.put(message("1"))
-    assert taken(outbox) == ["x" * 1000, "y" * 1000, "1234567890"]
+def test_messages_pushed_unbounded_do_not_count() -> None:
+    queue = SendQueue(10)
+    queue.push_unbounded([message("x" * 1000), message("y" * 1000)])
+    assert queue.push(message("1234567890"))
+    assert not queue.push(message("1"))
+    assert drained(queue) == ["x" * 1000, "y" * 1000, "1234567890"]
 
 
-def test_a_newer_event_of_a_row_takes_the_place_of_the_waiting_one_once_the_queue_is_half_full() -> None:
-    outbox = SendQueue(10)
-    outbox.put(message("c1", "clock"))
-    outbox.put(message("c2", "clock"))  # not half full: both
-    outbox.put(message("s1"))
-    outbox.put(message("c3", "clock"))  # in the place of c2, but at the end: ids never fall
-    assert taken(outbox) == ["c1", "s1", "c3"]
+def test_a_newer_event_of_a_row_replaces_the_queued_one_once_the_queue_is_half_full() -> None:
+    queue = SendQueue(10)
+    queue.push(message("c1", "clock"))
+    queue.push(message("c2", "clock"))  # not half full: both
+    queue.push(message("s1"))
+    queue.push(message("c3", "clock"))  # replaces c2, but goes to the end, so that ids never fall
+    assert drained(queue) == ["c1", "s1", "c3"]
 
 
-def test_a_clock_that_ticks_for_ever_never_fills_the_queue() -> None:
-    outbox = SendQueue(100)
-    assert all(outbox.put(message(f"{number:04}", "clock")) for number in range(10_000))
-    texts = taken(outbox)
+def test_events_of_one_row_never_fill_the_queue() -> None:
+    queue = SendQueue(100)
+    assert all(queue.push(message(f"{number:04}", "clock")) for number in range(10_000))
+    texts = drained(queue)
     assert texts[-1] == "9999"
     assert len(texts) < 20
 
 
-def test_an_event_that_was_missed_is_not_replaced() -> None:
-    outbox = SendQueue(4)
-    outbox.load([message("m1", "clock")])
-    outbox.put(message("xx"))
-    outbox.put(message("c2", "clock"))
-    assert taken(outbox) == ["m1", "xx", "c2"]
+def test_an_event_pushed_unbounded_is_not_replaced() -> None:
+    queue = SendQueue(4)
+    queue.push_unbounded([message("m1", "clock")])
+    queue.push(message("xx"))
+    queue.push(message("c2", "clock"))
+    assert drained(queue) == ["m1", "xx", "c2"]
 
 
 Step = tuple[str, int, bool]
 
 
 @given(st.lists(st.tuples(st.sampled_from(["a", "b", None]), st.integers(1, 8), st.booleans())), st.integers(1, 40))
-def test_order_is_kept_the_newest_of_each_row_is_there_and_the_bound_holds(steps: list[Step], limit: int) -> None:
-    outbox = SendQueue(limit)
-    put: list[tuple[int, str | None]] = []
+def test_order_is_kept_each_rows_newest_event_is_queued_and_the_limit_holds(steps: list[Step], limit: int) -> None:
+    queue = SendQueue(limit)
+    pushed: list[tuple[int, str | None]] = []
     got: list[int] = []
-    for number, (row, size, take) in enumerate(steps):
-        if outbox.put(message(f"{number} ".ljust(size), row)):
-            put.append((number, row))
-        if take and put and put[-1][0] not in got:
-            got += [int(text) for text in taken(outbox)]
-    if put and put[-1][0] not in got:
-        texts = taken(outbox)
+    for number, (row, size, drain) in enumerate(steps):
+        if queue.push(message(f"{number} ".ljust(size), row)):
+            pushed.append((number, row))
+        if drain and pushed and pushed[-1][0] not in got:
+            got += [int(text) for text in drained(queue)]
+    if pushed and pushed[-1][0] not in got:
+        texts = drained(queue)
         assert len(texts) == 1 or sum(map(len, texts)) <= limit
         got += map(int, texts)
     assert got == sorted(set(got))
-    assert {number for number, row in put if row is None} <= set(got)
-    last = {row: number for number, row in put}
+    assert {number for number, row in pushed if row is None} <= set(got)
+    last = {row: number for number, row in pushed}
     assert set(last.values()) <= set(got)

@@ -1,4 +1,4 @@
-"""A worker's place in the stream: the stream is the truth, pub/sub the prompt (rule 13)."""
+"""A worker's position in the stream: every event once and in order, or a gap (rule 13)."""
 
 from collections.abc import Iterable
 
@@ -22,221 +22,221 @@ def entries(sequences: Iterable[int], epoch: int = E) -> list[StreamEvent]:
     return [StreamEvent(EventId(epoch, sequence), event(sequence, epoch)) for sequence in sequences]
 
 
-def follower_at(sequence: int, epoch: int = E) -> SequenceTracker:
-    """One that has delivered up to there."""
-    follower = SequenceTracker()
-    follower.start(EventId(epoch, sequence - 1))
-    assert follower.read(entries([sequence], epoch), None, 0.0) == [event(sequence, epoch)]
-    return follower
+def tracker_at(sequence: int, epoch: int = E) -> SequenceTracker:
+    """A tracker that has delivered up to there."""
+    tracker = SequenceTracker()
+    tracker.start(EventId(epoch, sequence - 1))
+    assert tracker.read(entries([sequence], epoch), None, 0.0) == [event(sequence, epoch)]
+    return tracker
 
 
 def wait_out(
-    follower: SequenceTracker, stream: list[StreamEvent], head: EventId | None, now: float
+    tracker: SequenceTracker, stream: list[StreamEvent], head: EventId | None, now: float
 ) -> tuple[float, list[Outcome]]:
-    """Reads the same whenever it is due, until there is an outcome; how long that took."""
+    """Read the same entries whenever a read is due, until there is an outcome; return how long that took."""
     started = now
-    while not (outcomes := follower.read(stream, head, now)):
+    while not (outcomes := tracker.read(stream, head, now)):
         assert now < started + 10 * TAKEOVER_TIMEOUT_SECONDS
-        while not follower.due(now):
+        while not tracker.is_read_due(now):
             now += POLL_SECONDS / 5
     return now - started, outcomes
 
 
-def test_before_it_knows_its_place_it_delivers_nothing_and_wants_to_read() -> None:
-    follower = SequenceTracker()
-    assert follower.due(0.0)
-    assert follower.prompt([event(1)]) == []
-    assert follower.due(0.0)
-    assert follower.position is None
+def test_before_the_start_nothing_is_delivered_and_a_read_is_due() -> None:
+    tracker = SequenceTracker()
+    assert tracker.is_read_due(0.0)
+    assert tracker.on_published([event(1)]) == []
+    assert tracker.is_read_due(0.0)
+    assert tracker.position is None
 
 
 @pytest.mark.parametrize("head", [None, EventId(E, 5)])
-def test_it_starts_after_the_streams_head(head: EventId | None) -> None:
-    follower = SequenceTracker()
-    assert follower.start(head) == (head or EventId(0, 0))
-    assert follower.read([], head, 0.0) == []
-    assert not follower.due(0.0)
-    assert follower.position == (head or EventId(0, 0))
+def test_it_starts_after_the_streams_last_entry(head: EventId | None) -> None:
+    tracker = SequenceTracker()
+    assert tracker.start(head) == (head or EventId(0, 0))
+    assert tracker.read([], head, 0.0) == []
+    assert not tracker.is_read_due(0.0)
+    assert tracker.position == (head or EventId(0, 0))
 
 
 def test_the_next_event_is_delivered_at_once() -> None:
-    follower = follower_at(5)
-    assert follower.prompt([event(6)]) == [event(6)]
-    assert follower.prompt([event(7)]) == [event(7)]
-    assert follower.position == EventId(E, 7)
-    assert not follower.due(0.0)
+    tracker = tracker_at(5)
+    assert tracker.on_published([event(6)]) == [event(6)]
+    assert tracker.on_published([event(7)]) == [event(7)]
+    assert tracker.position == EventId(E, 7)
+    assert not tracker.is_read_due(0.0)
 
 
-def test_an_event_without_a_number_is_delivered_wherever_it_is() -> None:
+def test_an_event_without_an_id_is_delivered_at_any_position() -> None:
     unnumbered = Event("c")
-    assert SequenceTracker().prompt([unnumbered]) == [unnumbered]
-    follower = follower_at(5)
-    assert follower.prompt([unnumbered]) == [unnumbered]
-    assert follower.position == EventId(E, 5)
+    assert SequenceTracker().on_published([unnumbered]) == [unnumbered]
+    tracker = tracker_at(5)
+    assert tracker.on_published([unnumbered]) == [unnumbered]
+    assert tracker.position == EventId(E, 5)
 
 
 @pytest.mark.parametrize("sequence", [1, 4, 5])
 def test_a_repeated_event_is_dropped_and_counted(sequence: int) -> None:
-    follower = follower_at(5)
-    assert follower.prompt([event(sequence)]) == []
-    assert follower.suppressed == 1
-    assert not follower.due(0.0)
-    assert follower.position == EventId(E, 5)
+    tracker = tracker_at(5)
+    assert tracker.on_published([event(sequence)]) == []
+    assert tracker.suppressed == 1
+    assert not tracker.is_read_due(0.0)
+    assert tracker.position == EventId(E, 5)
 
 
-def test_what_spells_no_id_is_refused_and_costs_the_others_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    assert follower_at(5).prompt([event(6), Event("c", id="x"), event(7)]) == [event(6), event(7)]
+def test_an_event_with_a_malformed_id_is_dropped_and_the_others_are_delivered(caplog: pytest.LogCaptureFixture) -> None:
+    assert tracker_at(5).on_published([event(6), Event("c", id="x"), event(7)]) == [event(6), event(7)]
     assert "'x' is not an event id" in caplog.text
 
 
-def test_of_what_came_at_once_everything_that_follows_is_delivered() -> None:
-    follower = follower_at(5)
+def test_of_several_published_events_all_that_follow_the_position_are_delivered() -> None:
+    tracker = tracker_at(5)
     unnumbered = Event("c")
     published = [event(6), unnumbered, event(6), event(7), event(9), unnumbered]
-    assert follower.prompt(published) == [event(6), unnumbered, event(7), unnumbered]
-    assert follower.position == EventId(E, 7)
-    assert follower.due(0.0)
-    assert follower.suppressed == 1
+    assert tracker.on_published(published) == [event(6), unnumbered, event(7), unnumbered]
+    assert tracker.position == EventId(E, 7)
+    assert tracker.is_read_due(0.0)
+    assert tracker.suppressed == 1
 
 
-def test_after_a_jump_it_reads_and_what_it_reads_comes_once() -> None:
-    follower = follower_at(5)
-    assert follower.prompt([event(8)]) == []
-    assert follower.due(0.0)
-    assert follower.read(entries([6, 7, 8]), None, 0.0) == [event(6), event(7), event(8)]
-    assert not follower.due(0.0)
-    assert follower.prompt([event(8)]) == []
-    assert follower.prompt([event(9)]) == [event(9)]
+def test_after_a_jump_the_stream_is_read_and_what_is_read_is_delivered_once() -> None:
+    tracker = tracker_at(5)
+    assert tracker.on_published([event(8)]) == []
+    assert tracker.is_read_due(0.0)
+    assert tracker.read(entries([6, 7, 8]), None, 0.0) == [event(6), event(7), event(8)]
+    assert not tracker.is_read_due(0.0)
+    assert tracker.on_published([event(8)]) == []
+    assert tracker.on_published([event(9)]) == [event(9)]
 
 
-def test_it_reads_when_it_is_told_to_look_and_not_after() -> None:
-    follower = follower_at(5)
-    follower.look()
-    assert follower.due(0.0)
-    assert follower.read([], EventId(E, 5), 0.0) == []
-    assert not follower.due(100.0)
+def test_a_requested_read_is_due_once() -> None:
+    tracker = tracker_at(5)
+    tracker.request_read()
+    assert tracker.is_read_due(0.0)
+    assert tracker.read([], EventId(E, 5), 0.0) == []
+    assert not tracker.is_read_due(100.0)
 
 
-def test_a_hole_waits_one_bound_and_becomes_a_gap() -> None:
-    follower = follower_at(5)
-    took, outcomes = wait_out(follower, entries([8, 9]), None, 100.0)
+def test_missing_events_are_a_gap_after_the_timeout() -> None:
+    tracker = tracker_at(5)
+    took, outcomes = wait_out(tracker, entries([8, 9]), None, 100.0)
     assert took == pytest.approx(TAKEOVER_TIMEOUT_SECONDS, abs=2 * POLL_SECONDS)
     assert outcomes == [Gap(EventId(E, 7), GapReason.EVENTS_MISSING), event(8), event(9)]
-    assert follower.position == EventId(E, 9)
-    assert not follower.due(200.0)
+    assert tracker.position == EventId(E, 9)
+    assert not tracker.is_read_due(200.0)
 
 
-def test_while_it_waits_for_a_hole_to_be_closed_it_reads_now_and_then_and_delivers_nothing() -> None:
-    follower = follower_at(5)
-    assert follower.read(entries([8]), None, 100.0) == []
-    assert not follower.due(100.0 + POLL_SECONDS / 2)
-    assert follower.due(100.0 + POLL_SECONDS)
-    assert follower.prompt([event(9)]) == []
+def test_while_events_are_missing_the_stream_is_polled_and_nothing_is_delivered() -> None:
+    tracker = tracker_at(5)
+    assert tracker.read(entries([8]), None, 100.0) == []
+    assert not tracker.is_read_due(100.0 + POLL_SECONDS / 2)
+    assert tracker.is_read_due(100.0 + POLL_SECONDS)
+    assert tracker.on_published([event(9)]) == []
 
 
-def test_a_hole_that_is_closed_in_time_is_no_gap() -> None:
-    follower = follower_at(5)
+def test_missing_events_that_are_restored_in_time_are_no_gap() -> None:
+    tracker = tracker_at(5)
     now = 100.0
     while now < 100.0 + TAKEOVER_TIMEOUT_SECONDS - POLL_SECONDS:
-        assert follower.read(entries([8]), None, now) == []
+        assert tracker.read(entries([8]), None, now) == []
         now += POLL_SECONDS
-    assert follower.read(entries([6, 7, 8]), None, now) == [event(6), event(7), event(8)]
+    assert tracker.read(entries([6, 7, 8]), None, now) == [event(6), event(7), event(8)]
 
 
-def test_each_hole_has_a_bound_of_its_own() -> None:
-    follower = follower_at(5)
-    wait_out(follower, entries([8]), None, 100.0)
-    took, outcomes = wait_out(follower, entries([11]), None, 200.0)
+def test_each_gap_has_its_own_timeout() -> None:
+    tracker = tracker_at(5)
+    wait_out(tracker, entries([8]), None, 100.0)
+    took, outcomes = wait_out(tracker, entries([11]), None, 200.0)
     assert took == pytest.approx(TAKEOVER_TIMEOUT_SECONDS, abs=2 * POLL_SECONDS)
     assert outcomes == [Gap(EventId(E, 10), GapReason.EVENTS_MISSING), event(11)]
 
 
-def test_what_is_whole_before_a_hole_is_delivered_at_once() -> None:
-    follower = follower_at(5)
-    assert follower.read(entries([6, 7, 9]), None, 0.0) == [event(6), event(7)]
-    assert follower.position == EventId(E, 7)
+def test_the_events_before_missing_ones_are_delivered_at_once() -> None:
+    tracker = tracker_at(5)
+    assert tracker.read(entries([6, 7, 9]), None, 0.0) == [event(6), event(7)]
+    assert tracker.position == EventId(E, 7)
 
 
-def test_no_bound_runs_while_redis_is_away() -> None:
-    follower = follower_at(5)
-    assert follower.read(entries([8]), None, 100.0) == []
-    follower.interrupted()
-    assert follower.due(200.0)
-    took, outcomes = wait_out(follower, entries([8]), None, 200.0)
+def test_the_timeout_does_not_run_while_redis_is_away() -> None:
+    tracker = tracker_at(5)
+    assert tracker.read(entries([8]), None, 100.0) == []
+    tracker.interrupted()
+    assert tracker.is_read_due(200.0)
+    took, outcomes = wait_out(tracker, entries([8]), None, 200.0)
     assert took == pytest.approx(TAKEOVER_TIMEOUT_SECONDS, abs=2 * POLL_SECONDS)
     assert len(outcomes) == 2
 
 
-def test_an_outage_in_the_middle_of_a_bound_stops_it_and_no_more() -> None:
-    follower = follower_at(5)
+def test_an_outage_pauses_the_timeout_and_does_not_reset_it() -> None:
+    tracker = tracker_at(5)
     now = 100.0
     while now < 100.0 + TAKEOVER_TIMEOUT_SECONDS / 2:
-        assert follower.read(entries([8]), None, now) == []
+        assert tracker.read(entries([8]), None, now) == []
         now += POLL_SECONDS
-    follower.interrupted()
-    took, _ = wait_out(follower, entries([8]), None, 1000.0)
+    tracker.interrupted()
+    took, _ = wait_out(tracker, entries([8]), None, 1000.0)
     assert took == pytest.approx(TAKEOVER_TIMEOUT_SECONDS / 2, abs=2 * POLL_SECONDS)
 
 
-def test_a_process_that_slept_has_not_waited() -> None:
-    follower = follower_at(5)
-    assert follower.read(entries([8]), None, 100.0) == []
-    took, _ = wait_out(follower, entries([8]), None, 1000.0)
+def test_the_timeout_does_not_run_while_the_process_is_suspended() -> None:
+    tracker = tracker_at(5)
+    assert tracker.read(entries([8]), None, 100.0) == []
+    took, _ = wait_out(tracker, entries([8]), None, 1000.0)
     assert took >= TAKEOVER_TIMEOUT_SECONDS - 3 * POLL_SECONDS
 
 
-def test_after_an_outage_it_reads() -> None:
-    follower = follower_at(5)
-    follower.interrupted()
-    assert follower.due(0.0)
-    assert follower.read(entries([6]), None, 0.0) == [event(6)]
+def test_after_an_outage_a_read_is_due() -> None:
+    tracker = tracker_at(5)
+    tracker.interrupted()
+    assert tracker.is_read_due(0.0)
+    assert tracker.read(entries([6]), None, 0.0) == [event(6)]
 
 
 @pytest.mark.parametrize("head", [None, EventId(E, 3), EventId(E - 1, 900)])
-def test_a_stream_that_was_lost_keeps_its_position_for_one_bound_and_then_is_a_gap(head: EventId | None) -> None:
-    follower = follower_at(5)
-    follower.look()
-    took, outcomes = wait_out(follower, [], head, 100.0)
+def test_a_lost_stream_is_a_gap_after_the_timeout(head: EventId | None) -> None:
+    tracker = tracker_at(5)
+    tracker.request_read()
+    took, outcomes = wait_out(tracker, [], head, 100.0)
     assert took == pytest.approx(TAKEOVER_TIMEOUT_SECONDS, abs=2 * POLL_SECONDS)
     assert outcomes == [Gap(head or EventId(0, 0), GapReason.STREAM_LOST)]
-    assert follower.position == (head or EventId(0, 0))
+    assert tracker.position == (head or EventId(0, 0))
 
 
-def test_a_lost_stream_that_is_put_back_in_time_is_no_gap_and_nothing_comes_twice() -> None:
-    follower = follower_at(5)
-    assert follower.read([], None, 100.0) == []
-    assert follower.position == EventId(E, 5)
-    assert follower.read(entries([6, 7]), None, 100.0 + TAKEOVER_TIMEOUT_SECONDS / 2) == [event(6), event(7)]
+def test_a_lost_stream_that_is_restored_in_time_is_no_gap_and_nothing_is_delivered_twice() -> None:
+    tracker = tracker_at(5)
+    assert tracker.read([], None, 100.0) == []
+    assert tracker.position == EventId(E, 5)
+    assert tracker.read(entries([6, 7]), None, 100.0 + TAKEOVER_TIMEOUT_SECONDS / 2) == [event(6), event(7)]
 
 
-def test_a_lost_stream_that_is_put_back_late_repeats_nothing() -> None:
-    follower = follower_at(5)
-    wait_out(follower, [], None, 100.0)
-    delivered = [outcome for outcome in follower.read(entries(range(1, 8)), None, 200.0) if isinstance(outcome, Event)]
+def test_of_a_lost_stream_that_is_restored_late_nothing_is_delivered_twice() -> None:
+    tracker = tracker_at(5)
+    wait_out(tracker, [], None, 100.0)
+    delivered = [outcome for outcome in tracker.read(entries(range(1, 8)), None, 200.0) if isinstance(outcome, Event)]
     assert delivered == [event(6), event(7)]
 
 
 def test_a_new_epoch_is_a_gap_at_once_and_its_events_follow() -> None:
-    follower = follower_at(5)
-    assert follower.read(entries([6]) + entries([1, 2, 3], E + 7), None, 0.0) == [
+    tracker = tracker_at(5)
+    assert tracker.read(entries([6]) + entries([1, 2, 3], E + 7), None, 0.0) == [
         event(6),
         Gap(EventId(E + 7, 1), GapReason.EPOCH),
         event(2, E + 7),
         event(3, E + 7),
     ]
-    assert follower.position == EventId(E + 7, 3)
-    assert not follower.due(0.0)
+    assert tracker.position == EventId(E + 7, 3)
+    assert not tracker.is_read_due(0.0)
 
 
-def test_a_prompt_of_a_new_epoch_has_it_read() -> None:
-    follower = follower_at(5)
-    assert follower.prompt([event(1, E + 7)]) == []
-    assert follower.due(0.0)
+def test_a_published_event_of_a_new_epoch_makes_a_read_due() -> None:
+    tracker = tracker_at(5)
+    assert tracker.on_published([event(1, E + 7)]) == []
+    assert tracker.is_read_due(0.0)
 
 
-def test_an_epoch_of_which_the_beginning_is_gone_is_a_gap_after_one_bound() -> None:
-    follower = follower_at(5)
-    took, outcomes = wait_out(follower, entries([4, 5], E + 7), None, 100.0)
+def test_an_epoch_whose_first_events_are_missing_is_a_gap_after_the_timeout() -> None:
+    tracker = tracker_at(5)
+    took, outcomes = wait_out(tracker, entries([4, 5], E + 7), None, 100.0)
     assert took == pytest.approx(TAKEOVER_TIMEOUT_SECONDS, abs=2 * POLL_SECONDS)
     assert outcomes == [
         Gap(EventId(E + 7, 3), GapReason.EVENTS_MISSING),
@@ -245,38 +245,38 @@ def test_an_epoch_of_which_the_beginning_is_gone_is_a_gap_after_one_bound() -> N
     ]
 
 
-def test_the_first_epoch_of_an_empty_stream_begins_with_a_gap() -> None:
-    follower = SequenceTracker()
-    follower.start(None)
-    assert follower.read(entries([1, 2]), None, 0.0) == [Gap(EventId(E, 1), GapReason.EPOCH), event(2)]
+def test_the_first_epoch_of_an_empty_stream_starts_with_a_gap() -> None:
+    tracker = SequenceTracker()
+    tracker.start(None)
+    assert tracker.read(entries([1, 2]), None, 0.0) == [Gap(EventId(E, 1), GapReason.EPOCH), event(2)]
 
 
 @given(st.data(), st.integers(1, 40))
-def test_whatever_is_published_or_not_everything_comes_once_and_in_order(data: st.DataObject, count: int) -> None:
-    follower = follower_at(1)
+def test_whatever_is_published_everything_is_delivered_once_and_in_order(data: st.DataObject, count: int) -> None:
+    tracker = tracker_at(1)
     stream: list[StreamEvent] = entries([1])
     delivered: list[Outcome] = []
     for sequence in range(2, count + 2):
         stream += entries([sequence])
         if data.draw(st.booleans(), "published"):
-            delivered += follower.prompt([event(sequence)])
+            delivered += tracker.on_published([event(sequence)])
         if data.draw(st.booleans(), "published again"):
             first = data.draw(st.integers(1, sequence))
-            delivered += follower.prompt([event(number) for number in range(first, sequence + 1)])
-        if follower.due(0.0) and data.draw(st.booleans(), "read"):
-            delivered += read(follower, stream)
-    follower.look()
-    delivered += read(follower, stream)
+            delivered += tracker.on_published([event(number) for number in range(first, sequence + 1)])
+        if tracker.is_read_due(0.0) and data.draw(st.booleans(), "read"):
+            delivered += read(tracker, stream)
+    tracker.request_read()
+    delivered += read(tracker, stream)
     assert delivered == [event(sequence) for sequence in range(2, count + 2)]
 
 
-def read(follower: SequenceTracker, stream: list[StreamEvent]) -> list[Outcome]:
-    """Reads at most three entries at a time, as from Redis."""
+def read(tracker: SequenceTracker, stream: list[StreamEvent]) -> list[Outcome]:
+    """Read at most three entries at a time, as from Redis."""
     outcomes: list[Outcome] = []
-    while follower.due(0.0):
-        assert follower.position
-        after = [entry for entry in stream if entry.id > follower.position][:3]
-        outcomes += follower.read(after, None if after else stream[-1].id, 0.0)
+    while tracker.is_read_due(0.0):
+        assert tracker.position
+        after = [entry for entry in stream if entry.id > tracker.position][:3]
+        outcomes += tracker.read(after, None if after else stream[-1].id, 0.0)
         if len(after) == 3:
-            follower.look()
+            tracker.request_read()
     return outcomes

@@ -1,76 +1,76 @@
-"""One snapshot for all who ask."""
+"""One snapshot for all clients that need one."""
 
 import asyncio
 
 import msgspec
 
-from app.broadcast.messages import Router
 from app.broadcast.replay_buffer import ReplayBuffer
+from app.broadcast.router import Router
 from app.broadcast.snapshot_cache import CachedSnapshot, SnapshotCache
 from app.broadcast.snapshot_query import Snapshot
 from notifymux.event import Event, EventId
-from tests.support.loops import in_a_loop, turns
+from tests.support.loops import async_test, run_ready_tasks
 
 
 class Queries:
-    """Queries that end when the test says so."""
+    """A cache whose queries end when the test has them end."""
 
     def __init__(self) -> None:
-        self.history = ReplayBuffer(100_000)
-        self.history.restart(EventId(7, 0))
-        self.cache = SnapshotCache(self._take, self.history)
+        self.buffer = ReplayBuffer(100_000)
+        self.buffer.restart(EventId(7, 0))
+        self.cache = SnapshotCache(self._fetch, self.buffer)
         self.running: list[tuple[str, asyncio.Future[Snapshot]]] = []
-        self.asked = 0
-        self._count = 0
+        self.count = 0
+        self._events = 0
 
-    async def _take(self, match: str) -> Snapshot:
-        self.asked += 1
+    async def _fetch(self, match: str) -> Snapshot:
+        self.count += 1
         future: asyncio.Future[Snapshot] = asyncio.get_running_loop().create_future()
         self.running.append((match, future))
         return await future
 
     def end(self, snapshot: Snapshot | None = None) -> None:
         _, future = self.running.pop(0)
-        future.set_result(snapshot or Snapshot(b"%d" % self.asked))
+        future.set_result(snapshot or Snapshot(b"%d" % self.count))
 
     def event(self, match: str = "1") -> None:
-        self._count += 1
+        self._events += 1
         update = Router("match_id").route(Event("c", msgspec.Raw(b'{"match_id": "%b"}' % match.encode())))
         assert update
-        self.history.record(update)
-        self.history.advance(EventId(7, self._count))
+        self.buffer.record(update)
+        self.buffer.position = EventId(7, self._events)
 
     async def get(self, match: str = "1") -> CachedSnapshot:
-        """A snapshot, whatever it takes."""
+        """Return a snapshot; end its query at once."""
         task = asyncio.create_task(self.cache.get(match))
-        await turns()
+        await run_ready_tasks()
         if self.running:
             self.end()
         return await task
 
 
-@in_a_loop
-async def test_all_who_wait_for_a_match_share_one_query() -> None:
+@async_test
+async def test_all_clients_that_wait_for_a_match_share_one_query() -> None:
     queries = Queries()
     tasks = [asyncio.create_task(queries.cache.get("1")) for _ in range(1000)]
-    await turns()
+    await run_ready_tasks()
     assert len(queries.running) == 1
     queries.end(Snapshot(b'"once"'))
-    assert {taken.snapshot.data for taken in await asyncio.gather(*tasks)} == {b'"once"'}
+    assert {cached.snapshot.data for cached in await asyncio.gather(*tasks)} == {b'"once"'}
 
 
-@in_a_loop
+@async_test
 async def test_matches_do_not_wait_for_each_other() -> None:
     queries = Queries()
     tasks = [asyncio.create_task(queries.cache.get(match)) for match in ("1", "2")]
-    await turns()
+    await run_ready_tasks()
     assert sorted(match for match, _ in queries.running) == ["1", "2"]
     queries.end()
     queries.end()
     await asyncio.gather(*tasks)
 
 
-@in_a_loop
+@async_test
 async def test_a_snapshot_is_reused_until_its_match_has_a_newer_event() -> None:
     queries = Queries()
     first = await queries.get()
@@ -78,86 +78,86 @@ async def test_a_snapshot_is_reused_until_its_match_has_a_newer_event() -> None:
     assert await queries.get() is first
     queries.event("1")
     assert await queries.get() is not first
-    assert queries.asked == 2
+    assert queries.count == 2
 
 
-@in_a_loop
-async def test_an_event_while_the_query_runs_makes_it_news() -> None:
+@async_test
+async def test_an_event_during_the_query_makes_its_snapshot_old() -> None:
     queries = Queries()
     task = asyncio.create_task(queries.cache.get("1"))
-    await turns()
+    await run_ready_tasks()
     queries.event()
     queries.end()
-    taken = await task
-    assert taken.mark.position == EventId(7, 0)
+    cached = await task
+    assert cached.cursor.position == EventId(7, 0)
     await queries.get()
-    assert queries.asked == 2
+    assert queries.count == 2
 
 
-@in_a_loop
-async def test_past_three_queries_in_ten_seconds_the_last_snapshot_does_with_the_events_since() -> None:
+@async_test
+async def test_after_three_queries_in_ten_seconds_the_last_snapshot_is_used_with_the_events_since() -> None:
     queries = Queries()
     for _ in range(10):
-        taken = await queries.get()
+        cached = await queries.get()
         queries.event()
-    assert queries.asked == 3
-    missed = queries.history.since("1", taken.mark)
+    assert queries.count == 3
+    missed = queries.buffer.since("1", cached.cursor)
     assert missed is not None
     assert len(missed) == 8
 
 
-@in_a_loop
-async def test_what_was_forgotten_or_broken_by_a_gap_is_asked_for_again_however_often() -> None:
+@async_test
+async def test_after_a_gap_the_query_runs_again_however_often() -> None:
     queries = Queries()
     for _ in range(5):
         await queries.get()
-        queries.history.restart(EventId(8, 1))
-    assert queries.asked == 5
+        queries.buffer.restart(EventId(8, 1))
+    assert queries.count == 5
 
 
-@in_a_loop
-async def test_a_failure_is_not_kept_for_the_next_but_does_not_become_a_storm() -> None:
+@async_test
+async def test_a_failed_query_is_repeated_but_at_most_three_times_in_ten_seconds() -> None:
     queries = Queries()
     for _ in range(10):
         task = asyncio.create_task(queries.cache.get("1"))
-        await turns()
+        await run_ready_tasks()
         if queries.running:
             queries.end(Snapshot(b"null", "no"))
         assert (await task).snapshot.error == "no"
-    assert queries.asked == 3
+    assert queries.count == 3
 
 
-@in_a_loop
-async def test_who_stops_waiting_does_not_end_the_others_query() -> None:
+@async_test
+async def test_a_client_that_stops_waiting_does_not_end_the_query_of_others() -> None:
     queries = Queries()
-    impatient, patient = (asyncio.create_task(queries.cache.get("1")) for _ in range(2))
-    await turns()
-    impatient.cancel()
-    await turns()
+    stops, waits = (asyncio.create_task(queries.cache.get("1")) for _ in range(2))
+    await run_ready_tasks()
+    stops.cancel()
+    await run_ready_tasks()
     queries.end(Snapshot(b"1"))
-    assert (await patient).snapshot.data == b"1"
+    assert (await waits).snapshot.data == b"1"
 
 
-@in_a_loop
-async def test_what_is_kept_is_bounded_and_the_oldest_makes_room() -> None:
+@async_test
+async def test_the_cache_is_limited_in_bytes_and_drops_the_oldest_snapshot() -> None:
     queries = Queries()
     large = Snapshot(b'"' + b"x" * 6 * 2**20 + b'"')
     for match in ("1", "2", "3"):
         task = asyncio.create_task(queries.cache.get(match))
-        await turns()
+        await run_ready_tasks()
         queries.end(large)
         await task
     assert await queries.cache.get("3")
-    assert queries.asked == 3
+    assert queries.count == 3
     await queries.get("1")
-    assert queries.asked == 4
+    assert queries.count == 4
 
 
-@in_a_loop
-async def test_closing_ends_what_runs() -> None:
+@async_test
+async def test_aclose_cancels_running_queries() -> None:
     queries = Queries()
     task = asyncio.create_task(queries.cache.get("1"))
-    await turns()
+    await run_ready_tasks()
     await queries.cache.aclose()
-    await turns()
+    await run_ready_tasks()
     assert task.cancelled()

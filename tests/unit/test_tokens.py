@@ -1,4 +1,4 @@
-"""Whose token is good, and for what."""
+"""Which tokens are valid, and for which matches."""
 
 import base64
 import json
@@ -32,7 +32,7 @@ def reason(tokens: Tokens, token: str | None) -> str:
     return str(caught.value)
 
 
-def test_a_token_is_good_for_the_matches_it_names_numbers_and_texts() -> None:
+def test_a_token_is_valid_for_the_matches_it_names_numbers_and_strings() -> None:
     claims = Tokens(SECRET, "HS256").verify(signed({"matches": [1, "final"]}))
     assert claims.allow("1")
     assert claims.allow("final")
@@ -40,24 +40,24 @@ def test_a_token_is_good_for_the_matches_it_names_numbers_and_texts() -> None:
     assert claims.expires is None
 
 
-def test_a_token_that_names_no_matches_is_good_for_all_and_one_with_an_empty_list_for_none() -> None:
+def test_a_token_without_matches_is_valid_for_all_and_one_with_an_empty_list_for_none() -> None:
     tokens = Tokens(SECRET, "HS256")
     assert tokens.verify(signed({})).allow("1")
     assert not tokens.verify(signed({"matches": []})).allow("1")
 
 
-def test_a_token_says_when_it_ends() -> None:
+def test_a_token_has_its_expiry() -> None:
     soon = int(time.time()) + 60
     assert Tokens(SECRET, "HS256").verify(signed({"exp": soon})).expires == soon
 
 
-def test_a_token_signed_with_the_private_key_is_good_with_the_public_one() -> None:
+def test_a_token_signed_with_the_private_key_is_verified_with_the_public_key() -> None:
     token = jwt.encode({"matches": [1]}, PRIVATE, "RS256")
     assert Tokens(PUBLIC.decode(), "RS256").verify(token).allow("1")
 
 
 @pytest.mark.parametrize(
-    ("token", "said"),
+    ("token", "expected"),
     [
         (None, "a token is needed"),
         ("", "a token is needed"),
@@ -78,12 +78,12 @@ def test_a_token_signed_with_the_private_key_is_good_with_the_public_one() -> No
         (unsigned({"alg": "HS256", "crit": ["x"]}, {}), "not valid"),
     ],
 )
-def test_any_other_is_refused_with_its_reason(token: str | None, said: str) -> None:
-    assert said in reason(Tokens(SECRET, "HS256"), token)
+def test_an_invalid_token_is_refused_with_the_reason(token: str | None, expected: str) -> None:
+    assert expected in reason(Tokens(SECRET, "HS256"), token)
 
 
-def test_a_public_key_is_not_taken_for_a_secret() -> None:
-    """The classic confusion: HS256 with the public key, which everybody knows, as the secret."""
+def test_a_public_key_is_not_accepted_as_a_secret() -> None:
+    """A known attack: HS256 with the public key, which is no secret, as the secret."""
     forged = unsigned({"alg": "HS256", "typ": "JWT"}, {"matches": [1]})
     body = forged.rpartition(".")[0]
     import hashlib
@@ -93,8 +93,8 @@ def test_a_public_key_is_not_taken_for_a_secret() -> None:
     assert "InvalidAlgorithmError" in reason(Tokens(PUBLIC.decode(), "RS256"), f"{body}.{signature}")
 
 
-def test_a_refusal_says_nothing_of_the_token() -> None:
+def test_the_reason_contains_nothing_of_the_token() -> None:
     token = signed({"matches": [1], "name": "Joan"}, "another secret that is long enough")
-    said = reason(Tokens(SECRET, "HS256"), token)
-    assert not any(part in said for part in token.split("."))
-    assert "Joan" not in said
+    message = reason(Tokens(SECRET, "HS256"), token)
+    assert not any(part in message for part in token.split("."))
+    assert "Joan" not in message

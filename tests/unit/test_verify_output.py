@@ -1,4 +1,4 @@
-"""How results are shown, and what a server says of itself that no server here is."""
+"""How results are printed, and the checks of servers that the tests don't have."""
 
 import json
 
@@ -11,7 +11,7 @@ from listener.verify.result import Check, CheckStatus, failed, passed, warned
 CHECKS = [passed("a", "well"), warned("b", "hm", "look"), warned("long", "hm", "look"), failed("c", "ill", "mend")]
 
 
-def test_a_remedy_stands_once_under_the_checks_it_is_the_same_for_and_the_last_line_counts() -> None:
+def test_a_remedy_is_printed_once_below_the_checks_that_share_it_and_the_last_line_counts() -> None:
     assert as_table(CHECKS).splitlines() == [
         "✓ a     well",
         "⚠ b     hm",
@@ -25,10 +25,10 @@ def test_a_remedy_stands_once_under_the_checks_it_is_the_same_for_and_the_last_l
 
 
 def test_the_json_has_every_check() -> None:
-    said = json.loads(as_json(CHECKS))
-    assert said["ok"] is False
-    assert said["checks"][0] == {"check": "a", "status": "ok", "text": "well", "remedy": None}
-    assert [check["status"] for check in said["checks"]] == ["ok", "warning", "warning", "failed"]
+    printed = json.loads(as_json(CHECKS))
+    assert printed["ok"] is False
+    assert printed["checks"][0] == {"check": "a", "status": "ok", "text": "well", "remedy": None}
+    assert [check["status"] for check in printed["checks"]] == ["ok", "warning", "warning", "failed"]
 
 
 def test_a_warning_is_no_failure() -> None:
@@ -36,7 +36,7 @@ def test_a_warning_is_no_failure() -> None:
     assert not is_ok(CHECKS)
 
 
-def test_a_servers_names_do_nothing_to_the_terminal() -> None:
+def test_control_characters_in_a_servers_names_are_replaced() -> None:
     table = as_table([Check("\x1b[2Jx", CheckStatus.FAILED, "on \r\n\x07\u202ename", "\x9b")])
     assert table.splitlines()[:2] == ["✗ ?[2Jx  on ????name", "         → ?"]
 
@@ -62,6 +62,6 @@ def test_an_old_redis_fails(info: redis.Info, status: CheckStatus) -> None:
         ({"redis_mode": "standalone", "role": "slave"}, "this is a read-only replica"),
     ],
 )
-def test_what_is_not_one_primary_fails(info: redis.Info, text: str) -> None:
+def test_a_redis_that_is_not_a_single_primary_fails(info: redis.Info, text: str) -> None:
     check = redis.role(info)
     assert (check.status, check.text) == (CheckStatus.FAILED, text)

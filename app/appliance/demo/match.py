@@ -1,4 +1,4 @@
-"""A made-up match of American football, second by second. Pure: no clock, no database."""
+"""An invented match of American football, second by second. Pure: no clock, no database."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ NAMES: dict[Side, str] = {"home": "Silver Bay Herons", "away": "Iron Ridge Badge
 ABBREVIATIONS: dict[Side, str] = {"home": "SBH", "away": "IRB"}
 
 QUARTERS = 4
-QUARTER = 15 * 60  # seconds
-PLAY_CLOCK = 40
+QUARTER_SECONDS = 15 * 60
+PLAY_CLOCK_SECONDS = 40
 TIMEOUTS = 3
 DOWNS = 4
-FIELD = 100  # yards
-_TWO_MINUTES = 120
+FIELD_YARDS = 100
+_TWO_MINUTES_SECONDS = 120
 
 
 class GameEvent(NamedTuple):
-    """Something worth telling, and when it happened by the game's clock."""
+    """Something that happened, with the time by the game's clock."""
 
     quarter: int
     clock: int
@@ -33,7 +33,7 @@ class GameEvent(NamedTuple):
 
 @dataclass
 class Player:
-    """One of those who have the ball."""
+    """A player of the offense."""
 
     team: Side
     number: int
@@ -59,26 +59,26 @@ def _roster() -> list[Player]:
 
 
 class Game:
-    """One match. Every step of `seconds` plays one second of it; the attributes then say how things stand.
+    """One match. Each step of `seconds` plays one second of it; the attributes are the state after it.
 
     Args:
-        random: where all luck comes from.
+        random: decides everything that is left to chance.
     """
 
     def __init__(self, random: Random) -> None:
         self._random = random
         self._events: list[GameEvent] = []
-        self._kicker: Side | None = None  # who kicks off next, when a kickoff is next
+        self._kicker: Side | None = None  # the side that kicks off next, if a kickoff is next
         self._drive = (0, 0)  # plays, yards
         self.status = "pregame"
         self.quarter = 1
-        self.clock = QUARTER
+        self.clock = QUARTER_SECONDS
         self.clock_running = False
-        self.play_clock = PLAY_CLOCK
+        self.play_clock = PLAY_CLOCK_SECONDS
         self.play_clock_running = False
         self.possession: Side = random.choice(("home", "away"))
         self.ball = 35  # yards from the goal line that the side in possession defends
-        self.down: int | None = None  # none at kicks
+        self.down: int | None = None  # none during kicks
         self.distance: int | None = None
         self.score: dict[Side, int] = {"home": 0, "away": 0}
         self.timeouts: dict[Side, int] = {"home": TIMEOUTS, "away": TIMEOUTS}
@@ -86,26 +86,26 @@ class Game:
 
     @property
     def yardline(self) -> int:
-        """Where the ball is, in yards from the home side's goal line."""
-        return self.ball if self.possession == "home" else FIELD - self.ball
+        """The position of the ball, in yards from the home side's goal line."""
+        return self.ball if self.possession == "home" else FIELD_YARDS - self.ball
 
     @property
     def drive(self) -> str:
-        """The drive so far, for people."""
+        """The drive so far, as text."""
         plays, yards = self._drive
         return f"{plays} play{'s' * (plays != 1)}, {yards} yard{'s' * (abs(yards) != 1)}" if self.down else ""
 
     def take_events(self) -> list[GameEvent]:
-        """What happened since this was last asked."""
+        """Return what has happened since the last call."""
         events, self._events = self._events, []
         return events
 
     def seconds(self) -> Iterator[None]:
-        """The whole match, from the teams' entry to some time after the final whistle."""
+        """Play the whole match, from the teams' entry to some time after the final whistle."""
         first = self.possession
         yield from self._wait(10)
         for quarter in range(1, QUARTERS + 1):
-            self.status, self.quarter, self.clock = "live", quarter, QUARTER
+            self.status, self.quarter, self.clock = "live", quarter, QUARTER_SECONDS
             if quarter in {1, 3}:
                 self._kicker = first if quarter == 1 else OTHER[first]
                 self.timeouts = {"home": TIMEOUTS, "away": TIMEOUTS}
@@ -121,7 +121,7 @@ class Game:
         )
         if kind != "quarter":
             self.status = kind
-        self._tell(kind, f"{text}: {score}")
+        self._record(kind, f"{text}: {score}")
         yield from self._wait(rest)
 
     # ---- one play
@@ -143,7 +143,7 @@ class Game:
             yield from self._pass()
 
     def _huddle(self) -> Iterator[None]:
-        self.play_clock, self.play_clock_running = PLAY_CLOCK, True
+        self.play_clock, self.play_clock_running = PLAY_CLOCK_SECONDS, True
         for _ in range(self._random.randint(22, 38)):
             if not self.clock:
                 break
@@ -152,15 +152,15 @@ class Game:
         self.play_clock_running = False
 
     def _consider_timeout(self) -> None:
-        late = self.quarter in {2, QUARTERS} and self.clock <= _TWO_MINUTES
+        late = self.quarter in {2, QUARTERS} and self.clock <= _TWO_MINUTES_SECONDS
         behind: Side = "home" if self.score["home"] < self.score["away"] else "away"
         if late and self.clock_running and self.timeouts[behind] and self._chance(0.04):
             self.timeouts[behind] -= 1
             self.clock_running = False
-            self._tell("timeout", f"Timeout {ABBREVIATIONS[behind]}, {self.timeouts[behind]} left", team=behind)
+            self._record("timeout", f"Timeout {ABBREVIATIONS[behind]}, {self.timeouts[behind]} left", team=behind)
 
     def _call(self) -> str:
-        to_goal = FIELD - self.ball
+        to_goal = FIELD_YARDS - self.ball
         if self.down == DOWNS and to_goal <= 38:  # noqa: PLR2004 - a kicker's range
             return "field goal"
         if self.down == DOWNS and not (self.distance == 1 and to_goal <= 60):  # noqa: PLR2004 - worth the risk
@@ -170,7 +170,7 @@ class Game:
     def _run(self) -> Iterator[None]:
         runner = self._player("QB" if self._chance(0.1) else "RB")
         if self._chance(0.012):
-            self._lose("fumble", f"{runner.name} fumbles, {{other}} recovers", FIELD - self.ball)
+            self._lose("fumble", f"{runner.name} fumbles, {{other}} recovers", FIELD_YARDS - self.ball)
             return
         yards = round(self._random.gauss(4, 3.5)) + (self._random.randint(10, 60) if self._chance(0.03) else 0)
         yield from self._gain("run", yards, "{0.name} runs", runner)
@@ -182,8 +182,8 @@ class Game:
         if luck < 0.06:  # noqa: PLR2004 - the league's rates, about
             yield from self._gain("sack", -self._random.randint(3, 9), "{0.name} is sacked", passer)
         elif luck < 0.085:  # noqa: PLR2004
-            caught = min(self.ball + self._random.randint(3, 25), FIELD)
-            self._lose("interception", f"{passer.name} is intercepted by {{other}}", FIELD - caught)
+            caught = min(self.ball + self._random.randint(3, 25), FIELD_YARDS)
+            self._lose("interception", f"{passer.name} is intercepted by {{other}}", FIELD_YARDS - caught)
         elif luck < 0.41:  # noqa: PLR2004
             self.clock_running = False
             yield from self._gain("incomplete", 0, "{0.name} to {1.name}: incomplete", passer, target)
@@ -192,14 +192,14 @@ class Game:
             yield from self._gain("pass", yards, "{0.name} to {1.name}", passer, target)
 
     def _gain(self, kind: str, yards: int, text: str, *players: Player) -> Iterator[None]:
-        yards = max(-self.ball, min(yards, FIELD - self.ball))
+        yards = max(-self.ball, min(yards, FIELD_YARDS - self.ball))
         self.ball += yards
         self._drive = (self._drive[0] + 1, self._drive[1] + yards)
         for player in players if kind != "sack" else ():
             player.yards += yards
-        told = text.format(*players) + ("" if kind == "incomplete" else f" for {yards} to {self._spot()}")
-        self._tell(kind, told, yards)
-        if self.ball == FIELD:
+        summary = text.format(*players) + ("" if kind == "incomplete" else f" for {yards} to {self._spot()}")
+        self._record(kind, summary, yards)
+        if self.ball == FIELD_YARDS:
             for player in players:
                 player.touchdowns += 1
             yield from self._touchdown(players[-1])
@@ -215,10 +215,10 @@ class Game:
         elif down < DOWNS:
             self.down, self.distance = down + 1, distance - yards
         else:
-            self._lose("downs", "Turnover on downs, {other} takes over", FIELD - self.ball)
+            self._lose("downs", "Turnover on downs, {other} takes over", FIELD_YARDS - self.ball)
 
     def _first_down(self) -> None:
-        self.down, self.distance = 1, min(10, FIELD - self.ball)
+        self.down, self.distance = 1, min(10, FIELD_YARDS - self.ball)
 
     # ---- kicks, scores and changes of possession
 
@@ -232,28 +232,30 @@ class Game:
             yield from self._wait(5)
         self._take_over(OTHER[kicker], self._random.randint(16, 42) if returned else 30)
         how = f"returned to {self._spot()}" if returned else "touchback"
-        self._tell("kickoff", f"{ABBREVIATIONS[kicker]} kicks off, {how}", team=kicker)
+        self._record("kickoff", f"{ABBREVIATIONS[kicker]} kicks off, {how}", team=kicker)
 
     def _punt(self) -> None:
-        yards = min(round(self._random.gauss(43, 6)), FIELD - self.ball)
-        self._lose("punt", f"{{side}} punts {yards} yards", FIELD - self.ball - yards)
+        yards = min(round(self._random.gauss(43, 6)), FIELD_YARDS - self.ball)
+        self._lose("punt", f"{{side}} punts {yards} yards", FIELD_YARDS - self.ball - yards)
 
     def _field_goal(self) -> None:
-        yards = FIELD - self.ball + 17  # the end zone, and the spot behind the line
+        yards = FIELD_YARDS - self.ball + 17  # the end zone, and the spot behind the line
         if self._chance(1.1 - yards**2 / 6000):
             self._score(3, "field_goal", f"{{side}} field goal from {yards} yards is good", yards)
             self._kick_off_next(self.possession)
         else:
-            self._lose("missed_field_goal", f"{{side}} field goal from {yards} yards is no good", FIELD - self.ball + 7)
+            self._lose(
+                "missed_field_goal", f"{{side}} field goal from {yards} yards is no good", FIELD_YARDS - self.ball + 7
+            )
 
     def _touchdown(self, scorer: Player) -> Iterator[None]:
         self._score(6, "touchdown", f"Touchdown {{side}}! {scorer.name}")
-        self.ball, self.down, self.distance = FIELD - 15, None, None
+        self.ball, self.down, self.distance = FIELD_YARDS - 15, None, None
         yield from self._wait(self._random.randint(14, 22))
         if self._chance(0.94):
             self._score(1, "extra_point", "{side} extra point is good")
         else:
-            self._tell("missed_extra_point", f"{ABBREVIATIONS[self.possession]} extra point is no good")
+            self._record("missed_extra_point", f"{ABBREVIATIONS[self.possession]} extra point is no good")
         self._kick_off_next(self.possession)
 
     def _safety(self) -> None:
@@ -265,14 +267,14 @@ class Game:
     def _score(self, points: int, kind: str, text: str, yards: int = 0) -> None:
         self.clock_running = False
         self.score[self.possession] += points
-        self._tell(kind, text.format(side=ABBREVIATIONS[self.possession]), yards)
+        self._record(kind, text.format(side=ABBREVIATIONS[self.possession]), yards)
 
     def _kick_off_next(self, kicker: Side) -> None:
         self._kicker, self.down, self.distance = kicker, None, None
 
     def _lose(self, kind: str, text: str, ball: int) -> None:
         side, other = self.possession, OTHER[self.possession]
-        self._tell(kind, text.format(side=ABBREVIATIONS[side], other=ABBREVIATIONS[other]))
+        self._record(kind, text.format(side=ABBREVIATIONS[side], other=ABBREVIATIONS[other]))
         self._take_over(other, ball)
 
     def _take_over(self, side: Side, ball: int) -> None:
@@ -281,7 +283,7 @@ class Game:
         self.ball = ball if ball > 0 else 20  # a touchback
         self._first_down()
 
-    # ---- small things
+    # ---- helpers
 
     def _wait(self, seconds: int) -> Iterator[None]:
         for _ in range(seconds):
@@ -291,14 +293,14 @@ class Game:
             if self.play_clock_running and self.play_clock:
                 self.play_clock -= 1
 
-    def _tell(self, kind: str, text: str, yards: int = 0, team: Side | None = None) -> None:
+    def _record(self, kind: str, text: str, yards: int = 0, team: Side | None = None) -> None:
         self._events.append(GameEvent(self.quarter, self.clock, kind, team or self.possession, text, yards))
 
     def _spot(self) -> str:
-        side: Side = "home" if self.yardline < FIELD // 2 else "away"
-        if self.yardline == FIELD // 2:
+        side: Side = "home" if self.yardline < FIELD_YARDS // 2 else "away"
+        if self.yardline == FIELD_YARDS // 2:
             return "the 50"
-        return f"{ABBREVIATIONS[side]} {min(self.yardline, FIELD - self.yardline)}"
+        return f"{ABBREVIATIONS[side]} {min(self.yardline, FIELD_YARDS - self.yardline)}"
 
     def _player(self, position: str) -> Player:
         return self._random.choice([p for p in self.players if (p.team, p.position) == (self.possession, position)])

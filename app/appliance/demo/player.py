@@ -1,4 +1,4 @@
-"""Plays the demo: one match after the other, for ever."""
+"""Plays the demo: one match after the other, without end."""
 
 import logging
 import time
@@ -13,25 +13,25 @@ from app.appliance.embedded.servers import EmbeddedServers
 from app.appliance.supervision.parent_death import terminate_with_parent
 from app.core.config import load_settings_or_exit
 from app.core.logging_config import configure_logging
-from notifymux.outage import Outage
+from notifymux.reconnect import ReconnectState
 
-_PACE = 0.25  # seconds of ours for one of the game's
+_SECONDS_PER_GAME_SECOND = 0.25
 logger = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Plays into the embedded PostgreSQL. Never into a server of the user's, whatever the settings say."""
+    """Play into the embedded PostgreSQL, and into no other server, whatever the settings say."""
     terminate_with_parent()
     settings = load_settings_or_exit()
-    configure_logging("demo", settings)
+    configure_logging("demo", settings.log_level, settings.log_format)
     url = EmbeddedServers.load(settings.data_dir).database_url
-    outage = Outage("the embedded PostgreSQL", logger)
-    seconds = _seconds(Random())  # noqa: S311 - luck, not secrets
+    outage = ReconnectState("the embedded PostgreSQL", logger)
+    seconds = _seconds(Random())  # noqa: S311 - no secrets
     while True:
         try:
             with psycopg.connect(url, autocommit=True, connect_timeout=3, application_name="notifymux-demo") as session:
                 create_tables(session)
-                outage.over()
+                outage.recovered()
                 _play(MatchTables(session), seconds)
         except psycopg.OperationalError as error:
             time.sleep(outage.failed(error))
@@ -44,9 +44,10 @@ def _seconds(random: Random) -> Iterator[Game]:
             yield game
 
 
-def _play(board: MatchTables, seconds: Iterator[Game]) -> None:
+def _play(tables: MatchTables, seconds: Iterator[Game]) -> None:
     due = time.monotonic()
     for game in seconds:
-        board.show(game)
-        due = max(due + _PACE, time.monotonic() - _PACE)  # a delay is made up for, a long one isn't
+        tables.update(game)
+        # A delay of up to one second of the game is made up for.
+        due = max(due + _SECONDS_PER_GAME_SECOND, time.monotonic() - _SECONDS_PER_GAME_SECOND)
         time.sleep(max(0, due - time.monotonic()))

@@ -17,7 +17,7 @@ Key = tuple[str, int]  # a table and a row's id
 
 
 def create_tables(session: psycopg.Connection[Any]) -> None:
-    """The seven tables and their triggers, as far as they are not there yet."""
+    """Create the seven tables and their triggers, as far as they don't exist."""
     with session.transaction():
         session.execute(_SCHEMA.read_bytes())
 
@@ -26,24 +26,24 @@ class MatchTables:
     """The match's rows in the database.
 
     Args:
-        session: an open session, in autocommit.
+        session: an open session in autocommit mode.
     """
 
     def __init__(self, session: psycopg.Connection[Any]) -> None:
         self._session = session
-        self._shown: dict[Key, Row] = {}
+        self._written: dict[Key, Row] = {}
 
-    def show(self, game: Game) -> None:
-        """Writes what has changed since the last call, in one transaction."""
+    def update(self, game: Game) -> None:
+        """Write what has changed since the last call, in one transaction."""
         with self._session.transaction():
-            if game.status == "pregame":  # so that one match's events are all there ever are
+            if game.status == "pregame":  # the events of one match are kept
                 self._session.execute("DELETE FROM football_event WHERE match_id = %s", [MATCH_ID])
             for key, row in rows(game).items():
-                if self._shown.get(key) != row:
+                if self._written.get(key) != row:
                     self._write(key, row)
-                    self._shown[key] = row
+                    self._written[key] = row
             for event in game.take_events():
-                self._tell(event)
+                self._insert(event)
 
     def _write(self, key: Key, row: Row) -> None:
         table, row_id = key
@@ -58,7 +58,7 @@ class MatchTables:
         )
         self._session.execute(query, [row_id, *row.values()])
 
-    def _tell(self, event: GameEvent) -> None:
+    def _insert(self, event: GameEvent) -> None:
         self._session.execute(
             "INSERT INTO football_event (match_id, quarter, clock, kind, team, text, yards)"
             " VALUES (%s, %s, %s, %s, %s, %s, %s)",
@@ -67,8 +67,8 @@ class MatchTables:
 
 
 def rows(game: Game) -> dict[Key, Row]:
-    """How things stand, as rows."""
-    stand: dict[Key, Row] = {
+    """Return the current state of the game as rows."""
+    state: dict[Key, Row] = {
         ("match", MATCH_ID): {
             "name": f"{NAMES['away']} at {NAMES['home']}",
             "home": NAMES["home"],
@@ -98,5 +98,5 @@ def rows(game: Game) -> dict[Key, Row]:
         ("playclock", MATCH_ID): {"match_id": MATCH_ID, "seconds": game.play_clock, "running": game.play_clock_running},
     }
     for row_id, player in enumerate(game.players, start=1):
-        stand["player_match", row_id] = {"match_id": MATCH_ID, **vars(player)}
-    return stand
+        state["player_match", row_id] = {"match_id": MATCH_ID, **vars(player)}
+    return state

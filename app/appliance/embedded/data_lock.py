@@ -1,4 +1,4 @@
-"""One server at a time on a data folder, however the one before it died."""
+"""A lock on a data folder: one server at a time, however the last one ended."""
 
 import fcntl
 import os
@@ -9,16 +9,13 @@ from app.appliance import ApplianceError
 
 
 def acquire(folder: Path, seconds: float) -> int:
-    """Waits until no server uses `folder` any more, and holds it.
+    """Wait until no server uses `folder`, lock it, and return the lock's file descriptor.
 
-    What is held is a lock that children inherit: it is a killed server's until the last of them is gone, which no
-    pid file can tell.
-
-    Returns:
-        The lock's file descriptor.
+    Child processes inherit the lock, so that a killed server keeps it until the last of its children has ended. A pid
+    file can't tell that.
 
     Raises:
-        ApplianceError: the folder was still in use after `seconds`.
+        ApplianceError: the folder is still in use after `seconds`.
     """
     lock = os.open(folder.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
     deadline = time.monotonic() + seconds
@@ -35,5 +32,5 @@ def acquire(folder: Path, seconds: float) -> int:
 
 
 def acquire_inheritable(folder: Path) -> None:
-    """`acquire` for the server that this process is about to become."""
+    """Call `acquire` for the server that this process becomes by exec."""
     os.set_inheritable(acquire(folder, seconds=60), True)

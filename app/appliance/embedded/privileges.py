@@ -1,4 +1,4 @@
-"""Whom an embedded server runs as: never root, which PostgreSQL refuses and Valkey doesn't need."""
+"""The account of the embedded servers: never root, which PostgreSQL refuses and Valkey doesn't need."""
 
 import os
 import pwd
@@ -8,10 +8,10 @@ from pathlib import Path
 
 from app.appliance import ApplianceError
 
-_READS_ITS_OWN = ["--inh-caps=-all"]
-# The one capability reads any file and enters any folder. The secure bit is for access(2), by which PostgreSQL looks
-# at its own program: without it, access takes another user than root for one without capabilities.
-_READS_ALL = [
+_NO_CAPABILITIES = ["--inh-caps=-all"]
+# This capability allows to read any file and to enter any folder. PostgreSQL checks its own program by access(2), which
+# ignores the capabilities of all users but root unless the secure bit is set.
+_READ_ALL_FILES = [
     "--inh-caps=-all,+dac_read_search",
     "--ambient-caps=-all,+dac_read_search",
     "--securebits=+no_setuid_fixup",
@@ -19,7 +19,7 @@ _READS_ALL = [
 
 
 def chown(folder: Path) -> None:
-    """Gives a new folder to the account its server will run as."""
+    """Give a new folder to the account that its server will run as."""
     if os.geteuid() == 0:
         owner = folder.parent.stat().st_uid
         account = pwd.getpwuid(owner) if owner else pwd.getpwnam("nobody")
@@ -27,13 +27,13 @@ def chown(folder: Path) -> None:
 
 
 def drop_privileges(command: list[str], folder: Path) -> list[str]:
-    """`command` as it is run: as the owner of `folder`, and stopped by the kernel when its parent is killed.
+    """Return `command` with a prefix: it runs as the owner of `folder`, and the kernel stops it when its parent dies.
 
-    As root that takes a change of account. Where the way to the command or to the folder leads through one that the
-    account may not enter (a checkout below /root), a capability lets it through; nobody's folders are opened for it.
+    As root this changes the account. Where the account may not enter a folder on the path to the command or to its data
+    (a checkout below /root), the command gets a capability for that; no permissions of folders are changed.
 
     Raises:
-        ApplianceError: it can't be done here.
+        ApplianceError: it is not possible here.
     """
     setpriv = shutil.which("setpriv")
     if os.geteuid() != 0:
@@ -42,7 +42,7 @@ def drop_privileges(command: list[str], folder: Path) -> list[str]:
         raise ApplianceError("as root, the embedded servers need setpriv: install util-linux, or don't be root")
     owner = folder.stat()
     change = [setpriv, f"--reuid={owner.st_uid}", f"--regid={owner.st_gid}", "--clear-groups", "--no-new-privs"]
-    for capabilities in (_READS_ITS_OWN, _READS_ALL):
+    for capabilities in (_NO_CAPABILITIES, _READ_ALL_FILES):
         prefix = [*change, *capabilities, "--pdeathsig=INT"]
         if _reaches(prefix, command[0], folder):
             return [*prefix, *command]

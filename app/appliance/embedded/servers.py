@@ -1,4 +1,4 @@
-"""Where the embedded servers are: their data folder, their ports and the one password both ask for."""
+"""The embedded servers' data folder, their ports, and the password of both."""
 
 import json
 import os
@@ -14,8 +14,8 @@ from app.appliance import ApplianceError
 
 HOST = "127.0.0.1"
 
-# Below the range from which Linux takes the ports of outgoing connections: none of those can be in a server's place
-# while it restarts, and none can connect to itself.
+# Below the range from which Linux takes the ports of outgoing connections: none of those can take a server's port while
+# it restarts, or connect to itself.
 _PORTS = range(20_000, 32_000)
 
 
@@ -30,10 +30,10 @@ class EmbeddedServers:
 
     @classmethod
     def load(cls, data: Path) -> Self:
-        """What `choose` wrote.
+        """Return what `choose` wrote.
 
         Raises:
-            ApplianceError: it was never run on this folder.
+            ApplianceError: it was never called for this folder.
         """
         try:
             ports = _read_ports(data)
@@ -43,10 +43,10 @@ class EmbeddedServers:
 
     @classmethod
     def choose(cls, data: Path) -> Self:
-        """The ports of the last run where they are still free, else new ones; a password if there is none yet.
+        """Choose the ports of the last run if they are free, else new ones; make a password if there is none.
 
         Raises:
-            ApplianceError: no port is free, or the password is gone that the data was made with.
+            ApplianceError: no port is free, or the password of existing data is missing.
         """
         last: dict[str, int] = {}
         with suppress(OSError):
@@ -62,7 +62,7 @@ class EmbeddedServers:
 
     @property
     def database_url(self) -> str:
-        """The database as a libpq connection string. It holds the password: never log it."""
+        """The database as a libpq connection string. It contains the password: never log it."""
         return (
             f"host={HOST} port={self.postgres_port} user=postgres password={self.password} dbname=postgres"
             " sslmode=disable"
@@ -70,21 +70,21 @@ class EmbeddedServers:
 
     @property
     def redis_url(self) -> str:
-        """Valkey as a URL. It holds the password: never log it."""
+        """Valkey as a URL. It contains the password: never log it."""
         return f"redis://:{self.password}@{HOST}:{self.valkey_port}"
 
 
 def password_file(data: Path) -> Path:
-    """The file that holds both servers' password and nothing else."""
+    """Return the path of the file that contains the servers' password and nothing else."""
     return data / "password"
 
 
 def write_private(path: Path, text: str) -> None:
-    """Writes a file that nobody but the owner of its folder can read (not even while it is being written)."""
+    """Write a file that only the owner of its folder can read, also while it is being written."""
     new = path.with_name(f"{path.name}.new")
     new.unlink(missing_ok=True)
     with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        if os.geteuid() == 0:  # who runs this as root today may run it as the folder's owner tomorrow
+        if os.geteuid() == 0:  # the next run may be as the folder's owner
             owner = path.parent.stat()
             os.chown(file.fileno(), owner.st_uid, owner.st_gid)
         file.write(text)

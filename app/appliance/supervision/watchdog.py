@@ -1,7 +1,7 @@
-"""supervisord's event listener that makes `restart: always` true (http://supervisord.org/events.html).
+"""supervisord's event listener (http://supervisord.org/events.html), which restarts what exited or hangs.
 
-supervisord itself restarts nothing: every death comes here, and so does every tick. The decisions are those of
-`RestartPolicy` and `HangDetector`; each is one log line.
+supervisord itself restarts nothing: it reports every exit here, and a tick every 5 s. `RestartPolicy` and
+`HangDetector` decide; each decision is one log line.
 """
 
 import os
@@ -9,97 +9,81 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Hashable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Hashable
+from contextlib import suppress
 from logging import getLogger
+from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from xmlrpc.client import Fault
 
 from supervisor import childutils
-from supervisor.xmlrpc import Faults
 
-from app.appliance.supervision.hang_detector import SILENT, HangDetector
+from app.appliance.supervision.hang_detector import HANG_TIMEOUT_SECONDS, HangDetector
 from app.appliance.supervision.restart_policy import RestartPolicy
-from app.appliance.supervision.watchdog_guard import WATCHDOG_FD
-from app.core.config import Settings, SettingsError, load_settings
 from app.core.liveness_file import liveness_path
-from app.core.logging_config import configure_logging
+from app.core.logging_config import LEVELS, configure_logging
+from app.core.settings_sources import SettingsError, setting_texts
 
-_LOOK = 1.0  # seconds
-_END_WITHIN = 5.0  # seconds from SIGTERM until what still runs is killed; the servers follow, and Docker waits 10 s
+_CHECK_INTERVAL_SECONDS = 1.0
+_STOP_TIMEOUT_SECONDS = 5.0  # from SIGTERM to SIGKILL; the servers stop afterwards, and Docker waits 10 s for all
 _SELF = "keeper"
-_SERVERS = ("postgres", "valkey")  # of the embedded demo: they outlast who uses them
+_SERVERS = ("postgres", "valkey")  # of the embedded demo: they stop after the programs that use them
 
 logger = getLogger(__name__)
 
 
-def main() -> None:
-    """Keeps the programs running, below `watched`."""
-    _configure()
-    ProcessWatchdog(WATCHDOG_FD).run()
-
-
-def _configure() -> None:
-    try:
-        settings = load_settings()
-    except SettingsError:  # the programs say so, again and again; what runs is still to be kept
-        settings = Settings.model_construct()
-    configure_logging(_SELF, settings, to_stdout=False)
+def run(guard: int) -> NoReturn:
+    """Watch the programs until supervisord ends; `guard` is where each cycle is reported."""
+    texts: dict[str, str] = {}
+    with suppress(SettingsError):  # the other programs report it, and need restarts meanwhile
+        texts = setting_texts()
+    level, form = texts.get("LOG_LEVEL", "").lower(), texts.get("LOG_FORMAT", "").lower()
+    configure_logging(_SELF, level if level in LEVELS else "info", form, to_stdout=False)
+    ProcessWatchdog(guard).run()
 
 
 class ProcessWatchdog:
-    """The I/O around the decisions.
+    """Carries out the decisions by supervisord's XML-RPC interface and by signals.
 
     Args:
-        alive: a descriptor that is written to as long as this goes round.
+        guard: a non-blocking descriptor, to which a byte is written in each cycle.
     """
 
-    def __init__(self, alive: int) -> None:
-        self._alive = alive
+    def __init__(self, guard: int) -> None:
+        self._guard = guard
         self._supervisor = childutils.getRPCInterface(os.environ).supervisor
-        self._policy = RestartPolicy()
-        self._pulses, self._stops = HangDetector(), HangDetector()
-        self._look_at = 0.0
-        self._end_at: float | None = None
-        self._pids: dict[str, int] = {}  # as of the last look: a supervisord that ends says nothing more
+        self._policy, self._hangs = RestartPolicy(), HangDetector()
+        self._check_at = 0.0
+        self._kill_at: float | None = None  # once supervisord shuts down
+        self._pids: dict[str, int] = {}  # at the last check before a shutdown
 
-    def run(self) -> None:
-        """Hears events and looks around, for ever."""
-        self._take_over()
+    def run(self) -> NoReturn:
+        """Receive events and check the programs, for ever."""
+        for program, info in self._processes().items():
+            if info["pid"]:
+                self._policy.started(program, time.monotonic())
+            else:  # it may have exited before this watchdog ran
+                self._on_exit(program)
         while True:
+            self._step()
             childutils.listener.ready(sys.stdout)
-            while not select.select([sys.stdin], [], [], _LOOK)[0]:
-                with self._unless_ending():
-                    self._go_round()
-            headers, payload = _receive()
-            with self._unless_ending():
-                self._hear(headers["eventname"], payload)
-                self._go_round()
+            while not select.select([sys.stdin], [], [], _CHECK_INTERVAL_SECONDS)[0]:
+                self._step()
+            self._on_event(*_receive())
             childutils.listener.ok(sys.stdout)
 
-    @contextmanager
-    def _unless_ending(self) -> Iterator[None]:
-        """Supervisord answers nothing more once it ends, which may be before its event of that is heard."""
+    def _processes(self) -> dict[str, dict[str, Any]]:
+        """Return supervisord's information on each program; nothing once it shuts down, of which it sends an event."""
         try:
-            yield
-        except Fault as fault:
-            if fault.faultCode != Faults.SHUTDOWN_STATE:
-                raise
-            self._end_all()
+            return {info["name"]: info for info in self._supervisor.getAllProcessInfo()}
+        except Fault:
+            return {}
 
-    def _take_over(self) -> None:
-        """Finds what died before this was there."""
-        for info in self._supervisor.getAllProcessInfo():
-            if info["statename"] in {"EXITED", "FATAL"}:
-                self._died(info["name"])
-            elif info["statename"] in {"STARTING", "RUNNING"}:
-                self._policy.started(info["name"], time.monotonic())
-
-    def _hear(self, event: str, payload: dict[str, str]) -> None:
+    def _on_event(self, event: str, payload: dict[str, str]) -> None:
         program = payload.get("processname", "")
         if event == "SUPERVISOR_STATE_CHANGE_STOPPING":
-            self._end_all()
+            self._stop_all()
         elif event == "PROCESS_STATE_STARTING":
             self._policy.started(program, time.monotonic())
         elif event == "PROCESS_STATE_RUNNING":
@@ -108,95 +92,94 @@ class ProcessWatchdog:
             self._policy.stopped(program)
             logger.info("%s was stopped, and stays so until it is started", program)
         elif event in {"PROCESS_STATE_EXITED", "PROCESS_STATE_FATAL"}:
-            self._died(program)
+            self._on_exit(program)
 
-    def _died(self, program: str) -> None:
-        if program == _SELF or self._end_at is not None:
+    def _on_exit(self, program: str) -> None:
+        """Have the program restarted, unless that was done before the event arrived.
+
+        supervisord keeps its events while there is no watchdog, and the next watchdog finds the same exits by itself.
+        """
+        info = self._processes().get(program, {"statename": ""})
+        if program == _SELF or self._policy.is_due(program) or info["statename"] not in {"EXITED", "FATAL"}:
             return
-        seconds = self._policy.died(program, time.monotonic())
-        info = self._supervisor.getProcessInfo(program)
-        why = info["spawnerr"] if info["exitstatus"] == 0 and info["spawnerr"] else _ending(info["exitstatus"])
-        times = self._policy.deaths(program)
-        again = "started again at once" if seconds == 0 else f"started again in {seconds:.0f} s"
-        row = f" for the {times}th time in a row" if times > 1 else ""
-        logger.warning("%s ended%s (%s): %s", program, row, why, again)
+        seconds = self._policy.exited(program, time.monotonic())
+        exits, status = self._policy.exits(program), info["exitstatus"]
+        in_a_row = f" {exits} times in a row" if exits > 1 else ""
+        reason = f"exit code {status}" if status >= 0 else "by a signal"
+        if status == 0 and info["spawnerr"]:
+            reason = info["spawnerr"]
+        delay = f"in {ceil(seconds)} s" if seconds else "at once"
+        logger.warning("%s ended%s (%s): started again %s", program, in_a_row, reason, delay)
 
-    def _go_round(self) -> None:
-        with suppress(BlockingIOError):  # the other end is frozen; what it holds is enough
-            os.write(self._alive, b".")
+    def _step(self) -> None:
+        """Start what is due, and check the programs once a second."""
+        with suppress(BlockingIOError):  # the guard is frozen; what is in the pipe is enough
+            os.write(self._guard, b".")
         now = time.monotonic()
         for program in self._policy.take_due(now):
             self._start(program)
-        if now >= self._look_at:
-            self._look_at = now + _LOOK
-            self._look_around(now)
+        if now >= self._check_at:
+            self._check_at = now + _CHECK_INTERVAL_SECONDS
+            self._check(now)
 
     def _start(self, program: str) -> None:
         try:
             self._supervisor.startProcess(program, False)
         except Fault as fault:
-            if fault.faultCode == Faults.SHUTDOWN_STATE:
-                raise
-            # It was started or removed by hand, or there is no such command: then a FATAL follows.
+            # It was started or removed by hand, supervisord shuts down, or the command is missing: then FATAL follows.
             logger.info("%s is not started: %s", program, fault.faultString)
 
-    def _look_around(self, now: float) -> None:
-        if self._end_at is not None:
-            if now >= self._end_at:
-                self._kill_the_rest()
+    def _check(self, now: float) -> None:
+        """Kill what hangs; `_on_exit` restarts it."""
+        if self._kill_at is not None:
+            if now >= self._kill_at:
+                self._kill_all()
             return
-        self._pids = {each["name"]: each["pid"] for each in self._supervisor.getAllProcessInfo() if each["pid"]}
-        pulses: dict[str, Hashable] = {}
-        stops: dict[str, Hashable] = {}
-        for program, pid in self._pids.items():
-            with suppress(OSError):
-                pulses[program] = pid, liveness_path(program).stat().st_mtime_ns
-            stops[program] = (pid, "stopped") if _is_stopped(pid) else (pid, now)
-        for program in {*self._pulses.look(pulses, now), *self._stops.look(stops, now)}:
-            logger.error("%s has shown no sign of life for %.0f s: it is killed", program, SILENT)
+        pids = {program: info["pid"] for program, info in self._processes().items() if info["pid"]}
+        self._pids = pids or self._pids
+        heartbeats = {program: (pid, _heartbeat(program, pid, now)) for program, pid in self._pids.items()}
+        for program in self._hangs.check(heartbeats, now):
+            logger.error("%s has shown no sign of life for %.0f s: it is killed", program, HANG_TIMEOUT_SECONDS)
             _kill(self._pids[program])
 
-    def _end_all(self) -> None:
-        """Supervisord ends one program after the other; told at once, they need no longer than the slowest."""
-        if self._end_at is not None:
+    def _stop_all(self) -> None:
+        """Send SIGTERM to all programs but the servers at once; supervisord would stop one after the other."""
+        if self._kill_at is not None:
             return
-        self._end_at = time.monotonic() + _END_WITHIN
+        self._kill_at = time.monotonic() + _STOP_TIMEOUT_SECONDS
         for program, pid in self._pids.items():
             if program not in (_SELF, *_SERVERS):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGTERM)
 
-    def _kill_the_rest(self) -> None:
+    def _kill_all(self) -> None:
         for program, pid in self._pids.items():
             if program != _SELF and Path(f"/proc/{pid}").exists():
-                logger.error("%s has not ended within %.0f s: it is killed", program, _END_WITHIN)
+                logger.error("%s has not ended within %.0f s: it is killed", program, _STOP_TIMEOUT_SECONDS)
                 _kill(pid)
         self._pids = {}
 
 
-def _receive() -> tuple[dict[str, str], dict[str, str]]:
-    """An event's headers and payload; supervisord sends the next only after this one's result."""
+def _receive() -> tuple[str, dict[str, str]]:
+    """Return an event's name and payload; supervisord sends the next one only after this one's result."""
     line = sys.stdin.readline()
     if not line:
-        sys.exit(0)  # supervisord is gone
+        sys.exit(0)  # supervisord has ended
     headers = childutils.get_headers(line)
-    payload: dict[str, Any] = childutils.get_headers(sys.stdin.read(int(headers["len"])))
-    return headers, payload
+    return headers["eventname"], childutils.get_headers(sys.stdin.read(int(headers["len"])))
 
 
-def _is_stopped(pid: int) -> bool:
-    """Whether it got SIGSTOP (proc_pid_stat(5)); a debugger's `t` is not meant."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return False
-    return stat.rpartition(")")[2].split()[0] == "T"
+def _heartbeat(program: str, pid: int, now: float) -> Hashable:
+    """Return the time of the program's liveness file; without one, a value that changes unless it got SIGSTOP."""
+    with suppress(OSError):
+        return liveness_path(program).stat().st_mtime_ns
+    with suppress(OSError):
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")  # proc_pid_stat(5)
+        if stat.rpartition(")")[2].split()[0] == "T":  # a debugger's `t` does not count
+            return "stopped"
+    return now
 
 
 def _kill(pid: int) -> None:
     with suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
-
-
-def _ending(status: int) -> str:
-    return f"exit code {status}" if status >= 0 else "by a signal"

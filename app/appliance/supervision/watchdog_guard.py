@@ -1,8 +1,6 @@
-"""`python -m app.appliance.supervision.watchdog_guard COMMAND ...` runs COMMAND and ends with it, or when it hangs.
+"""Runs the watchdog in a child process, and ends when that ends or hangs, so that supervisord starts both again.
 
-The watchdog replaces programs that hang; this process replaces the watchdog, which writes to
-`WATCHDOG_FD` on each cycle. Keep imports minimal: nothing restarts this process until the child runs. Both die with
-supervisord.
+The watchdog writes to a pipe in each cycle; in return it checks this process like any other program.
 """
 
 import os
@@ -11,45 +9,36 @@ import signal
 import sys
 from contextlib import suppress
 
-from app.appliance.supervision.hang_detector import PAUSED, SILENT
+from app.appliance.supervision.hang_detector import HANG_TIMEOUT_SECONDS, PAUSE_SECONDS
 from app.appliance.supervision.parent_death import terminate_with_parent
-
-WATCHDOG_FD = 3  # the descriptor a watched program writes to, without blocking: what it can't take is no loss
 
 
 def main() -> None:
-    """Runs the command that follows, and ends with one line that says why."""
+    """Guard the watchdog, and end with one line that says why."""
     terminate_with_parent()
-    reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    child = os.fork()
+    reading, writing = os.pipe2(os.O_NONBLOCK)
+    guard, child = os.getpid(), os.fork()
     if child == 0:
-        _become(sys.argv[1:], writing)
+        terminate_with_parent(guard, signal.SIGKILL)
+        from app.appliance.supervision import watchdog  # noqa: PLC0415 - the guard itself does not need its 10 MB
+
+        watchdog.run(writing)
     os.close(writing)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
-        sys.exit(f"notifymux: the keeper {_watch(reading)}, and is started again")
+        sys.exit(f"notifymux: the keeper {_wait(reading)}, and is started again")
     finally:
         with suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
 
 
-def _become(command: list[str], alive: int) -> None:
-    terminate_with_parent(signal.SIGKILL)
-    if alive == WATCHDOG_FD:
-        os.set_inheritable(alive, True)
-    else:
-        os.dup2(alive, WATCHDOG_FD)
-    os.execvp(command[0], command)  # noqa: S606 - supervisord.conf's words, and no shell
+def _wait(reading: int) -> str:
+    """Wait until the watchdog has ended or has not written for too long; return which.
 
-
-def _watch(alive: int) -> str:
-    """Waits until the other end is silent or closed, and says which; silent also after a pause of both."""
-    while select.select([alive], [], [], SILENT)[0] or select.select([alive], [], [], PAUSED)[0]:
-        if not os.read(alive, 1024):
+    The second, shorter wait gives it time to write after both were paused.
+    """
+    while any(select.select([reading], [], [], seconds)[0] for seconds in (HANG_TIMEOUT_SECONDS, PAUSE_SECONDS)):
+        if not os.read(reading, 1024):
             return "ended"
     return "was frozen"
-
-
-if __name__ == "__main__":
-    main()

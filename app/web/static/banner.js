@@ -1,6 +1,6 @@
-// The one line that matters: whether events flow; and the pair of numbers that the whole is for.
+// The state of the system in one line, and the number of LISTEN connections beside that of direct mode.
 
-import { $, element, keep, setText } from "./dom.js";
+import { $, element, reconcile, setText } from "./dom.js";
 import { clock, count, milliseconds, plural } from "./format.js";
 
 const TITLES = { healthy: "Healthy", degraded: "Degraded", broken: "Broken" };
@@ -8,29 +8,29 @@ const TITLES = { healthy: "Healthy", degraded: "Degraded", broken: "Broken" };
 export function renderBanner(status) {
   const { state, problems } = status;
   const title = TITLES[state] ?? String(state);
-  say(title, detail(status), problems);
+  showState(title, detail(status), problems);
   document.title = `${state === "healthy" ? "✓" : "⚠"} ${title} · notifymux`;
   document.body.dataset.state = state in TITLES ? state : "unknown";
-  $("embedded").hidden = !status.embedded;
-  speak(state, [title, ...problems].join(". "));
+  $("embedded").hidden = $("demo").hidden = !status.embedded;
+  announce(state, [title, ...problems].join(". "));
 }
 
 function detail({ state, clients, workers, latency, mode }) {
   if (state === "broken")
-    return "The worker that answers can't recover by itself. Restart it: supervisorctl restart app";
+    return "The worker that serves this page can't recover by itself. Restart it: supervisorctl restart app";
   if (state === "degraded")
-    return "Events are held back, or not proven to flow. It recovers by itself once this is over:";
+    return "Events are delayed, or their delivery is not confirmed. notifymux recovers when these problems end:";
   const alive = workers.filter((worker) => worker.state === "alive").length;
-  const whose = mode === "postgres" ? "the worker that answers" : plural(alive, "worker");
-  const pace = Number.isFinite(latency.p50_ms) ? ` in ${milliseconds(latency.p50_ms)}` : "";
+  const receivers = mode === "postgres" ? "the worker that serves this page" : plural(alive, "worker");
+  const time = Number.isFinite(latency.p50_ms) ? ` in ${milliseconds(latency.p50_ms)}` : "";
   const onwards = clients ? `, and on to ${plural(clients, "client")}` : "; no client is connected";
-  return `Events flow from PostgreSQL to ${whose}${pace}${onwards}.`;
+  return `Events flow from PostgreSQL to ${receivers}${time}${onwards}.`;
 }
 
-function say(title, text, problems) {
+function showState(title, text, problems) {
   setText($("state"), title);
   setText($("state-detail"), text);
-  keep(
+  reconcile(
     $("problems"),
     problems,
     (_, index) => index,
@@ -39,37 +39,38 @@ function say(title, text, problems) {
   );
 }
 
-let spoken = "";
+let announcedState = "";
 
-// Only a change of state is spoken, not every figure in what is wrong.
-function speak(state, text) {
-  if (spoken !== state) setText($("spoken"), text);
-  spoken = state;
+// Screen readers announce a change of state, not every change of a figure in the problems.
+function announce(state, text) {
+  if (announcedState !== state) setText($("announcement"), text);
+  announcedState = state;
 }
 
-/** There is no status to show, or an old one only. */
-export function renderLink({ name, reason }, last) {
-  document.body.dataset.link = name;
+/** Shows that there is no connection, or that the status shown is out of date. */
+export function renderConnection({ name, reason }, lastStatus) {
+  document.body.dataset.connection = name;
   $("identify").hidden = name !== "refused";
-  $("stale").hidden = !last || name === "live" || name === "connecting";
+  $("stale").hidden = !lastStatus || name === "live" || name === "connecting";
   if (name === "live" || name === "connecting") return;
   document.body.dataset.state = "unknown";
   const [title, text] = {
-    lost: ["No connection", `Trying again: ${reason}. Whether events flow is not known here.`],
+    lost: ["No connection", `Reconnecting: ${reason}. Whether events flow is unknown.`],
     refused: ["An operator’s token is needed", `The server says: ${reason}.`],
-    off: ["No status page", "The server has it switched off: STATUS_PAGE=false."],
+    off: ["No status page", "It is disabled on this server: STATUS_PAGE=false."],
   }[name];
-  say(title, text, []);
-  if (last) setText($("stale"), `What is shown below is as of ${clock(last.at)}.`);
+  showState(title, text, []);
+  if (lastStatus) setText($("stale"), `The status below is as of ${clock(lastStatus.at)}.`);
   document.title = `⚠ ${title} · notifymux`;
-  speak(name, title);
+  announce(name, title);
 }
 
-export function renderPair({ postgres, mode }) {
+export function renderListenConnections({ postgres, mode }) {
   setText($("listening"), count(postgres.listening));
   setText($("direct"), count(postgres.direct));
   const used = `${count(postgres.connections)} of ${count(postgres.max_connections)} connections are in use.`;
-  const why =
+  const explanation =
     mode === "postgres" ? "This is direct mode: each worker LISTENs itself." : "Direct mode takes one per worker.";
-  setText($("pair-detail"), Number.isFinite(postgres.connections) ? `${why} ${used}` : why);
+  const isKnown = Number.isFinite(postgres.connections);
+  setText($("listen-connections-detail"), isKnown ? `${explanation} ${used}` : explanation);
 }

@@ -1,14 +1,14 @@
-// The demo page: connects one match to the scoreboard. Whatever comes from a payload is set as text.
+// The demo page: shows the events of one match on a scoreboard. Everything from a payload is set as text.
 
 import { $, element, setText } from "./dom.js";
 import { drawField } from "./field.js";
 import { connect } from "./notifymux.js";
 import { EMPTY, abbr, apply, clockText, downText, quarterText, topPlayers } from "./scoreboard.js";
 
-const RATE_OVER = 5; // seconds
-const RESYNCED_FOR = 6_000;
-const TIMEOUTS = 3;
-const PLAYERS_SHOWN = 10;
+const RATE_WINDOW_SECONDS = 5;
+const RESYNCED_MS = 6_000; // how long a snapshot is announced
+const TIMEOUTS = 3; // of a team in each half
+const MAX_PLAYERS = 10;
 
 // ---- the match
 
@@ -16,15 +16,15 @@ const query = new URLSearchParams(location.search);
 const matchId = query.get("match") || "1";
 const renderField = drawField($("field"));
 let state = EMPTY;
-let shown = null;
-let frame = 0;
+let renderedState = null;
+let animationFrame = 0;
 
 function changed(...keys) {
-  return shown === null || keys.some((key) => state[key] !== shown[key]);
+  return renderedState === null || keys.some((key) => state[key] !== renderedState[key]);
 }
 
 function render() {
-  frame = 0;
+  animationFrame = 0;
   if (changed("match", "matchdata", "scoreboard")) renderTeams();
   if (changed("match", "matchdata")) {
     setText($("down"), downText(state));
@@ -39,7 +39,7 @@ function render() {
   $("note").hidden = !state.note;
   setText($("last-id"), state.lastId ?? (state.loaded ? "none in this mode" : "–"));
   setText($("resyncs"), state.resyncs);
-  shown = state;
+  renderedState = state;
 }
 
 function renderTeams() {
@@ -53,7 +53,7 @@ function renderTeams() {
     const points = scoreboard?.[`${side}_score`];
     const before = score.textContent;
     setText(score, points ?? "–");
-    if (Number(score.textContent) > Number(before)) celebrate(score);
+    if (Number(score.textContent) > Number(before)) animateScore(score);
     const left = scoreboard?.[`${side}_timeouts`];
     setText($(`${side}-timeouts-text`), left == null ? "" : `${left} of ${TIMEOUTS} timeouts left`);
     [...$(`${side}-timeouts`).children].forEach((pip, i) => pip.classList.toggle("used", i >= (left ?? 0)));
@@ -65,13 +65,13 @@ function renderTeams() {
   document.title = `${title} · notifymux`;
   if (scoreboard) {
     const [home, away] = [match?.home ?? "Home", match?.away ?? "Away"];
-    setText($("score-spoken"), `${home} ${scoreboard.home_score}, ${away} ${scoreboard.away_score}`);
+    setText($("score-announcement"), `${home} ${scoreboard.home_score}, ${away} ${scoreboard.away_score}`);
   }
 }
 
-function celebrate(node) {
+function animateScore(node) {
   node.classList.remove("scored");
-  void node.getBoundingClientRect(); // lets the animation start again
+  void node.getBoundingClientRect(); // restarts the animation
   node.classList.add("scored");
 }
 
@@ -107,7 +107,7 @@ function renderEvents() {
 }
 
 function renderPlayers() {
-  const rows = topPlayers(state.players, PLAYERS_SHOWN).map((player) => {
+  const rows = topPlayers(state.players, MAX_PLAYERS).map((player) => {
     const row = element("tr");
     const name = element("th", "", player.name);
     name.scope = "row";
@@ -123,56 +123,63 @@ function renderPlayers() {
 
 // ---- the connection
 
-let connected = false; // ever
-let link = "connecting";
-let settle = 0;
+let wasLive = false;
+let connectionState = "connecting";
+let resyncedTimer = 0;
 
-function showLink(name, text) {
-  document.body.dataset.link = name;
-  setText($("link"), text);
+function showConnection(name, text) {
+  document.body.dataset.connection = name;
+  setText($("connection"), text);
 }
 
-const LINKS = { connecting: "Connecting…", live: "Live", refused: "Refused", replaced: "Open elsewhere", closed: "Closed" };
+const CONNECTION_TEXTS = {
+  connecting: "Connecting…",
+  live: "Live",
+  refused: "Refused",
+  replaced: "Open elsewhere",
+  closed: "Closed",
+};
 
-function linkChanged({ name, attempt, reason }) {
-  clearTimeout(settle);
-  link = name;
-  const again = `${connected ? "Reconnecting" : "No connection yet"} (try ${attempt})…`;
-  showLink(name, LINKS[name] ?? again);
+function onState({ name, attempt, reason }) {
+  clearTimeout(resyncedTimer);
+  connectionState = name;
+  const reconnecting = `${wasLive ? "Reconnecting" : "No connection yet"} (attempt ${attempt})…`;
+  showConnection(name, CONNECTION_TEXTS[name] ?? reconnecting);
   if (name === "refused") {
     state = { ...state, note: `The server refuses this page: ${reason}.` };
-    frame ||= requestAnimationFrame(render);
+    animationFrame ||= requestAnimationFrame(render);
   }
 }
 
-function resynced(text) {
-  clearTimeout(settle);
-  showLink("resynced", text);
-  settle = setTimeout(() => link === "live" && showLink("live", "Live"), RESYNCED_FOR);
+function showResynced(text) {
+  clearTimeout(resyncedTimer);
+  showConnection("resynced", text);
+  const showLive = () => connectionState === "live" && showConnection("live", CONNECTION_TEXTS.live);
+  resyncedTimer = setTimeout(showLive, RESYNCED_MS);
 }
 
-const perSecond = [0];
+const updatesPerSecond = [0]; // newest first; the first is incomplete
 setInterval(() => {
-  const counted = perSecond.slice(0, RATE_OVER);
+  const counted = updatesPerSecond.slice(0, RATE_WINDOW_SECONDS);
   const rate = counted.reduce((sum, n) => sum + n, 0) / counted.length;
   setText($("rate"), rate.toFixed(rate < 10 ? 1 : 0));
-  perSecond.unshift(0);
-  perSecond.length = Math.min(perSecond.length, RATE_OVER);
+  updatesPerSecond.unshift(0);
+  updatesPerSecond.length = Math.min(updatesPerSecond.length, RATE_WINDOW_SECONDS);
 }, 1000);
 
-function heard(message) {
+function onMessage(message) {
   const before = state.updates;
   state = apply(state, message);
-  perSecond[0] += state.updates - before;
+  updatesPerSecond[0] += state.updates - before;
   if (message.type === "resync" || message.type === "initial-load") {
-    if (message.recovered) resynced("Live, nothing missed");
-    else if (connected && message.data) resynced("Resynced");
-    connected = true;
+    if (message.recovered) showResynced("Live, nothing missed");
+    else if (wasLive && message.data) showResynced("Resynced");
+    wasLive = true;
   }
-  frame ||= requestAnimationFrame(render);
+  animationFrame ||= requestAnimationFrame(render);
 }
 
 render();
 const connection = connect({ match: matchId, token: query.get("token") ?? undefined });
-connection.on("*", heard);
-connection.onState(linkChanged);
+connection.on("*", onMessage);
+connection.onState(onState);

@@ -1,48 +1,49 @@
-// The pipe as a picture: each part with its state, each way between two of them with its rate and latency.
+// The data flow as a diagram: each part with its state, each hop between two parts with its rate and latency.
 
-import { $, element, keep, setAttribute, setText } from "./dom.js";
+import { FAN_IN, FAN_OUT, MAX_LINES, drawHop, worstKind } from "./diagram_hops.js";
+import { $, element, reconcile, setAttribute, setText } from "./dom.js";
 import { bytes, count, duration, plural, rate, share, stateName } from "./format.js";
 import { Rates } from "./rates.js";
-import { FAN, GATHER, MOST_LINES, drawWay, worst } from "./transports.js";
 
-const SILENT = ["late", "dead"];
-const SHOWN = MOST_LINES; // listeners, and workers; the tables below have all
+const NOT_RESPONDING = ["late", "dead"];
+const MAX_CHIPS = MAX_LINES; // listeners, and workers; the tables below list all
 
 const rates = new Rates();
-const part = (name) => $("pipe").querySelector(`[data-part=${name}]`);
+const part = (name) => $("diagram").querySelector(`[data-part=${name}]`);
 
-export function renderPipe(status) {
+export function renderDiagram(status) {
   const direct = status.mode === "postgres";
-  $("pipe").dataset.mode = status.mode;
-  const listeners = current(status.listeners);
+  $("diagram").dataset.mode = status.mode;
+  const listeners = withoutReplaced(status.listeners);
   const workers = status.workers.filter((worker) => worker.state !== "stopped");
-  const flows = ratesOf(status, listeners, workers);
+  const eventRates = measureRates(status, listeners, workers);
   renderPostgres(status.postgres);
-  renderListeners(direct, listeners, flows);
+  renderListeners(direct, listeners, eventRates);
   renderRedis(status.redis);
-  renderWorkers(workers, flows);
+  renderWorkers(workers, eventRates);
   renderClients(status, workers);
-  renderWays(status, listeners, workers, flows);
+  renderHops(status, listeners, workers, eventRates);
   $("bypass").hidden = !direct;
   setText($("bypass"), `${plural(status.postgres.listening, "LISTEN connection")}: each worker has its own`);
 }
 
-/** The listeners without those whose place another has taken. */
-function current(listeners) {
-  const alive = new Set(listeners.filter(isUp).map(placeOf));
-  return listeners.filter((each) => isUp(each) || (each.state !== "stopped" && !alive.has(placeOf(each))));
+/** The listeners that run, and those that died without a successor in the same pod. */
+function withoutReplaced(listeners) {
+  const running = new Set(listeners.filter(isRunning).map(serviceOf));
+  return listeners.filter((each) => isRunning(each) || (each.state !== "stopped" && !running.has(serviceOf(each))));
 }
 
-const placeOf = ({ pod, program }) => JSON.stringify([pod, program]);
-const isUp = ({ state }) => !SILENT.includes(state) && state !== "stopped";
+const serviceOf = ({ pod, program }) => JSON.stringify([pod, program]);
+const isRunning = ({ state }) => !NOT_RESPONDING.includes(state) && state !== "stopped";
 
-function ratesOf({ at, redis }, listeners, workers) {
-  const growth = (name, { state }, counter) => (state === "unknown" ? null : rates.note(name, counter, at));
+/** Events per second by process, and of the stream; null where a rate is unknown. */
+function measureRates({ at, redis }, listeners, workers) {
+  const growth = (name, { state }, counter) => (state === "unknown" ? null : rates.add(name, counter, at));
   const received = new Map(listeners.map((each) => [each, growth(`received ${each.uid}`, each, each.received)]));
   const events = new Map(workers.map((each) => [each, growth(`events ${keyOf(each)}`, each, each.events)]));
   const [epoch, sequence] = String(redis.head ?? "").split("-");
   const appended = redis.state === "up" ? growth(`head ${epoch}`, redis, Number(sequence || NaN)) : null;
-  rates.forget(at);
+  rates.removeStale(at);
   return { received, appended, events };
 }
 
@@ -57,15 +58,16 @@ function renderPostgres({ state, where, queue_usage }) {
 }
 
 function renderRedis({ state, where, head, stream_length, outage }) {
-  const kept = state === "unused" ? "" : `${count(stream_length)} events kept`;
-  renderBox(part("redis").querySelector(".box"), state, stateName(state), [where, kept, head, outage]);
+  const stored = state === "unused" ? "" : `${count(stream_length)} events stored`;
+  renderBox(part("redis").querySelector(".box"), state, stateName(state), [where, stored, head, outage]);
 }
 
 function renderClients({ clients, mode }, workers) {
   const queued = workers.reduce((sum, worker) => sum + (worker.queue_bytes ?? 0), 0);
   const box = part("clients").querySelector(".box");
-  const whose = mode === "postgres" ? "of the worker that answers" : `of ${plural(workers.length, "worker")}`;
-  renderBox(box, clients ? "up" : "none", count(clients), [whose, `${bytes(queued)} queued`]);
+  const servedBy =
+    mode === "postgres" ? "of the worker that serves this page" : `of ${plural(workers.length, "worker")}`;
+  renderBox(box, clients ? "up" : "none", count(clients), [servedBy, `${bytes(queued)} queued`]);
 }
 
 function renderListeners(direct, listeners, { received }) {
@@ -73,7 +75,7 @@ function renderListeners(direct, listeners, { received }) {
   if (direct || !listeners.length) {
     const [name, state, text] = direct
       ? ["unused", "unused", "the workers LISTEN themselves"]
-      : ["none", "dead", "nobody LISTENs"];
+      : ["none", "dead", "no listener runs"];
     renderChips(body, [{ key: name, name, state, tag: "", text }]);
     return;
   }
@@ -84,9 +86,9 @@ function renderListeners(direct, listeners, { received }) {
       name: each.pod,
       state: each.state === "alive" && !["primary", "standby"].includes(each.role) ? "late" : each.state,
       tag: each.state === "alive" ? each.role : stateName(each.state),
-      text: SILENT.includes(each.state)
-        ? `silent for ${duration(each.beat_age)}`
-        : `${pace(received.get(each))}${count(each.buffered)} held`,
+      text: NOT_RESPONDING.includes(each.state)
+        ? `no heartbeat for ${duration(each.beat_age)}`
+        : `${rateText(received.get(each))}${count(each.buffered)} buffered`,
     })),
   );
 }
@@ -99,12 +101,12 @@ function renderWorkers(workers, { events }) {
       name: keyOf(each),
       state: each.state,
       tag: each.state === "alive" ? "" : stateName(each.state),
-      text: `${pace(events.get(each))}${plural(each.clients, "client")}`,
+      text: `${rateText(events.get(each))}${plural(each.clients, "client")}`,
     })),
   );
 }
 
-const pace = (perSecond) => (perSecond === null ? "" : `${rate(perSecond)}/s, `);
+const rateText = (perSecond) => (perSecond === null ? "" : `${rate(perSecond)}/s, `);
 
 function renderBox(box, state, title, lines) {
   if (!box.children.length) {
@@ -117,14 +119,14 @@ function renderBox(box, state, title, lines) {
 }
 
 function renderChips(list, chips) {
-  const shown = chips.length > SHOWN ? chips.slice(0, SHOWN - 1) : chips;
+  const shown = chips.length > MAX_CHIPS ? chips.slice(0, MAX_CHIPS - 1) : chips;
   const hidden = chips.slice(shown.length);
-  const worst = hidden.find((chip) => chip.state !== "alive") ?? { state: "alive", tag: "" };
-  const more = { ...worst, key: "more", name: `${hidden.length} more`, text: "in the table below" };
-  keep(list, hidden.length ? [...shown, more] : shown, (chip) => chip.key, makeChip, updateChip);
+  const unhealthy = hidden.find((chip) => chip.state !== "alive") ?? { state: "alive", tag: "" };
+  const more = { ...unhealthy, key: "more", name: `${hidden.length} more`, text: "in the table below" };
+  reconcile(list, hidden.length ? [...shown, more] : shown, (chip) => chip.key, createChip, updateChip);
 }
 
-function makeChip() {
+function createChip() {
   const chip = element("li", "chip");
   const box = element("div", "box");
   const head = element("strong");
@@ -143,44 +145,24 @@ function updateChip(chip, { name, state, tag, text }) {
   setText(box.lastElementChild, text);
 }
 
-// ---- the ways between them
+// ---- the hops
 
-function renderWays({ mode, redis, postgres, latency, rate: heard, clients, catching_up }, listeners, workers, flows) {
+function renderHops(status, listeners, workers, eventRates) {
+  const { mode, redis, postgres, latency, clients, catching_up: catchingUp } = status;
+  const { postgres_listener_ms: listenerMs, listener_worker_ms: workerMs } = latency.hops;
   const direct = mode === "postgres";
-  const hops = latency.hops;
-  const behind = catching_up ? "behind" : "flows";
+  const atMost = catchingUp ? "behind" : "flowing";
   if (!direct) {
-    const listening = listeners.length ? listeners : [{ state: "dead" }];
-    const received = Math.max(...[...flows.received.values()].filter(Number.isFinite));
-    drawWay(
-      part("listeners"),
-      received,
-      hops.postgres_listener_ms,
-      listening.map((each) => worst(postgres, each)),
-      FAN,
-    );
-    drawWay(
-      part("redis"),
-      flows.appended,
-      null,
-      listening.map((each) => worst(each, redis, behind)),
-      GATHER,
-    );
+    const senders = listeners.length ? listeners : [{ state: "dead" }];
+    const received = Math.max(...[...eventRates.received.values()].filter(Number.isFinite));
+    const toListeners = senders.map((each) => worstKind(postgres, each));
+    const toRedis = senders.map((each) => worstKind(each, redis, atMost));
+    drawHop(part("listeners"), received, listenerMs, toListeners, FAN_OUT);
+    drawHop(part("redis"), eventRates.appended, null, toRedis, FAN_IN);
   }
-  const [source, ms] = direct ? [postgres, latency.p50_ms] : [redis, hops.listener_worker_ms];
-  drawWay(
-    part("workers"),
-    heard,
-    ms,
-    workers.map((each) => worst(source, each, behind)),
-    FAN,
-  );
-  const onwards = clients && heard ? "flows" : "still";
-  drawWay(
-    part("clients"),
-    null,
-    null,
-    workers.map((each) => worst(each, onwards)),
-    GATHER,
-  );
+  const [source, ms] = direct ? [postgres, latency.p50_ms] : [redis, workerMs];
+  const toWorkers = workers.map((each) => worstKind(source, each, atMost));
+  const toClients = workers.map((each) => worstKind(each, clients && status.rate ? "flowing" : "idle"));
+  drawHop(part("workers"), status.rate, ms, toWorkers, FAN_OUT);
+  drawHop(part("clients"), null, null, toClients, FAN_IN);
 }

@@ -1,4 +1,4 @@
-// Small things with nodes. Whatever is shown is set as text, and only where it differs.
+// DOM helpers. All content is set as text, and only where it differs from what is shown.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -29,20 +29,20 @@ export function drawShape(parent, name, attributes, text) {
 }
 
 /**
- * Makes the children of `parent` those of `items`, in order: who was there is updated, not made anew.
+ * Makes `parent` have one child per item, in order. A child whose key is already present is updated, not replaced.
  *
  * @param {Element} parent
  * @param {any[]} items
- * @param {(item: any, index: number) => string | number} keyOf - what an item is known by
- * @param {(item: any) => HTMLElement} make
- * @param {(node: HTMLElement, item: any) => void} [update] - also called for what was just made
+ * @param {(item: any, index: number) => string | number} keyOf - the item's unique key
+ * @param {(item: any) => HTMLElement} create
+ * @param {(node: HTMLElement, item: any) => void} [update] - also called for new children
  */
-export function keep(parent, items, keyOf, make, update = () => {}) {
-  const there = new Map(Array.from(parent.children, (node) => [node.dataset.key, node]));
+export function reconcile(parent, items, keyOf, create, update = () => {}) {
+  const existing = new Map(Array.from(parent.children, (node) => [node.dataset.key, node]));
   items.forEach((item, index) => {
     const key = String(keyOf(item, index));
-    const node = there.get(key) ?? make(item);
-    there.delete(key);
+    const node = existing.get(key) ?? create(item);
+    existing.delete(key);
     node.dataset.key = key;
     update(node, item);
     if (parent.children[index] !== node) parent.insertBefore(node, parent.children[index] ?? null);

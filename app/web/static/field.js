@@ -1,4 +1,4 @@
-// The field: home goal line on the left, one unit of the picture is one yard.
+// The football field as SVG: the home goal line is on the left, and one unit is one yard.
 
 import { drawShape } from "./dom.js";
 import { abbr, field, spotText } from "./scoreboard.js";
@@ -37,7 +37,7 @@ export function drawField(svg) {
   drawShape(ball, "path", { d: "M-2.4 0 Q0 -3 2.4 0 Q0 3 -2.4 0 Z", class: "leather" });
   drawShape(ball, "path", { d: "M-.9 0 H.9 M-.5 -.4 V.4 M0 -.4 V.4 M.5 -.4 V.4", class: "lace" });
 
-  function place(node, yards) {
+  function moveTo(node, yards) {
     node.classList.toggle("gone", yards === null);
     if (yards !== null) node.style.transform = `translateX(${END_ZONE + yards}px)`;
   }
@@ -45,8 +45,8 @@ export function drawField(svg) {
   return function render(state) {
     const spot = field(state);
     for (const side of ["home", "away"]) zones[side].textContent = abbr(state.match, side);
-    place(scrimmage, spot?.inPlay ? spot.ball : null);
-    place(firstDown, spot?.firstDown ?? null);
+    moveTo(scrimmage, spot?.inPlay ? spot.ball : null);
+    moveTo(firstDown, spot?.firstDown ?? null);
     ball.classList.toggle("gone", spot === null);
     if (spot) ball.style.transform = `translate(${END_ZONE + spot.ball}px, ${WIDTH / 2}px)`;
     arrow.classList.toggle("gone", !spot?.inPlay);

@@ -1,4 +1,4 @@
-// How figures read. What is not known is a dash. Pure: no DOM, no clock.
+// Formats figures as text; an unknown figure is a dash. Pure: no DOM, no clock.
 
 export const UNKNOWN = "–";
 
@@ -10,7 +10,7 @@ const known = (format) => (value) => (Number.isFinite(value) ? format(value) : U
 
 export const count = known((value) => whole.format(value));
 
-/** Events a second. */
+/** Events per second. */
 export const rate = known((value) => (value < 10 ? tenths : whole).format(value));
 
 export const milliseconds = known((value) => {
@@ -27,7 +27,7 @@ export const bytes = known((value) => {
   return `${(value < 10 ? tenths : whole).format(value)} ${units[unit]}`;
 });
 
-/** Seconds, in the largest unit that says enough. */
+/** Formats seconds in the largest suitable unit. */
 export const duration = known((value) => {
   const seconds = Math.max(0, value);
   if (seconds < 60) return `${Math.floor(seconds)} s`;
@@ -36,21 +36,19 @@ export const duration = known((value) => {
   return `${Math.floor(seconds / 86_400)} d ${Math.floor((seconds % 86_400) / 3_600)} h`;
 });
 
-/** A time of day, of the reader's clock, from Unix seconds. */
+/** Formats Unix seconds as a time of day in the local time zone. */
 export const clock = known((value) => new Date(value * 1000).toLocaleTimeString("en-GB"));
 
 export const minute = known((value) => clock(value).slice(0, 5));
 
-/** The same with the day, unless it is the day of `now`. */
+/** Formats Unix seconds as a time of day, with the date unless it is the date of `now`. */
 export function moment(value, now) {
   if (!Number.isFinite(value)) return UNKNOWN;
   const [day, today] = [value, now].map((each) => new Date(each * 1000).toDateString());
   return day === today ? clock(value) : `${new Date(value * 1000).toLocaleDateString("en-CA")} ${clock(value)}`;
 }
 
-const STATES = { down: "away", unknown: "not known" };
-
-export const stateName = (state) => STATES[state] ?? state;
+export const stateName = (state) => (state === "down" ? "unreachable" : state);
 
 export function plural(n, one, many = `${one}s`) {
   return `${count(n)} ${n === 1 ? one : many}`;

@@ -1,36 +1,36 @@
-// The status page: what /api/status/events says, as it says it.
+// The status page: shows the messages of /api/status/events.
 
-import { renderBanner, renderLink, renderPair } from "./banner.js";
+import { renderBanner, renderConnection, renderListenConnections } from "./banner.js";
+import { renderDiagram } from "./diagram.js";
 import { $, setText } from "./dom.js";
-import { renderHistory } from "./history.js";
-import { renderLedger } from "./ledger.js";
-import { renderPipe } from "./diagram.js";
+import { renderIncidentLog } from "./incident_log.js";
 import { renderProcesses } from "./processes.js";
-import { StatusStream } from "./stream.js";
-import { renderTail, startTail } from "./recent_events.js";
+import { renderRecentEvents, startRecentEvents } from "./recent_events.js";
+import { StatusStream } from "./status_stream.js";
+import { renderTimeSeries } from "./time_series.js";
 
-const TOKEN = "notifymux-operator-token";
+const TOKEN_KEY = "notifymux-operator-token"; // in the session storage
 
-let last = null;
+let lastStatus = null;
 
 function render(message, isFirst) {
-  const status = asKnown(message);
-  last = status;
-  $("pair").hidden = $("parts").hidden = false;
+  const status = withUnknownStates(message);
+  lastStatus = status;
+  $("listen-connections").hidden = $("parts").hidden = false;
   renderBanner(status);
-  renderPair(status);
-  renderPipe(status);
-  renderHistory(status, isFirst);
+  renderListenConnections(status);
+  renderDiagram(status);
+  renderTimeSeries(status, isFirst);
   renderProcesses(status);
-  renderLedger(status);
-  renderTail(status);
+  renderIncidentLog(status);
+  renderRecentEvents(status);
   const { version, namespace, worker, mode } = status;
-  const how = mode === "postgres" ? "PostgreSQL mode" : `Redis mode, namespace ${namespace}`;
-  setText($("about"), `notifymux ${version} · ${how} · answered by worker ${worker.pod}/${worker.pid}`);
+  const modeText = mode === "postgres" ? "PostgreSQL mode" : `Redis mode, namespace ${namespace}`;
+  setText($("about"), `notifymux ${version} · ${modeText} · served by worker ${worker.pod}/${worker.pid}`);
 }
 
-/** While Redis is away, how the others are is not known: they are seen through it. */
-function asKnown(status) {
+/** While Redis is down, the state of every other process is unknown, because the worker reads it from Redis. */
+function withUnknownStates(status) {
   if (status.redis.state !== "down") return status;
   const { pod, pid } = status.worker;
   const unknown = (each) => ({ ...each, state: "unknown" });
@@ -38,29 +38,29 @@ function asKnown(status) {
   return { ...status, workers, listeners: status.listeners.map(unknown) };
 }
 
-/** The token from the address, which then no longer shows it, or from before a reload. */
-function givenToken() {
+/** Moves the token from the URL to the session storage, so that it survives a reload and is no longer displayed. */
+function loadToken() {
   const url = new URL(location.href);
   const token = url.searchParams.get("token");
-  if (token === null) return sessionStorage.getItem(TOKEN);
+  if (token === null) return sessionStorage.getItem(TOKEN_KEY);
   url.searchParams.delete("token");
   history.replaceState(null, "", url);
-  sessionStorage.setItem(TOKEN, token);
+  sessionStorage.setItem(TOKEN_KEY, token);
   return token;
 }
 
 const stream = new StatusStream({
-  token: givenToken(),
-  heard: render,
-  changed: (link) => renderLink(link, last),
+  token: loadToken(),
+  onStatus: render,
+  onConnection: (connection) => renderConnection(connection, lastStatus),
 });
 
-startTail((channel, match) => stream.filter(channel, match));
+startRecentEvents((channel, match) => stream.setFilter(channel, match));
 
 $("identify").addEventListener("submit", (event) => {
   event.preventDefault();
   const token = $("token").value.trim();
   $("token").value = "";
-  sessionStorage.setItem(TOKEN, token);
-  stream.identify(token);
+  sessionStorage.setItem(TOKEN_KEY, token);
+  stream.setToken(token);
 });

@@ -1,45 +1,45 @@
-// notifymux in a page: one match's events, over a connection that comes back by itself.
+// The notifymux client for browsers: receives the events of one match and reconnects automatically.
 //
 //   import { connect } from "./static/notifymux.js";
 //
 //   const connection = connect({ match: 7 });
-//   connection.on("initial-load", (message) => {}); // a snapshot, or "recovered": nothing was missed
-//   connection.on("resync", (message) => {}); // start again from this snapshot
+//   connection.on("initial-load", (message) => {}); // a snapshot, or "recovered": no event was missed
+//   connection.on("resync", (message) => {}); // a gap: replace the state with this snapshot
 //   connection.on("match-update", (message) => {});
 //   connection.onState((state) => {});
 //   connection.close();
 //
-// The messages are those of docs/protocol.md. After a loss it resumes from the last id that it heard, with a growing,
-// random delay; where a WebSocket doesn't get through, it reads the event stream instead.
+// docs/protocol.md describes the messages. After a connection is lost, the client resumes from the last id it received,
+// with exponential backoff and jitter. If WebSockets fail to open, it uses server-sent events instead.
 
-const FIRST_DELAY = 500; // milliseconds, as all that follow
-const LONGEST_DELAY = 15_000;
-const STABLE_AFTER = 5_000; // what was live for so long starts over with the first delay
-const OPEN_WITHIN = 15_000; // up to the first message
-const PINGS_MISSED = 2.5;
-const SOCKET_TRIES = 2; // that don't open, before the event stream is tried in turn
+const INITIAL_DELAY_MS = 500;
+const MAX_DELAY_MS = 15_000;
+const STABLE_AFTER_MS = 5_000; // a connection that was live for longer resets the backoff
+const OPEN_TIMEOUT_MS = 15_000; // until the first message
+const IDLE_TIMEOUT_PINGS = 2.5; // ping intervals without a message
+const WEBSOCKET_ATTEMPTS = 2; // failed attempts before every second attempt uses server-sent events
 
-const EXPIRED = 3000;
-const REPLACED = 3510;
-const REFUSED = [401, 403, 404]; // HTTP
+const CLOSE_EXPIRED = 3000;
+const CLOSE_REPLACED = 3510;
+const REFUSED_STATUSES = [401, 403, 404];
 
 /**
  * @typedef {"connecting" | "live" | "reconnecting" | "refused" | "replaced" | "closed"} StateName
- * The last three are final: refused by the server, taken over by the same client id elsewhere, closed here.
+ * The last three are final: the server refused the client, the same client id connected again, `close()` was called.
  *
  * @typedef {object} State
  * @property {StateName} name
- * @property {number} attempt - failures in a row
- * @property {string} [reason] - why, for people
+ * @property {number} attempt - consecutive failures
+ * @property {string} [reason] - an explanation for people
  *
  * @typedef {object} Options
- * @property {string | number} match - whose events
- * @property {string | URL} [base] - where notifymux is; where this file came from by default
- * @property {string} [clientId] - a name for this socket in its match; a random one by default
- * @property {string | (() => string | Promise<string>)} [token] - a function is asked at every attempt
- * @property {string} [lastEventId] - go on after this id, rather than from a snapshot
+ * @property {string | number} match - the id of the match
+ * @property {string | URL} [base] - the URL of notifymux; by default where this file was loaded from
+ * @property {string} [clientId] - identifies this connection within its match; random by default
+ * @property {string | (() => string | Promise<string>)} [token] - a function is called before every attempt
+ * @property {string} [lastEventId] - resume after this id instead of starting with a snapshot
  * @property {number} [pingInterval] - the server's PING_INTERVAL in seconds; 30 by default
- * @property {typeof WebSocket} [WebSocket] - another one, for Node before 22
+ * @property {typeof WebSocket} [WebSocket] - the class to use, for Node before version 22
  */
 
 /**
@@ -47,7 +47,7 @@ const REFUSED = [401, 403, 404]; // HTTP
  *
  * @param {Options} options
  * @returns {Connection}
- * @throws {TypeError} `match` is missing, or `base` is no URL
+ * @throws {TypeError} `match` is missing, or `base` is not a URL
  */
 export function connect(options) {
   return new Connection(options);
@@ -59,17 +59,17 @@ class Connection {
   #clientId;
   #token;
   #socketClass;
-  #silence; // milliseconds until a connection is taken for dead
-  #handlers = new EventTarget(); // one that throws doesn't keep the others from hearing
+  #idleTimeout; // milliseconds
+  #handlers = new EventTarget(); // a handler that throws does not stop the others
   #state = { name: "connecting", attempt: 0 };
-  #last;
-  #wire = null; // what is open, or opening
-  #liveSince = null;
-  #attempt = 0; // failures in a row
-  #unopened = 0; // sockets in a row that brought nothing
-  #deadline; // timer: a path can die without a close
-  #retry = null; // timer: until the next attempt
-  #ears = new AbortController();
+  #lastEventId;
+  #transport = null; // open or opening; null while waiting for the next attempt
+  #liveSince = null; // null until the first message
+  #attempt = 0; // consecutive failures
+  #unopened = 0; // consecutive connections that delivered no message
+  #idleTimer;
+  #retryTimer = null;
+  #abortController = new AbortController(); // removes the listeners for network changes
 
   constructor({ match, base = new URL("..", import.meta.url), clientId = randomId(), ...rest }) {
     if (match === undefined || match === null || match === "") throw new TypeError("connect() needs a match");
@@ -77,16 +77,16 @@ class Connection {
     this.#base = new URL(base, globalThis.document?.baseURI);
     this.#clientId = encodeURIComponent(clientId);
     this.#token = rest.token;
-    this.#last = rest.lastEventId ?? null;
-    this.#silence = (rest.pingInterval ?? 30) * 1000 * PINGS_MISSED;
+    this.#lastEventId = rest.lastEventId ?? null;
+    this.#idleTimeout = (rest.pingInterval ?? 30) * 1000 * IDLE_TIMEOUT_PINGS;
     this.#socketClass = rest.WebSocket ?? globalThis.WebSocket;
-    this.#watchThePage();
+    this.#listenForNetworkChanges();
     this.#open();
   }
 
-  /** The id of the last message: where this match could be taken up again; null if it has none. */
+  /** The id from which another connection can resume; null if the last message has none. */
   get lastEventId() {
-    return this.#last;
+    return this.#lastEventId;
   }
 
   /** @returns {State} */
@@ -95,168 +95,171 @@ class Connection {
   }
 
   /**
-   * Hears the messages of one type, or of all with `"*"` (pings excepted), in order, each once.
+   * Registers a handler for the messages of one type, or of every type with `"*"`. Pings are answered, not passed on.
+   * Each message is passed once and in order.
    *
    * @param {string} type
    * @param {(message: object) => void} handler
-   * @returns {() => void} ends it
+   * @returns {() => void} removes the handler
    */
   on(type, handler) {
-    return this.#listen(`message ${type}`, handler);
+    return this.#addHandler(`message ${type}`, handler);
   }
 
   /**
-   * Hears the state, at once and whenever it changes.
+   * Registers a handler for the state. It is called at once and at every change.
    *
    * @param {(state: State) => void} handler
-   * @returns {() => void} ends it
+   * @returns {() => void} removes the handler
    */
   onState(handler) {
     handler(this.#state);
-    return this.#listen("state", handler);
+    return this.#addHandler("state", handler);
   }
 
-  /** Leaves for good. */
+  /** Closes the connection permanently. */
   close() {
     this.#finish({ name: "closed", attempt: 0 });
   }
 
-  #listen(type, handler) {
+  #addHandler(type, handler) {
     const listener = ({ detail }) => handler(detail);
     this.#handlers.addEventListener(type, listener);
     return () => this.#handlers.removeEventListener(type, listener);
   }
 
-  #tell(type, detail) {
+  #dispatch(type, detail) {
     this.#handlers.dispatchEvent(Object.assign(new Event(type), { detail }));
   }
 
-  #become(state) {
+  #setState(state) {
     this.#state = state;
-    this.#tell("state", state);
+    this.#dispatch("state", state);
   }
 
   async #open() {
-    clearTimeout(this.#retry);
-    this.#retry = null;
-    const wire = { close() {} }; // stands for this attempt while the token is fetched
-    this.#wire = wire;
-    this.#expectWithin(OPEN_WITHIN);
+    clearTimeout(this.#retryTimer);
+    this.#retryTimer = null;
+    const placeholder = { close() {} }; // identifies this attempt while the token is fetched
+    this.#transport = placeholder;
+    this.#restartIdleTimer(OPEN_TIMEOUT_MS);
     let token;
     try {
       token = typeof this.#token === "function" ? await this.#token() : this.#token;
     } catch (error) {
-      if (this.#wire === wire) this.#lost({ reason: `no token: ${error?.message ?? error}` });
+      if (this.#transport === placeholder) this.#onClose({ reason: `no token: ${error?.message ?? error}` });
       return;
     }
-    if (this.#wire === wire) this.#dial(token);
+    if (this.#transport === placeholder) this.#connect(token);
   }
 
-  #dial(token) {
-    // In turn, for who can't open a socket may as well have no network.
-    const asStream = !this.#socketClass || (this.#unopened >= SOCKET_TRIES && this.#unopened % 2 === 0);
-    const open = asStream ? openStream : openSocket;
-    const wire = open(this.#url(asStream, token), {
+  #connect(token) {
+    // WebSocket attempts continue in between, because a failed attempt may only mean that the network is down.
+    const useEventStream = !this.#socketClass || (this.#unopened >= WEBSOCKET_ATTEMPTS && this.#unopened % 2 === 0);
+    const openTransport = useEventStream ? openEventStream : openWebSocket;
+    const transport = openTransport(this.#url(useEventStream, token), {
       token,
       socketClass: this.#socketClass,
-      heard: (text) => this.#wire === wire && this.#heard(text),
-      ended: (end) => this.#wire === wire && this.#lost(end),
+      onMessage: (text) => this.#transport === transport && this.#onMessage(text),
+      onClose: (event) => this.#transport === transport && this.#onClose(event),
     });
-    this.#wire = wire;
+    this.#transport = transport;
   }
 
-  #url(asStream, token) {
-    const path = asStream ? `${this.#match}/events` : `ws/id/${this.#match}/${this.#clientId}/`;
+  #url(useEventStream, token) {
+    const path = useEventStream ? `${this.#match}/events` : `ws/id/${this.#match}/${this.#clientId}/`;
     const url = new URL(`api/matches/${path}`, this.#base);
-    if (this.#last) url.searchParams.set("last_event_id", this.#last);
-    if (!asStream) {
+    if (this.#lastEventId) url.searchParams.set("last_event_id", this.#lastEventId);
+    if (!useEventStream) {
       url.protocol = url.protocol.replace("http", "ws");
       if (token) url.searchParams.set("token", token);
     }
     return url;
   }
 
-  #expectWithin(milliseconds) {
-    clearTimeout(this.#deadline);
-    this.#deadline = setTimeout(() => this.#lost({ reason: "silence" }), milliseconds);
+  // A network path can fail without a close event.
+  #restartIdleTimer(milliseconds) {
+    clearTimeout(this.#idleTimer);
+    this.#idleTimer = setTimeout(() => this.#onClose({ reason: "timeout" }), milliseconds);
   }
 
-  #heard(text) {
-    this.#expectWithin(this.#silence);
+  #onMessage(text) {
+    this.#restartIdleTimer(this.#idleTimeout);
     const message = JSON.parse(text);
     if (message.type === "ping") {
-      this.#wire.pong();
+      this.#transport.pong();
       return;
     }
     if (this.#liveSince === null) {
       this.#liveSince = Date.now();
       this.#unopened = 0;
-      this.#become({ name: "live", attempt: 0 });
+      this.#setState({ name: "live", attempt: 0 });
     }
-    const starts = message.type === "initial-load" || message.type === "resync";
-    if (!starts && !isAfter(message.id, this.#last)) return;
-    if (starts || message.id) this.#last = message.id;
-    this.#tell(`message ${message.type}`, message);
-    this.#tell("message *", message);
+    const isSnapshot = message.type === "initial-load" || message.type === "resync";
+    if (!isSnapshot && !isAfter(message.id, this.#lastEventId)) return;
+    if (isSnapshot || message.id) this.#lastEventId = message.id;
+    this.#dispatch(`message ${message.type}`, message);
+    this.#dispatch("message *", message);
   }
 
-  #lost({ code, status, wait = 0, reason }) {
-    const lived = this.#liveSince === null ? 0 : Date.now() - this.#liveSince;
+  #onClose({ code, status, wait = 0, reason }) {
+    const liveTime = this.#liveSince === null ? 0 : Date.now() - this.#liveSince;
     if (this.#liveSince === null) this.#unopened += 1;
-    this.#drop();
-    if (code === REPLACED) {
+    this.#closeTransport();
+    if (code === CLOSE_REPLACED) {
       this.#finish({ name: "replaced", attempt: 0, reason: "this client id connected again" });
       return;
     }
-    if (REFUSED.includes(status)) {
+    if (REFUSED_STATUSES.includes(status)) {
       this.#finish({ name: "refused", attempt: this.#attempt + 1, reason });
       return;
     }
-    this.#attempt = lived > STABLE_AFTER ? 1 : this.#attempt + 1;
-    const ceiling = Math.min(LONGEST_DELAY, FIRST_DELAY * 2 ** (this.#attempt - 1));
-    const delay = code === EXPIRED && lived > STABLE_AFTER ? 0 : Math.max(wait, ceiling * (0.5 + Math.random() / 2));
-    this.#retry = setTimeout(() => this.#open(), delay);
-    this.#become({ name: "reconnecting", attempt: this.#attempt, reason: reason ?? `closed (${code})` });
+    const wasStable = liveTime > STABLE_AFTER_MS;
+    this.#attempt = wasStable ? 1 : this.#attempt + 1;
+    const maxDelay = Math.min(MAX_DELAY_MS, INITIAL_DELAY_MS * 2 ** (this.#attempt - 1));
+    const delay = code === CLOSE_EXPIRED && wasStable ? 0 : Math.max(wait, maxDelay * (0.5 + Math.random() / 2));
+    this.#retryTimer = setTimeout(() => this.#open(), delay);
+    this.#setState({ name: "reconnecting", attempt: this.#attempt, reason: reason ?? `closed (${code})` });
   }
 
-  #drop() {
-    clearTimeout(this.#deadline);
-    const wire = this.#wire;
-    this.#wire = this.#liveSince = null;
-    wire?.close();
+  #closeTransport() {
+    clearTimeout(this.#idleTimer);
+    const transport = this.#transport;
+    this.#transport = this.#liveSince = null;
+    transport?.close();
   }
 
   #finish(state) {
-    this.#ears.abort();
-    clearTimeout(this.#retry);
-    this.#retry = null;
-    this.#drop();
-    this.#become(state);
+    this.#abortController.abort();
+    clearTimeout(this.#retryTimer);
+    this.#retryTimer = null;
+    this.#closeTransport();
+    this.#setState(state);
   }
 
-  // Somebody looks again, or the network is back: no reason to sit out the delay. A network that went took the path
-  // with it, though no close may ever come.
-  #watchThePage() {
-    const { signal } = this.#ears;
-    const now = () => {
+  // Reconnects without waiting for the delay when the network returns or the page becomes visible. Treats a connection
+  // as closed when the network is lost, because no close event may follow.
+  #listenForNetworkChanges() {
+    const { signal } = this.#abortController;
+    const reconnect = () => {
       if (this.#liveSince !== null) return;
-      this.#drop();
+      this.#closeTransport();
       this.#open();
     };
-    globalThis.addEventListener?.("online", now, { signal });
-    globalThis.addEventListener?.("pageshow", ({ persisted }) => persisted && now(), { signal });
-    globalThis.addEventListener?.("offline", () => this.#wire && this.#lost({ reason: "offline" }), { signal });
-    globalThis.document?.addEventListener("visibilitychange", () => document.hidden || now(), { signal });
+    globalThis.addEventListener?.("online", reconnect, { signal });
+    globalThis.addEventListener?.("pageshow", ({ persisted }) => persisted && reconnect(), { signal });
+    globalThis.addEventListener?.("offline", () => this.#transport && this.#onClose({ reason: "offline" }), { signal });
+    globalThis.document?.addEventListener("visibilitychange", () => document.hidden || reconnect(), { signal });
   }
 }
 
-// ---- one attempt: `heard` gets every message's text, `ended` is called once, unless it was closed from here
+// ---- transports: call `onMessage` with the text of every message, and `onClose` once, unless `close` was called
 
-function openSocket(url, { socketClass, heard, ended }) {
+function openWebSocket(url, { socketClass, onMessage, onClose }) {
   const socket = new socketClass(url);
-  socket.onmessage = ({ data }) => heard(data);
-  socket.onclose = ({ code }) => ended({ code });
-  socket.onerror = () => {}; // a close follows
+  socket.onmessage = ({ data }) => onMessage(data);
+  socket.onclose = ({ code }) => onClose({ code });
+  socket.onerror = () => {}; // a close event follows
   return {
     pong: () => socket.send('{"type":"pong"}'),
     close() {
@@ -266,36 +269,37 @@ function openSocket(url, { socketClass, heard, ended }) {
   };
 }
 
-// fetch rather than EventSource: it says why it was refused, and its token stays out of the URL.
-function openStream(url, { token, heard, ended }) {
-  const abort = new AbortController();
+// Uses fetch instead of EventSource: fetch gives the status of a refused request and sends the token in a header.
+function openEventStream(url, { token, onMessage, onClose }) {
+  const abortController = new AbortController();
   const headers = token ? { authorization: `Bearer ${token}` } : {};
-  read().then(ended);
-  return { pong() {}, close: () => abort.abort() };
+  read().then(onClose);
+  return { pong() {}, close: () => abortController.abort() };
 
   async function read() {
-    const response = await fetch(url, { headers, cache: "no-store", signal: abort.signal }).catch(() => null);
+    const options = { headers, cache: "no-store", signal: abortController.signal };
+    const response = await fetch(url, options).catch(() => null);
     if (!response) return { reason: "no connection" };
     if (!response.ok) return refusal(response);
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-    let rest = "";
+    let buffer = "";
     for (;;) {
       const { value = "", done } = await reader.read().catch(() => ({ done: true }));
       if (done) return { reason: "the stream ended" };
-      const lines = (rest + value).split("\n");
-      rest = lines.pop();
-      for (const line of lines) if (line.startsWith("data: ")) heard(line.slice(6));
+      const lines = (buffer + value).split("\n");
+      buffer = lines.pop();
+      for (const line of lines) if (line.startsWith("data: ")) onMessage(line.slice(6));
     }
   }
 }
 
 async function refusal(response) {
-  const answer = await response.json().catch(() => ({}));
+  const body = await response.json().catch(() => ({}));
   const wait = 1000 * (Number(response.headers.get("retry-after")) || 0);
-  return { status: response.status, wait, reason: answer.error ?? `HTTP ${response.status}` };
+  return { status: response.status, wait, reason: body.error ?? `HTTP ${response.status}` };
 }
 
-// ---- small things
+// ---- ids
 
 function isAfter(id, last) {
   if (!id || !last) return true;
@@ -305,6 +309,6 @@ function isAfter(id, last) {
 }
 
 function randomId() {
-  if (crypto.randomUUID) return crypto.randomUUID(); // only where the page is secure or local
+  if (crypto.randomUUID) return crypto.randomUUID(); // only in secure contexts
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

@@ -1,26 +1,26 @@
-// One plot of the last quarter of an hour: lines over time, with marks where something happened.
+// One plot of the last 15 minutes: lines over time, with a mark for each incident.
 
 import { drawShape, element, setAttribute, setText } from "./dom.js";
 import { clock, minute } from "./format.js";
 
-export const SPAN = 900; // seconds, once there is so much to show
+export const SPAN_SECONDS = 900; // shown once there are enough points
 
 const HEIGHT = 150;
 const EDGE = { left: 46, right: 8, top: 8, bottom: 22 };
-const LEAST_SPAN = 120;
-const TICKS = [30, 60, 120, 300]; // seconds between two times of the axis
+const MIN_SPAN_SECONDS = 120;
+const TICK_SECONDS = [30, 60, 120, 300]; // between two labels of the time axis
 const TICK_WIDTH = 80;
-const STEPS = [1, 2, 2.5, 5, 10];
+const ROUND_FACTORS = [1, 2, 2.5, 5, 10];
 
 /**
  * @typedef {object} Line
  * @property {string} name
- * @property {number} index - which figure of a point
+ * @property {number} index - of the figure in a point
  * @property {string} className
  *
- * @typedef {[number, ...(number | null)[]]} Point - when, and the figures
+ * @typedef {[number, ...(number | null)[]]} Point - Unix seconds, then the figures
  * @typedef {{ at: number, kind: string, text: string }} Mark
- * @typedef {{ place: (value: number) => number, ticks: number[] }} Scale
+ * @typedef {{ position: (value: number) => number, ticks: number[] }} Scale
  */
 
 export class Plot {
@@ -31,22 +31,22 @@ export class Plot {
   #svg;
   #readout;
   #cursor;
-  #hovered = null; // where the pointer is
+  #hoverX = null; // position of the pointer
   #points = [];
   #marks = [];
   #now = 0;
-  #span = SPAN;
+  #span = SPAN_SECONDS;
   #step = 5;
   #width = 0;
   #scale;
 
   /**
-   * @param {HTMLElement} figure - takes the plot
+   * @param {HTMLElement} figure - the plot is added to it
    * @param {object} options
    * @param {string} options.title
    * @param {Line[]} options.lines
    * @param {(value: number | null) => string} options.format
-   * @param {(values: number[]) => Scale} options.scale - that holds these values
+   * @param {(values: number[]) => Scale} options.scale - makes a scale that covers the values
    */
   constructor(figure, { title, lines, format, scale }) {
     this.#title = title;
@@ -59,21 +59,21 @@ export class Plot {
     caption.append(element("h3", "", title), this.#readout);
     figure.append(caption);
     this.#svg = drawShape(figure, "svg", { class: "plot", role: "img", height: HEIGHT });
-    this.#svg.addEventListener("pointermove", (event) => this.#point(event.offsetX));
-    this.#svg.addEventListener("pointerleave", () => this.#point(null));
+    this.#svg.addEventListener("pointermove", (event) => this.#showFigures(event.offsetX));
+    this.#svg.addEventListener("pointerleave", () => this.#showFigures(null));
     new ResizeObserver(([entry]) => this.#resize(Math.round(entry.contentRect.width))).observe(figure);
   }
 
   /**
-   * @param {Point[]} points - the oldest first
+   * @param {Point[]} points - oldest first
    * @param {Mark[]} marks
-   * @param {number} now - Unix seconds: the right edge
-   * @param {number} step - seconds that a point stands for
+   * @param {number} now - Unix seconds at the right edge
+   * @param {number} step - seconds per point
    */
   draw(points, marks, now, step) {
     this.#points = points;
     this.#now = now;
-    this.#span = Math.min(SPAN, Math.max(LEAST_SPAN, now - (points[0]?.[0] ?? now)));
+    this.#span = Math.min(SPAN_SECONDS, Math.max(MIN_SPAN_SECONDS, now - (points[0]?.[0] ?? now)));
     this.#marks = marks.filter((mark) => mark.at > now - this.#span);
     this.#step = step;
     this.#render();
@@ -86,7 +86,7 @@ export class Plot {
   }
 
   #x = (at) => EDGE.left + (1 - (this.#now - at) / this.#span) * (this.#width - EDGE.left - EDGE.right);
-  #y = (value) => HEIGHT - EDGE.bottom - this.#scale.place(value) * (HEIGHT - EDGE.top - EDGE.bottom);
+  #y = (value) => HEIGHT - EDGE.bottom - this.#scale.position(value) * (HEIGHT - EDGE.top - EDGE.bottom);
 
   #render() {
     if (this.#width < 100) return;
@@ -98,7 +98,7 @@ export class Plot {
     for (const mark of this.#marks) this.#renderMark(mark);
     for (const line of this.#lines) this.#renderLine(line);
     this.#cursor = drawShape(this.#svg, "path", { class: "cursor", d: "" });
-    this.#point(this.#hovered);
+    this.#showFigures(this.#hoverX);
     setAttribute(this.#svg, "aria-label", this.#summary());
   }
 
@@ -108,7 +108,7 @@ export class Plot {
       drawShape(this.#svg, "path", { class: "grid", d: `M${EDGE.left} ${y}H${this.#width - EDGE.right}` });
       drawShape(this.#svg, "text", { class: "label value", x: EDGE.left - 6, y: y + 4 }, this.#format(value));
     }
-    const step = TICKS.find((each) => this.#span / each <= this.#width / TICK_WIDTH) ?? TICKS.at(-1);
+    const step = TICK_SECONDS.find((each) => this.#span / each <= this.#width / TICK_WIDTH) ?? TICK_SECONDS.at(-1);
     for (let at = Math.ceil((this.#now - this.#span) / step) * step; at <= this.#now; at += step) {
       const x = Math.min(Math.max(this.#x(at), EDGE.left + 26), this.#width - EDGE.right - 26);
       drawShape(this.#svg, "text", { class: "label time", x, y: HEIGHT - 5 }, step < 60 ? clock(at) : minute(at));
@@ -126,13 +126,13 @@ export class Plot {
 
   #renderLine({ index, className }) {
     const runs = this.#runs(index).map((run) => {
-      const places = run.map(([at, value]) => `${this.#x(at).toFixed(1)} ${this.#y(value).toFixed(1)}`);
-      return `M${places.join("L")}${places.length === 1 ? "h.01" : ""}`; // a point alone is a dot
+      const positions = run.map(([at, value]) => `${this.#x(at).toFixed(1)} ${this.#y(value).toFixed(1)}`);
+      return `M${positions.join("L")}${positions.length === 1 ? "h.01" : ""}`; // a single point is drawn as a dot
     });
     drawShape(this.#svg, "path", { class: `line ${className}`, d: runs.join("") });
   }
 
-  /** The points without a hole between them. */
+  /** Groups the points into runs of consecutive points. */
   #runs(index) {
     const runs = [];
     let last = -Infinity;
@@ -145,15 +145,15 @@ export class Plot {
     return runs;
   }
 
-  /** Shows the figures at a place of the plot, or the latest. */
-  #point(x) {
-    this.#hovered = x;
+  /** Shows the figures at a position of the pointer, or the latest figures if it is null. */
+  #showFigures(x) {
+    this.#hoverX = x;
     const points = this.#points;
     if (!points.length) return;
     const at =
       x === null ? Infinity : this.#now - (1 - (x - EDGE.left) / (this.#width - EDGE.left - EDGE.right)) * this.#span;
-    const near = points.reduce((best, point) => (Math.abs(point[0] - at) <= Math.abs(best[0] - at) ? point : best));
-    const point = x === null ? points.at(-1) : near;
+    const nearest = points.reduce((best, point) => (Math.abs(point[0] - at) <= Math.abs(best[0] - at) ? point : best));
+    const point = x === null ? points.at(-1) : nearest;
     setAttribute(this.#cursor, "d", x === null ? "" : `M${this.#x(point[0])} ${EDGE.top}V${HEIGHT - EDGE.bottom}`);
     const [when, ...figures] = this.#readout.children;
     setText(when, x === null ? "" : clock(point[0]));
@@ -164,28 +164,28 @@ export class Plot {
     const parts = this.#lines.map(({ name, index }) => {
       const values = this.#points.map((point) => point[index]).filter(Number.isFinite);
       if (!values.length) return `${name} not measured`;
-      const [now, least, most] = [values.at(-1), Math.min(...values), Math.max(...values)].map(this.#format);
-      return `${name} last ${now}, least ${least}, most ${most}`.trim();
+      const [last, min, max] = [values.at(-1), Math.min(...values), Math.max(...values)].map(this.#format);
+      return `${name} last ${last}, min ${min}, max ${max}`.trim();
     });
-    return `${this.#title} in the last quarter of an hour: ${parts.join("; ")}. The table below has the figures.`;
+    return `${this.#title} in the last 15 minutes: ${parts.join("; ")}. The table below has the figures.`;
   }
 }
 
-// ---- scales: where a value is, from 0 at the bottom to 1 at the top, and what is written beside
+// ---- scales: the position of a value, from 0 at the bottom to 1 at the top, and the values of the axis labels
 
-/** From 0 to the round figure at or above the largest value. */
+/** A scale from 0 to the next round number at or above the largest value. */
 export function linear(values) {
-  const most = Math.max(...values, 1);
-  const power = 10 ** Math.floor(Math.log10(most));
-  const top = STEPS.find((step) => step * power >= most) * power;
-  return { place: (value) => value / top, ticks: [0, top / 2, top] };
+  const max = Math.max(...values, 1);
+  const power = 10 ** Math.floor(Math.log10(max));
+  const top = ROUND_FACTORS.find((factor) => factor * power >= max) * power;
+  return { position: (value) => value / top, ticks: [0, top / 2, top] };
 }
 
-/** From one power of ten to another. */
+/** A logarithmic scale between two powers of ten. */
 export function logarithmic(values) {
-  const above = values.filter((value) => value > 0);
-  const low = Math.floor(Math.log10(Math.min(...above, 1)));
-  const high = Math.max(Math.ceil(Math.log10(Math.max(...above, 1))), low + 1);
+  const positive = values.filter((value) => value > 0);
+  const low = Math.floor(Math.log10(Math.min(...positive, 1)));
+  const high = Math.max(Math.ceil(Math.log10(Math.max(...positive, 1))), low + 1);
   const ticks = Array.from({ length: high - low + 1 }, (_, index) => 10 ** (low + index));
-  return { place: (value) => Math.max(0, Math.log10(value) - low) / (high - low), ticks };
+  return { position: (value) => Math.max(0, Math.log10(value) - low) / (high - low), ticks };
 }

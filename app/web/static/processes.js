@@ -1,12 +1,12 @@
-// Every listener and every worker of every pod, as two tables.
+// The tables of all listeners and workers in all pods.
 
 import { $, setText } from "./dom.js";
 import { UNKNOWN, bytes, clock, count, duration, milliseconds, stateName } from "./format.js";
 import { Table } from "./table.js";
 
 const since = (at, now) => (Number.isFinite(at) ? `${clock(at)} (${duration(now - at)})` : UNKNOWN);
-const beat = { name: "Heartbeat", text: ({ beat_age }) => `${duration(beat_age)} ago`, isFigure: true };
-const position = { name: "Position", text: placeInEpoch, isFigure: true };
+const heartbeat = { name: "Heartbeat", text: ({ beat_age }) => `${duration(beat_age)} ago`, isFigure: true };
+const position = { name: "Position", text: positionInEpoch, isFigure: true };
 const state = { name: "State", text: (each) => stateName(each.state), state: (each) => each.state };
 
 const listeners = new Table($("listeners"), ({ uid }) => uid, [
@@ -14,14 +14,14 @@ const listeners = new Table($("listeners"), ({ uid }) => uid, [
   state,
   { name: "Role", text: ({ role }) => role },
   position,
-  { name: "Held", text: ({ buffered }) => count(buffered), isFigure: true },
-  { name: "To Redis", text: ({ round_trip_ms }) => milliseconds(round_trip_ms), isFigure: true },
+  { name: "Buffered", text: ({ buffered }) => count(buffered), isFigure: true },
+  { name: "Redis round trip", text: ({ round_trip_ms }) => milliseconds(round_trip_ms), isFigure: true },
   { name: "Received", text: ({ received }) => count(received), isFigure: true },
   { name: "Added", text: ({ added }) => count(added), isFigure: true },
   { name: "Suppressed", text: ({ suppressed }) => count(suppressed), isFigure: true },
   { name: "Put back", text: ({ restored }) => count(restored), isFigure: true },
   { name: "Connected since", text: ({ connected_since }, { at }) => since(connected_since, at), isFigure: true },
-  beat,
+  heartbeat,
 ]);
 
 const workers = new Table($("workers"), ({ pod, pid }) => `${pod}/${pid}`, [
@@ -41,8 +41,8 @@ const workers = new Table($("workers"), ({ pod, pid }) => `${pod}/${pid}`, [
   { name: "Started", text: ({ started }, { at }) => since(started, at), isFigure: true },
 ]);
 
-/** How many events it is into the epoch; the whole position if that is another epoch than the stream's. */
-function placeInEpoch({ position: id }, { redis }) {
+/** The sequence number; the whole id if its epoch is not the epoch of the stream. */
+function positionInEpoch({ position: id }, { redis }) {
   const [epoch, sequence] = String(id ?? "").split("-");
   return epoch === String(redis.head ?? "").split("-")[0] ? count(Number(sequence)) : (id ?? UNKNOWN);
 }
@@ -54,6 +54,6 @@ export function renderProcesses(status) {
   $("listeners").hidden = !status.listeners.length;
   $("no-listeners").hidden = status.listeners.length > 0;
   const none =
-    status.mode === "postgres" ? "None is needed: the workers LISTEN themselves." : "None has been heard of.";
+    status.mode === "postgres" ? "None is needed: the workers LISTEN themselves." : "No listener is registered.";
   setText($("no-listeners"), none);
 }

@@ -1,31 +1,32 @@
-// How fast counters grow, over the last seconds. Pure: the time is given.
+// The growth rates of counters over the last seconds. Has no clock: callers pass the time.
 
-const OVER = 5; // seconds
+const WINDOW_SECONDS = 5;
 
 export class Rates {
-  #seen = new Map(); // by counter: [at, value], the oldest first
+  #samples = new Map(); // by counter: [at, value], oldest first
 
   /**
-   * Notes what a counter shows.
+   * Adds the current value of a counter.
    *
    * @param {string} name
-   * @param {number} value - it only grows; one that shrinks began anew
+   * @param {number} value - a counter that shrank was reset
    * @param {number} at - Unix seconds
-   * @returns {number | null} its growth a second; null if that is not known yet
+   * @returns {number | null} growth per second; null if not known yet
    */
-  note(name, value, at) {
+  add(name, value, at) {
     if (!Number.isFinite(value)) return null;
-    const seen = this.#seen.get(name) ?? [];
-    if (seen.length && (value < seen.at(-1)[1] || at < seen.at(-1)[0])) seen.length = 0;
-    seen.push([at, value]);
-    while (seen.length > 2 && seen[0][0] < at - OVER) seen.shift();
-    this.#seen.set(name, seen);
-    const [since, before] = seen[0];
-    return at > since ? (value - before) / (at - since) : null;
+    const samples = this.#samples.get(name) ?? [];
+    if (samples.length && (value < samples.at(-1)[1] || at < samples.at(-1)[0])) samples.length = 0;
+    samples.push([at, value]);
+    while (samples.length > 2 && samples[0][0] < at - WINDOW_SECONDS) samples.shift();
+    this.#samples.set(name, samples);
+    const [firstAt, firstValue] = samples[0];
+    return at > firstAt ? (value - firstValue) / (at - firstAt) : null;
   }
 
-  /** Forgets the counters that nobody has noted lately. */
-  forget(at) {
-    for (const [name, seen] of this.#seen) if (seen.at(-1)[0] < at - 2 * OVER) this.#seen.delete(name);
+  /** Removes counters without a recent sample. */
+  removeStale(at) {
+    for (const [name, samples] of this.#samples)
+      if (samples.at(-1)[0] < at - 2 * WINDOW_SECONDS) this.#samples.delete(name);
   }
 }

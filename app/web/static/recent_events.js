@@ -1,59 +1,61 @@
-// The events as they come, newest first, in a list that doesn't grow: its oldest row becomes the newest.
+// The most recent events, newest first. The list has a maximum length: its oldest row is reused for the newest event.
 
 import { $, element, setText } from "./dom.js";
 import { clock, count, plural } from "./format.js";
 
-const ROWS = 200;
-const CHANNELS = 50;
-const TYPED = 400; // milliseconds after which what was typed counts
+const MAX_ROWS = 200;
+const MAX_CHANNELS = 50;
+const FILTER_DELAY_MS = 400; // after the last keystroke
 
 let paused = false;
-let passed = 0; // while it was paused
-let typing; // timer
+let skippedWhilePaused = 0;
+let filterTimer;
 
-/** @param {(channel: string, match: string) => void} changed - hears what the filter is set to */
-export function startTail(changed) {
+/** @param {(channel: string, match: string) => void} onFilter - called when the filter changes */
+export function startRecentEvents(onFilter) {
   const apply = () => {
-    clearTimeout(typing);
-    $("tail").replaceChildren();
-    setText($("tail-note"), "Waiting for the next one.");
-    changed($("filter-channel").value.trim(), $("filter-match").value.trim());
+    clearTimeout(filterTimer);
+    $("recent-events").replaceChildren();
+    setText($("recent-events-note"), "Waiting for the next event.");
+    onFilter($("filter-channel").value.trim(), $("filter-match").value.trim());
   };
   $("filter").addEventListener("input", () => {
-    clearTimeout(typing);
-    typing = setTimeout(apply, TYPED);
+    clearTimeout(filterTimer);
+    filterTimer = setTimeout(apply, FILTER_DELAY_MS);
   });
   $("filter").addEventListener("submit", (event) => {
     event.preventDefault();
     apply();
   });
-  $("pause").addEventListener("click", pause);
+  $("pause").addEventListener("click", togglePause);
 }
 
-function pause() {
+function togglePause() {
   paused = !paused;
-  passed = 0;
-  $("tail").dataset.paused = paused;
-  setText($("pause"), paused ? "Go on" : "Pause");
-  if (paused) setText($("tail-note"), "Paused.");
+  skippedWhilePaused = 0;
+  $("recent-events").dataset.paused = paused;
+  setText($("pause"), paused ? "Resume" : "Pause");
+  if (paused) setText($("recent-events-note"), "Paused.");
 }
 
-export function renderTail({ tail, tail_skipped: skipped }) {
+export function renderRecentEvents({ tail: events, tail_skipped: skipped }) {
   if (paused) {
-    passed += tail.length + skipped;
-    setText($("tail-note"), `Paused. ${plural(passed, "event")} passed by.`);
+    skippedWhilePaused += events.length + skipped;
+    setText($("recent-events-note"), `Paused. ${plural(skippedWhilePaused, "event")} skipped.`);
     return;
   }
-  for (const event of tail) {
-    $("tail").prepend(fill(spare(), event));
-    offer(event.channel);
+  for (const event of events) {
+    $("recent-events").prepend(updateRow(unusedRow(), event));
+    suggestChannel(event.channel);
   }
-  if (tail.length) setText($("tail-note"), skipped ? `${count(skipped)} more in the last second are not shown.` : "");
+  if (events.length) {
+    setText($("recent-events-note"), skipped ? `${count(skipped)} more in the last second are not shown.` : "");
+  }
 }
 
-function spare() {
-  const list = $("tail");
-  if (list.children.length >= ROWS) return list.lastElementChild;
+function unusedRow() {
+  const list = $("recent-events");
+  if (list.children.length >= MAX_ROWS) return list.lastElementChild;
   const row = element("li");
   row.append(
     element("time"),
@@ -65,20 +67,15 @@ function spare() {
   return row;
 }
 
-function fill(row, { at, id, channel, match, payload }) {
-  const [when, where, whose, what, number] = row.children;
-  setText(when, clock(at));
-  setText(where, channel);
-  setText(whose, match == null ? "" : match);
-  setText(what, payload);
-  setText(number, id ?? "");
+function updateRow(row, { at, id, channel, match, payload }) {
+  [clock(at), channel, match, payload, id].forEach((value, index) => setText(row.children[index], value));
   return row;
 }
 
-/** Offers a channel that was seen to who types a filter. */
-function offer(channel) {
+/** Adds a channel to the suggestions of the filter. */
+function suggestChannel(channel) {
   const list = $("channels");
-  if (list.children.length >= CHANNELS || [...list.children].some((option) => option.value === channel)) return;
+  if (list.children.length >= MAX_CHANNELS || [...list.children].some((option) => option.value === channel)) return;
   const option = element("option");
   option.value = channel;
   list.append(option);

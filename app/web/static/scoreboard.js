@@ -1,4 +1,4 @@
-// What is known of a match, and how it reads. Pure: no DOM, no clock, no network.
+// The state of a match and its text on the scoreboard. Pure: no DOM, no clock, no network.
 
 export const EMPTY = Object.freeze({
   match: null,
@@ -9,39 +9,39 @@ export const EMPTY = Object.freeze({
   events: [], // newest first
   players: [],
   lastId: null,
-  loaded: false, // something has been heard
+  loaded: false, // a message has been received
   updates: 0,
-  resyncs: 0, // announced breaks
-  note: "", // what a reader should know about what is shown
+  resyncs: 0, // announced gaps
+  note: "", // a limitation of the data shown, for people
 });
 
-const EVENTS_KEPT = 10;
-const ROWS = {
+const MAX_EVENTS = 10;
+const ROW_BY_CHANNEL = {
   match_change: "match",
   matchdata_change: "matchdata",
   scoreboard_change: "scoreboard",
   gameclock_change: "gameclock",
   playclock_change: "playclock",
 };
-const LISTS = { football_event_change: "events", player_match_change: "players" };
+const LIST_BY_CHANNEL = { football_event_change: "events", player_match_change: "players" };
 
 export function apply(state, message) {
   if (message.type === "initial-load" || message.type === "resync") return load(state, message);
   if (!("operation" in message)) return state;
   const next = { ...state, updates: state.updates + 1, lastId: message.id ?? state.lastId };
   const row = message.data ?? message.gameclock ?? message.playclock ?? null;
-  const single = ROWS[message.channel];
-  const list = LISTS[message.channel];
-  if (single) {
-    if (message.operation === "DELETE") next[single] = null;
-    else if (row) next[single] = { ...state[single], ...row };
-  } else if (list && row) {
-    const others = state[list].filter((each) => each.id !== row.id);
-    next[list] = message.operation === "DELETE" ? others : [row, ...others];
-    if (list === "events") next.events = newest(next.events);
+  const rowKey = ROW_BY_CHANNEL[message.channel];
+  const listKey = LIST_BY_CHANNEL[message.channel];
+  if (rowKey) {
+    if (message.operation === "DELETE") next[rowKey] = null;
+    else if (row) next[rowKey] = { ...state[rowKey], ...row };
+  } else if (listKey && row) {
+    const others = state[listKey].filter((each) => each.id !== row.id);
+    next[listKey] = message.operation === "DELETE" ? others : [row, ...others];
+    if (listKey === "events") next.events = newest(next.events);
   }
-  if ((single || list) && !row && message.operation !== "DELETE") {
-    next.note = "A row was too large for a notification: it is shown as it was before.";
+  if ((rowKey || listKey) && !row && message.operation !== "DELETE") {
+    next.note = "A row was too large for a notification, so its previous state is shown.";
   }
   return next;
 }
@@ -53,22 +53,22 @@ function load(state, message) {
   const data = message.data;
   if (!data) {
     next.note = message.error
-      ? `No snapshot (${message.error}): what is shown fills in as changes arrive.`
-      : "This server gives no snapshot: what is shown fills in as changes arrive.";
+      ? `No snapshot (${message.error}). The page fills in as changes arrive.`
+      : "This server sends no snapshot. The page fills in as changes arrive.";
     return next;
   }
-  for (const key of Object.values(ROWS)) next[key] = data[key] ?? null;
+  for (const key of Object.values(ROW_BY_CHANNEL)) next[key] = data[key] ?? null;
   next.events = newest(data.events ?? []);
   next.players = data.players ?? [];
-  next.note = next.match ? "" : `There is no match ${message.match_id} here yet.`;
+  next.note = next.match ? "" : `Match ${message.match_id} does not exist yet.`;
   return next;
 }
 
 function newest(events) {
-  return [...events].sort((a, b) => b.id - a.id).slice(0, EVENTS_KEPT);
+  return [...events].sort((a, b) => b.id - a.id).slice(0, MAX_EVENTS);
 }
 
-// ---- how it reads
+// ---- text
 
 export function abbr(match, side) {
   return match?.[`${side}_abbr`] || (side === "home" ? "HOME" : "AWAY");
@@ -92,7 +92,7 @@ export function quarterText({ match, matchdata }) {
   return quarter > 4 ? "Overtime" : `${ordinal(quarter)} quarter`;
 }
 
-// Where things are on the field, in yards from the home goal line; null without a ball.
+// The positions on the field in yards from the home goal line; null if the position of the ball is unknown.
 export function field({ matchdata }) {
   if (!Number.isFinite(matchdata?.yardline)) return null;
   const ball = Math.min(100, Math.max(0, matchdata.yardline));
@@ -120,7 +120,7 @@ export function downText(state) {
 }
 
 export function topPlayers(players, count) {
-  const by = (key) => (a, b) => (b[key] ?? 0) - (a[key] ?? 0);
-  const [byYards, byTouchdowns] = [by("yards"), by("touchdowns")];
+  const descending = (key) => (a, b) => (b[key] ?? 0) - (a[key] ?? 0);
+  const [byYards, byTouchdowns] = [descending("yards"), descending("touchdowns")];
   return [...players].sort((a, b) => byYards(a, b) || byTouchdowns(a, b) || a.id - b.id).slice(0, count);
 }

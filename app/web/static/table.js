@@ -1,13 +1,13 @@
-// A table with a row per process; where there is no room for columns, each row becomes a card.
+// A table with one row per process. On narrow screens, CSS shows each row as a card.
 
-import { element, keep, setAttribute, setText } from "./dom.js";
+import { element, reconcile, setAttribute, setText } from "./dom.js";
 
 /**
  * @typedef {object} Column
  * @property {string} name
  * @property {(item: any, status: any) => string} text
  * @property {boolean} [isFigure]
- * @property {(item: any) => string} [state] - gives the cell a lamp
+ * @property {(item: any) => string} [state] - the cell shows the color of this state
  */
 
 export class Table {
@@ -18,7 +18,7 @@ export class Table {
   /**
    * @param {HTMLTableElement} table - with its caption
    * @param {(item: any) => string} keyOf
-   * @param {Column[]} columns - the first names the row
+   * @param {Column[]} columns - the first one is the header of the row
    */
   constructor(table, keyOf, columns) {
     this.#keyOf = keyOf;
@@ -31,7 +31,7 @@ export class Table {
     }
     table.createTHead().append(head);
     this.#body = table.createTBody();
-    // Cards are no table to a browser, but stay one to a screen reader.
+    // CSS that shows rows as cards removes the table semantics; the roles restore them for screen readers.
     for (const [selector, role] of [
       ["table", "table"],
       ["thead, tbody", "rowgroup"],
@@ -44,16 +44,16 @@ export class Table {
   }
 
   render(items, status) {
-    keep(
+    reconcile(
       this.#body,
       items,
       this.#keyOf,
-      () => this.#make(),
-      (row, item) => this.#update(row, item, status),
+      () => this.#createRow(),
+      (row, item) => this.#updateRow(row, item, status),
     );
   }
 
-  #make() {
+  #createRow() {
     const row = element("tr");
     row.setAttribute("role", "row");
     this.#columns.forEach(({ name, isFigure }, index) => {
@@ -66,7 +66,7 @@ export class Table {
     return row;
   }
 
-  #update(row, item, status) {
+  #updateRow(row, item, status) {
     this.#columns.forEach(({ text, state }, index) => {
       const cell = row.children[index];
       setText(cell, text(item, status));

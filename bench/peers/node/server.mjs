@@ -1,4 +1,4 @@
-// pg-listen and ws in several processes: `node server.mjs PORT WORKERS`; the database is in PGHOST and its like.
+// pg-listen and ws in several processes: `node server.mjs PORT WORKERS`; the database is in PGHOST and the other variables of libpq.
 import cluster from "node:cluster";
 import http from "node:http";
 import createSubscriber from "pg-listen";

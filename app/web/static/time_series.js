@@ -1,10 +1,10 @@
-// The last quarter of an hour: its points, as two plots and as a table.
+// Event rate and latency over the last 15 minutes, as two plots and as a table.
 
-import { $, element, keep, setText } from "./dom.js";
+import { $, element, reconcile, setText } from "./dom.js";
 import { milliseconds, minute, rate } from "./format.js";
-import { Plot, SPAN, linear, logarithmic } from "./plot.js";
+import { Plot, SPAN_SECONDS, linear, logarithmic } from "./plot.js";
 
-const [RATE, P50, P99] = [1, 2, 3]; // where a point has what
+const [RATE, P50, P99] = [1, 2, 3]; // indexes in a point
 
 const plots = [
   new Plot($("plot-rate"), {
@@ -20,21 +20,17 @@ const plots = [
       { name: "p50", index: P50, className: "p50" },
     ],
     format: milliseconds,
-    scale: logarithmic, // a wait of a minute beside a way of a millisecond
+    scale: logarithmic, // a delay of a minute has to fit beside a latency of a millisecond
   }),
 ];
 
-let points = new Map(); // by the time at which they begin
-let drawn = "";
+let points = new Map(); // by start time
 
-/** Takes the points that came, which are all there are if `isFirst`, and draws what is new. */
-export function renderHistory({ at, series, ledger }, isFirst) {
+/** Adds the points of a message and redraws. With `isFirst` the message has all points. */
+export function renderTimeSeries({ at, series, ledger }, isFirst) {
   if (isFirst) points = new Map();
   for (const point of series.points) points.set(point[0], point);
-  for (const start of points.keys()) if (start < at - SPAN) points.delete(start);
-  const state = JSON.stringify([series.points.length ? series.points : drawn, ledger[0]?.at]);
-  if (state === drawn && !isFirst) return;
-  drawn = state;
+  for (const start of points.keys()) if (start < at - SPAN_SECONDS) points.delete(start);
   const sorted = [...points.values()].sort((a, b) => a[0] - b[0]);
   const marks = ledger.filter(({ kind }) => kind !== "start");
   for (const plot of plots) plot.draw(sorted, marks, at, series.step);
@@ -48,10 +44,10 @@ function renderMinutes(sorted) {
     minutes.set(start, [...(minutes.get(start) ?? []), point]);
   }
   const rows = [...minutes].reverse();
-  keep($("minutes").querySelector("tbody"), rows, ([start]) => start, makeMinute, updateMinute);
+  reconcile($("minutes").querySelector("tbody"), rows, ([start]) => start, createMinute, updateMinute);
 }
 
-function makeMinute([start]) {
+function createMinute([start]) {
   const row = element("tr");
   const head = element("th", "", minute(start));
   head.scope = "row";
@@ -59,9 +55,9 @@ function makeMinute([start]) {
   return row;
 }
 
-function updateMinute(row, [, each]) {
+function updateMinute(row, [, minutePoints]) {
   const [rates, p50s, p99s] = [RATE, P50, P99].map((index) =>
-    each.map((point) => point[index]).filter(Number.isFinite),
+    minutePoints.map((point) => point[index]).filter(Number.isFinite),
   );
   setText(row.children[1], rate(rates.reduce((sum, value) => sum + value, 0) / rates.length));
   setText(row.children[2], milliseconds(p50s.sort((a, b) => a - b)[Math.floor(p50s.length / 2)]));

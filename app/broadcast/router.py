@@ -1,0 +1,75 @@
+"""The match of an event, found without rebuilding the event's row."""
+
+from collections.abc import Collection
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from app.broadcast.messages import Update
+from app.core.canary import MUX_CHANNEL
+from notifymux.event import NULL, Event
+
+
+class _Row(msgspec.Struct):
+    id: msgspec.Raw
+
+
+class Router:
+    """Makes an update for its match out of an event.
+
+    Args:
+        routing_key: the key of the payload whose value is the match id.
+        latest_wins: channels whose rows are whole states, so that a newer event of a row may replace an older one.
+    """
+
+    def __init__(self, routing_key: str, latest_wins: Collection[str] = ()) -> None:
+        self._latest_wins = frozenset(latest_wins)
+        self._rows = msgspec.json.Decoder(_Row)
+        raw, null = msgspec.Raw, msgspec.Raw(NULL)
+        fields: list[tuple[str, type, Any]] = [("key", raw, null), ("operation", raw, null), ("data", raw, raw(b""))]
+        payload = msgspec.defstruct("Payload", fields, rename={"key": routing_key})
+        self._decoder = msgspec.json.Decoder(payload)
+
+    def route(self, event: Event) -> Update | None:
+        """Return the event as an update of its match; None if it has no match, so that no client gets it.
+
+        That is an event on our own channel, or one whose payload names no match. A payload without `data` is taken as
+        the row itself.
+        """
+        if event.channel == MUX_CHANNEL:
+            return None
+        try:
+            payload: Any = self._decoder.decode(event.payload)
+        except (msgspec.DecodeError, RecursionError):
+            return None
+        match = _match_in_path(bytes(payload.key))
+        if match is None:
+            return None
+        data = payload.data or event.payload
+        return Update(
+            b"",
+            event.id,
+            self._row(event.channel, data) if event.channel in self._latest_wins else None,
+            match=match,
+            channel=event.channel,
+            size=len(event.payload),
+            match_id=payload.key,
+            operation=payload.operation,
+            data=data,
+        )
+
+    def _row(self, channel: str, data: msgspec.Raw) -> bytes | None:
+        try:
+            return channel.encode() + b"\0" + bytes(self._rows.decode(data).id)
+        except (msgspec.DecodeError, RecursionError):
+            return None  # the row has no id
+
+
+@lru_cache(maxsize=4096)
+def _match_in_path(match_id: bytes) -> str | None:
+    """Return a match id in JSON as it is in a path: a number's digits, or a string's characters; None for the rest."""
+    if match_id[:1] == b'"':
+        text: str = msgspec.json.decode(match_id)
+        return text
+    return match_id.decode() if match_id[:1] in b"-0123456789" else None

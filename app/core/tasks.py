@@ -1,0 +1,33 @@
+"""Background tasks: started so that a bug in one is logged, and ended together."""
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Iterable
+from functools import partial
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+
+def start_task(work: Coroutine[Any, Any, None], failure: str) -> asyncio.Task[None]:
+    """Start `work` as a task that is not awaited; if it raises, log `failure` with the traceback at once.
+
+    asyncio itself reports such an exception only when the task is garbage collected.
+    """
+    task = asyncio.create_task(work)
+    task.add_done_callback(partial(_log_failure, failure))
+    return task
+
+
+def _log_failure(failure: str, task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()):
+        logger.critical(failure, exc_info=error)
+
+
+async def cancel_tasks(tasks: Iterable[asyncio.Task[Any]]) -> list[Exception]:
+    """Cancel tasks and wait until all have ended; return the exceptions that some ended with."""
+    cancelled = list(tasks)
+    for task in cancelled:
+        task.cancel()
+    results = await asyncio.gather(*cancelled, return_exceptions=True)
+    return [result for result in results if isinstance(result, Exception)]

@@ -1,0 +1,131 @@
+"""The routes for clients: WebSocket and event stream, the pages, and the health checks."""
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from app.core.config import Settings
+from app.web.access_control import AccessControl
+from app.web.client_session import ClientSession, Transport
+from app.web.transports import EventStreamTransport, WebSocketTransport
+from app.websocket_manager import MatchDataWebSocketManager
+from notifymux.event import EventId
+
+_STATIC = Path(__file__).parent / "static"
+_WEBSOCKET_PATH = "/api/matches/ws/id/{match_id}/{client_id}"
+_EVENTS_PATH = "/api/matches/{match_id}/events"
+_CROSS_ORIGIN_HEADERS = ["Authorization", "Cache-Control", "Last-Event-ID"]  # that an event stream's client may send
+_REVALIDATE = {"cache-control": "no-cache"}  # or after an upgrade, a page could be made of two versions' files
+
+
+class ClientRoutes:
+    """The routes for clients.
+
+    Args:
+        manager: this worker's.
+        access: authorizes clients.
+        settings: whether there is a status page, how often clients get pings, and which pages read event streams.
+        demo: whether there is a demo match to show.
+    """
+
+    def __init__(
+        self, manager: MatchDataWebSocketManager, access: AccessControl, settings: Settings, *, demo: bool
+    ) -> None:
+        self._manager, self._access, self._settings, self._demo = manager, access, settings, demo
+        self._cors = Middleware(
+            CORSMiddleware,
+            allow_origins=settings.allowed_origins,
+            allow_headers=_CROSS_ORIGIN_HEADERS,
+            expose_headers=["Retry-After"],
+        )
+
+    def routes(self) -> list[BaseRoute]:
+        """Return all routes."""
+        return [
+            *([Route("/", partial(_page, "index.html"))] if self._settings.status_page else []),
+            *([Route("/demo", partial(_page, "demo.html"))] if self._demo else []),
+            Route("/healthz", JSONResponse({"alive": True}), methods=["GET"]),
+            Route("/readyz", self.readyz),
+            WebSocketRoute(_WEBSOCKET_PATH + "/", self.match_socket),
+            WebSocketRoute(_WEBSOCKET_PATH, self.match_socket),
+            Route(_EVENTS_PATH, self.match_events, methods=["GET", "OPTIONS"], middleware=[self._cors]),
+            Mount("/static", _Static(directory=_STATIC), middleware=[self._cors]),
+        ]
+
+    async def readyz(self, _: Request) -> Response:
+        """Respond with 200 if a canary arrived within the last seconds, else with 503 and the reasons."""
+        reasons = self._manager.unready()
+        body = {
+            "ready": not reasons,
+            "state": "broken" if self._manager.broken else "degraded" if reasons else "ready",
+            "mode": self._manager.mode,
+            "reasons": reasons,
+            "clients": len(self._manager.hub),
+        }
+        return JSONResponse(body, status_code=503 if reasons else 200, headers={"cache-control": "no-store"})
+
+    async def match_socket(self, websocket: WebSocket) -> None:
+        """Serve one client of one match over a WebSocket."""
+        match, name = websocket.path_params["match_id"], websocket.path_params["client_id"]
+        try:
+            with self._access.authorize_client(websocket, match) as expires:
+                await websocket.accept(headers=[_worker_header()])
+                await self._serve(websocket, WebSocketTransport(websocket), name, expires)
+        except WebSocketDisconnect:
+            pass  # the client left before it was accepted
+
+    async def match_events(self, request: Request) -> ASGIApp:
+        """Serve one client of one match with server-sent events."""
+        return partial(self._stream, request) if request.method == "GET" else Response(status_code=204)
+
+    async def _stream(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._access.authorize_client(request, request.path_params["match_id"]) as expires:
+            transport = EventStreamTransport(scope, receive, send)
+            await transport.begin([_worker_header()])
+            await self._serve(request, transport, uuid4().hex, expires)
+
+    async def _serve(self, connection: HTTPConnection, transport: Transport, name: str, expires: float | None) -> None:
+        hub = self._manager.hub
+        client = hub.join(connection.path_params["match_id"], name, _last_event_id(connection))
+        try:
+            await ClientSession(transport, client, self._settings.ping_interval, expires).run()
+        finally:
+            hub.leave(client)
+
+
+class _Static(StaticFiles):
+    """Files that browsers revalidate."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        """Add the header to Starlette's response."""
+        response = super().file_response(*args, **kwargs)
+        response.headers.update(_REVALIDATE)
+        return response
+
+
+async def _page(name: str, _: Request) -> Response:
+    return FileResponse(_STATIC / name, headers=_REVALIDATE)
+
+
+def _worker_header() -> tuple[bytes, bytes]:
+    return b"x-worker", str(os.getpid()).encode()
+
+
+def _last_event_id(connection: HTTPConnection) -> EventId | None:
+    """Return the last id that the client has received; None if it sends none, or one that is not an id."""
+    text = connection.headers.get("last-event-id") or connection.query_params.get("last_event_id", "")
+    try:
+        return EventId.parse(text)
+    except ValueError:
+        return None

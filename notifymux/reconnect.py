@@ -1,0 +1,57 @@
+"""Reconnecting to a server: capped exponential delays with jitter, and one log line per change."""
+
+import logging
+
+from redis.backoff import EqualJitterBackoff
+
+_BASE_SECONDS = 0.1  # the first delay is at most twice this
+_MAX_DOUBLINGS = 10  # after these the delay is at its cap; more would only overflow
+
+
+class ReconnectState:
+    """The failed attempts to reach one server since it last answered.
+
+    Args:
+        server: the server's name in log lines.
+        logger: receives the log lines.
+        cap: the longest delay between two attempts, in seconds.
+    """
+
+    def __init__(self, server: str, logger: logging.Logger, cap: float = 5.0) -> None:
+        self._server = server
+        self._logger = logger
+        self._backoff = EqualJitterBackoff(cap=cap, base=_BASE_SECONDS)
+        self._cap = cap
+        self._failures = 0
+        self._logged: list[str] = []  # the errors of this outage, each once
+        self.reconnects = 0  # outages that ended
+
+    @property
+    def reason(self) -> str | None:
+        """The error that was logged last in this outage; None while the server answers."""
+        return self._logged[-1] if self._logged else None
+
+    def failed(self, error: BaseException | str) -> float:
+        """Record a failed attempt and return the seconds to wait before the next one.
+
+        An error is logged only if it is a new one in this outage.
+        """
+        self._failures += 1
+        delay: float = self._backoff.compute(min(self._failures, _MAX_DOUBLINGS))
+        reason = one_line(error)
+        if reason not in self._logged:
+            self._logger.warning("%s is away: %s; trying for ever, at most %g s apart", self._server, reason, self._cap)
+            self._logged = [*self._logged[-9:], reason]
+        return delay
+
+    def recovered(self) -> None:
+        """Record that the server answered. This ends the outage, if there is one, and logs its end."""
+        if self._logged:
+            self.reconnects += 1
+            self._logger.info("%s is back after %d failed tries", self._server, self._failures)
+        self._failures, self._logged = 0, []
+
+
+def one_line(error: BaseException | str) -> str:
+    """Return an error's message on one line, or its type's name if it has no message."""
+    return " ".join(str(error).split()) or type(error).__name__
