@@ -1,11 +1,13 @@
 """Reconnecting to a server: capped exponential delays with jitter, and one log line per change."""
 
 import logging
+import re
 
 from redis.backoff import EqualJitterBackoff
 
 _BASE_SECONDS = 0.1  # the first delay is at most twice this
 _MAX_DOUBLINGS = 10  # after these the delay is at its cap; more would only overflow
+_QUOTED_ARGUMENTS = re.compile(r",? with args beginning with:.*")
 
 
 class ReconnectState:
@@ -53,5 +55,9 @@ class ReconnectState:
 
 
 def one_line(error: BaseException | str) -> str:
-    """Return an error's message on one line, or its type's name if it has no message."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """Return an error's message on one line, or its type's name if it has no message.
+
+    Redis quotes the arguments of a command that it doesn't know. Those of HELLO and AUTH contain the password, so they
+    are cut off.
+    """
+    return _QUOTED_ARGUMENTS.sub("", " ".join(str(error).split())) or type(error).__name__

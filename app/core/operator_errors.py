@@ -6,6 +6,8 @@ import psycopg
 from psycopg import pq
 from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
 
+from notifymux.reconnect import one_line
+
 # libpq gives no SQLSTATE for a refused connection, so classes 28 (authorization) and 3D (no such database) are
 # recognised by the texts of PostgreSQL and PgBouncer.
 _REFUSED = re.compile(
@@ -38,7 +40,7 @@ def check_operator(error: psycopg.Error) -> None:
     Raises:
         OperatorError: only an operator can fix it.
     """
-    text = " ".join(str(error).split())
+    text = one_line(error)
     if (error.sqlstate or "")[:2] in {"28", "3D"} or _REFUSED.search(text):
         raise OperatorError(f"PostgreSQL refuses this login: {text}", "check DB_HOST, DB_USER, DB_PASSWORD and DB_NAME")
     if _POOLER.search(text):
@@ -76,7 +78,7 @@ def check_redis_operator(error: RedisError) -> None:
     Raises:
         OperatorError: only an operator can fix it.
     """
-    text = " ".join(str(error).split())
+    text = one_line(error)
     if isinstance(error, AuthenticationError | AuthorizationError):
         raise OperatorError(f"Redis refuses this login: {text}", "check REDIS_URL's user and password")
     if isinstance(error, NoPermissionError):

@@ -84,6 +84,7 @@ def test_the_reason_is_known_until_the_server_answers(state: ReconnectState) -> 
         ("text", "text"),
         (TimeoutError(), "TimeoutError"),
         (ValueError("\n"), "ValueError"),
+        ("unknown command 'HELLO', with args beginning with: '3' 'AUTH' 'user' 'secret'", "unknown command 'HELLO'"),
     ],
 )
 def test_an_error_is_one_line(error: BaseException | str, line: str) -> None:
