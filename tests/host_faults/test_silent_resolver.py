@@ -98,7 +98,7 @@ def test_a_worker_serves_while_redis_can_not_be_looked_up_and_is_ready_soon_afte
         while sessions(connection, "notifymux-snapshot/"):  # until the one of the client above is closed
             events.commit(5)
             canaries.pass_by(2)  # by then it has tried again, which is one more look-up under way
-            for path in ("/healthz", "/", "/demo"):
+            for path in ("/healthz", "/", "/static/notifymux.js"):
                 assert app.get(path)[0] == 200
         with app.client("another", "other") as other:
             assert other.wait_for_initial_load()["data"] == {"match": "another"}, app.log
