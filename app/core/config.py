@@ -37,9 +37,9 @@ class Settings:
     """Everything that can be configured; the variable is the field's name in capitals."""
 
     db_host: str | None = _setting(
-        None, types.TEXT, "PostgreSQL's host, reached directly, not through a transaction pooler"
+        None, types.TEXT, "PostgreSQL's host, or several by comma (the primary is used); no transaction pooler"
     )
-    db_port: int = _setting(5432, types.PORT, "PostgreSQL's port")
+    db_port: str = _setting("5432", types.PORTS, "PostgreSQL's port, or one for each host")
     db_user: str = _setting(
         "postgres", types.TEXT, "PostgreSQL's user; it needs CONNECT only (and what SNAPSHOT_QUERY reads)"
     )

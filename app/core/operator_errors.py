@@ -16,6 +16,7 @@ _REFUSED = re.compile(
     r'|database "[^"]*" (does not exist|is not currently accepting connections)|no such (user|database)'
 )
 _POOLER = re.compile(r"unsupported startup parameter")
+_STANDBY = re.compile(r"session is read-only|server is in hot standby mode")
 _PAST_POOLER = "LISTEN needs PostgreSQL itself: set DB_HOST and DB_PORT past the pooler"
 _TO_PRIMARY = "LISTEN needs the primary: set DB_HOST and DB_PORT to it"
 _UNKNOWN_COMMAND = re.compile(r"unknown command", re.IGNORECASE)
@@ -34,21 +35,23 @@ class OperatorError(Exception):
         self.what, self.remedy = what, remedy
 
 
-def check_operator(error: psycopg.Error) -> None:
-    """Raise if a PostgreSQL error does not go away by waiting.
+def with_remedy(error: psycopg.Error) -> psycopg.Error | OperatorError:
+    """Return a PostgreSQL error with what an operator can do about it, or the error itself where that is not known.
 
-    Raises:
-        OperatorError: only an operator can fix it.
+    It is an outage all the same: what a server refuses now it may grant later.
     """
     text = one_line(error)
     if (error.sqlstate or "")[:2] in {"28", "3D"} or _REFUSED.search(text):
-        raise OperatorError(f"PostgreSQL refuses this login: {text}", "check DB_HOST, DB_USER, DB_PASSWORD and DB_NAME")
+        return OperatorError(
+            f"PostgreSQL refuses this login: {text}", "check DB_HOST, DB_USER, DB_PASSWORD and DB_NAME"
+        )
     if _POOLER.search(text):
-        raise OperatorError(f"DB_HOST leads to a connection pooler: {text}", _PAST_POOLER)
-    if error.sqlstate == "25006":
-        raise OperatorError(f"DB_HOST leads to a read-only standby: {text}", _TO_PRIMARY)
+        return OperatorError(f"DB_HOST leads to a connection pooler: {text}", _PAST_POOLER)
+    if error.sqlstate == "25006" or _STANDBY.search(text):
+        return OperatorError(f"DB_HOST leads to a read-only standby: {text}", _TO_PRIMARY)
     if error.sqlstate == "42501":
-        raise OperatorError(f"PostgreSQL forbids it: {text}", "grant it to DB_USER")
+        return OperatorError(f"PostgreSQL forbids it: {text}", "grant it to DB_USER")
+    return error
 
 
 def check_direct(pgconn: pq.abc.PGconn, backend_pid: int | None) -> None:

@@ -1,21 +1,12 @@
-"""PostgreSQL for listener and workers: connection strings, the SQL they send, and one non-blocking LISTEN session.
+"""PostgreSQL for listener and workers: the connection strings, and the SQL of a LISTEN session."""
 
-The listener waits for the session's socket with `poll`, a worker with its event loop; everything else about a session
-is the same for both. `ListenSession.receive` is the only way to read notifications, so none is reordered or lost
-between a query's result and the next read.
-"""
-
-from collections import deque
 from collections.abc import Iterable
-from typing import NamedTuple
 
-import psycopg
 from psycopg import conninfo as libpq
-from psycopg import pq
-from psycopg.errors import error_from_result
 
 from app.core.config import Settings
 from app.core.operator_errors import OperatorError
+from app.core.settings_sources import read_secret
 
 CONNECT_TIMEOUT_SECONDS = 3
 # After this time without a TCP acknowledgement either end drops the connection. A session whose path is cut is replaced
@@ -34,22 +25,20 @@ _CANARY_SQL = (
 )
 
 
-class Notification(NamedTuple):
-    """A notification as PostgreSQL delivers it; in an SQL_ASCII database the payload need not be UTF-8."""
-
-    channel: str
-    payload: bytes
-
-
 def database_url(settings: Settings) -> str:
     """The settings as a libpq connection string. It contains the password: never log it.
 
+    The password is read anew where DB_PASSWORD_FILE names its file: an operator rotates it without a restart.
+
     Raises:
         OperatorError: DB_HOST is not set.
+        SettingsError: the password's file can't be read, or no longer.
     """
     if settings.db_host is None:
         raise OperatorError("DB_HOST is not set: it takes the host of the PostgreSQL to listen to")
     password = settings.db_password.get_secret_value() if settings.db_password else None
+    if settings.db_password_file:
+        password = read_secret("DB_PASSWORD", settings.db_password_file)
     return libpq.make_conninfo(
         host=settings.db_host,
         port=settings.db_port,
@@ -58,6 +47,7 @@ def database_url(settings: Settings) -> str:
         dbname=settings.db_name,
         sslmode=settings.db_sslmode,
         sslrootcert=settings.db_sslrootcert,
+        target_session_attrs="read-write",  # of several hosts the primary; a standby refuses LISTEN
     )
 
 
@@ -74,8 +64,22 @@ def describe_server(url: str) -> str:
 
 
 def listening_conninfo(url: str, application_name: str) -> str:
-    """`url` for a session that LISTENs: it has a name, and both ends drop it seconds after its path is cut."""
-    options = libpq.conninfo_to_dict(url).get("options") or ""
+    """`url` for a session that LISTENs: it has a name, and both ends drop it seconds after its path is cut.
+
+    No timeout ends its queries: one that waits behind a stalled commit is healthy (`app.core.session_health`).
+    """
+    options = {
+        "statement_timeout": "0",
+        "lock_timeout": "0",
+        "idle_session_timeout": "0",
+        # So that a backend whose client has gone ends while it waits, and doesn't wait for the whole stall.
+        "client_connection_check_interval": "2s",
+        "tcp_user_timeout": _TCP_TIMEOUT_MS,
+        "tcp_keepalives_idle": 2,
+        "tcp_keepalives_interval": 1,
+        "tcp_keepalives_count": 4,
+    }
+    given = libpq.conninfo_to_dict(url).get("options") or ""
     return libpq.make_conninfo(
         url,
         application_name=application_name,
@@ -86,8 +90,7 @@ def listening_conninfo(url: str, application_name: str) -> str:
         keepalives_interval=1,
         keepalives_count=4,
         tcp_user_timeout=_TCP_TIMEOUT_MS,
-        options=f"{options} -c tcp_user_timeout={_TCP_TIMEOUT_MS} -c idle_session_timeout=0"
-        " -c tcp_keepalives_idle=2 -c tcp_keepalives_interval=1 -c tcp_keepalives_count=4".strip(),
+        options=" ".join([given, *(f"-c {name}={value}" for name, value in options.items())]).strip(),
     )
 
 
@@ -112,61 +115,3 @@ def literal(text: str) -> str:
 
 def _identifier(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
-
-
-class ListenSession:
-    """The notification side of one libpq connection. It never blocks and has no thread, clock or event loop.
-
-    Args:
-        pgconn: an open connection, which only this object uses from now on.
-    """
-
-    # Queries that wait to be sent. More would mean minutes without an answer; the canary's timeout expires long before.
-    _MAX_QUEUED_QUERIES = 100
-
-    def __init__(self, pgconn: pq.abc.PGconn) -> None:
-        self._pgconn = pgconn
-        self._pgconn.nonblocking = 1
-        self._queued: deque[bytes] = deque()
-        self._is_query_running = False
-
-    def fileno(self) -> int:
-        """The socket, to wait on until it is readable."""
-        return self._pgconn.socket
-
-    def send(self, sql: str) -> None:
-        """Send one simple query, or queue it behind the running one.
-
-        Raises:
-            psycopg.Error: the session is lost.
-        """
-        if len(self._queued) >= self._MAX_QUEUED_QUERIES:
-            raise psycopg.OperationalError(f"{self._MAX_QUEUED_QUERIES} queries wait for an answer")
-        self._queued.append(sql.encode())
-        self._advance()
-
-    def receive(self) -> list[Notification]:
-        """Return the notifications that have arrived since the last call, in order, without waiting.
-
-        Raises:
-            psycopg.Error: the session is lost, or a query failed.
-        """
-        self._pgconn.consume_input()
-        self._advance()
-        received: list[Notification] = []
-        notifies = self._pgconn.notifies
-        while note := notifies():
-            received.append(Notification(note.relname.decode(errors="replace"), note.extra))
-        return received
-
-    def _advance(self) -> None:
-        while self._is_query_running and not self._pgconn.is_busy():
-            result = self._pgconn.get_result()
-            if result is None:
-                self._is_query_running = False
-            elif result.status == pq.ExecStatus.FATAL_ERROR:
-                raise error_from_result(result)
-        if self._queued and not self._is_query_running:
-            self._pgconn.send_query(self._queued.popleft())
-            self._is_query_running = True
-        self._pgconn.flush()

@@ -40,7 +40,7 @@ def setting_texts() -> dict[str, str]:
         if path := texts.get(f"{name}_FILE"):
             if name in texts:
                 raise SettingsError(f"{name} and {name}_FILE are both given: give one of them")
-            texts[name] = _secret(name, path)
+            texts[name] = read_secret(name, path)
     return texts
 
 
@@ -66,9 +66,14 @@ def _read(path: Path) -> dict[str, str]:
         raise SettingsError(f"{path} can't be read: {error}") from None
 
 
-def _secret(name: str, path: str) -> str:
+def read_secret(name: str, path: str | Path) -> str:
+    """Return the secret of the variable `name` from the file that NAME_FILE gives.
+
+    Raises:
+        SettingsError: the file can't be read.
+    """
     try:
         return Path(path).read_text(encoding="utf-8").strip("\r\n")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise SettingsError(f"{name}_FILE={path!r}: {reason}; it takes the path of a readable file") from None
+        raise SettingsError(f"{name}_FILE={str(path)!r}: {reason}; it takes the path of a readable file") from None

@@ -106,6 +106,10 @@ PATH = SettingType(convert=Path)
 NAMES = SettingType(convert=_names)
 BOOLEAN = SettingType("true or false", lambda text: _BOOLEANS.get(text.lower()), lambda value: value is not None)
 PORT = whole_number(1, 65535)
+PORTS = SettingType(
+    f"{PORT.takes}, or several by comma, one for each host",
+    lambda text: ",".join(str(PORT.parse(port)) for port in text.split(",")),
+)
 CHANNELS = SettingType(
     f"names of up to {_MAX_CHANNEL_BYTES} bytes, separated by commas, none beginning with {MUX_CHANNEL}",
     _names,

@@ -1,0 +1,44 @@
+"""One blocking call in a thread of its own, for a loop that must not block."""
+
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class BackgroundCall(threading.Thread, Generic[T]):
+    """Calls `call` at once, in a daemon thread: no program's end waits for it.
+
+    `concurrent.futures` is no substitute: its threads are joined when the interpreter exits, and a name look-up that
+    nobody answers would delay the exit by minutes.
+
+    Args:
+        call: may block.
+    """
+
+    def __init__(self, call: Callable[[], T]) -> None:
+        super().__init__(daemon=True)
+        self._call = call
+        self._result: T
+        self._error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        """Call it; `threading.Thread` calls this."""
+        try:
+            self._result = self._call()
+        except BaseException as error:  # noqa: BLE001 - `result` raises it in the loop's thread
+            self._error = error
+
+    @property
+    def is_done(self) -> bool:
+        """Whether `result` returns without waiting."""
+        return not self.is_alive()
+
+    def result(self) -> T:
+        """Return what the call returned, or raise what it raised. It waits for the call."""
+        self.join()
+        if self._error:
+            raise self._error
+        return self._result

@@ -1,0 +1,84 @@
+"""One non-blocking LISTEN session, the same for the listener and for a worker in PostgreSQL mode.
+
+The listener waits for the session's socket with `poll`, a worker with its event loop. `ListenSession.receive` is the
+only way to read notifications, so none is reordered or lost between a query's result and the next read.
+"""
+
+from typing import NamedTuple
+
+import psycopg
+from psycopg import pq
+from psycopg.errors import error_from_result
+
+
+class Notification(NamedTuple):
+    """A notification as PostgreSQL delivers it; in an SQL_ASCII database the payload need not be UTF-8."""
+
+    channel: str
+    payload: bytes
+
+
+class ListenSession:
+    """The notification side of one libpq connection. It never blocks and has no thread, clock or event loop.
+
+    Args:
+        pgconn: an open connection, which only this object uses from now on.
+    """
+
+    def __init__(self, pgconn: pq.abc.PGconn) -> None:
+        self._pgconn = pgconn
+        self._pgconn.nonblocking = 1
+        self._failure: psycopg.Error | None = None
+        self.is_idle = True  # no query waits for its answer
+
+    def fileno(self) -> int:
+        """The socket, to wait on until it is readable."""
+        return self._pgconn.socket
+
+    def send(self, sql: str) -> None:
+        """Send one simple query; the session has to be idle.
+
+        Raises:
+            psycopg.Error: the session is lost.
+        """
+        self._pgconn.send_query(sql.encode())
+        self.is_idle = False
+        self._pgconn.flush()
+
+    def receive(self) -> list[Notification]:
+        """Return the notifications that have arrived since the last call, in order, without waiting.
+
+        PostgreSQL sends a session's own notification before the end of the answer to the query that sent it. So once
+        the session is idle, this or an earlier call has returned all notifications of its own queries.
+
+        Raises:
+            psycopg.Error: the session is lost.
+        """
+        self._pgconn.consume_input()
+        self._read_results()
+        received: list[Notification] = []
+        notifies = self._pgconn.notifies
+        while note := notifies():
+            received.append(Notification(note.relname.decode(errors="replace"), note.extra))
+        return received
+
+    def take_failure(self) -> psycopg.Error | None:
+        """Return why the last query failed, once; None if it did not fail. The session goes on."""
+        failure, self._failure = self._failure, None
+        return failure
+
+    def _read_results(self) -> None:
+        while not self.is_idle and not self._pgconn.is_busy():
+            result = self._pgconn.get_result()
+            if result is None:
+                self.is_idle = True
+            elif result.status == pq.ExecStatus.FATAL_ERROR:
+                error = error_from_result(result)
+                if self._is_lost(error):
+                    raise error
+                self._failure = error
+        self._pgconn.flush()
+
+    def _is_lost(self, error: psycopg.Error) -> bool:
+        """Whether an error ended the session: libpq's own error has no SQLSTATE, and class 57P is a shutdown."""
+        return self._pgconn.status != pq.ConnStatus.OK or (error.sqlstate or "57P").startswith("57P")

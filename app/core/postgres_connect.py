@@ -1,0 +1,193 @@
+"""Opening a LISTEN session, and looking at one from outside. Everything here blocks: it is for a thread.
+
+psycopg's `execute` waits without a limit for a server that is frozen, so queries are sent with `query`, which has one.
+"""
+
+import re
+import select
+import time
+from contextlib import closing
+from typing import NamedTuple
+
+import psycopg
+from psycopg import conninfo as libpq
+from psycopg import errors, pq
+from psycopg.errors import error_from_result
+
+from app.core.operator_errors import OperatorError, check_direct
+
+_QUERY_TIMEOUT_SECONDS = 4.0
+_INSPECTION_TIMEOUT_SECONDS = 3.0
+_ANSWERED = re.compile(r"FATAL:|ERROR:|session is (not )?read-only|server is (not )?in hot standby mode")
+
+# A backend's start is in microseconds and not a timestamp: a role's DateStyle and TimeZone change how that is printed.
+# transaction_timeout is new in PostgreSQL 17: an older server refuses it among the options of the connection.
+_BACKEND = """
+SELECT pid, (extract(epoch FROM backend_start) * 1000000)::bigint,
+       (SELECT count(set_config(name, '0', false)) FROM pg_settings WHERE name = 'transaction_timeout')
+FROM pg_stat_get_activity(pg_backend_pid())
+"""
+_TERMINATE = """
+SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_get_activity({pid})
+WHERE (extract(epoch FROM backend_start) * 1000000)::bigint = {started}
+"""
+# Neither needs a special right, unlike IDENTIFY_SYSTEM. A WAL file's name begins with the timeline, in hexadecimal.
+_CLUSTER = """
+SELECT (SELECT system_identifier FROM pg_control_system()),
+       ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint
+"""
+# Servers that only resemble PostgreSQL lack these functions, and a superuser can revoke them.
+_NO_IDENTITY = (
+    errors.InsufficientPrivilege,
+    errors.UndefinedFunction,
+    errors.FeatureNotSupported,
+    errors.ObjectNotInPrerequisiteState,
+)
+
+# The first column judges by the wait event and not by the state, which a role without track_activities lacks. A backend
+# that waits for its client has answered already, and one whose lock has been granted is about to go on: in both cases
+# an answer that does not arrive is lost on its way.
+# The others are about the lock that a transaction that notifies holds over its commit. PreCommit_Notify in
+# PostgreSQL's async.c takes it: LockSharedObject(DatabaseRelationId, InvalidOid).
+_INSPECTION = """
+SELECT EXISTS (
+         SELECT FROM pg_stat_get_activity({pid}) a
+         WHERE (extract(epoch FROM backend_start) * 1000000)::bigint = {started}
+           AND a.wait_event_type IS DISTINCT FROM 'Client'
+           AND NOT (a.wait_event_type = 'Lock'
+                    AND NOT EXISTS (SELECT FROM pg_locks WHERE pid = a.pid AND NOT granted))),
+       count(*), coalesce(extract(epoch FROM clock_timestamp() - min(waitstart)), 0)
+FROM pg_locks WHERE locktype = 'object' AND database = 0 AND classid = 1262 AND objid = 0 AND NOT granted
+"""
+
+
+class Backend(NamedTuple):
+    """A server process of PostgreSQL; both together are unique."""
+
+    pid: int
+    started: int  # microseconds since the epoch, by the server's clock
+
+
+class Cluster(NamedTuple):
+    """Which data a server has: copies and standbys share the identifier, and each promotion begins a timeline."""
+
+    system_identifier: int
+    timeline: int
+
+
+class OpenSession(NamedTuple):
+    """A session that is open and leads to a primary without a pooler; `cluster` is None where it can't be known."""
+
+    connection: psycopg.Connection
+    backend: Backend
+    cluster: Cluster | None
+
+
+class LockWait(NamedTuple):
+    """Sessions that wait for the notification lock, of all databases, and for how long the first has waited."""
+
+    sessions: int = 0
+    seconds: float = 0.0
+
+
+class Inspection(NamedTuple):
+    """What another session sees of one that does not answer."""
+
+    is_at_work: bool  # it waits for a lock or a standby, or runs; else its answer is lost, or the backend is gone
+    lock_wait: LockWait
+
+
+def open_session(conninfo: str, replaced: Backend | None = None) -> OpenSession:
+    """Connect, end the session that this one replaces, and find out where it leads.
+
+    Args:
+        conninfo: for psycopg, such as `app.core.postgres.listening_conninfo` returns.
+        replaced: a former session's backend. It is ended, so that PostgreSQL never shows two of one process.
+
+    Raises:
+        psycopg.Error: the server can't be reached, refuses, or does not answer in time.
+        OperatorError: there is a pooler in between.
+    """
+    connection = connect(conninfo)
+    try:
+        pgconn = connection.pgconn
+        if replaced:
+            query(pgconn, _TERMINATE.format(**replaced._asdict()))
+        [[pid, started, _]] = query(pgconn, _BACKEND)
+        backend = Backend(int(pid or 0), int(started or 0))
+        check_direct(pgconn, backend.pid)
+        return OpenSession(connection, backend, _cluster(pgconn))
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _cluster(pgconn: pq.abc.PGconn) -> Cluster | None:
+    try:
+        [[identifier, timeline]] = query(pgconn, _CLUSTER)
+    except _NO_IDENTITY:
+        return None
+    return Cluster(int(identifier or 0), int(timeline or 0))
+
+
+def inspect(conninfo: str, backend: Backend) -> Inspection:
+    """Look at a session's backend over a second connection.
+
+    Raises:
+        psycopg.Error: the second connection fails, so nothing is known.
+    """
+    second = libpq.make_conninfo(conninfo, application_name="notifymux-inspect", connect_timeout=2)
+    with closing(connect(second)) as connection:
+        sql = _INSPECTION.format(**backend._asdict())
+        [[is_at_work, sessions, seconds]] = query(connection.pgconn, sql, _INSPECTION_TIMEOUT_SECONDS)
+    return Inspection(is_at_work == b"t", LockWait(int(sessions or 0), float(seconds or 0)))
+
+
+def connect(conninfo: str) -> psycopg.Connection:
+    """Connect in autocommit mode.
+
+    `target_session_attrs=read-write` refuses a primary on which the role has default_transaction_read_only: LISTEN and
+    NOTIFY work there, so such a server is asked for again as a primary.
+
+    Raises:
+        psycopg.Error: no server of `conninfo` can be reached, or all refuse.
+    """
+    try:
+        return psycopg.connect(conninfo, autocommit=True)
+    except psycopg.OperationalError as error:
+        if "session is read-only" not in str(error):
+            raise
+    return psycopg.connect(libpq.make_conninfo(conninfo, target_session_attrs="primary"), autocommit=True)
+
+
+def server_answered(error: psycopg.Error | OperatorError) -> bool:
+    """Whether an error of connecting is a server's answer, and not the lack of one."""
+    return isinstance(error, OperatorError) or bool(error.sqlstate or _ANSWERED.search(str(error)))
+
+
+def query(pgconn: pq.abc.PGconn, sql: str, timeout: float = _QUERY_TIMEOUT_SECONDS) -> list[list[bytes | None]]:
+    """Send one simple query and return the rows of its last statement, as text.
+
+    Raises:
+        psycopg.Error: it failed, or was not answered within `timeout` seconds.
+    """
+    deadline = time.monotonic() + timeout
+    pgconn.nonblocking = 1
+    pgconn.send_query(sql.encode())
+    rows: list[list[bytes | None]] = []
+    while True:
+        unsent = pgconn.flush()
+        while not pgconn.is_busy():
+            result = pgconn.get_result()
+            if result is None:
+                return rows
+            if result.status == pq.ExecStatus.FATAL_ERROR:
+                raise error_from_result(result)
+            columns = range(result.nfields)
+            rows = [[result.get_value(row, column) for column in columns] for row in range(result.ntuples)]
+        poll = select.poll()
+        poll.register(pgconn.socket, select.POLLIN | (select.POLLOUT if unsent else 0))
+        left = deadline - time.monotonic()
+        if left <= 0 or not poll.poll(left * 1000):
+            raise psycopg.OperationalError(f"a query was not answered within {timeout:g} s")
+        pgconn.consume_input()

@@ -1,0 +1,104 @@
+"""Whether a LISTEN session that does not answer is healthy.
+
+Whoever notifies holds a lock of the whole cluster until its commit is flushed and its synchronous standby has
+confirmed; every later NOTIFY queues behind it. A session whose canary waits there loses nothing, and to replace it
+would lose what it is about to receive. So a session is judged by what its backend does, seen over a second connection,
+and not by the time its answer takes.
+"""
+
+import logging
+from collections.abc import Callable
+
+import psycopg
+
+from app.core.background_call import BackgroundCall
+from app.core.postgres_connect import Inspection, LockWait
+from notifymux.reconnect import one_line
+
+PATIENCE_SECONDS = 2.0  # without an answer, before the backend is inspected
+_INTERVAL_SECONDS = 1.0  # between two inspections
+
+
+class SessionHealth:
+    """Watches one session.
+
+    Args:
+        inspect: looks at the session's backend. It may block: it is called in a thread.
+        logger: receives a line when a stall begins and one when it ends.
+    """
+
+    def __init__(self, inspect: Callable[[], Inspection], logger: logging.Logger) -> None:
+        self._inspect, self._logger = inspect, logger
+        self._inspection: BackgroundCall[Inspection] | None = None
+        self._unanswered_since: float | None = None
+        self._due = 0.0
+        self._logged: set[str] = set()
+        self.lock_wait = LockWait()
+
+    def check(self, now: float, *, is_answered: bool, is_received: bool) -> None:
+        """Judge the session; to be called regularly, after its notifications were read.
+
+        Args:
+            now: monotonic seconds.
+            is_answered: every query of the session has been answered.
+            is_received: every notification that the session sent has come back to it.
+
+        Raises:
+            psycopg.OperationalError: the session has to be replaced.
+        """
+        if is_answered:
+            self._answered()
+            if not is_received:
+                raise psycopg.OperationalError(
+                    "the session's own notification was not delivered to it although its query was answered: "
+                    "DB_HOST leads to a transaction pooler"
+                )
+        elif self._unanswered_since is None:
+            self._unanswered_since = now
+        elif self._inspection:
+            if self._inspection.is_done:
+                self._inspected(self._inspection, now)
+        elif now - self._unanswered_since >= PATIENCE_SECONDS and now >= self._due:
+            self._inspection = BackgroundCall(self._inspect)
+
+    def session_delivers(self, now: float) -> None:
+        """Record that notifications arrived: the answer may be behind them."""
+        if self._unanswered_since is not None:
+            self._unanswered_since = now
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether nobody knows why the session does not answer."""
+        return "unknown" in self._logged
+
+    def _answered(self) -> None:
+        if self._logged:
+            self._logger.info("PostgreSQL answers the session again; nothing was lost")
+        self._unanswered_since, self._logged, self.lock_wait = None, set(), LockWait()
+
+    def _inspected(self, inspection: BackgroundCall[Inspection], now: float) -> None:
+        self._inspection, self._due = None, now + _INTERVAL_SECONDS
+        try:
+            seen = inspection.result()
+        except (psycopg.Error, OSError) as error:
+            # Not knowing is no reason to replace it: the kernel ends a session whose path is cut (tcp_user_timeout).
+            self._log("unknown", f"the session does not answer, and a second connection fails: {one_line(error)}")
+            return
+        self.lock_wait = seen.lock_wait
+        if not seen.is_at_work:
+            raise psycopg.OperationalError("the answer to the session's query is lost, or its backend is gone")
+        silence = now - (self._unanswered_since or now)
+        self._log("stall", f"PostgreSQL has not answered for {silence:.0f} s; {describe(self.lock_wait)}")
+
+    def _log(self, kind: str, text: str) -> None:
+        if kind not in self._logged:
+            self._logged.add(kind)
+            self._logger.warning("%s", text)
+
+
+def describe(wait: LockWait) -> str:
+    """What a stall of commits looks like, for logs and pages."""
+    return (
+        f"{wait.sessions} sessions wait for the notification lock, the first for {wait.seconds:.0f} s: a commit that "
+        "notified waits for its flush or its synchronous standby"
+    )
