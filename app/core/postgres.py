@@ -68,10 +68,10 @@ def listening_conninfo(url: str, application_name: str) -> str:
 
     No timeout ends its queries: one that waits behind a stalled commit is healthy (`app.core.session_health`).
     """
-    options = {
-        "statement_timeout": "0",
-        "lock_timeout": "0",
-        "idle_session_timeout": "0",
+    options: dict[str, str | int] = {
+        "statement_timeout": 0,
+        "lock_timeout": 0,
+        "idle_session_timeout": 0,
         # So that a backend whose client has gone ends while it waits, and doesn't wait for the whole stall.
         "client_connection_check_interval": "2s",
         "tcp_user_timeout": _TCP_TIMEOUT_MS,
