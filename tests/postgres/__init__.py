@@ -1,0 +1,1 @@
+"""What PostgreSQL servers do to those who LISTEN: stall, fail over, refuse, split."""
