@@ -21,7 +21,8 @@ from app.core.logging_config import configure_logging
 from app.core.operator_errors import OperatorError
 from app.core.postgres import database_url, describe, listening_conninfo
 from app.core.redis_keys import RedisNames
-from listener.forwarder import Environment, Forwarder
+from listener.environment import Environment
+from listener.forwarder import Forwarder
 from listener.main_loop import run as run_forwarder
 from listener.metrics import ListenerMetrics
 from listener.postgres_session import PostgresConnector

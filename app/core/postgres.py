@@ -79,6 +79,7 @@ def listening_conninfo(url: str, application_name: str) -> str:
         "tcp_keepalives_interval": 1,
         "tcp_keepalives_count": 4,
     }
+    settings = " ".join(f"-c {name}={value}" for name, value in options.items())
     given = libpq.conninfo_to_dict(url).get("options") or ""
     return libpq.make_conninfo(
         url,
@@ -90,7 +91,7 @@ def listening_conninfo(url: str, application_name: str) -> str:
         keepalives_interval=1,
         keepalives_count=4,
         tcp_user_timeout=_TCP_TIMEOUT_MS,
-        options=" ".join([given, *(f"-c {name}={value}" for name, value in options.items())]).strip(),
+        options=f"{given} {settings}".strip(),
     )
 
 

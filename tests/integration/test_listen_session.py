@@ -7,7 +7,8 @@ from contextlib import closing
 import psycopg
 import pytest
 
-from app.core.postgres import ListenSession, Notification, canary_sql, listen_sql, literal
+from app.core.listen_session import ListenSession, Notification
+from app.core.postgres import canary_sql, listen_sql, literal
 from tests.support.waiting import wait_until
 
 
