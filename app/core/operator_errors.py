@@ -19,6 +19,7 @@ _POOLER = re.compile(r"unsupported startup parameter")
 _STANDBY = re.compile(r"session is read-only|server is in hot standby mode")
 _PAST_POOLER = "LISTEN needs PostgreSQL itself: set DB_HOST and DB_PORT past the pooler"
 _TO_PRIMARY = "LISTEN needs the primary: set DB_HOST and DB_PORT to it"
+_IS_FULL = re.compile(r"too many (clients|connections)|remaining connection slots|no more connections allowed")
 _UNKNOWN_COMMAND = re.compile(r"unknown command", re.IGNORECASE)
 
 
@@ -45,6 +46,8 @@ def with_remedy(error: psycopg.Error) -> psycopg.Error | OperatorError:
         return OperatorError(
             f"PostgreSQL refuses this login: {text}", "check DB_HOST, DB_USER, DB_PASSWORD and DB_NAME"
         )
+    if _IS_FULL.search(text):
+        return OperatorError(f"PostgreSQL has no connection left: {text}", "raise max_connections or CONNECTION LIMIT")
     if _POOLER.search(text):
         return OperatorError(f"DB_HOST leads to a connection pooler: {text}", _PAST_POOLER)
     if error.sqlstate == "25006" or _STANDBY.search(text):
