@@ -10,7 +10,7 @@ from typing import Self
 import psycopg
 
 from tests.chaos.delivery_check import DeliveryCheck, EventKey, ambiguous_ids
-from tests.chaos.faults import FAULTS, RESTART_POSTGRES
+from tests.chaos.faults import END_EVERY_SESSION, FAULTS
 from tests.chaos.load import MATCHES, CommitOrder, ListenSampler, RecordingClient, Writer, create_table, match_of
 from tests.chaos.pods import SETTINGS, Pod
 from tests.chaos.report import NO_FAULT, Report
@@ -207,7 +207,7 @@ class Environment:
         pod = self._choose_pod()
         before = self._resyncs()
         began = time.monotonic()
-        if fault == RESTART_POSTGRES:
+        if fault in END_EVERY_SESSION:
             self.order.listening.clear()
 
         def wait(seconds: float) -> None:
@@ -215,7 +215,7 @@ class Environment:
 
         FAULTS[fault](pod, self.servers, self._rng, wait)
         ended = time.monotonic()
-        if fault != RESTART_POSTGRES:
+        if fault not in END_EVERY_SESSION:
             self.run_load(HEARTBEAT_SECONDS)
         self.wait_until_caught_up()
         gaps = max(after - earlier for earlier, after in zip(before, self._resyncs(), strict=True))
