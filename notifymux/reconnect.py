@@ -33,13 +33,14 @@ class ReconnectState:
         """The error that was logged last in this outage; None while the server answers."""
         return self._logged[-1] if self._logged else None
 
-    def failed(self, error: BaseException | str) -> float:
-        """Record a failed attempt and return the seconds to wait before the next one.
+    def failed(self, error: BaseException | str, cap: float | None = None) -> float:
+        """Record a failed attempt and return the seconds to wait before the next one, at most `cap`.
 
         An error is logged only if it is a new one in this outage.
         """
         self._failures += 1
         delay: float = self._backoff.compute(min(self._failures, _MAX_DOUBLINGS))
+        delay = delay if cap is None else min(delay, cap)
         reason = one_line(error)
         if reason not in self._logged:
             self._logger.warning("%s is away: %s; trying for ever, at most %g s apart", self._server, reason, self._cap)

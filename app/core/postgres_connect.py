@@ -14,6 +14,7 @@ from psycopg import conninfo as libpq
 from psycopg import errors, pq
 from psycopg.errors import error_from_result
 
+from app.core.cluster import Cluster
 from app.core.operator_errors import OperatorError, check_direct
 
 _QUERY_TIMEOUT_SECONDS = 4.0
@@ -66,13 +67,6 @@ class Backend(NamedTuple):
 
     pid: int
     started: int  # microseconds since the epoch, by the server's clock
-
-
-class Cluster(NamedTuple):
-    """Which data a server has: copies and standbys share the identifier, and each promotion begins a timeline."""
-
-    system_identifier: int
-    timeline: int
 
 
 class OpenSession(NamedTuple):

@@ -8,15 +8,18 @@ and not by the time its answer takes.
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import psycopg
 
 from app.core.background_call import BackgroundCall
 from app.core.postgres_connect import Inspection, LockWait
+from app.core.settings_sources import SettingsError
 from notifymux.reconnect import one_line
 
 PATIENCE_SECONDS = 2.0  # without an answer, before the backend is inspected
 _INTERVAL_SECONDS = 1.0  # between two inspections
+_DOUBTS = 2  # inspections in a row that find no reason to wait, until the session is replaced
 
 
 class SessionHealth:
@@ -25,14 +28,19 @@ class SessionHealth:
     Args:
         inspect: looks at the session's backend. It may block: it is called in a thread.
         logger: receives a line when a stall begins and one when it ends.
+        start_call: starts a call that may block, and returns at once.
     """
 
-    def __init__(self, inspect: Callable[[], Inspection], logger: logging.Logger) -> None:
-        self._inspect, self._logger = inspect, logger
-        self._inspection: BackgroundCall[Inspection] | None = None
+    def __init__(
+        self, inspect: Callable[[], Inspection], logger: logging.Logger, start_call: Callable[..., Any] = BackgroundCall
+    ) -> None:
+        self._inspect, self._logger, self._start_call = inspect, logger, start_call
+        self._inspection: Any = None  # of `start_call`
+        self._is_outdated = False  # whether the session has delivered or answered since the inspection began
+        self._doubts = 0  # inspections in a row that found no reason to wait
         self._unanswered_since: float | None = None
         self._due = 0.0
-        self._logged: set[str] = set()
+        self.problem: str | None = None  # why the session does not answer; None while it does
         self.lock_wait = LockWait()
 
     def check(self, now: float, *, is_answered: bool, is_received: bool) -> None:
@@ -59,41 +67,43 @@ class SessionHealth:
             if self._inspection.is_done:
                 self._inspected(self._inspection, now)
         elif now - self._unanswered_since >= PATIENCE_SECONDS and now >= self._due:
-            self._inspection = BackgroundCall(self._inspect)
+            self._inspection, self._is_outdated = self._start_call(self._inspect), False
 
     def session_delivers(self, now: float) -> None:
         """Record that notifications arrived: the answer may be behind them."""
+        self._is_outdated = True
         if self._unanswered_since is not None:
             self._unanswered_since = now
 
-    @property
-    def is_silent(self) -> bool:
-        """Whether nobody knows why the session does not answer."""
-        return "unknown" in self._logged
-
     def _answered(self) -> None:
-        if self._logged:
+        if self.problem:
             self._logger.info("PostgreSQL answers the session again; nothing was lost")
-        self._unanswered_since, self._logged, self.lock_wait = None, set(), LockWait()
+        self._unanswered_since, self.problem, self.lock_wait = None, None, LockWait()
+        self._is_outdated, self._doubts = True, 0
 
-    def _inspected(self, inspection: BackgroundCall[Inspection], now: float) -> None:
+    def _inspected(self, inspection: Any, now: float) -> None:
         self._inspection, self._due = None, now + _INTERVAL_SECONDS
         try:
-            seen = inspection.result()
-        except (psycopg.Error, OSError) as error:
+            seen: Inspection = inspection.result()
+        except (psycopg.Error, OSError, SettingsError) as error:
             # Not knowing is no reason to replace it: the kernel ends a session whose path is cut (tcp_user_timeout).
-            self._log("unknown", f"the session does not answer, and a second connection fails: {one_line(error)}")
+            self._set_problem(f"PostgreSQL does not answer, and a second connection fails: {one_line(error)}")
+            return
+        if self._is_outdated:
             return
         self.lock_wait = seen.lock_wait
-        if not seen.is_at_work:
+        # Twice, because an answer may be on its way when the first inspection finds that the backend has sent it.
+        self._doubts = 0 if seen.is_at_work else self._doubts + 1
+        if self._doubts >= _DOUBTS:
             raise psycopg.OperationalError("the answer to the session's query is lost, or its backend is gone")
-        silence = now - (self._unanswered_since or now)
-        self._log("stall", f"PostgreSQL has not answered for {silence:.0f} s; {describe(self.lock_wait)}")
+        if self._doubts:
+            return
+        self._set_problem(f"PostgreSQL does not answer yet; {describe(self.lock_wait)}")
 
-    def _log(self, kind: str, text: str) -> None:
-        if kind not in self._logged:
-            self._logged.add(kind)
+    def _set_problem(self, text: str) -> None:
+        if not self.problem:
             self._logger.warning("%s", text)
+        self.problem = text
 
 
 def describe(wait: LockWait) -> str:
