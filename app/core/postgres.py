@@ -34,16 +34,24 @@ def database_url(settings: Settings) -> str:
         OperatorError: DB_HOST is not set.
         SettingsError: the password's file can't be read, or no longer.
     """
-    if settings.db_host is None:
-        raise OperatorError("DB_HOST is not set: it takes the host of the PostgreSQL to listen to")
     password = settings.db_password.get_secret_value() if settings.db_password else None
     if settings.db_password_file:
         password = read_secret("DB_PASSWORD", settings.db_password_file)
+    return libpq.make_conninfo(url_without_password(settings), password=password)
+
+
+def url_without_password(settings: Settings) -> str:
+    """The same without the password, and without reading its file.
+
+    Raises:
+        OperatorError: DB_HOST is not set.
+    """
+    if settings.db_host is None:
+        raise OperatorError("DB_HOST is not set: it takes the host of the PostgreSQL to listen to")
     return libpq.make_conninfo(
         host=settings.db_host,
         port=settings.db_port,
         user=settings.db_user,
-        password=password,
         dbname=settings.db_name,
         sslmode=settings.db_sslmode,
         sslrootcert=settings.db_sslrootcert,
@@ -57,10 +65,12 @@ def describe(url: str) -> str:
 
 
 def describe_server(url: str) -> str:
-    """A connection string's server and database for log lines."""
+    """A connection string's servers and database for log lines."""
     parts = libpq.conninfo_to_dict(url)
-    port = f":{parts['port']}" if parts.get("port") else ""
-    return f"{parts.get('host', 'localhost')}{port}, database {parts.get('dbname', '?')}"
+    hosts, ports = str(parts.get("host", "localhost")).split(","), str(parts.get("port", "")).split(",")
+    ports = ports if len(ports) > 1 else ports * len(hosts)
+    servers = ",".join(f"{host}:{port}" if port else host for host, port in zip(hosts, ports, strict=True))
+    return f"{servers}, database {parts.get('dbname', '?')}"
 
 
 def listening_conninfo(url: str, application_name: str) -> str:
@@ -68,10 +78,10 @@ def listening_conninfo(url: str, application_name: str) -> str:
 
     No timeout ends its queries: one that waits behind a stalled commit is healthy (`app.core.session_health`).
     """
-    options = {
-        "statement_timeout": "0",
-        "lock_timeout": "0",
-        "idle_session_timeout": "0",
+    options: dict[str, str | int] = {
+        "statement_timeout": 0,
+        "lock_timeout": 0,
+        "idle_session_timeout": 0,
         # So that a backend whose client has gone ends while it waits, and doesn't wait for the whole stall.
         "client_connection_check_interval": "2s",
         "tcp_user_timeout": _TCP_TIMEOUT_MS,
@@ -79,6 +89,7 @@ def listening_conninfo(url: str, application_name: str) -> str:
         "tcp_keepalives_interval": 1,
         "tcp_keepalives_count": 4,
     }
+    settings = " ".join(f"-c {name}={value}" for name, value in options.items())
     given = libpq.conninfo_to_dict(url).get("options") or ""
     return libpq.make_conninfo(
         url,
@@ -90,7 +101,7 @@ def listening_conninfo(url: str, application_name: str) -> str:
         keepalives_interval=1,
         keepalives_count=4,
         tcp_user_timeout=_TCP_TIMEOUT_MS,
-        options=" ".join([given, *(f"-c {name}={value}" for name, value in options.items())]).strip(),
+        options=f"{given} {settings}".strip(),
     )
 
 
