@@ -12,14 +12,22 @@ from functools import partial
 
 import msgspec
 import psycopg
-from psycopg.conninfo import make_conninfo
 
 from app.core.background_call import in_background
 from app.core.canary import MUX_CHANNEL
 from app.core.listen_session import ListenSession, Notification
 from app.core.operator_errors import OperatorError, with_remedy
 from app.core.postgres import describe, listening_conninfo
-from app.core.postgres_connect import Backend, Inspection, LockWait, OpenSession, inspect, open_session, server_answered
+from app.core.postgres_connect import (
+    Backend,
+    Inspection,
+    LockWait,
+    OpenSession,
+    connected_url,
+    inspect,
+    open_session,
+    server_answered,
+)
 from app.core.session_health import SessionHealth
 from app.core.settings_sources import SettingsError
 from app.sources.base import EventSink, GapReason, SourceStatus
@@ -112,8 +120,7 @@ class PostgresSource:
     def _open(self, replaced: Backend | None) -> tuple[str, OpenSession]:
         url = self._url()
         opened = open_session(listening_conninfo(url, self._name), replaced)
-        info = opened.connection.info
-        return describe(make_conninfo(url, host=info.host, port=info.port)), opened
+        return describe(connected_url(url, opened.connection)), opened
 
     def _inspect(self, backend: Backend) -> Inspection:
         return inspect(listening_conninfo(self._url(), self._name), backend)
