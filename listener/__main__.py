@@ -5,20 +5,27 @@ import logging
 import os
 import signal
 import sys
+import time
 import uuid
+from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from importlib.metadata import version
 from random import SystemRandom
 
 from app.core import metrics
+from app.core.background_call import BackgroundCall
 from app.core.config import Settings, load_settings_or_exit, where_settings_come_from
 from app.core.liveness_file import LivenessFile
 from app.core.logging_config import configure_logging
 from app.core.operator_errors import OperatorError
-from app.core.postgres import database_url
+from app.core.postgres import database_url, describe, listening_conninfo
 from app.core.redis_keys import RedisNames
+from listener.environment import Environment
 from listener.forwarder import Forwarder
+from listener.main_loop import run as run_forwarder
 from listener.metrics import ListenerMetrics
+from listener.postgres_session import PostgresConnector
 from listener.redis_stream import RedisStream
 from listener.registry import ListenerRegistry
 from listener.sequencer.process_state import BufferSize, ProcessState, fingerprint
@@ -50,10 +57,8 @@ def listen(settings: Settings) -> int:
     configure_logging(PROGRAM, settings.log_level, settings.log_format)
     logger.info("settings %s", where_settings_come_from())
     try:
-        forwarder = compose(settings)
-        for stop in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(stop, lambda *_: forwarder.stop())
-        forwarder.run()
+        run = compose(settings)
+        run()
     except OperatorError as error:
         logger.error("%s", error)  # noqa: TRY400 - the message says all; a traceback adds nothing
         return 2
@@ -75,8 +80,8 @@ def verify(settings: Settings, *, in_json: bool) -> int:
     return 0 if is_ok(checks) else 1
 
 
-def compose(settings: Settings) -> Forwarder:
-    """Build the listener that the settings describe.
+def compose(settings: Settings) -> Callable[[], None]:
+    """Build the listener that the settings describe; return the call that runs it until SIGTERM.
 
     Raises:
         OperatorError: DB_HOST is not set.
@@ -95,18 +100,26 @@ def compose(settings: Settings) -> Forwarder:
         settings.canary_interval,
         stats,
         SystemRandom(),
+        time.time,
     )
-    return Forwarder(
-        url=url,
-        channels=settings.notify_channels,
-        pod=settings.pod_name,
+    environment = Environment(
+        connect=PostgresConnector(partial(_conninfo, settings), settings.notify_channels).connect,
+        start_call=BackgroundCall,
         stream=RedisStream(client, names, settings.stream_maxlen, registry),
         registry=registry,
-        process=process,
-        liveness=LivenessFile(PROGRAM),
-        round_trip=round_trip,
-        metrics=ListenerMetrics(stats, round_trip),
+        monotonic=time.monotonic,
+        wall=time.time,
+        new_session_id=lambda: uuid.uuid4().hex,
     )
+    description = f"{describe(url)}, listening on {', '.join(settings.notify_channels)}"
+    forwarder = Forwarder(environment, process, round_trip, description)
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(stop, lambda *_: forwarder.stop())
+    return partial(run_forwarder, forwarder, LivenessFile(PROGRAM), ListenerMetrics(stats, round_trip))
+
+
+def _conninfo(settings: Settings) -> str:
+    return listening_conninfo(database_url(settings), f"notifymux-listener/{settings.pod_name}")
 
 
 def _enable_metrics() -> None:

@@ -1,29 +1,30 @@
-"""The I/O around the sequencer: one PostgreSQL session, one Redis connection, one thread."""
+"""Forwards notifications from a PostgreSQL session to the stream in Redis.
+
+The forwarder is a machine: whoever runs it calls `step` again and again (`listener.__main__`, and tests/simulation with
+simulated servers). No step waits for PostgreSQL: connections are opened, and looked at from outside, in threads. A
+request to Redis is answered or fails within Redis's timeout.
+"""
 
 import logging
 import os
-import select
-import time
-import uuid
-from collections.abc import Callable, Iterable
-from contextlib import closing
-from datetime import datetime
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-import msgspec
 import psycopg
 from redis.exceptions import RedisError
 
-from app.core.canary import MUX_CHANNEL, Canary
+from app.core.canary import Canary
 from app.core.heartbeat import HEARTBEAT_SECONDS
 from app.core.incident_log import Kind
-from app.core.liveness_file import LivenessFile
-from app.core.operator_errors import check_direct, check_operator, check_redis_operator
-from app.core.postgres import ListenSession, canary_sql, describe, listen_sql, listening_conninfo, literal
-from listener.metrics import ListenerMetrics
-from listener.redis_stream import RedisStream
-from listener.registry import REDIS_RETRY_SECONDS, ListenerRegistry
+from app.core.listen_session import Notification
+from app.core.operator_errors import OperatorError, check_redis_operator, with_remedy
+from app.core.postgres_connect import LockWait, server_answered
+from app.core.session_health import SessionHealth
+from app.core.settings_sources import SettingsError
+from listener.environment import Environment, PendingCall, Session
+from listener.registry import REDIS_RETRY_SECONDS
 from listener.sequencer.aligning import ReceivedNotification
-from listener.sequencer.control_messages import Begin, ControlMessage, Marker
+from listener.sequencer.control_messages import ControlMessage
 from listener.sequencer.process_state import ProcessState
 from listener.sequencer.redis_requests import Append
 from listener.sequencer.sequencer import Sequencer, SequencerStatus
@@ -33,157 +34,189 @@ from notifymux.reconnect import ReconnectState
 
 logger = logging.getLogger(__name__)
 
-_POLL_SECONDS = 0.1  # how late a request may be sent that becomes due
-_READS_PER_TURN = 1000  # from PostgreSQL, before Redis gets its turn
-_DRAIN_TIMEOUT_SECONDS = 4.0  # after SIGTERM, for the events that are not in the stream yet
+IDLE_SECONDS = 0.1  # how late a request may be sent that becomes due
+_CONNECTING_SECONDS = 0.02  # the same for a session that is being opened
+_ANSWERED_RETRY_SECONDS = 1.0  # the longest time between two tries of a server that answers, and refuses
+_READS_PER_STEP = 1000  # from PostgreSQL, before Redis gets its turn
+_DRAIN_TIMEOUT_SECONDS = 4.0  # after `stop`, for the events that are not in the stream yet
+
+
+class ForwarderStatus(NamedTuple):
+    """What a forwarder shows of itself, besides the counters."""
+
+    sequencer: SequencerStatus
+    connected_since: float | None  # Unix seconds; None without a session that delivers
+    outage: str  # why PostgreSQL is away; empty if it is not
+    lock_wait: LockWait
+    reconnects: dict[str, int]  # outages that ended, by server
 
 
 class Forwarder:
-    """Forwards notifications to the stream until it is stopped, and reconnects to both servers.
+    """One listener process's work.
 
     Args:
-        url: PostgreSQL's connection string.
-        channels: to LISTEN on.
-        pod: this pod's name, part of the session's `application_name`.
-        stream: receives the events.
-        registry: receives the heartbeats.
+        environment: the servers and the clocks.
         process: the sequencers' settings and state.
-        liveness: shows the watchdog that the loop is running.
         round_trip: measures the canaries.
-        metrics: shows what this process does.
+        description: of what is forwarded, for the log line at a new connection.
     """
 
     def __init__(
-        self,
-        *,
-        url: str,
-        channels: tuple[str, ...],
-        pod: str,
-        stream: RedisStream,
-        registry: ListenerRegistry,
-        process: ProcessState,
-        liveness: LivenessFile,
-        round_trip: RoundTripTimer,
-        metrics: ListenerMetrics,
+        self, environment: Environment, process: ProcessState, round_trip: RoundTripTimer, description: str
     ) -> None:
-        self._url, self._channels = url, channels
-        self._conninfo = listening_conninfo(url, f"notifymux-listener/{pod}")
-        self._stream, self._registry, self._process = stream, registry, process
-        self._liveness, self._metrics, self._metrics_due = liveness, metrics, 0.0
+        self._env, self._process, self._round_trip = environment, process, round_trip
+        self._description = description
         self._postgres = ReconnectState("PostgreSQL", logger)
         self._redis = ReconnectState("Redis", logger, cap=REDIS_RETRY_SECONDS)
-        self._redis_due = self._beat_due = 0.0
+        self._redis_due = self._beat_due = self._connect_due = 0.0
         self._publish_checked = self._append_refused = False
-        self._backend: tuple[int, datetime] | None = None  # the last session's process id and start, unique together
-        self._stats, self._round_trip = process.stats, round_trip
+        self._connecting: PendingCall | None = None
+        self._session: Session | None = None
+        self._sequencer: Sequencer | None = None
+        self._health: SessionHealth | None = None
+        # The sequencer of a lost session: its events have their ids, and are appended before anything else.
+        self._leftover: Sequencer | None = None
         self._connected_since: float | None = None
         self._stop_by: float | None = None
+        process.stats.incidents.add(Kind.START, f"started as process {os.getpid()}", environment.monotonic())
 
     def stop(self) -> None:
-        """Make `run` append the buffered events and return; for signal handlers."""
-        self._stop_by = time.monotonic() + _DRAIN_TIMEOUT_SECONDS
+        """Have the buffered events appended, after which `is_done`; for signal handlers."""
+        self._stop_by = self._env.monotonic() + _DRAIN_TIMEOUT_SECONDS
         self._process.draining = True
 
-    def run(self) -> None:
-        """Forward until `stop`.
+    @property
+    def is_done(self) -> bool:
+        """Whether to end: after `stop`, once the stream has every event or the time is over."""
+        if self._stop_by is None:
+            return False
+        return not self._unconfirmed or self._env.monotonic() >= self._stop_by
 
-        Raises:
-            OperatorError: only an operator can fix it.
-        """
-        self._stats.incidents.add(Kind.START, f"started as process {os.getpid()}", time.monotonic())
-        while self._stop_by is None:
-            try:
-                # Connecting may take nearly as long as the time after which others take this listener for dead.
-                self._beat_due = 0.0
-                self._beat(None, time.monotonic())
-                with closing(psycopg.connect(self._conninfo, autocommit=True)) as connection:
-                    self._replace(connection)
-                    self._forward(ListenSession(connection.pgconn))
-            except psycopg.Error as error:
-                self._connected_since = None
-                self._round_trip.session_lost()
-                check_operator(error)
-                self._pause(self._postgres.failed(error))
-        self._try_redis(self._registry.deregister)
+    @property
+    def _unconfirmed(self) -> int:
+        sequencers = (self._leftover, self._sequencer)
+        return sum(sequencer.unconfirmed for sequencer in sequencers if sequencer)
 
-    def _replace(self, connection: psycopg.Connection) -> None:
-        """End the session that this one replaces, so that PostgreSQL never shows two of this listener."""
-        if self._backend:
-            connection.execute(
-                "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity WHERE pid = %s AND backend_start = %s",
-                self._backend,
+    @property
+    def session(self) -> Session | None:
+        """The current session, to wait on until it is readable."""
+        return self._session
+
+    def close(self) -> None:
+        """End the session, and record in the registry that this listener ended."""
+        if self._unconfirmed:
+            logger.error(
+                "stopping with %d events that are not in Redis; clients will be told of a gap", self._unconfirmed
             )
-        [(pid, start)] = connection.execute(
-            "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
-        ).fetchall()
-        self._backend = pid, start
-        check_direct(connection.pgconn, pid)
+        if self._session:
+            self._session.close()
+        self._try_redis(self._env.registry.deregister)
 
-    def _forward(self, session: ListenSession) -> None:
-        sequencer = Sequencer(uuid.uuid4().hex, self._process)
-        poll = select.poll()
-        poll.register(session, select.POLLIN)
-        while not self._is_drained(sequencer):
-            now = time.monotonic()
-            self._report(sequencer, now)
-            self._receive(session, sequencer, now)
-            if reason := sequencer.session_failure(now):
-                raise psycopg.OperationalError(reason)
-            while message := sequencer.to_postgres(now):
-                self._send(session, message)
-            if sequencer.is_verified and self._connected_since is None:
-                self._connected_since = time.time()
-                self._postgres.recovered()
-                logger.info("connected to %s, listening on %s", describe(self._url), ", ".join(self._channels))
-            requested = self._request_redis(sequencer, now)
-            poll.poll(0 if requested else _POLL_SECONDS * 1000)
+    def step(self) -> float:
+        """Do what is due; return the seconds until the next step, unless the session becomes readable before."""
+        try:
+            self._step_session(self._env.monotonic())
+        except (psycopg.Error, OSError, OperatorError, SettingsError) as error:
+            self._lose_session(error)
+        if self._request_redis():
+            return 0.0
+        return _CONNECTING_SECONDS if self._connecting else IDLE_SECONDS
 
-    def _send(self, session: ListenSession, message: ControlMessage) -> None:
-        at = time.time()
-        session.send(control_sql(message, self._channels, at))
+    # PostgreSQL.
+
+    def _step_session(self, now: float) -> None:
+        session, sequencer, health = self._session, self._sequencer, self._health
+        if session is None or sequencer is None or health is None:
+            self._open_session(now)
+            return
+        self._receive(session, sequencer, health, now)
+        if failure := session.take_failure():
+            self._postgres.failed(with_remedy(failure))
+            sequencer.on_query_failure(now)
+        health.check(now, is_answered=session.is_idle, is_received=not sequencer.awaits_own_message)
+        if reason := sequencer.session_failure:
+            raise OperatorError(reason)
+        if session.is_idle and (message := sequencer.to_postgres(now)):
+            self._send(session, message)
+        if session.is_idle and sequencer.is_verified:
+            self._session_works()
+
+    def _open_session(self, now: float) -> None:
+        """Open a session in the background, and take it into use when it is open."""
+        if self._stop_by is not None:
+            return
+        if self._connecting is None:
+            if now >= self._connect_due:
+                self._connecting = self._env.start_call(self._env.connect)
+            return
+        if not self._connecting.is_done:
+            return
+        connecting, self._connecting = self._connecting, None
+        session: Session = connecting.result()
+        if reason := self._process.why_outdated(session.cluster):
+            session.close()
+            raise OperatorError(reason)
+        self._session = session
+        if session.cluster:
+            self._process.saw_cluster(session.cluster)
+        self._sequencer = Sequencer(self._env.new_session_id(), self._process, session.cluster)
+        self._health = SessionHealth(session.inspect, logger, self._env.start_call)
+
+    def _session_works(self) -> None:
+        self._postgres.recovered()
+        if self._connected_since is None:
+            self._connected_since = self._env.wall()
+            logger.info("connected to %s", self._description)
+
+    def _lose_session(self, error: psycopg.Error | OSError | OperatorError | SettingsError) -> None:
+        session, self._session = self._session, None
+        if session:
+            session.close()
+        if self._sequencer and self._sequencer.can_finish:
+            self._leftover = self._sequencer
+        self._sequencer = self._health = self._connected_since = None
+        self._round_trip.session_lost()
+        explained: BaseException = with_remedy(error) if isinstance(error, psycopg.Error) else error
+        answered = isinstance(error, psycopg.Error | OperatorError) and server_answered(error)
+        delay = self._postgres.failed(explained, cap=_ANSWERED_RETRY_SECONDS if answered else None)
+        self._connect_due = self._env.monotonic() + delay
+
+    def _send(self, session: Session, message: ControlMessage) -> None:
+        session.notify(message)
         if isinstance(message, Canary) and message.canary:
-            self._round_trip.sent(message.canary, at)
+            self._round_trip.sent(message.canary, self._env.wall())
 
-    def _receive(self, session: ListenSession, sequencer: Sequencer, now: float) -> None:
+    def _receive(self, session: Session, sequencer: Sequencer, health: SessionHealth, now: float) -> None:
         """Read what PostgreSQL has sent; with the buffer half full, only once for each request to Redis (rule 10)."""
-        for _ in range(_READS_PER_TURN):
+        for _ in range(_READS_PER_STEP):
             if not (notifications := session.receive()):
                 break
-            at = time.time()
+            at = self._env.wall()
             self._round_trip.received(notifications, at)
-            sequencer.on_notifications(
-                [ReceivedNotification(channel, payload_json(payload), at) for channel, payload in notifications], now
-            )
+            health.session_delivers(now)
+            sequencer.on_notifications(_received(notifications, at), now)
             if sequencer.is_half_full:
                 break
 
-    def _is_drained(self, sequencer: Sequencer) -> bool:
-        """Whether to stop: after `stop`, once the stream has every event or the time is over."""
-        if self._stop_by is None:
-            return False
-        if sequencer.unconfirmed and time.monotonic() < self._stop_by:
-            return False
-        if sequencer.unconfirmed:
-            logger.error(
-                "stopping with %d events that are not in Redis; clients will be told of a gap", sequencer.unconfirmed
-            )
-        return True
+    # Redis.
 
-    def _request_redis(self, sequencer: Sequencer, now: float) -> bool:
-        """Perform the sequencer's next request; return whether there was one."""
+    def _request_redis(self) -> bool:
+        """Send the heartbeat and the next request, if they are due; return whether there was a request."""
+        now = self._env.monotonic()
         if now < self._redis_due:
             return False
-        self._beat(sequencer, now)
-        request = sequencer.to_redis(now)
-        if request is None:
+        self._beat(now)
+        sequencer = self._next_sequencer()
+        request = sequencer.to_redis(now) if sequencer else None
+        if sequencer is None or request is None:
             return False
 
         def perform() -> None:
             if not self._publish_checked:
-                self._stream.check_publish(time.time())
+                self._env.stream.check_publish(self._env.wall())
                 self._publish_checked = True
-            answer = self._stream.perform(request)
-            sequencer.on_answer(request, answer, time.monotonic())
+            answer = self._env.stream.perform(request)
+            sequencer.on_answer(request, answer, self._env.monotonic())
 
         answered = self._try_redis(perform, proof=isinstance(request, Append))
         self._append_refused = not answered and isinstance(request, Append)
@@ -191,30 +224,31 @@ class Forwarder:
             sequencer.on_redis_failure()
         return True
 
-    def _report(self, sequencer: Sequencer | None, now: float) -> None:
-        """Show the watchdog that the loop is running, and update the metrics once a second."""
-        self._liveness.touch()
-        if now >= self._metrics_due:
-            self._metrics_due = now + HEARTBEAT_SECONDS
-            reconnects = {"postgres": self._postgres.reconnects, "redis": self._redis.reconnects}
-            self._metrics.update(_status(sequencer), reconnects, connected=self._connected_since is not None)
+    def _next_sequencer(self) -> Sequencer | None:
+        """Whose request is next: a lost session's events come before those of the session that replaces it."""
+        if self._leftover and not self._leftover.can_finish:
+            self._leftover = None
+        return self._leftover or self._sequencer
 
-    def _beat(self, sequencer: Sequencer | None, now: float) -> None:
-        if now < self._beat_due or now < self._redis_due:
+    def _beat(self, now: float) -> None:
+        if now < self._beat_due:
             return
         self._beat_due = now + HEARTBEAT_SECONDS
-        stats, round_trip = self._stats, self._round_trip.last
-        fields = _status(sequencer)._asdict() | {
+        stats, round_trip, status = self._process.stats, self._round_trip.last, self.status()
+        fields = status.sequencer._asdict() | {
             "received": stats.received,
             "added": stats.added,
             "suppressed": stats.suppressed,
             "restored": stats.restored,
             "failovers": stats.failovers,
-            "connected_since": "" if self._connected_since is None else f"{self._connected_since:.3f}",
+            "connected_since": "" if status.connected_since is None else f"{status.connected_since:.3f}",
             "round_trip_ms": "" if round_trip is None else f"{round_trip * 1000:.3f}",
+            "outage": status.outage,
+            "lock_waiters": status.lock_wait.sessions,
+            "lock_wait_seconds": f"{status.lock_wait.seconds:.3f}",
         }
         # A heartbeat is small: a full Redis may take it while it still refuses an append.
-        self._try_redis(lambda: self._registry.beat(fields, stats.incidents), proof=not self._append_refused)
+        self._try_redis(lambda: self._env.registry.beat(fields, stats.incidents), proof=not self._append_refused)
 
     def _try_redis(self, call: Callable[[], None], *, proof: bool = False) -> bool:
         """Call and return whether Redis answered; after a failure wait before the next call.
@@ -225,44 +259,25 @@ class Forwarder:
             call()
         except RedisError as error:
             check_redis_operator(error)
-            self._redis_due = time.monotonic() + self._redis.failed(error)
+            self._redis_due = self._env.monotonic() + self._redis.failed(error)
             return False
         if proof:
             self._redis.recovered()
         return True
 
-    def _pause(self, seconds: float) -> None:
-        """Wait before the next attempt to connect to PostgreSQL, with heartbeats."""
-        until = time.monotonic() + seconds
-        while self._stop_by is None and (now := time.monotonic()) < until:
-            self._report(None, now)
-            self._beat(None, now)
-            time.sleep(min(_POLL_SECONDS, until - now))
+    # Its state.
+
+    def status(self) -> ForwarderStatus:
+        """What the heartbeat and the metrics show."""
+        health = self._health
+        return ForwarderStatus(
+            self._sequencer.status() if self._sequencer else SequencerStatus(),
+            self._connected_since,
+            self._postgres.reason or (health.problem if health else None) or "",
+            health.lock_wait if health else LockWait(),
+            {"postgres": self._postgres.reconnects, "redis": self._redis.reconnects},
+        )
 
 
-def _status(sequencer: Sequencer | None) -> SequencerStatus:
-    return sequencer.status() if sequencer else SequencerStatus()
-
-
-def control_sql(message: ControlMessage, channels: Iterable[str], at: float) -> str:
-    """The one simple query that sends a control message; a marker's LISTENs on our own channel and `channels` first.
-
-    `at` is the current time, Unix seconds, which a canary carries.
-    """
-    match message:
-        case Marker(token, fingerprint):
-            payload = _json(marker=token, fingerprint=fingerprint)
-            return listen_sql([MUX_CHANNEL, *channels], f"SELECT pg_notify({literal(MUX_CHANNEL)}, {literal(payload)})")
-        case Begin(token, fingerprint, floor, jitter, previous, why):
-            rest = _json(by=token, fingerprint=fingerprint, previous=previous, why=why)
-            clock_ms = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
-            epoch = f"jsonb_build_object('begin', greatest({clock_ms}, {floor:d}) + {jitter:d}, 'floor', {floor:d})"
-            return listen_sql(
-                [MUX_CHANNEL], f"SELECT pg_notify({literal(MUX_CHANNEL)}, ({epoch} || {literal(rest)}::jsonb)::text)"
-            )
-        case Canary(canary=token):
-            return listen_sql([MUX_CHANNEL], canary_sql(MUX_CHANNEL, token or "", at))
-
-
-def _json(**fields: str) -> str:
-    return msgspec.json.encode(fields).decode()
+def _received(notifications: Sequence[Notification], at: float) -> list[ReceivedNotification]:
+    return [ReceivedNotification(channel, payload_json(payload), at) for channel, payload in notifications]

@@ -1,11 +1,9 @@
 """A listener's Prometheus metrics, updated once a second from `ListenerStats`."""
 
-from collections.abc import Mapping
-
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from app.core.metrics import LATENCY_BUCKETS_SECONDS, CounterSync
-from listener.sequencer.sequencer import SequencerStatus
+from listener.forwarder import ForwarderStatus
 from listener.stats import ListenerStats, RoundTripTimer
 
 _COUNTERS = {
@@ -50,20 +48,14 @@ class ListenerMetrics:
             buckets=LATENCY_BUCKETS_SECONDS,
         )
 
-    def update(self, status: SequencerStatus, reconnects: Mapping[str, int], *, connected: bool) -> None:
-        """Update all metrics; to be called once a second.
-
-        Args:
-            status: the sequencer's.
-            reconnects: outages that ended, by server.
-            connected: whether notifications are received.
-        """
+    def update(self, status: ForwarderStatus) -> None:
+        """Update all metrics from the forwarder's state; to be called once a second."""
         for name, metric in self._counters.items():
             self._sync(metric, getattr(self._stats, name))
-        for server, times in reconnects.items():
+        for server, times in status.reconnects.items():
             self._sync(self._reconnects.labels(server), times)
-        self._buffered_events.set(status.buffered)
-        self._buffered_bytes.set(status.buffered_bytes)
-        self._connected.set(connected)
+        self._buffered_events.set(status.sequencer.buffered)
+        self._buffered_bytes.set(status.sequencer.buffered_bytes)
+        self._connected.set(status.connected_since is not None)
         while self._round_trips:
             self._round_trip.observe(self._round_trips.popleft())

@@ -51,6 +51,7 @@ class Event(msgspec.Struct, frozen=True, dict=True):
     id: str | None = None
     at: float | None = None  # when the listener received it, Unix seconds
     fingerprint: str | None = None  # on the project's own channel only: of the listener that assigned the id
+    cluster: str | None = None  # the same: of its PostgreSQL
 
     @cached_property
     def parsed_id(self) -> EventId | None:
@@ -80,14 +81,26 @@ def decode(text: bytes) -> Event:
     return event
 
 
-def encode(channel: str, payload: bytes, at: float, event_id: EventId | None = None, fingerprint: str = "") -> bytes:
+class Origin(NamedTuple):
+    """Who assigned an event's id: a listener's fingerprint, and its PostgreSQL cluster if that is known."""
+
+    fingerprint: str
+    cluster: str = ""
+
+
+def encode(
+    channel: str, payload: bytes, at: float, event_id: EventId | None = None, origin: Origin | None = None
+) -> bytes:
     """Return an event's JSON text. `payload` is JSON (see `payload_json`), `at` in Unix seconds.
 
-    The listener passes its fingerprint for events on the project's own channel; otherwise the field is left out.
+    The listener passes its origin for events on the project's own channel; otherwise these fields are left out.
     """
     number = b'"%d-%d"' % event_id if event_id else NULL
-    by = b',"fingerprint":%b' % msgspec.json.encode(fingerprint) if fingerprint else b""
-    time = _json_time(at, 6 if fingerprint else 3)  # latencies are measured by the events on the project's own channel
+    by = b""
+    if origin:
+        by = b',"fingerprint":%b' % msgspec.json.encode(origin.fingerprint)
+        by += b',"cluster":%b' % msgspec.json.encode(origin.cluster) if origin.cluster else b""
+    time = _json_time(at, 6 if origin else 3)  # latencies are measured by the events on the project's own channel
     return b'{"id":%b,"channel":%b,"payload":%b,"at":%b%b}' % (number, _json_name(channel), payload, time, by)
 
 

@@ -3,6 +3,9 @@
 import logging
 from enum import Enum
 
+import msgspec
+
+from app.core.cluster import Cluster
 from app.core.incident_log import Kind
 from app.core.progress_timeout import POLL_SECONDS, ProgressTimeout
 from listener.sequencer.aligning import ReceivedNotification
@@ -21,7 +24,7 @@ from listener.sequencer.redis_requests import (
     StreamEntry,
 )
 from listener.sequencer.transitions import Realign, SendBegin, Transition
-from notifymux.event import EventId, decode, encode
+from notifymux.event import EventId, Origin, decode, encode
 
 logger = logging.getLogger(__name__)
 
@@ -71,14 +74,23 @@ class Active:
     Args:
         process: this listener's.
         control: sends the probe.
+        cluster: the session's PostgreSQL; None if it is not known.
         position: the last id so far.
         role: whether to append at once.
         load: whether to read the replay window from the stream first (rule 4).
     """
 
     def __init__(
-        self, process: ProcessState, control: ControlChannel, position: EventId, role: Role, *, load: bool
+        self,
+        process: ProcessState,
+        control: ControlChannel,
+        cluster: Cluster | None,
+        position: EventId,
+        role: Role,
+        *,
+        load: bool,
     ) -> None:
+        self._origin = Origin(process.fingerprint, str(cluster or ""))
         self.epoch, self.position, self.role = position.epoch, position, role
         self.buffer, self.replay_window = EventWindow(position.sequence + 1), EventWindow(position.sequence + 1)
         self.gap: StreamGap | None = None
@@ -97,9 +109,9 @@ class Active:
         self.position = EventId(self.epoch, self.position.sequence + 1)
         if not self.buffer:
             self._waiting_since = now
-        # Control messages carry this listener's fingerprint, so that a new listener can compare it (rule 6).
-        fingerprint = self._process.fingerprint if control else ""
-        self.buffer.append(encode(received.channel, received.payload, received.at, self.position, fingerprint))
+        # Control messages carry this listener's origin, so that a new listener can compare it (rule 6).
+        origin = self._origin if control else None
+        self.buffer.append(encode(received.channel, received.payload, received.at, self.position, origin))
         if control and control.canary and self._control.is_own(control):
             self._canary_received(control.canary)
 
@@ -198,7 +210,7 @@ class Active:
     def _entry_read(self, request: ReadEntry, text: bytes | None) -> Transition:
         """Rule 11: the entry under a canary's id must be that canary. An entry that was trimmed shows nothing."""
         canary, self._unchecked_canary = self._unchecked_canary, None
-        if text is None or canary is None or parse(bytes(decode(text).payload)).canary == canary[1]:
+        if text is None or canary is None or _control_in(text).canary == canary[1]:
             return None
         return SendBegin(f"the count differs from the stream's at {request.id}", is_error=True)
 
@@ -262,3 +274,11 @@ class Active:
         while len(self.replay_window) > REPLAY_EVENTS or self.replay_window.bytes > self._process.limits.bytes:
             self.replay_window.pop()
         return moved
+
+
+def _control_in(text: bytes) -> ReceivedControl:
+    """The control message in an entry's text; one without fields if it is none, or a stranger's."""
+    try:
+        return parse(bytes(decode(text).payload))
+    except msgspec.DecodeError:
+        return ReceivedControl()

@@ -2,15 +2,30 @@
 
 from typing import NamedTuple
 
+import msgspec
+
 from app.core.canary import MUX_CHANNEL
+from app.core.cluster import Cluster
 from app.core.progress_timeout import POLL_SECONDS, TAKEOVER_TIMEOUT_SECONDS
 from listener.sequencer.control_messages import ControlChannel, ReceivedControl, parse
 from listener.sequencer.process_state import BufferSize, ProcessState
 from listener.sequencer.redis_requests import Answer, CheckOtherListeners, ReadAfter, ReadHead, Request, StreamEntry
-from listener.sequencer.transitions import MarkerFound, Realign, SendBegin, Transition
-from notifymux.event import EventId, decode
+from listener.sequencer.transitions import LeaveServer, MarkerFound, Realign, SendBegin, Transition
+from notifymux.event import Event, EventId, decode
 
 SCAN_EVENTS = 1000  # of one read
+_ON_OWN_CHANNEL = b'"channel":"%b"' % MUX_CHANNEL.encode()
+
+# Why the entries of the stream are not this listener's (rule 6).
+OTHER_SETTINGS = "the listener at work has other NOTIFY_CHANNELS or another database"
+OTHER_CLUSTER = (
+    "the listener at work is connected to another PostgreSQL cluster that has a database of the same name; each needs "
+    "a REDIS_NAMESPACE of its own"
+)
+COPIED_DATABASE = (
+    "the stream moves without what this listener's PostgreSQL sends, so the listener at work is connected to a copy of "
+    "this database that was restored elsewhere, or this is the copy; each needs a REDIS_NAMESPACE of its own"
+)
 
 
 class ReceivedNotification(NamedTuple):
@@ -30,15 +45,18 @@ class Aligning:
     Args:
         process: this listener's.
         control: sends the marker.
+        cluster: the session's PostgreSQL; None if it is not known.
     """
 
-    def __init__(self, process: ProcessState, control: ControlChannel) -> None:
+    def __init__(self, process: ProcessState, control: ControlChannel, cluster: Cluster | None) -> None:
+        self._cluster = cluster
         self.position = EventId(0, 0)  # of the last entry read
         self.marker_received = False
         # Received after the marker, with the time of arrival. They get their ids when the marker is found.
         self.pending: list[tuple[ReceivedNotification, ReceivedControl | None, float]] = []
         self._pending_bytes = 0
-        self.fingerprint_mismatch = False  # the listener that appends has another fingerprint (rule 6)
+        self.foreign = ""  # why the entries of the stream are not this listener's; empty if they may be
+        self._begun = False  # over a listener on a lower timeline
         self._process, self._control = process, control
         self._marker = ""  # its token; empty until it is sent
         self._idle_timeout, self._total_timeout = process.takeover_timeout(), process.takeover_timeout()
@@ -65,7 +83,7 @@ class Aligning:
         The timeouts run on; otherwise a new listener on a busy database could never begin an epoch.
         """
         self._marker, self.marker_received = self._control.send_marker(), False
-        self.pending, self._pending_bytes, self.fingerprint_mismatch = [], 0, False
+        self.pending, self._pending_bytes, self.foreign = [], 0, ""
         return None
 
     def to_redis(self, now: float) -> Request | None:
@@ -108,10 +126,8 @@ class Aligning:
             self._process.saw_epoch(entries[-1].id.epoch)
         for entry in entries:
             self.position = entry.id
-            if self._is_marker(entry):
-                if decode(entry.text).fingerprint == self._process.fingerprint:
-                    return MarkerFound(entry.id)
-                self.fingerprint_mismatch = True
+            if (event := _on_own_channel(entry)) and (transition := self._control_read(event, entry.id)):
+                return transition
         if len(entries) == SCAN_EVENTS:
             self._next_step = ReadAfter(self.position, SCAN_EVENTS)
             return None
@@ -122,7 +138,7 @@ class Aligning:
         if self._idle_timeout.tick(now):
             self._idle_timeout.reset()
             return SendBegin("no listener has numbered anything for a while")
-        if self._total_timeout.tick(now) and self._stream_moved and not self.fingerprint_mismatch:
+        if self._total_timeout.tick(now) and self._stream_moved and not self.foreign:
             return Realign("the stream moves, but this marker was not found in it")
         return None
 
@@ -132,8 +148,40 @@ class Aligning:
         self._next_poll = now + (POLL_SECONDS if found else TAKEOVER_TIMEOUT_SECONDS)
         return None if found else SendBegin("no other listener is there")
 
-    def _is_marker(self, entry: StreamEntry) -> bool:
-        if self._marker.encode() not in entry.text:
-            return False
+    def _control_read(self, event: Event, entry: EventId) -> Transition:
+        """Look for the marker, and compare this listener's origin with that of the listener at work (rule 6)."""
+        if transition := self._compare_cluster(Cluster.parse(event.cluster)):
+            return transition
+        if parse(bytes(event.payload)).marker != self._marker:
+            return None
+        if event.fingerprint == self._process.fingerprint:
+            return MarkerFound(entry)
+        self.foreign = OTHER_SETTINGS
+        return None
+
+    def _compare_cluster(self, theirs: Cluster | None) -> Transition:
+        mine = self._cluster
+        if theirs is None or mine is None or theirs == mine:
+            return None
+        if theirs.system_identifier != mine.system_identifier:
+            self.foreign = OTHER_CLUSTER
+            return None
+        # Two primaries of one cluster: the one that was promoted last is right.
+        self._process.saw_cluster(theirs)
+        if why := self._process.why_outdated(mine):
+            return LeaveServer(why)
+        if self._begun:
+            return None
+        self._begun = True
+        return SendBegin("the listener at work is connected to a server on a lower timeline")
+
+
+def _on_own_channel(entry: StreamEntry) -> Event | None:
+    """An entry's event if it is on our own channel; None for any other, and for one that a stranger wrote."""
+    if _ON_OWN_CHANNEL not in entry.text:
+        return None
+    try:
         event = decode(entry.text)
-        return event.channel == MUX_CHANNEL and parse(bytes(event.payload)).marker == self._marker
+    except msgspec.DecodeError:
+        return None
+    return event if event.channel == MUX_CHANNEL else None

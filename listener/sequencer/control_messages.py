@@ -5,10 +5,11 @@ from typing import NamedTuple
 
 import msgspec
 
-from app.core.canary import CANARY_TIMEOUT_SECONDS, Canary
+from app.core.canary import Canary
 from listener.sequencer.process_state import ProcessState
 from notifymux.event import EventId
 
+_REPEAT_SECONDS = 1.0  # after a message's query failed
 JITTER_MS = 1000  # of an epoch; below the takeover timeout, so that of two begins that far apart the later is higher
 
 
@@ -77,7 +78,9 @@ class ControlChannel:
         self._session_id, self._process = session_id, process
         self._tokens = 0
         self._queue: deque[ControlMessage] = deque()
-        self._awaiting_since: float | None = None  # the time of the first message sent since one came back
+        self._awaited: ControlMessage | None = None  # sent, and has not come back
+        self._failed = False  # the query of the queue's first message failed
+        self._repeat_at = 0.0  # then it is sent again
         self._next_canary: float | None = None  # due then; None until the first message came back
 
     def send_marker(self) -> str:
@@ -108,38 +111,32 @@ class ControlChannel:
 
     def next_message(self, now: float) -> ControlMessage | None:
         """The next message to send, if any; a canary is added when it is due."""
-        if self._next_canary is not None and now >= self._next_canary:
+        if self._next_canary is not None and now >= self._next_canary and not self._queue:
             self._next_canary = now + self._process.canary_interval
             self.send_canary()
-        if not self._queue:
+        if not self._queue or now < self._repeat_at:
             return None
-        if self._awaiting_since is None:
-            self._awaiting_since = now
-        return self._queue.popleft()
+        self._awaited = self._queue.popleft()
+        return self._awaited
 
     def on_own_message(self, now: float) -> None:
         """Record that one of this session's messages came back."""
-        self._awaiting_since = None
+        self._awaited, self._failed = None, False
         if self._next_canary is None:
             self._next_canary = now + self._process.canary_interval
 
-    def on_notifications(self, now: float) -> None:
-        """Restart the timeout: the session delivers, and the own message may be behind what it delivered."""
-        if self._awaiting_since is not None:
-            self._awaiting_since = now
+    def on_query_failure(self, now: float) -> None:
+        """Record that the query of the last message failed: it notified nobody, and is sent again."""
+        if self._awaited:
+            self._queue.appendleft(self._awaited)
+            self._awaited, self._failed, self._repeat_at = None, True, now + _REPEAT_SECONDS
 
-    def failure(self, now: float) -> str | None:
-        """Why the session has to be replaced: its own message did not come back in time."""
-        if self._awaiting_since is None or now - self._awaiting_since < CANARY_TIMEOUT_SECONDS:
-            return None
-        if not self.is_verified:
-            return (
-                "the session's own notification was not delivered to it: DB_HOST must lead to a primary PostgreSQL, "
-                "not to a transaction pooler or a standby"
-            )
-        return f"its canary did not come back within {CANARY_TIMEOUT_SECONDS:.0f} s"
+    @property
+    def awaits_own_message(self) -> bool:
+        """Whether the message sent last has not come back."""
+        return self._awaited is not None
 
     @property
     def is_verified(self) -> bool:
-        """Whether a message of this session has come back, so that LISTEN works on it."""
-        return self._next_canary is not None
+        """Whether the messages of this session come back, so that LISTEN works on it."""
+        return self._next_canary is not None and not self._failed

@@ -1,13 +1,18 @@
 """What a listener process keeps over all its sessions."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from random import Random
 from typing import NamedTuple
 
+from app.core.cluster import Cluster
 from app.core.progress_timeout import TAKEOVER_TIMEOUT_SECONDS, ProgressTimeout
 from listener.stats import ListenerStats
+
+# How far a begin may be ahead of the clock. It bounds what a stranger's message does to the ids, and is far more than
+# the difference of any two clocks in use.
+MAX_EPOCH_AHEAD_MS = 24 * 3600 * 1000
 
 
 def fingerprint(database: str, channels: Iterable[str]) -> str:
@@ -31,12 +36,40 @@ class ProcessState:
     canary_interval: float  # seconds
     stats: ListenerStats
     rng: Random
+    wall: Callable[[], float]  # the clock, Unix seconds
     highest_epoch: int = 0  # ever seen: a new epoch must be above it (rule 5)
+    highest_cluster: Cluster | None = None  # of this process's PostgreSQL, on the highest timeline ever seen
+    begins_beside: int = 0  # begun while the stream moved, since a marker was last found (rule 6)
     draining: bool = False  # about to stop: the buffer is appended at once, whatever the role
 
     def saw_epoch(self, epoch: int) -> None:
-        """Record an epoch, of which the stream or a begin shows that it exists."""
-        self.highest_epoch = max(self.highest_epoch, epoch)
+        """Record an epoch, of which the stream or a begin shows that it exists; one that no listener begins is not."""
+        if self.is_plausible(epoch):
+            self.highest_epoch = max(self.highest_epoch, epoch)
+
+    def is_plausible(self, epoch: int) -> bool:
+        """Whether a listener can have begun an epoch: it is not far ahead of the clock and of all that went before."""
+        return 1 <= epoch <= max(int(self.wall() * 1000), self.highest_epoch) + MAX_EPOCH_AHEAD_MS
+
+    def saw_cluster(self, cluster: Cluster) -> None:
+        """Record a cluster, of which a session or the stream shows that a listener is connected to it."""
+        highest = self.highest_cluster
+        if highest is None or highest.system_identifier != cluster.system_identifier:
+            self.highest_cluster = cluster
+        else:
+            self.highest_cluster = max(highest, cluster)
+
+    def why_outdated(self, cluster: Cluster | None) -> str | None:
+        """Why a session must not be used: a server of the same cluster was promoted after this one, if so."""
+        highest = self.highest_cluster
+        if cluster is None or highest is None or highest.system_identifier != cluster.system_identifier:
+            return None
+        if cluster.timeline >= highest.timeline:
+            return None
+        return (
+            f"this PostgreSQL server is on the lower timeline {cluster.timeline}: another server of its cluster was "
+            f"promoted to timeline {highest.timeline} and a listener is at work there; DB_HOST must lead to that one"
+        )
 
     def takeover_timeout(self) -> ProgressTimeout:
         """A new timeout for other listeners to act; it is jittered, so that two listeners don't begin at once."""

@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from app.core.canary import MUX_CHANNEL
+from app.core.cluster import Cluster
 from app.core.incident_log import Kind
 from listener.sequencer.active import Active, Role
-from listener.sequencer.aligning import Aligning, ReceivedNotification
+from listener.sequencer.aligning import COPIED_DATABASE, OTHER_SETTINGS, Aligning, ReceivedNotification
 from listener.sequencer.control_messages import ControlChannel, ControlMessage, ReceivedControl, parse
 from listener.sequencer.process_state import ProcessState
 from listener.sequencer.redis_requests import Answer, Request
-from listener.sequencer.transitions import MarkerFound, Realign, SendBegin, Transition
+from listener.sequencer.transitions import LeaveServer, MarkerFound, Realign, SendBegin, Transition
 from notifymux.event import EventId
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ class SequencerStatus(NamedTuple):
     position: str = ""
     buffered: int = 0
     buffered_bytes: int = 0
+    passive: str = ""  # why it appends nothing although it could
 
 
 class Sequencer:
@@ -41,12 +43,15 @@ class Sequencer:
     Args:
         session_id: unlike any other session's.
         process: this listener's.
+        cluster: the session's PostgreSQL; None if it is not known.
     """
 
-    def __init__(self, session_id: str, process: ProcessState) -> None:
+    def __init__(self, session_id: str, process: ProcessState, cluster: Cluster | None) -> None:
         self._process, self._control = process, ControlChannel(session_id, process)
+        self._cluster = cluster
         self._missed_markers = 0  # since ids were last known
-        self._is_passive = False  # it was logged that fingerprints differ (rule 6)
+        self._passive_reason = ""  # why this listener appends nothing although it could (rule 6), as it was logged
+        self.session_failure: str | None = None  # why the session has to be replaced
         self.phase: Aligning | Active
         self._realign()
 
@@ -56,18 +61,16 @@ class Sequencer:
         """The next message to send on the session, if any."""
         return self._control.next_message(now)
 
-    def session_failure(self, now: float) -> str | None:
-        """Why the session has to be replaced, if it has to: a message that it sent itself did not come back."""
-        return self._control.failure(now)
+    def on_query_failure(self, now: float) -> None:
+        """Record that the query of the last message failed; `to_postgres` returns the message again."""
+        self._control.on_query_failure(now)
 
     def on_notifications(self, notifications: Sequence[ReceivedNotification], now: float) -> None:
         """Process notifications in the order in which PostgreSQL delivered them."""
         self._process.stats.received += len(notifications)
-        if notifications:
-            self._control.on_notifications(now)
         for received in notifications:
             control = parse(received.payload) if received.channel == MUX_CHANNEL else None
-            if control and control.begin:
+            if control and control.begin is not None:
                 self._on_begin(control, control.begin, now)
             self.phase.on_notification(received, control, now)
             if control and self._control.is_own(control):
@@ -82,6 +85,13 @@ class Sequencer:
         first of two concurrent begins wins. A listener that is not active can't tell whether the others did the same:
         it sends a new marker.
         """
+        if begin.floor > epoch or not self._process.is_plausible(epoch):
+            logger.error(
+                "a begin of epoch %d is refused: no listener sends such a one, or the clocks of PostgreSQL and of this "
+                "pod are more than a day apart",
+                epoch,
+            )
+            return
         is_own = self._control.is_own(begin)
         takes_part = is_own or isinstance(self.phase, Active)
         known = self.phase.epoch if isinstance(self.phase, Active) else self._process.highest_epoch
@@ -89,7 +99,7 @@ class Sequencer:
             return
         self._process.saw_epoch(epoch)
         if begin.fingerprint != self._process.fingerprint:
-            self._stay_passive()
+            self._stay_passive(OTHER_SETTINGS)
             self._realign()
         elif takes_part:
             logger.info("epoch %d begins after %s: %s", epoch, begin.previous, begin.why)
@@ -122,8 +132,8 @@ class Sequencer:
     def on_answer(self, request: Request, answer: Answer, now: float) -> None:
         """Process the answer to the request of `to_redis`."""
         transition = self.phase.on_answer(request, answer, now)
-        if isinstance(self.phase, Aligning) and self.phase.fingerprint_mismatch:
-            self._stay_passive()
+        if isinstance(self.phase, Aligning) and self.phase.foreign:
+            self._stay_passive(self.phase.foreign)
         self._apply(transition)
 
     # The transitions.
@@ -132,6 +142,7 @@ class Sequencer:
         match transition, self.phase:
             case MarkerFound(marker_id), Aligning(pending=pending):
                 # Rule 4: the marker's id determines the ids of all notifications after it.
+                self._process.begins_beside = 0
                 active = self._activate(marker_id, Role.STANDBY, load=True)
                 for received, control, since in pending:
                     active.on_notification(received, control, since)
@@ -142,45 +153,65 @@ class Sequencer:
                 if self._missed_markers < MAX_MISSED_MARKERS:
                     self._realign()
                 else:
-                    logger.error("%d markers were not found although the stream moves", self._missed_markers)
-                    self._missed_markers = 0
-                    self._control.send_begin(phase.position, why)
+                    self._begin_beside(phase.position, why)
+            case LeaveServer(why), _:
+                self.session_failure = why
             case SendBegin(why, is_error), phase:
                 logger.log(logging.ERROR if is_error else logging.INFO, "requesting a new epoch: %s", why)
                 self._control.send_begin(phase.position, why)
 
+    def _begin_beside(self, position: EventId, why: str) -> None:
+        """Rule 5: a moving stream without this listener's markers. The second time, it is another database's stream."""
+        logger.error("%d markers were not found although the stream moves", self._missed_markers)
+        self._missed_markers = 0
+        self._process.begins_beside += 1
+        if self._process.begins_beside == 1:
+            self._control.send_begin(position, why)
+        else:
+            self._stay_passive(COPIED_DATABASE)
+            self._realign()
+
     def _activate(self, position: EventId, role: Role, *, load: bool) -> Active:
-        active = Active(self._process, self._control, position, role, load=load)
+        active = Active(self._process, self._control, self._cluster, position, role, load=load)
         self.phase = active
-        self._missed_markers, self._is_passive = 0, False
+        self._missed_markers, self._passive_reason = 0, ""
         return active
 
     def _realign(self) -> None:
-        self.phase = Aligning(self._process, self._control)
+        self.phase = Aligning(self._process, self._control, self._cluster)
 
-    def _stay_passive(self) -> None:
-        """Rule 6: log once that the listener that appends has other channels or another database."""
-        if not self._is_passive:
+    def _stay_passive(self, reason: str) -> None:
+        """Rule 6: log once that another listener appends events that are not this one's."""
+        if reason != self._passive_reason:
             logger.warning(
-                "the listener at work has other NOTIFY_CHANNELS or another database: this one stays passive until it "
-                "is gone, and then begins a new epoch"
+                "this listener stays passive until the other one is gone, and then begins a new epoch: %s", reason
             )
-            self._is_passive = True
+            self._passive_reason = reason
 
     # Its state.
 
     @property
     def is_verified(self) -> bool:
-        """Whether the session has received its own notification, so that LISTEN works on it."""
+        """Whether the session receives its own notifications, so that LISTEN works on it."""
         return self._control.is_verified
+
+    @property
+    def awaits_own_message(self) -> bool:
+        """Whether the message that was sent last has not come back."""
+        return self._control.awaits_own_message
 
     @property
     def unconfirmed(self) -> int:
         """How many events have an id and are not known to be in the stream."""
         return len(self.phase.buffer) if isinstance(self.phase, Active) else 0
 
+    @property
+    def can_finish(self) -> bool:
+        """Whether `to_redis` brings all events into the stream even if the session delivers nothing more."""
+        return isinstance(self.phase, Active) and bool(self.phase.buffer) and self.phase.gap is None
+
     def status(self) -> SequencerStatus:
         """What the registry shows."""
         if isinstance(self.phase, Active):
             return SequencerStatus(self.phase.role.value, str(self.phase.position), *self.phase.buffered)
-        return SequencerStatus("unaligned", "", *self.phase.buffered)
+        return SequencerStatus("unaligned", "", *self.phase.buffered, self._passive_reason)

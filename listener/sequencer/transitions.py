@@ -27,4 +27,10 @@ class SendBegin(NamedTuple):
     is_error: bool = False
 
 
-Transition = MarkerFound | Realign | SendBegin | None
+class LeaveServer(NamedTuple):
+    """This PostgreSQL server is not the right one any more: the session is replaced, which resolves DB_HOST anew."""
+
+    why: str
+
+
+Transition = MarkerFound | Realign | SendBegin | LeaveServer | None

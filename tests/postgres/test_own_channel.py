@@ -198,15 +198,16 @@ def test_a_strangers_entry_far_ahead_does_not_stop_delivery(
     with app.client(MATCH) as client:
         client.wait_for_initial_load()
         assert stream.add(number, {"field": "value"})
-        wait_until(lambda: client.of_type("resync") or not listener.running, 20)
+        if number == "*":  # of now: in the order of the ids it stands where an event should, which is a gap
+            wait_until(lambda: client.of_type("resync"))
+        highest = int(time.time() * 1000) + HOUR_MS
+        wait_until(lambda: stream.head[1] > 0 and stream.head[0] < highest, 20, lambda: str(stream.head))
         assert listener.running, listener.log
         app.wait_until_ready()
         before = len(client.updates)
         primary.insert(1, 5)
         client.wait_for_updates(before + 5)
         assert heard(client)[-5:] == list(range(1, 6))
-    highest = int(time.time() * 1000) + HOUR_MS
-    assert stream.head[0] < highest
     assert "Traceback" not in listener.log + app.log
 
 

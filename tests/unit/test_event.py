@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifymux.event import NULL, Event, EventId, decode, encode, payload_json
+from notifymux.event import NULL, Event, EventId, Origin, decode, encode, payload_json
 
 ids = st.builds(EventId, st.integers(0, 2**62), st.integers(0, 2**62))
 json_values = st.recursive(
@@ -114,7 +114,7 @@ def test_the_json_text_is_the_documented_one() -> None:
 
 
 def test_a_fingerprint_is_written_on_our_own_channel_only() -> None:
-    assert decode(encode("c", NULL, 0.0, fingerprint="abc")).fingerprint == "abc"
+    assert decode(encode("c", NULL, 0.0, origin=Origin("abc"))).fingerprint == "abc"
     assert b"fingerprint" not in encode("c", NULL, 0.0)
 
 

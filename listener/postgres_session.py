@@ -1,0 +1,97 @@
+"""The listener's PostgreSQL session, and the SQL of its control messages."""
+
+import time
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from app.core.canary import MUX_CHANNEL, Canary
+from app.core.cluster import Cluster
+from app.core.listen_session import ListenSession
+from app.core.postgres import canary_sql, listen_sql, literal
+from app.core.postgres_connect import Backend, Inspection, OpenSession, inspect, open_session
+from listener.sequencer.control_messages import Begin, ControlMessage, Marker
+
+
+class PostgresSession(ListenSession):
+    """A session that LISTENs and sends control messages.
+
+    Args:
+        opened: the session; this object closes it.
+        channels: to LISTEN on.
+        conninfo: for the second connection of `inspect`.
+    """
+
+    def __init__(self, opened: OpenSession, channels: tuple[str, ...], conninfo: Callable[[], str]) -> None:
+        super().__init__(opened.connection.pgconn)
+        self._connection, self._channels, self._conninfo = opened.connection, channels, conninfo
+        self.backend: Backend = opened.backend
+        self.cluster: Cluster | None = opened.cluster
+
+    def notify(self, message: ControlMessage) -> None:
+        """Send a control message; the session has to be idle.
+
+        Raises:
+            psycopg.Error: the session is lost.
+        """
+        self.send(control_sql(message, self._channels, time.time()))
+
+    def inspect(self) -> Inspection:
+        """Look at this session over a second connection. It blocks: it is for a thread.
+
+        Raises:
+            psycopg.Error, SettingsError: nothing is known.
+        """
+        return inspect(self._conninfo(), self.backend)
+
+    def close(self) -> None:
+        """End the session."""
+        self._connection.close()
+
+
+class PostgresConnector:
+    """Opens sessions, each of which replaces the one before.
+
+    Args:
+        conninfo: returns the connection string; it reads the password anew.
+        channels: to LISTEN on.
+    """
+
+    def __init__(self, conninfo: Callable[[], str], channels: tuple[str, ...]) -> None:
+        self._conninfo, self._channels = conninfo, channels
+        self._last: Backend | None = None
+
+    def connect(self) -> PostgresSession:
+        """Open a session. It blocks: it is for a thread.
+
+        Raises:
+            psycopg.Error: PostgreSQL can't be reached, or refuses.
+            OperatorError, SettingsError: only an operator can fix it.
+        """
+        session = PostgresSession(open_session(self._conninfo(), self._last), self._channels, self._conninfo)
+        self._last = session.backend
+        return session
+
+
+def control_sql(message: ControlMessage, channels: Iterable[str], at: float) -> str:
+    """The one simple query that sends a control message; a marker's LISTENs on our own channel and `channels` first.
+
+    `at` is the current time, Unix seconds, which a canary carries.
+    """
+    match message:
+        case Marker(token, fingerprint):
+            payload = _json(marker=token, fingerprint=fingerprint)
+            return listen_sql([MUX_CHANNEL, *channels], f"SELECT pg_notify({literal(MUX_CHANNEL)}, {literal(payload)})")
+        case Begin(token, fingerprint, floor, jitter, previous, why):
+            rest = _json(by=token, fingerprint=fingerprint, previous=previous, why=why)
+            clock_ms = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+            epoch = f"jsonb_build_object('begin', greatest({clock_ms}, {floor:d}) + {jitter:d}, 'floor', {floor:d})"
+            return listen_sql(
+                [MUX_CHANNEL], f"SELECT pg_notify({literal(MUX_CHANNEL)}, ({epoch} || {literal(rest)}::jsonb)::text)"
+            )
+        case Canary(canary=token):
+            return listen_sql([MUX_CHANNEL], canary_sql(MUX_CHANNEL, token or "", at))
+
+
+def _json(**fields: str) -> str:
+    return msgspec.json.encode(fields).decode()
