@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 
 from app.core.config import Settings, load_settings_or_exit
 from app.core.operator_errors import OperatorError
-from app.core.postgres import database_url, describe_server
+from app.core.postgres import database_url, describe_server, url_without_password
 from app.core.redis_keys import RedisNames
 from app.core.settings_sources import servers_given
 from app.monitoring.status import Status, WorkerInfo
@@ -32,7 +32,7 @@ def compose(settings: Settings) -> Starlette:
     Raises:
         OperatorError: a setting that its mode needs is missing.
     """
-    db_url = database_url(settings) if settings.db_host else None
+    db_url = partial(database_url, settings) if settings.db_host else None
     try:
         manager = MatchDataWebSocketManager(
             db_url, settings.use_redis_notifier, settings.redis_url.get_secret_value(), settings=settings
@@ -42,7 +42,7 @@ def compose(settings: Settings) -> Starlette:
     limits = settings.max_clients, settings.max_clients_per_address
     access = AccessControl(_tokens(settings), settings.allowed_origins, *limits)
     registry = _registry(settings, manager) if settings.use_redis_notifier else None
-    info = _worker_info(settings, db_url)
+    info = _worker_info(settings)
     status, metrics = Status(info, manager, registry), WorkerMetrics(manager, info.version)
     routes = [
         *ClientRoutes(manager, access, settings, demo=info.embedded).routes(),
@@ -71,7 +71,7 @@ def _registry(settings: Settings, manager: MatchDataWebSocketManager) -> WorkerR
     )
 
 
-def _worker_info(settings: Settings, db_url: str | None) -> WorkerInfo:
+def _worker_info(settings: Settings) -> WorkerInfo:
     return WorkerInfo(
         version=version("notifymux"),
         embedded=not servers_given(),
@@ -79,7 +79,7 @@ def _worker_info(settings: Settings, db_url: str | None) -> WorkerInfo:
         pod=settings.pod_name,
         pid=os.getpid(),
         started=time.time(),
-        postgres=describe_server(db_url) if db_url else None,
+        postgres=describe_server(url_without_password(settings)) if settings.db_host else None,
         redis=describe_redis(settings.redis_url.get_secret_value()),
     )
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from app.broadcast.hub import Hub
 from app.broadcast.router import Router
@@ -18,6 +19,8 @@ from app.sources.postgres import PostgresSource
 from app.sources.redis import RedisSource
 from notifymux.event import NULL, Event, EventId
 
+DatabaseUrl = Callable[[], str]
+
 _DEFAULTS = Settings()
 _CANCEL_TIMEOUT_SECONDS = 1.0
 
@@ -26,7 +29,8 @@ class MatchDataWebSocketManager:
     """Receives events from Redis or PostgreSQL and sends them to WebSocket and event stream clients.
 
     Args:
-        db_url: PostgreSQL's connection string, for snapshots, and in PostgreSQL mode for LISTEN.
+        db_url: PostgreSQL's connection string, for snapshots, and in PostgreSQL mode for LISTEN; or a function that
+            returns it, which is called in a thread before every connect.
         use_redis: True: Redis mode; False: PostgreSQL mode.
         redis_url: Redis, in Redis mode.
         settings: everything else.
@@ -37,7 +41,7 @@ class MatchDataWebSocketManager:
 
     def __init__(
         self,
-        db_url: str | None,
+        db_url: DatabaseUrl | str | None,
         use_redis: bool = False,
         redis_url: str | None = None,
         *,
@@ -45,19 +49,18 @@ class MatchDataWebSocketManager:
     ) -> None:
         self.mode = "redis" if use_redis else "postgres"
         self._canary_timeout = 3 * settings.canary_interval + 1  # seconds
-        self._query = _snapshot_query(db_url, settings)
+        connect_to = (lambda: db_url) if isinstance(db_url, str) else db_url
+        self._query = _snapshot_query(connect_to, settings)
         router = Router(settings.routing_key, settings.latest_wins_channels)
         fetch_snapshot = self._query.run if self._query else _no_snapshot
         self.hub = Hub(router, fetch_snapshot, self._read_range, settings.client_queue_bytes, settings.history_bytes)
         self.event_stats = EventStats(self.hub, RecentEvents(router))
-        self._source = _source(db_url, redis_url if use_redis else None, use_redis, settings, self.event_stats)
+        self._source = _source(connect_to, redis_url if use_redis else None, use_redis, settings, self.event_stats)
         self._task: asyncio.Task[None] | None = None
         self._queue_bytes = 0
 
     async def startup(self) -> None:
         """Start to receive events, in the background; return at once, also if a server is not available."""
-        if self._query:
-            await self._query.open()
         self._task = start_task(self._source.run(), "a bug ended this worker's source of events")
 
     async def shutdown(self) -> None:
@@ -136,7 +139,7 @@ async def _no_snapshot(_: str) -> Snapshot:
     return Snapshot(NULL)
 
 
-def _snapshot_query(db_url: str | None, settings: Settings) -> SnapshotQuery | None:
+def _snapshot_query(db_url: DatabaseUrl | None, settings: Settings) -> SnapshotQuery | None:
     if settings.snapshot_query is None:
         return None
     if db_url is None:
@@ -146,7 +149,7 @@ def _snapshot_query(db_url: str | None, settings: Settings) -> SnapshotQuery | N
 
 
 def _source(
-    db_url: str | None, redis_url: str | None, use_redis: bool, settings: Settings, sink: EventSink
+    db_url: DatabaseUrl | None, redis_url: str | None, use_redis: bool, settings: Settings, sink: EventSink
 ) -> EventSource:
     if use_redis:
         if redis_url is None:

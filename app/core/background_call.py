@@ -1,8 +1,10 @@
 """One blocking call in a thread of its own, for a loop that must not block."""
 
+import asyncio
 import threading
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from contextlib import suppress
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -42,3 +44,30 @@ class BackgroundCall(threading.Thread, Generic[T]):
         if self._error:
             raise self._error
         return self._result
+
+
+def in_background(call: Callable[[], T]) -> "asyncio.Future[T]":
+    """Start a `BackgroundCall` and return a future of the running event loop for what it returns or raises.
+
+    Cancelling the future does not end the call. To get at the result all the same, await it with `asyncio.shield` and
+    add a callback. If the loop is closed before the call ends, the result is lost.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(set_outcome: Callable[[Any], None], outcome: Any) -> None:
+        if not future.done():
+            set_outcome(outcome)
+
+    def call_and_settle() -> None:
+        try:
+            result = call()
+        except Exception as error:  # noqa: BLE001 - who awaits the future gets it
+            outcome: tuple[Any, ...] = (future.set_exception, error)
+        else:
+            outcome = (future.set_result, result)
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(settle, *outcome)
+
+    BackgroundCall(call_and_settle)
+    return future

@@ -37,7 +37,7 @@ class Settings:
     """Everything that can be configured; the variable is the field's name in capitals."""
 
     db_host: str | None = _setting(
-        None, types.TEXT, "PostgreSQL's host, or several by comma (the primary is used); no transaction pooler"
+        None, types.HOSTS, "PostgreSQL's host, or several by comma (the primary is used); no transaction pooler"
     )
     db_port: str = _setting("5432", types.PORTS, "PostgreSQL's port, or one for each host")
     db_user: str = _setting(
@@ -175,11 +175,21 @@ def load_settings() -> Settings:
                 wrong.append(f"{name}={given}: it takes {kind.takes}")
     if wrong:
         raise SettingsError("\n".join(wrong))
-    if "ws_jwt_secret" in values and "ws_jwt_public_key" in values:
+    settings = Settings(**values)
+    _check_together(settings)
+    return settings
+
+
+def _check_together(settings: Settings) -> None:
+    if settings.ws_jwt_secret and settings.ws_jwt_public_key:
         raise SettingsError(
             "WS_JWT_SECRET and WS_JWT_PUBLIC_KEY are both given: give the one your tokens are signed for"
         )
-    return Settings(**values)
+    hosts, ports = (settings.db_host or "").count(",") + 1, settings.db_port.count(",") + 1
+    if ports not in {1, hosts}:
+        raise SettingsError(
+            f"DB_PORT={settings.db_port!r}: it takes one port for all hosts in DB_HOST, or one for each of the {hosts}"
+        )
 
 
 @cache

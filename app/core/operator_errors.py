@@ -17,9 +17,15 @@ _REFUSED = re.compile(
 )
 _POOLER = re.compile(r"unsupported startup parameter")
 _STANDBY = re.compile(r"session is read-only|server is in hot standby mode")
+_FULL = re.compile(r"too many (clients|connections)|remaining connection slots|no more connections allowed")
+_LIMIT = re.compile(r"too many connections for (role|database)")
+_RAISE_LIMIT = "raise the CONNECTION LIMIT of the role, or of the database"
+MAKE_ROOM = (
+    "raise max_connections, or end what nobody needs: "
+    "SELECT application_name, count(*) FROM pg_stat_activity GROUP BY 1"
+)
 _PAST_POOLER = "LISTEN needs PostgreSQL itself: set DB_HOST and DB_PORT past the pooler"
 _TO_PRIMARY = "LISTEN needs the primary: set DB_HOST and DB_PORT to it"
-_IS_FULL = re.compile(r"too many (clients|connections)|remaining connection slots|no more connections allowed")
 _UNKNOWN_COMMAND = re.compile(r"unknown command", re.IGNORECASE)
 
 
@@ -46,12 +52,12 @@ def with_remedy(error: psycopg.Error) -> psycopg.Error | OperatorError:
         return OperatorError(
             f"PostgreSQL refuses this login: {text}", "check DB_HOST, DB_USER, DB_PASSWORD and DB_NAME"
         )
-    if _IS_FULL.search(text):
-        return OperatorError(f"PostgreSQL has no connection left: {text}", "raise max_connections or CONNECTION LIMIT")
     if _POOLER.search(text):
         return OperatorError(f"DB_HOST leads to a connection pooler: {text}", _PAST_POOLER)
     if error.sqlstate == "25006" or _STANDBY.search(text):
         return OperatorError(f"DB_HOST leads to a read-only standby: {text}", _TO_PRIMARY)
+    if _FULL.search(text):
+        return OperatorError(f"no connection is left: {text}", _RAISE_LIMIT if _LIMIT.search(text) else MAKE_ROOM)
     if error.sqlstate == "42501":
         return OperatorError(f"PostgreSQL forbids it: {text}", "grant it to DB_USER")
     return error
@@ -66,16 +72,6 @@ def check_direct(pgconn: pq.abc.PGconn, backend_pid: int | None) -> None:
     """
     if pgconn.backend_pid != backend_pid:
         raise OperatorError("DB_HOST leads to a connection pooler", _PAST_POOLER)
-
-
-def check_primary(*, is_in_recovery: bool) -> None:
-    """Raise if the result of `pg_is_in_recovery()` shows a standby.
-
-    Raises:
-        OperatorError: it is one; a standby refuses LISTEN.
-    """
-    if is_in_recovery:
-        raise OperatorError("DB_HOST leads to a read-only standby", _TO_PRIMARY)
 
 
 def check_redis_operator(error: RedisError) -> None:

@@ -34,16 +34,24 @@ def database_url(settings: Settings) -> str:
         OperatorError: DB_HOST is not set.
         SettingsError: the password's file can't be read, or no longer.
     """
-    if settings.db_host is None:
-        raise OperatorError("DB_HOST is not set: it takes the host of the PostgreSQL to listen to")
     password = settings.db_password.get_secret_value() if settings.db_password else None
     if settings.db_password_file:
         password = read_secret("DB_PASSWORD", settings.db_password_file)
+    return libpq.make_conninfo(url_without_password(settings), password=password)
+
+
+def url_without_password(settings: Settings) -> str:
+    """The same without the password, and without reading its file.
+
+    Raises:
+        OperatorError: DB_HOST is not set.
+    """
+    if settings.db_host is None:
+        raise OperatorError("DB_HOST is not set: it takes the host of the PostgreSQL to listen to")
     return libpq.make_conninfo(
         host=settings.db_host,
         port=settings.db_port,
         user=settings.db_user,
-        password=password,
         dbname=settings.db_name,
         sslmode=settings.db_sslmode,
         sslrootcert=settings.db_sslrootcert,
@@ -57,10 +65,12 @@ def describe(url: str) -> str:
 
 
 def describe_server(url: str) -> str:
-    """A connection string's server and database for log lines."""
+    """A connection string's servers and database for log lines."""
     parts = libpq.conninfo_to_dict(url)
-    port = f":{parts['port']}" if parts.get("port") else ""
-    return f"{parts.get('host', 'localhost')}{port}, database {parts.get('dbname', '?')}"
+    hosts, ports = str(parts.get("host", "localhost")).split(","), str(parts.get("port", "")).split(",")
+    ports = ports if len(ports) > 1 else ports * len(hosts)
+    servers = ",".join(f"{host}:{port}" if port else host for host, port in zip(hosts, ports, strict=True))
+    return f"{servers}, database {parts.get('dbname', '?')}"
 
 
 def listening_conninfo(url: str, application_name: str) -> str:

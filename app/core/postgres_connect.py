@@ -21,6 +21,8 @@ _QUERY_TIMEOUT_SECONDS = 4.0
 _INSPECTION_TIMEOUT_SECONDS = 3.0
 _ANSWERED = re.compile(r"FATAL:|ERROR:|session is (not )?read-only|server is (not )?in hot standby mode")
 
+_COPY = {pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_BOTH}
+
 # A backend's start is in microseconds and not a timestamp: a role's DateStyle and TimeZone change how that is printed.
 # transaction_timeout is new in PostgreSQL 17: an older server refuses it among the options of the connection.
 _BACKEND = """
@@ -50,6 +52,10 @@ _NO_IDENTITY = (
 # an answer that does not arrive is lost on its way.
 # The others are about the lock that a transaction that notifies holds over its commit. PreCommit_Notify in
 # PostgreSQL's async.c takes it: LockSharedObject(DatabaseRelationId, InvalidOid).
+_LOCK_WAIT = """
+       count(*), coalesce(extract(epoch FROM clock_timestamp() - min(waitstart)), 0)
+FROM pg_locks WHERE locktype = 'object' AND database = 0 AND classid = 1262 AND objid = 0 AND NOT granted
+"""
 _INSPECTION = """
 SELECT EXISTS (
          SELECT FROM pg_stat_get_activity({pid}) a
@@ -57,8 +63,7 @@ SELECT EXISTS (
            AND a.wait_event_type IS DISTINCT FROM 'Client'
            AND NOT (a.wait_event_type = 'Lock'
                     AND NOT EXISTS (SELECT FROM pg_locks WHERE pid = a.pid AND NOT granted))),
-       count(*), coalesce(extract(epoch FROM clock_timestamp() - min(waitstart)), 0)
-FROM pg_locks WHERE locktype = 'object' AND database = 0 AND classid = 1262 AND objid = 0 AND NOT granted
+       {lock_wait}
 """
 
 
@@ -82,6 +87,10 @@ class LockWait(NamedTuple):
 
     sessions: int = 0
     seconds: float = 0.0
+
+
+class QueryTimeout(psycopg.OperationalError):
+    """A query was not answered in time."""
 
 
 class Inspection(NamedTuple):
@@ -132,9 +141,19 @@ def inspect(conninfo: str, backend: Backend) -> Inspection:
     """
     second = libpq.make_conninfo(conninfo, application_name="notifymux-inspect", connect_timeout=2)
     with closing(connect(second)) as connection:
-        sql = _INSPECTION.format(**backend._asdict())
+        sql = _INSPECTION.format(**backend._asdict(), lock_wait=_LOCK_WAIT)
         [[is_at_work, sessions, seconds]] = query(connection.pgconn, sql, _INSPECTION_TIMEOUT_SECONDS)
     return Inspection(is_at_work == b"t", LockWait(int(sessions or 0), float(seconds or 0)))
+
+
+def lock_wait(pgconn: pq.abc.PGconn) -> LockWait:
+    """Return which sessions wait for the notification lock.
+
+    Raises:
+        psycopg.Error: the query failed, or was not answered in time.
+    """
+    [[sessions, seconds]] = query(pgconn, f"SELECT {_LOCK_WAIT}")
+    return LockWait(int(sessions or 0), float(seconds or 0))
 
 
 def connect(conninfo: str) -> psycopg.Connection:
@@ -154,6 +173,11 @@ def connect(conninfo: str) -> psycopg.Connection:
     return psycopg.connect(libpq.make_conninfo(conninfo, target_session_attrs="primary"), autocommit=True)
 
 
+def connected_url(url: str, connection: psycopg.Connection) -> str:
+    """Return a connection string with the one host that a connection leads to."""
+    return libpq.make_conninfo(url, host=connection.info.host, port=connection.info.port)
+
+
 def server_answered(error: psycopg.Error | OperatorError) -> bool:
     """Whether an error of connecting is a server's answer, and not the lack of one."""
     return isinstance(error, OperatorError) or bool(error.sqlstate or _ANSWERED.search(str(error)))
@@ -163,7 +187,8 @@ def query(pgconn: pq.abc.PGconn, sql: str, timeout: float = _QUERY_TIMEOUT_SECON
     """Send one simple query and return the rows of its last statement, as text.
 
     Raises:
-        psycopg.Error: it failed, or was not answered within `timeout` seconds.
+        psycopg.Error: it failed.
+        QueryTimeout: it was not answered within `timeout` seconds. The connection is of no use any longer.
     """
     deadline = time.monotonic() + timeout
     pgconn.nonblocking = 1
@@ -177,11 +202,13 @@ def query(pgconn: pq.abc.PGconn, sql: str, timeout: float = _QUERY_TIMEOUT_SECON
                 return rows
             if result.status == pq.ExecStatus.FATAL_ERROR:
                 raise error_from_result(result)
+            if result.status in _COPY:
+                raise psycopg.NotSupportedError("COPY gives no rows")
             columns = range(result.nfields)
             rows = [[result.get_value(row, column) for column in columns] for row in range(result.ntuples)]
         poll = select.poll()
         poll.register(pgconn.socket, select.POLLIN | (select.POLLOUT if unsent else 0))
         left = deadline - time.monotonic()
         if left <= 0 or not poll.poll(left * 1000):
-            raise psycopg.OperationalError(f"a query was not answered within {timeout:g} s")
+            raise QueryTimeout(f"a query was not answered within {timeout:g} s")
         pgconn.consume_input()

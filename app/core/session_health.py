@@ -19,6 +19,7 @@ from notifymux.reconnect import one_line
 
 PATIENCE_SECONDS = 2.0  # without an answer, before the backend is inspected
 _INTERVAL_SECONDS = 1.0  # between two inspections
+_DOUBTS = 2  # inspections in a row that find no reason to wait, until the session is replaced
 
 
 class SessionHealth:
@@ -35,6 +36,8 @@ class SessionHealth:
     ) -> None:
         self._inspect, self._logger, self._start_call = inspect, logger, start_call
         self._inspection: Any = None  # of `start_call`
+        self._is_outdated = False  # whether the session has delivered or answered since the inspection began
+        self._doubts = 0  # inspections in a row that found no reason to wait
         self._unanswered_since: float | None = None
         self._due = 0.0
         self.problem: str | None = None  # why the session does not answer; None while it does
@@ -64,10 +67,11 @@ class SessionHealth:
             if self._inspection.is_done:
                 self._inspected(self._inspection, now)
         elif now - self._unanswered_since >= PATIENCE_SECONDS and now >= self._due:
-            self._inspection = self._start_call(self._inspect)
+            self._inspection, self._is_outdated = self._start_call(self._inspect), False
 
     def session_delivers(self, now: float) -> None:
         """Record that notifications arrived: the answer may be behind them."""
+        self._is_outdated = True
         if self._unanswered_since is not None:
             self._unanswered_since = now
 
@@ -75,6 +79,7 @@ class SessionHealth:
         if self.problem:
             self._logger.info("PostgreSQL answers the session again; nothing was lost")
         self._unanswered_since, self.problem, self.lock_wait = None, None, LockWait()
+        self._is_outdated, self._doubts = True, 0
 
     def _inspected(self, inspection: Any, now: float) -> None:
         self._inspection, self._due = None, now + _INTERVAL_SECONDS
@@ -84,9 +89,15 @@ class SessionHealth:
             # Not knowing is no reason to replace it: the kernel ends a session whose path is cut (tcp_user_timeout).
             self._set_problem(f"PostgreSQL does not answer, and a second connection fails: {one_line(error)}")
             return
+        if self._is_outdated:
+            return
         self.lock_wait = seen.lock_wait
-        if not seen.is_at_work:
+        # Twice, because an answer may be on its way when the first inspection finds that the backend has sent it.
+        self._doubts = 0 if seen.is_at_work else self._doubts + 1
+        if self._doubts >= _DOUBTS:
             raise psycopg.OperationalError("the answer to the session's query is lost, or its backend is gone")
+        if self._doubts:
+            return
         self._set_problem(f"PostgreSQL does not answer yet; {describe(self.lock_wait)}")
 
     def _set_problem(self, text: str) -> None:

@@ -106,6 +106,11 @@ PATH = SettingType(convert=Path)
 NAMES = SettingType(convert=_names)
 BOOLEAN = SettingType("true or false", lambda text: _BOOLEANS.get(text.lower()), lambda value: value is not None)
 PORT = whole_number(1, 65535)
+HOSTS = SettingType(
+    "a host, or several by comma",
+    lambda text: ",".join(host.strip() for host in text.split(",")),
+    lambda hosts: all(hosts.split(",")),
+)
 PORTS = SettingType(
     f"{PORT.takes}, or several by comma, one for each host",
     lambda text: ",".join(str(PORT.parse(port)) for port in text.split(",")),

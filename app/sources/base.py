@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
+from app.core.postgres_connect import LockWait
 from notifymux.event import Event, EventId
 
 
@@ -46,6 +47,7 @@ class SourceStatus(NamedTuple):
     is_behind: bool = False  # whether it knows of events that it has not delivered yet
     suppressed: int = 0  # events that were received again and not delivered again
     canary_at: float | None = None  # when the last canary was received, on the monotonic clock
+    lock_wait: LockWait = LockWait()  # sessions that wait for the notification lock, as the source has last seen them
 
 
 class EventSource(Protocol):

@@ -7,117 +7,156 @@ import asyncio
 import logging
 import time
 import uuid
+from collections.abc import Callable
+from functools import partial
 
 import msgspec
 import psycopg
 
-from app.core.canary import CANARY_TIMEOUT_SECONDS, MUX_CHANNEL
-from app.core.operator_errors import OperatorError, check_direct, check_operator
-from app.core.postgres import ListenSession, Notification, canary_sql, describe, listen_sql, listening_conninfo
+from app.core.background_call import in_background
+from app.core.canary import MUX_CHANNEL
+from app.core.listen_session import ListenSession, Notification
+from app.core.operator_errors import OperatorError, with_remedy
+from app.core.postgres import describe, listening_conninfo
+from app.core.postgres_connect import (
+    Backend,
+    Inspection,
+    LockWait,
+    OpenSession,
+    connected_url,
+    inspect,
+    open_session,
+    server_answered,
+)
+from app.core.session_health import SessionHealth
+from app.core.settings_sources import SettingsError
 from app.sources.base import EventSink, GapReason, SourceStatus
+from app.sources.canary_session import CanarySession
 from notifymux.event import Event, EventId, payload_json
-from notifymux.reconnect import ReconnectState
+from notifymux.reconnect import ReconnectState, one_line
 
 logger = logging.getLogger(__name__)
+
+_ANSWERED_RETRY_SECONDS = 1.0  # the longest time between two tries of a server that answers, and refuses
+_CHECK_SECONDS = 0.25  # between two checks of a session on which nothing arrives
 
 
 class PostgresSource:
     """Delivers the notifications of a LISTEN session.
 
     Args:
-        url: PostgreSQL's connection string.
+        url: returns PostgreSQL's connection string. It is called in a thread before every connect.
         channels: what to LISTEN on.
         name: the session's `application_name`.
         canary_interval: seconds between canaries.
         sink: receives the events.
     """
 
-    def __init__(self, url: str, channels: tuple[str, ...], name: str, canary_interval: float, sink: EventSink) -> None:
-        self._url, self._conninfo = url, listening_conninfo(url, name)
-        self._channels = channels
+    def __init__(
+        self, url: Callable[[], str], channels: tuple[str, ...], name: str, canary_interval: float, sink: EventSink
+    ) -> None:
+        self._url, self._name, self._channels = url, name, channels
         # A channel of this worker's own, so that its canaries wake no other worker.
         self._canary_channel = f"{MUX_CHANNEL}_{uuid.uuid4().hex[:16]}"
         self._canary_interval = canary_interval
         self._sink = sink
         self._state = ReconnectState("PostgreSQL", logger)
-        self._waiting_since: float | None = None  # since when a canary is awaited that hasn't come back
+        self._last_backend: Backend | None = None  # of the last session, which the next one ends
+        self._health: SessionHealth | None = None
         self._has_started = self._is_connected = False
         self._canary_at: float | None = None
+        self._canary_failure: str | None = None  # why the last canary failed
 
     def status(self) -> SourceStatus:
         """Return the current state. The source is connected once a canary has come back."""
-        return SourceStatus(self._is_connected, self._state.reason, self._state.reconnects, canary_at=self._canary_at)
+        health = self._health
+        outage = self._state.reason or (health.problem if health and not self._is_connected else None)
+        return SourceStatus(
+            self._is_connected,
+            outage,
+            self._state.reconnects,
+            canary_at=self._canary_at,
+            lock_wait=health.lock_wait if health else LockWait(),
+        )
 
     async def run(self) -> None:
         """Deliver events until cancelled."""
         while True:
             try:
                 await self._session()
-            except (psycopg.Error, OSError, OperatorError) as error:
-                await asyncio.sleep(self._state.failed(_with_remedy(error)))
+            except (psycopg.Error, OSError, OperatorError, SettingsError) as error:
+                explained: BaseException = with_remedy(error) if isinstance(error, psycopg.Error) else error
+                answered = isinstance(error, psycopg.Error | OperatorError) and server_answered(error)
+                await asyncio.sleep(self._state.failed(explained, _ANSWERED_RETRY_SECONDS if answered else None))
 
     async def read_range(self, after: EventId, until: EventId) -> list[Event] | None:
         """Return None: PostgreSQL keeps no notifications."""
 
     async def _session(self) -> None:
-        connection = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True)
+        opening = in_background(partial(self._open, self._last_backend))
         try:
-            row = await (await connection.execute("SELECT pg_backend_pid()")).fetchone()
-            check_direct(connection.pgconn, row[0] if row else None)
-            await self._listen(ListenSession(connection.pgconn))
+            server, opened = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close_unused)
+            raise
+        self._last_backend = opened.backend
+        self._health = SessionHealth(partial(self._inspect, opened.backend), logger)
+        try:
+            pgconn = opened.connection.pgconn
+            session = CanarySession(
+                ListenSession(pgconn),
+                self._health,
+                canary_channel=self._canary_channel,
+                channels=self._channels,
+                interval=self._canary_interval,
+                deliver=partial(self._on_notifications, server),
+                fail=self._on_failure,
+            )
+            await self._listen(session, pgconn.socket)
         finally:
-            self._is_connected, self._waiting_since = False, None
-            await connection.close()
+            self._is_connected, self._health = False, None
+            opened.connection.close()
 
-    async def _listen(self, session: ListenSession) -> None:
+    def _open(self, replaced: Backend | None) -> tuple[str, OpenSession]:
+        url = self._url()
+        opened = open_session(listening_conninfo(url, self._name), replaced)
+        return describe(connected_url(url, opened.connection)), opened
+
+    def _inspect(self, backend: Backend) -> Inspection:
+        return inspect(listening_conninfo(self._url(), self._name), backend)
+
+    async def _listen(self, session: CanarySession, socket: int) -> None:
         """Receive until the session is lost. Events are delivered in the callback that reads the socket."""
-        loop, socket = asyncio.get_running_loop(), session.fileno()
+        loop = asyncio.get_running_loop()
         lost: asyncio.Future[None] = loop.create_future()
 
-        def on_readable() -> None:
+        def step() -> None:
             try:
-                self._on_notifications(session.receive())
+                session.step(time.monotonic())
             except Exception as error:  # noqa: BLE001 - `lost` raises it: a lost session is replaced, a bug is shown
                 # At once: libpq has closed the socket, and another connection may get the same file descriptor.
                 loop.remove_reader(socket)
                 lost.set_exception(error)
 
-        loop.add_reader(socket, on_readable)
+        loop.add_reader(socket, step)
         try:
-            session.send(listen_sql([self._canary_channel, *self._channels], self._canary()))
-            while True:
-                self._waiting_since = self._waiting_since or time.monotonic()
-                await asyncio.wait([lost], timeout=self._canary_interval)
-                if lost.done():
-                    lost.result()
-                self._check_canary()
-                session.send(listen_sql([self._canary_channel], self._canary()))
+            while not lost.done():
+                step()
+                await asyncio.wait([lost], timeout=_CHECK_SECONDS)
+            lost.result()
         finally:
             if not lost.done():
                 loop.remove_reader(socket)
 
-    def _canary(self) -> str:
-        return canary_sql(self._canary_channel, "", time.time())
-
-    def _check_canary(self) -> None:
-        if self._waiting_since and time.monotonic() - self._waiting_since > CANARY_TIMEOUT_SECONDS:
-            raise psycopg.OperationalError(
-                f"the session's own notification did not come back within {CANARY_TIMEOUT_SECONDS:.0f} s: the network "
-                "path is cut, or DB_HOST leads to a transaction pooler"
-            )
-
-    def _on_notifications(self, notifications: list[Notification]) -> None:
+    def _on_notifications(self, server: str, notifications: list[Notification]) -> None:
         at = time.time()
-        if notifications and self._waiting_since is not None:
-            # The session works. The canary may queue behind many notifications, so its timeout starts again.
-            self._waiting_since = time.monotonic()
         events: list[Event] = []
         for channel, payload in notifications:
             if channel != self._canary_channel:
                 events.append(Event(channel, msgspec.Raw(payload_json(payload)), None, at))
                 continue
             self._deliver(events)
-            self._on_canary()
+            self._on_canary(server)
             events = [Event(MUX_CHANNEL, msgspec.Raw(payload), None, at)]
         self._deliver(events)
 
@@ -125,26 +164,30 @@ class PostgresSource:
         if events:
             self._sink.deliver(events)
 
-    def _on_canary(self) -> None:
-        self._waiting_since = None
-        self._canary_at = time.monotonic()
+    def _on_canary(self, server: str) -> None:
+        self._canary_at, self._canary_failure = time.monotonic(), None
         if self._is_connected:
             return
         self._is_connected = True
         self._state.recovered()
-        logger.info("connected to %s, listening on %s", describe(self._url), ", ".join(self._channels))
+        logger.info("connected to %s, listening on %s", server, ", ".join(self._channels))
         if self._has_started:
             self._sink.gap(None, GapReason.SESSION)
         else:
             self._has_started = True
             self._sink.start(None, [])
 
+    def _on_failure(self, error: psycopg.Error) -> None:
+        if not self._is_connected:
+            self._state.failed(with_remedy(error))
+            return
+        failure = one_line(with_remedy(error))
+        if failure != self._canary_failure:
+            logger.warning("a canary failed: %s; the session is kept, and a canary follows every second", failure)
+        self._canary_failure = failure
 
-def _with_remedy(error: BaseException) -> BaseException:
-    """Return the error with its remedy, if only an operator can fix it. A worker keeps trying all the same."""
-    if isinstance(error, psycopg.Error):
-        try:
-            check_operator(error)
-        except OperatorError as advice:
-            return advice
-    return error
+
+def _close_unused(opening: "asyncio.Future[tuple[str, OpenSession]]") -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        _, opened = opening.result()
+        opened.connection.close()

@@ -10,6 +10,8 @@ import redis
 
 from app.core.canary import MUX_CHANNEL
 from app.core.heartbeat import RegistryEntry
+from app.core.postgres import literal
+from app.core.postgres_connect import query
 from app.core.redis_keys import RedisNames
 from listener.redis_stream import entries
 from listener.registry import read_entries
@@ -41,9 +43,9 @@ def trace_canary(
     token = f"notifymux-{uuid.uuid4().hex}"
     sent = time.time()
     # No client receives it: the payload names no match, and with ROUTING_KEY=verify it names one that nobody watches.
-    connection.execute(
-        "SELECT pg_notify(unnest(%s::text[]), %s)", [[*channels, MUX_CHANNEL], json.dumps({"verify": token})]
-    )
+    names_sql = ", ".join(map(literal, [*channels, MUX_CHANNEL]))
+    payload = literal(json.dumps({"verify": token}))
+    query(connection.pgconn, f"SELECT pg_notify(unnest(ARRAY[{names_sql}]), {payload})", _TIMEOUT_SECONDS)
     found = _in_stream(client, names, head, token)
     if MUX_CHANNEL not in found:
         yield failed(

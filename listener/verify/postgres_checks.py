@@ -3,21 +3,24 @@
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import psycopg
 
-from app.core.operator_errors import OperatorError, check_direct, check_operator, check_primary
-from app.core.postgres import describe, listening_conninfo
+from app.core.operator_errors import MAKE_ROOM, OperatorError, with_remedy
+from app.core.postgres import describe, listening_conninfo, literal
+from app.core.postgres_connect import QueryTimeout, connected_url, lock_wait, open_session, query
+from app.core.session_health import describe as describe_wait
 from listener.verify.result import Check, failed, passed, warned
 from notifymux.reconnect import one_line
 
 _OLDEST_MAJOR = 14
-_IS_FULL = re.compile(r"too many (clients|connections)|remaining connection slots|no more connections allowed")
-_MAKE_ROOM = (
-    "raise max_connections, or end what nobody needs: "
-    "SELECT application_name, count(*) FROM pg_stat_activity GROUP BY 1"
+QUERY_TIMEOUT_SECONDS = 5.0
+_LOCK_WARNING_SECONDS = 1.0  # that the first session has waited; shorter waits are what a busy server has
+_MAKE_COMMITS_GO_ON = (
+    "a commit hangs: a synchronous standby is away (synchronous_standby_names), or the disk is slow or full: "
+    "SELECT pid, wait_event, query FROM pg_stat_activity WHERE wait_event_type IN ('IPC', 'IO')"
 )
+_WHY_SLOW = "it is frozen or overloaded, or commits wait: see the check of the notification lock, or the server's log"
 _QUEUE_WARNING = 0.01  # fraction; 1 % are some 80 MB
 _QUEUE_FAILURE = 0.5  # fraction; from here on PostgreSQL warns in its own log
 _HIDDEN = "<insufficient privilege>"
@@ -40,52 +43,44 @@ _TRIGGERS = """
     SELECT DISTINCT t.tgrelid::regclass::text
     FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
     WHERE NOT t.tgisinternal AND t.tgparentid = 0 AND t.tgenabled <> 'D'
-      AND (p.prosrc ~ %s OR strpos(pg_get_triggerdef(t.oid), %s) > 0)
+      AND (p.prosrc ~ {} OR strpos(pg_get_triggerdef(t.oid), {}) > 0)
     ORDER BY 1
 """
 
 
 def connect(url: str, pod: str) -> tuple[Check, psycopg.Connection | None]:
     """Connect as the listener does; return the check, and the connection if LISTEN works on it."""
-    connection: psycopg.Connection | None = None
     try:
-        connection = psycopg.connect(listening_conninfo(url, f"notifymux-verify/{pod}"), autocommit=True)
-        backend, is_in_recovery = _row(connection, "SELECT pg_backend_pid(), pg_is_in_recovery()")
-        check_direct(connection.pgconn, backend)
-        check_primary(is_in_recovery=is_in_recovery)
+        connection = open_session(listening_conninfo(url, f"notifymux-verify/{pod}")).connection
     except (psycopg.Error, OperatorError) as error:
-        if connection:
-            connection.close()
         check = failed_check("PostgreSQL", error)
         return check._replace(text=f"{describe(url)}: {check.text}"), None
-    return passed("PostgreSQL", f"{describe(url)}: the primary, reached directly"), connection
+    server = describe(connected_url(url, connection))
+    return passed("PostgreSQL", f"{server}: the primary, reached directly"), connection
 
 
 def failed_check(name: str, error: psycopg.Error | OperatorError) -> Check:
     """The failed check for an error."""
-    if isinstance(error, OperatorError):
-        return failed(name, error.what, error.remedy)
-    try:
-        check_operator(error)
-    except OperatorError as known:
+    if isinstance(error, QueryTimeout):
+        return failed(name, one_line(error), _WHY_SLOW)
+    known = with_remedy(error) if isinstance(error, psycopg.Error) else error
+    if isinstance(known, OperatorError):
         return failed(name, known.what, known.remedy)
-    text = one_line(error)
-    if _IS_FULL.search(text):
-        return failed(name, f"no connection is left: {text}", _MAKE_ROOM)
-    return failed(name, text, "start it, or correct DB_HOST and DB_PORT; the listener goes on trying")
+    return failed(name, one_line(error), "start it, or correct DB_HOST and DB_PORT; the listener goes on trying")
 
 
 def run_checks(connection: psycopg.Connection, channels: Sequence[str], workers: int) -> Iterator[Check]:
     """Run every check on a connection of `connect`; `workers` are this pod's, 0 in PostgreSQL mode."""
     try:
         yield version(connection)
+        yield notification_lock(connection)
         yield connections(connection, workers)
         yield sessions(connection, workers)
         yield queue(connection)
         for channel in channels:
             yield triggers(connection, channel)
     except psycopg.Error as error:
-        yield failed_check("PostgreSQL", error)
+        yield failed_check("PostgreSQL's answers", error)
 
 
 def version(connection: psycopg.Connection) -> Check:
@@ -96,16 +91,24 @@ def version(connection: psycopg.Connection) -> Check:
     return passed(name, text)
 
 
+def notification_lock(connection: psycopg.Connection) -> Check:
+    """Whether sessions wait for the lock that a transaction which notifies holds over its commit."""
+    name, wait = "notification lock", lock_wait(connection.pgconn)
+    if wait.seconds < _LOCK_WARNING_SECONDS:
+        return passed(name, f"{wait.sessions} sessions wait for it")
+    return warned(name, describe_wait(wait), _MAKE_COMMITS_GO_ON)
+
+
 def connections(connection: psycopg.Connection, workers: int) -> Check:
     """How many connections are used, and whether a rollback would find one for each of this pod's workers."""
-    most, reserved, used = _row(connection, _CONNECTIONS)
+    most, reserved, used = map(int, _row(connection, _CONNECTIONS))
     name, text = "connections", f"{used} of {most - reserved} used (max_connections {most}, {reserved} reserved)"
     free = most - reserved - used
     if free < max(workers, 1):
         return warned(
             name,
             f"{text}: only {max(free, 0)} are left",
-            f"a roll back takes one for each worker: {_MAKE_ROOM}",
+            f"a roll back takes one for each worker: {MAKE_ROOM}",
         )
     return passed(name, text)
 
@@ -113,11 +116,11 @@ def connections(connection: psycopg.Connection, workers: int) -> Check:
 def sessions(connection: psycopg.Connection, workers: int) -> Check:
     """How many sessions LISTEN in this database, by application_name."""
     name, found, hidden = "LISTEN sessions", Counter[str](), 0
-    for application, query in connection.execute(_SESSIONS):
-        if _LISTEN_QUERY.match(query) or re.match(r"notifymux-(listener|worker)/", application):
+    for application, text in _rows(connection, _SESSIONS):
+        if _LISTEN_QUERY.match(text) or re.match(r"notifymux-(listener|worker)/", application):
             found[application or "(no application_name)"] += 1
         else:
-            hidden += query == _HIDDEN
+            hidden += text == _HIDDEN
     whose = ", ".join(f"{count} {who}" for who, count in sorted(found.items()))
     text = f"{found.total()} ({whose})" if whose else "0"
     if hidden:
@@ -133,7 +136,8 @@ def sessions(connection: psycopg.Connection, workers: int) -> Check:
 
 def queue(connection: psycopg.Connection) -> Check:
     """How full PostgreSQL's notification queue is; it keeps what the slowest session has not read."""
-    [usage] = _row(connection, "SELECT pg_notification_queue_usage()")
+    [text] = _row(connection, "SELECT pg_notification_queue_usage()")
+    usage = float(text)
     name, text = "notification queue", f"{100 * usage:.3g} % full"
     remedy = (
         "some session LISTENs and does not read, mostly one that is long in a transaction: "
@@ -149,7 +153,7 @@ def triggers(connection: psycopg.Connection, channel: str) -> Check:
     name = f"triggers {channel}"
     word = rf"(^|\W){re.escape(channel)}(\W|$)"
     quoted = "'" + channel.replace("'", "''") + "'"  # as pg_get_triggerdef() writes an argument
-    tables = [table for (table,) in connection.execute(_TRIGGERS, [word, quoted])]
+    tables = [table for (table,) in _rows(connection, _TRIGGERS.format(literal(word), literal(quoted)))]
     if not tables:
         return warned(
             name,
@@ -160,6 +164,11 @@ def triggers(connection: psycopg.Connection, channel: str) -> Check:
     return passed(name, f"on {', '.join(tables[:_MAX_TABLES_NAMED])}{more}")
 
 
-def _row(connection: psycopg.Connection, query: str) -> Any:
-    [row] = connection.execute(query.encode()).fetchall()
+def _row(connection: psycopg.Connection, sql: str) -> list[str]:
+    [row] = _rows(connection, sql)
     return row
+
+
+def _rows(connection: psycopg.Connection, sql: str) -> list[list[str]]:
+    rows = query(connection.pgconn, sql, QUERY_TIMEOUT_SECONDS)
+    return [[(value or b"").decode(errors="replace") for value in row] for row in rows]

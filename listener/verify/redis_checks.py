@@ -123,7 +123,7 @@ def listeners(client: redis.Redis, names: RedisNames) -> Check:
         redis.RedisError: Redis does not answer.
     """
     keys = client.scan_iter(match=names.listeners, count=1000)
-    found = read_entries(client, keys, "role", "position", "buffered")
+    found = read_entries(client, keys, "role", "position", "buffered", "passive", "outage")
     alive = [process for process in found if process.is_running and process.age < DEAD_SECONDS]
     if not alive:
         return failed("listeners", "none is registered here", "supervisorctl status listener; its log says why")
@@ -131,5 +131,17 @@ def listeners(client: redis.Redis, names: RedisNames) -> Check:
     for process in sorted(alive, key=lambda process: process.name):
         fields = process.fields
         place = f" at {position}" if (position := fields.get("position")) else ""
-        lines.append(f"{process.name} {fields.get('role', '')}{place}, {fields.get('buffered') or 0} events held")
-    return passed("listeners", f"{len(alive)}: {'; '.join(lines)}")
+        line = f"{process.name} {fields.get('role', '')}{place}, {fields.get('buffered') or 0} events held"
+        if passive := fields.get("passive"):
+            line += f", passive: {passive}"
+        if outage := fields.get("outage"):
+            line += f", not connected to PostgreSQL: {outage}"
+        lines.append(line)
+    text = f"{len(alive)}: {'; '.join(lines)}"
+    if any(process.fields.get("passive") for process in alive):
+        return failed(
+            "listeners", text, "give the passive listener the others' PostgreSQL, or a REDIS_NAMESPACE of its own"
+        )
+    if any(process.fields.get("outage") for process in alive):
+        return warned("listeners", text, "the listener goes on trying; see the check of PostgreSQL, in its pod")
+    return passed("listeners", text)

@@ -5,6 +5,7 @@ from contextlib import ExitStack
 
 import psycopg
 import redis
+from psycopg.pq import TransactionStatus
 from redis.exceptions import RedisError
 
 from app.core.config import Settings
@@ -29,6 +30,8 @@ def run(settings: Settings, url: str, client: redis.Redis) -> Iterator[Check]:
         if connection:
             stack.callback(connection.close)
             yield from postgres_checks.run_checks(connection, channels, workers)
+            if connection.pgconn.transaction_status != TransactionStatus.IDLE:
+                connection = None  # it does not answer
         check, info = redis_checks.connect(client, settings.redis_url.get_secret_value())
         yield check
         if info is not None:

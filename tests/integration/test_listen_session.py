@@ -39,6 +39,19 @@ def receive(session: ListenSession, count: int) -> list[Notification]:
     return notifications
 
 
+def answer(session: ListenSession) -> list[Notification]:
+    """Wait until the session is idle; return the notifications that arrived until then."""
+    notifications: list[Notification] = []
+
+    def is_answered() -> bool:
+        select.select([session], [], [], 0.1)
+        notifications.extend(session.receive())
+        return session.is_idle
+
+    wait_until(is_answered)
+    return notifications
+
+
 def test_all_channels_are_listened_on_in_one_round_trip(listening: psycopg.Connection) -> None:
     session = ListenSession(listening.pgconn)
     names = ["a", "With Space", 'quo"te', "ünï", "a.b", "select"]
@@ -56,21 +69,34 @@ def test_a_listen_that_fails_partly_listens_on_no_channel(listening: psycopg.Con
     session = ListenSession(listening.pgconn)
     statements = [listen_sql(["a", "b"]), failing] + ([listen_sql(["c"])] if at == "in the middle" else [])
     session.send("; ".join(statements))
-
-    with pytest.raises(psycopg.Error) as caught:
-        receive(session, 1)
-    assert caught.value.sqlstate
+    assert answer(session) == []
+    assert session.take_failure()
     assert channels(listening) == []
 
 
-def test_a_failed_listen_keeps_the_channels_of_before(listening: psycopg.Connection) -> None:
+def test_a_failed_query_is_reported_once_and_the_session_goes_on_with_the_channels_of_before(
+    listening: psycopg.Connection,
+) -> None:
     session = ListenSession(listening.pgconn)
     session.send(listen_sql(["a"], "SELECT pg_notify('a', '1')"))
-    receive(session, 1)
+    assert answer(session) == [Notification("a", b"1")]
     session.send(listen_sql(["b"], "SELECT 1/0"))
-    with pytest.raises(psycopg.errors.DivisionByZero):
-        receive(session, 1)
+    assert answer(session) == []
+    assert isinstance(session.take_failure(), psycopg.errors.DivisionByZero)
+    assert session.take_failure() is None
+    session.send("SELECT pg_notify('a', '2')")
+    assert answer(session) == [Notification("a", b"2")]
     assert channels(listening) == ["a"]
+
+
+def test_a_cancelled_query_is_a_failure_and_no_lost_session(
+    listening: psycopg.Connection, connection: psycopg.Connection
+) -> None:
+    session = ListenSession(listening.pgconn)
+    session.send("SELECT pg_sleep(60)")
+    connection.execute("SELECT pg_cancel_backend(%s)", [listening.pgconn.backend_pid])
+    assert answer(session) == []
+    assert isinstance(session.take_failure(), psycopg.errors.QueryCanceled)
 
 
 def test_waiting_notifications_are_received_in_order_and_queries_in_between_lose_none(
@@ -80,9 +106,10 @@ def test_waiting_notifications_are_received_in_order_and_queries_in_between_lose
     session.send(listen_sql(["a"], "SELECT pg_notify('a', '0')"))
     receive(session, 1)
     connection.execute("SELECT pg_notify('a', n::text) FROM generate_series(1, 5000) n")
+    notifications = []
     for number in range(20):
         session.send(listen_sql(["a"], f"SELECT pg_notify('a', 'own {number}')"))
-    notifications = [note.payload.decode() for note in receive(session, 5020)]
+        notifications += [note.payload.decode() for note in answer(session)]
     assert [text for text in notifications if not text.startswith("own")] == [str(n) for n in range(1, 5001)]
     assert [text for text in notifications if text.startswith("own")] == [f"own {number}" for number in range(20)]
 
@@ -96,13 +123,14 @@ def test_a_terminated_session_raises_an_error(listening: psycopg.Connection, con
         receive(session, 1)
 
 
-def test_a_session_that_does_not_answer_fails_before_its_queries_pile_up(listening: psycopg.Connection) -> None:
+def test_a_sessions_own_notification_is_received_before_the_end_of_its_query(
+    listening: psycopg.Connection, connection: psycopg.Connection
+) -> None:
     session = ListenSession(listening.pgconn)
-    session.send("SELECT pg_sleep(60)")
-    for _ in range(100):
-        session.send("SELECT 1")
-    with pytest.raises(psycopg.OperationalError, match="100 queries wait for an answer"):
-        session.send("SELECT 1")
+    for number in range(200):
+        connection.execute("SELECT pg_notify('a', 'of another')")
+        session.send(listen_sql(["a"], f"SELECT pg_notify('a', '{number}')"))
+        assert Notification("a", str(number).encode()) in answer(session)
 
 
 @pytest.mark.parametrize("text", ["", "it's", "back\\slash", "E'\\''", "ünï \N{SNOWMAN}", "a;b--c", "$$", "\t\n"])

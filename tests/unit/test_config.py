@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 from dotenv import dotenv_values
+from psycopg.conninfo import conninfo_to_dict
 
 from app.core.config import DEFAULT_CHANNELS, Settings, load_settings, where_settings_come_from
-from app.core.postgres import database_url, describe
+from app.core.postgres import database_url, describe, url_without_password
 from app.core.settings_sources import SettingsError, servers_given
 from app.core.settings_types import Secret
 from notifymux.redis_client import describe_redis
@@ -192,6 +193,8 @@ def test_values_in_the_environment_are_taken_as_they_are(monkeypatch: pytest.Mon
 WRONG = [
     ("DB_PORT", "543Z"),
     ("DB_PORT", "0"),
+    ("DB_PORT", "5432,"),
+    ("DB_HOST", "a,,b"),
     ("DB_SSLMODE", "on"),
     ("USE_REDIS_NOTIFIER", "maybe"),
     ("REDIS_NAMESPACE", "no spaces"),
@@ -299,11 +302,41 @@ def test_a_value_means(line: str, field: str, value: object) -> None:
     assert getattr(load_settings(), field) == value
 
 
+@pytest.mark.parametrize(("hosts", "port", "given"), [("a,b", "1", "1"), ("a, b", "1, 2", "1,2"), ("a", "1", "1")])
+def test_several_hosts_have_one_port_or_one_each(hosts: str, port: str, given: str) -> None:
+    write_env(f"DB_HOST={hosts}\nDB_PORT={port}")
+    parts = conninfo_to_dict(database_url(load_settings()))
+    assert (parts["host"], parts["port"]) == (hosts.replace(" ", ""), given)
+    assert parts["target_session_attrs"] == "read-write"
+    shown = {"a,b 1": "a:1,b:1", "a,b 1,2": "a:1,b:2", "a 1": "a:1"}
+    assert describe(database_url(load_settings())).startswith(shown[f"{parts['host']} {port.replace(' ', '')}"] + ", ")
+
+
+@pytest.mark.parametrize(("hosts", "ports"), [("a,b,c", "1,2"), ("a,b", "1,2,3"), ("a", "1,2")])
+def test_another_number_of_ports_is_one_line(hosts: str, ports: str) -> None:
+    write_env(f"DB_HOST={hosts}\nDB_PORT={ports}")
+    with pytest.raises(SettingsError, match=rf"^DB_PORT='{ports}': it takes one port [^\n]*$"):
+        load_settings()
+
+
+def test_a_password_file_is_read_again_for_every_connection_string() -> None:
+    Path("password").write_text("first\n", encoding="utf-8")
+    write_env("DB_HOST=h\nDB_PASSWORD_FILE=password")
+    settings = load_settings()
+    assert conninfo_to_dict(database_url(settings))["password"] == "first"
+    Path("password").write_text("second\n", encoding="utf-8")
+    assert conninfo_to_dict(database_url(settings))["password"] == "second"
+    Path("password").unlink()
+    with pytest.raises(SettingsError, match="DB_PASSWORD_FILE"):
+        database_url(settings)
+    assert "password" not in conninfo_to_dict(url_without_password(settings))
+
+
 def test_a_wrong_value_ends_the_listener_with_one_line_and_exit_code_2(folder: Path) -> None:
     result = run_listener(folder, {"DB_HOST": "h", "DB_PORT": "x", "DB_PASSWORD": "s3cret"})
     assert result.returncode == 2
     assert result.stdout == ""
-    assert result.stderr == "notifymux: DB_PORT='x': it takes a whole number from 1 to 65535\n"
+    assert result.stderr == f"notifymux: DB_PORT='x': it takes {takes('DB_PORT')}\n"
 
 
 def test_a_wrong_value_in_dotenv_ends_gunicorn_with_one_line_and_exit_code_2(folder: Path) -> None:

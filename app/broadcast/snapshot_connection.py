@@ -1,0 +1,72 @@
+"""One connection for snapshots. Everything here blocks, for a bounded time unless a host's name is looked up."""
+
+import time
+from contextlib import closing
+from typing import Self
+
+import psycopg
+from psycopg import conninfo as libpq
+
+from app.core.postgres_connect import connect, query
+
+_CONNECT_TIMEOUT_SECONDS = 2  # for each host
+_CHECK_TIMEOUT_SECONDS = 1.0
+# Then a connection is not used again: its address may lead to another server by now.
+_MAX_AGE_SECONDS = 60.0
+
+
+class SnapshotConnection:
+    """A connection to the primary, as it was when the connection was opened.
+
+    Args:
+        connection: in autocommit mode.
+    """
+
+    def __init__(self, connection: psycopg.Connection) -> None:
+        self._connection, self._opened_at = connection, time.monotonic()
+
+    @classmethod
+    def open(cls, url: str, name: str, statement_timeout: float) -> Self:
+        """Connect.
+
+        Args:
+            url: PostgreSQL's connection string.
+            name: the session's `application_name`.
+            statement_timeout: seconds after which the server cancels a query.
+
+        Raises:
+            psycopg.Error: no server can be reached, or all refuse.
+        """
+        options = libpq.conninfo_to_dict(url).get("options") or ""
+        conninfo = libpq.make_conninfo(
+            url,
+            application_name=name,
+            client_encoding="UTF8",
+            connect_timeout=_CONNECT_TIMEOUT_SECONDS,
+            options=f"{options} -c statement_timeout={int(statement_timeout * 1000)}".strip(),
+        )
+        return cls(connect(conninfo))
+
+    def is_usable(self) -> bool:
+        """Whether it still leads to a primary that answers."""
+        if time.monotonic() - self._opened_at > _MAX_AGE_SECONDS:
+            return False
+        try:
+            return query(self._connection.pgconn, "SELECT pg_is_in_recovery()", _CHECK_TIMEOUT_SECONDS) == [[b"f"]]
+        except psycopg.Error:
+            return False
+
+    def value(self, sql: bytes, match: str, timeout: float) -> bytes | None:
+        """Run a query for a match and return the first value of its first row, as text; None without one, or for NULL.
+
+        Raises:
+            psycopg.Error: it failed, or was not answered within `timeout` seconds.
+        """
+        with closing(psycopg.ClientCursor(self._connection)) as cursor:
+            text = cursor.mogrify(sql, {"match_id": match})
+        rows = query(self._connection.pgconn, text, timeout)
+        return rows[0][0] if rows and rows[0] else None
+
+    def close(self) -> None:
+        """Close it."""
+        self._connection.close()
