@@ -22,6 +22,10 @@ from app.core.settings_sources import RUN_DIR
 # One set of buckets for every histogram of latencies.
 LATENCY_BUCKETS_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
+# Names and explanations of gauges that a listener has, and in PostgreSQL mode the workers: the pod's is the highest.
+LOCK_WAITERS = "postgres_lock_waiters", "Sessions that wait for the notification lock."
+LOCK_WAIT_SECONDS = "postgres_lock_wait_seconds", "How long the first of them has waited."
+
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # the variable from which prometheus-client takes it
 _held: list[IO[bytes]] = []  # this process's locks, until it ends
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+from app.core.postgres_connect import LockWait
+from app.core.session_health import describe
 from app.monitoring.process_list import ProcessRow
 from notifymux.event import EventId
 
@@ -17,11 +19,27 @@ def listeners(rows: Iterable[ProcessRow]) -> list[str]:
         match row["state"], row["role"]:
             case "late" | "dead", _:
                 found.append(f"listener {_name(row)} is silent")
+            case "alive", _ if row["passive"]:
+                found.append(f"listener {_name(row)} is passive: {row['passive']}")
             case "alive", "unconnected":
-                found.append(f"listener {_name(row)} is not connected to PostgreSQL")
+                why = f": {row['outage']}" if row["outage"] else ""
+                found.append(f"listener {_name(row)} is not connected to PostgreSQL{why}")
+            case "alive", _ if row["outage"] and not row["lock_waiters"]:  # else `notification_lock` says it
+                found.append(f"listener {_name(row)}: {row['outage']}")
             case "alive", "unaligned":
                 found.append(f"listener {_name(row)} is looking for its place in the count")
     return found
+
+
+def longest_lock_wait(rows: Iterable[ProcessRow]) -> LockWait:
+    """Return the longest of the waits for the notification lock that the living listeners see."""
+    waits = (LockWait(row["lock_waiters"], row["lock_wait_seconds"]) for row in rows if row["state"] == "alive")
+    return max(waits, key=lambda wait: wait.seconds, default=LockWait())
+
+
+def notification_lock(wait: LockWait) -> list[str]:
+    """Return the problem of sessions that wait for the notification lock."""
+    return [describe(wait)] if wait.sessions else []
 
 
 def queue(usage: float | None) -> list[str]:

@@ -65,6 +65,10 @@ _LISTENER_FIELDS: dict[str, Callable[[str], object]] = {
     "role": lambda text: text or "unconnected",
     "position": lambda text: text or None,
     **dict.fromkeys(("buffered", "received", "added", "suppressed", "restored", "failovers"), _int),
+    "lock_waiters": _int,
+    "lock_wait_seconds": lambda text: _float(text) or 0.0,
+    "passive": str,
+    "outage": str,
     "connected_since": _float,
     "round_trip_ms": _float,
 }

@@ -9,6 +9,7 @@ import msgspec
 
 from app.core.heartbeat import RegistryEntry
 from app.core.incident_log import LogEntry, log_entry
+from app.core.postgres_connect import LockWait
 from app.monitoring import problems, process_list
 from app.monitoring.event_stats import EventStats
 from app.monitoring.process_list import ProcessRow
@@ -63,8 +64,9 @@ class Status:
     def _body(self) -> dict[str, Any]:
         info, worker, report = self._info, self._worker, self._worker.report()
         listeners, workers = self._listeners(), self._workers(report)
-        postgres, delays = self._postgres(listeners, len(workers)), self._delays(listeners, report)
-        found = self._problems(listeners, postgres["queue_usage"]) + delays
+        lock_wait = report.source.lock_wait if self._registry is None else problems.longest_lock_wait(listeners)
+        postgres, delays = self._postgres(listeners, len(workers), lock_wait), self._delays(listeners, report)
+        found = self._problems(listeners, postgres["queue_usage"], lock_wait) + delays
         state = "broken" if worker.broken else "degraded" if found else "healthy"
         return {
             "at": round(time.time(), 3),
@@ -101,8 +103,9 @@ class Status:
         rows = process_list.workers(_aged(snapshot.workers, snapshot.at)) if snapshot else []
         return [own | report.row(), *(row for row in rows if (row["pod"], row["pid"]) != (info.pod, info.pid))]
 
-    def _problems(self, listeners: list[ProcessRow], queue_usage: float | None) -> list[str]:
+    def _problems(self, listeners: list[ProcessRow], queue_usage: float | None, lock_wait: LockWait) -> list[str]:
         found, registry = self._worker.unready() + problems.queue(queue_usage), self._registry
+        found += [problem for problem in problems.notification_lock(lock_wait) if problem not in found]
         if registry is None:
             return found
         if registry.refusal:
@@ -120,7 +123,7 @@ class Status:
         behind = problems.events_behind(source.position, self._registry.snapshot.head)
         return problems.lag(listeners, behind, rate, is_behind=source.is_behind)
 
-    def _postgres(self, listeners: list[ProcessRow], workers: int) -> dict[str, Any]:
+    def _postgres(self, listeners: list[ProcessRow], workers: int, lock_wait: LockWait) -> dict[str, Any]:
         worker, canary = self._worker, self._worker.last_canary
         if worker.mode == "postgres":
             state = "up" if worker.is_connected else "down"
@@ -136,6 +139,8 @@ class Status:
             "max_connections": canary.max_connections,
             "connections": canary.connections,
             "listening": canary.listening,
+            "lock_waiters": lock_wait.sessions,
+            "lock_wait_seconds": round(lock_wait.seconds, 3),
             "direct": canary.listening if worker.mode == "postgres" else workers,
         }
 

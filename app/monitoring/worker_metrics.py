@@ -5,7 +5,7 @@ import time
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from app.core.metrics import LATENCY_BUCKETS_SECONDS, CounterSync
+from app.core.metrics import LATENCY_BUCKETS_SECONDS, LOCK_WAIT_SECONDS, LOCK_WAITERS, CounterSync
 from app.monitoring.worker_report import WorkerState
 from app.sources.base import GapReason
 
@@ -47,6 +47,10 @@ class WorkerMetrics:
         self._connections = gauge("postgres_connections", "Clients' sessions.", "livemostrecent")
         self._max_connections = gauge("postgres_max_connections", "max_connections.", "livemostrecent")
         self._queue_usage = gauge("postgres_queue_usage_ratio", "How full the queue is, 0 to 1.", "livemostrecent")
+        # In Redis mode only the listener knows, and has the same metrics (`listener.metrics`).
+        if worker.mode == "postgres":
+            self._lock_waiters = gauge(*LOCK_WAITERS, "livemax")
+            self._lock_wait = gauge(*LOCK_WAIT_SECONDS, "livemax")
         self._build = Gauge(
             "notifymux_build_info",
             "1; the version and the mode are labels.",
@@ -75,6 +79,9 @@ class WorkerMetrics:
         self._queue_bytes.set(report.queue_bytes)
         self._ready.set(not self._worker.unready())
         self._canary_age.set(time.monotonic() - (report.source.canary_at or self._started))
+        if report.mode == "postgres":
+            self._lock_waiters.set(report.source.lock_wait.sessions)
+            self._lock_wait.set(report.source.lock_wait.seconds)
         self._update_canaries()
 
     def _update_canaries(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import RedisPlace, StartApp, StartListener
+from tests.conftest import RedisPlace, StartApp, StartListener, Verify
 from tests.postgres.observed import listened_to
 from tests.support.postgres_cluster import PostgresServer
 from tests.support.proxy import Proxy
@@ -76,3 +76,15 @@ def test_a_worker_gives_up_a_server_that_freezes_right_after_the_login(
     primary.thaw()
     listened_to(primary, app, 6)
     app.wait_until_ready()
+
+
+def test_verify_gives_up_a_server_that_freezes_right_after_the_login_or_between_two_checks(
+    primary: PostgresServer, address: FreezesAtLogin, settings: dict[str, str], verify: Verify
+) -> None:
+    verified = verify(settings)
+    assert address.has_frozen
+    assert verified.code == 1
+    assert "not answered within" in verified.text("PostgreSQL")
+    assert verified.text("canary") == "not sent"
+    primary.thaw()
+    assert "PostgreSQL" in verify(settings).with_status("ok")
