@@ -178,9 +178,6 @@ class PostgresSource:
             self._sink.start(None, [])
 
     def _on_failure(self, error: psycopg.Error) -> None:
-        if not self._is_connected:
-            self._state.failed(with_remedy(error))
-            return
         failure = one_line(with_remedy(error))
         if failure != self._canary_failure:
             logger.warning("a canary failed: %s; the session is kept, and a canary follows every second", failure)
