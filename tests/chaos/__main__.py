@@ -7,14 +7,15 @@ listeners, and prints a table with one column per run. The exit code is 1 if a p
 import argparse
 import random
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from tests.chaos.environment import Environment
 from tests.chaos.faults import FAULTS
+from tests.chaos.replicated_servers import ReplicatedServers
 from tests.chaos.report import Report, table
 from tests.support.output import print_line
-from tests.support.servers import temporary_servers
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,10 +44,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(listeners: int, seed: int, seconds: float, faults: Sequence[str]) -> Report:
     """Run once on new servers."""
     with (
-        temporary_servers("chaos") as servers,
+        tempfile.TemporaryDirectory(prefix="notifymux-chaos-") as name,
+        ReplicatedServers(_readable(Path(name)) / "servers") as servers,
         Environment(servers, servers.folder, listeners, seed, verbose=True) as environment,
     ):
         return environment.run(seconds, faults)
+
+
+def _readable(folder: Path) -> Path:
+    folder.chmod(0o755)  # the servers run under another account
+    return folder
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Self
 import psycopg
 
 from tests.chaos.delivery_check import DeliveryCheck, EventKey, ambiguous_ids
-from tests.chaos.faults import FAULTS, RESTART_POSTGRES
+from tests.chaos.faults import END_EVERY_SESSION, FAULTS
 from tests.chaos.load import MATCHES, CommitOrder, ListenSampler, RecordingClient, Writer, create_table, match_of
 from tests.chaos.pods import SETTINGS, Pod
 from tests.chaos.report import NO_FAULT, Report
@@ -34,6 +34,7 @@ class Environment:
         listeners: the number of pods.
         seed: of faults and load.
         settings: of the listeners and the workers, in addition to the usual ones.
+        app_settings: of the workers instead of `settings`.
         clients: the number of clients.
         verbose: print a line for each fault.
     """
@@ -46,6 +47,7 @@ class Environment:
         seed: int,
         *,
         settings: Mapping[str, str] | None = None,
+        app_settings: Mapping[str, str] | None = None,
         clients: int = CLIENTS,
         verbose: bool = False,
     ) -> None:
@@ -53,6 +55,7 @@ class Environment:
         self.report = Report(listeners, seed, clients=clients)
         self._rng = Random(f"{seed}, {listeners}")
         self._settings = dict(settings or {})
+        self._app_settings = self._settings if app_settings is None else dict(app_settings)
         self._verbose = verbose
         self._stack = ExitStack()
         self._pods_started = 0
@@ -86,7 +89,7 @@ class Environment:
         for _ in range(self.report.listeners):
             self.start_pod()
         redis_settings = {"REDIS_URL": self.servers.embedded.redis_url, "USE_REDIS_NOTIFIER": "true"}
-        self.app = enter(App(self.folder, SETTINGS | redis_settings | self._settings, WORKERS)).wait_until_ready()
+        self.app = enter(App(self.folder, SETTINGS | redis_settings | self._app_settings, WORKERS)).wait_until_ready()
         for pod in self.pods:
             pod.wait_until_aligned()
         self._connect_clients()
@@ -101,6 +104,11 @@ class Environment:
         pod = Pod(f"pod-{self._pods_started}", self.folder, self.servers, self._settings | dict(settings or {}))
         self.pods.append(self._stack.enter_context(pod))
         return pod
+
+    def add_pod(self, settings: Mapping[str, str]) -> None:
+        """Start one more listener, and wait until it is aligned."""
+        self.start_pod(settings)
+        self.wait_until_caught_up()
 
     def _connect_clients(self) -> None:
         """Connect the clients, at least one to each worker."""
@@ -207,7 +215,7 @@ class Environment:
         pod = self._choose_pod()
         before = self._resyncs()
         began = time.monotonic()
-        if fault == RESTART_POSTGRES:
+        if fault in END_EVERY_SESSION:
             self.order.listening.clear()
 
         def wait(seconds: float) -> None:
@@ -215,7 +223,7 @@ class Environment:
 
         FAULTS[fault](pod, self.servers, self._rng, wait)
         ended = time.monotonic()
-        if fault != RESTART_POSTGRES:
+        if fault not in END_EVERY_SESSION:
             self.run_load(HEARTBEAT_SECONDS)
         self.wait_until_caught_up()
         gaps = max(after - earlier for earlier, after in zip(before, self._resyncs(), strict=True))

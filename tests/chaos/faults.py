@@ -1,6 +1,5 @@
 """The faults. Each function injects one and returns when it has ended; recovery may take longer."""
 
-import shutil
 import signal
 from collections.abc import Callable
 from contextlib import closing
@@ -10,11 +9,13 @@ import psycopg
 import redis
 
 from tests.chaos.pods import Pod
+from tests.chaos.replicated_servers import ReplicatedServers
 from tests.support.proxy import Proxy
 from tests.support.servers import Servers
 
 Wait = Callable[[float], None]  # waits for some seconds and asserts that everything else keeps running
 DURATION_SECONDS = (1.0, 6.0)
+STALL_SECONDS = (4.5, 8.0)  # longer than any timeout that a session's own notification could have
 RESTART_DELAY_SECONDS = 1.0  # as supervisord's
 
 
@@ -50,13 +51,8 @@ def flush_redis(_pod: Pod, servers: Servers, _rng: Random, _wait: Wait) -> None:
         client.flushall()
 
 
-def restart_redis_without_data(_pod: Pod, servers: Servers, rng: Random, wait: Wait) -> None:
-    assert servers.redis
-    servers.redis.kill()
-    for path in (servers.embedded.data / "valkey").iterdir():
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    wait(rng.uniform(0, 2))
-    servers.start_redis()
+def restart_redis_without_data(_pod: Pod, servers: Servers, _rng: Random, _wait: Wait) -> None:
+    servers.restart_redis_without_data()
 
 
 def restart_postgres(_pod: Pod, servers: Servers, rng: Random, wait: Wait) -> None:
@@ -65,6 +61,30 @@ def restart_postgres(_pod: Pod, servers: Servers, rng: Random, wait: Wait) -> No
     servers.postgres.exit_code(30)
     wait(rng.uniform(0, 2))
     servers.start_postgres()
+
+
+def stall_commits(_pod: Pod, servers: Servers, rng: Random, wait: Wait) -> None:
+    """Every commit that notifies waits for a standby that does not exist, or for the one that waits for it."""
+    with closing(psycopg.connect(servers.embedded.database_url, autocommit=True)) as connection:
+        connection.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+        connection.execute("SELECT pg_reload_conf()")
+        wait(rng.uniform(*STALL_SECONDS))
+        connection.execute("ALTER SYSTEM RESET synchronous_standby_names")
+        connection.execute("SELECT pg_reload_conf()")
+
+
+def fail_over_postgres(_pod: Pod, servers: Servers, rng: Random, wait: Wait) -> None:
+    """For a while the address leads to a standby, which is promoted then; the fault ends with the promotion."""
+    assert isinstance(servers, ReplicatedServers)
+    servers.lose_postgres_primary(crash=rng.random() < 0.5)
+    wait(rng.uniform(*DURATION_SECONDS))
+    servers.promote_postgres_standby()
+
+
+def fail_over_redis(_pod: Pod, servers: Servers, rng: Random, _wait: Wait) -> None:
+    """The connected primary becomes a replica without a cut, and the address leads to the new primary."""
+    assert isinstance(servers, ReplicatedServers)
+    servers.fail_over_redis(rng)
 
 
 def _cut(proxy: Proxy, rng: Random, wait: Wait) -> None:
@@ -79,7 +99,6 @@ def _stall(proxy: Proxy, rng: Random, wait: Wait) -> None:
     proxy.resume()
 
 
-RESTART_POSTGRES = "restart PostgreSQL"  # ends every session, so a gap is expected with any number of listeners
 FAULTS: dict[str, Callable[[Pod, Servers, Random, Wait], None]] = {
     "kill -9": kill,
     "SIGTERM": sigterm,
@@ -87,9 +106,16 @@ FAULTS: dict[str, Callable[[Pod, Servers, Random, Wait], None]] = {
     "terminate": terminate_session,
     "FLUSHALL": flush_redis,
     "empty Redis": restart_redis_without_data,
-    RESTART_POSTGRES: restart_postgres,
+    "restart PostgreSQL": restart_postgres,
+    "stalled commits": stall_commits,
+    "PostgreSQL fail-over": fail_over_postgres,
+    "Redis fail-over": fail_over_redis,
     "cut PostgreSQL": lambda pod, _, rng, wait: _cut(pod.postgres_proxy, rng, wait),
     "cut Redis": lambda pod, _, rng, wait: _cut(pod.redis_proxy, rng, wait),
     "stall PostgreSQL": lambda pod, _, rng, wait: _stall(pod.postgres_proxy, rng, wait),
     "stall Redis": lambda pod, _, rng, wait: _stall(pod.redis_proxy, rng, wait),
 }
+# These end every session, so one gap is expected with any number of listeners.
+END_EVERY_SESSION = {"restart PostgreSQL", "PostgreSQL fail-over"}
+# These end none, so no gap is expected, however few listeners there are.
+END_NO_SESSION = {"stalled commits", "Redis fail-over", "FLUSHALL", "empty Redis", "cut Redis", "stall Redis"}

@@ -69,7 +69,7 @@ class BackgroundThread:
             while not self.stopping.is_set():
                 try:
                     self.work()
-                except psycopg.OperationalError:  # PostgreSQL is down
+                except (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction):  # PostgreSQL is away
                     self.stopping.wait(0.05)
         except BaseException as error:  # noqa: BLE001 - raised again by `stop`
             self.failure = error
@@ -144,7 +144,7 @@ class Writer(BackgroundThread):
                     with connection.transaction(force_rollback=True):
                         self._write(connection, count)
                     events += self._write(connection, 1)
-        except psycopg.OperationalError:
+        except (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction):
             self.uncertain |= {} if rolled_back else dict.fromkeys(events, self._session)
             raise
         if rolled_back:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tests.chaos.delivery_check import Deliveries
-from tests.chaos.faults import FAULTS, RESTART_POSTGRES
+from tests.chaos.faults import END_EVERY_SESSION, END_NO_SESSION, FAULTS
 
 NO_FAULT = "no fault"
 
@@ -38,12 +38,16 @@ class Report:
             violations += [
                 f"{count} gaps at {fault!r} with another listener alive"
                 for fault, count in self.gaps.items()
-                if fault != RESTART_POSTGRES
+                if fault not in END_EVERY_SESSION
             ]
-            if deliveries.announced and not self.gaps[RESTART_POSTGRES]:
+            if deliveries.announced and not any(self.gaps[fault] for fault in END_EVERY_SESSION):
                 violations.append(f"{deliveries.announced} events missing")
-        elif self.gaps[NO_FAULT]:
-            violations.append(f"{self.gaps[NO_FAULT]} gaps without a fault")
+        else:
+            violations += [
+                f"{self.gaps[fault]} gaps at {fault!r}"
+                for fault in (NO_FAULT, *sorted(END_NO_SESSION))
+                if self.gaps[fault]
+            ]
         if self.max_listen_rows != 1:
             violations.append(f"a listener had {self.max_listen_rows} LISTEN rows")
         return violations

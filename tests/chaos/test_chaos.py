@@ -12,9 +12,9 @@ import pytest
 import redis
 
 from tests.chaos.environment import EVENTS_PER_SECOND, WRITERS, Environment
-from tests.chaos.faults import FAULTS
 from tests.chaos.load import CHANNELS, CommitOrder, Writer, create_table
 from tests.chaos.pods import Pod
+from tests.chaos.replicated_servers import ReplicatedServers
 from tests.chaos.report import Report
 from tests.support.output import print_line
 from tests.support.servers import Servers
@@ -46,8 +46,6 @@ FAST_FAULTS = ["kill -9", "FLUSHALL", "SIGTERM", "terminate"]
     [
         (2, 5, FAST_FAULTS),
         (1, 0, ["kill -9"]),
-        pytest.param(3, 60, list(FAULTS), marks=[pytest.mark.long, pytest.mark.timeout(180)]),
-        pytest.param(1, 45, list(FAULTS), marks=[pytest.mark.long, pytest.mark.timeout(180)]),
     ],
 )
 def test_no_promise_is_broken_under_faults(
@@ -55,6 +53,19 @@ def test_no_promise_is_broken_under_faults(
 ) -> None:
     with Environment(servers, tmp_path, listeners, seed, verbose=True) as environment:
         assert_kept(environment.run(seconds, faults))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("listeners", "seconds"), [(3, 80), (1, 80)])
+def test_no_promise_is_broken_while_servers_stall_and_fail_over_too(
+    template: Path, tmp_path: Path, seed: int, listeners: int, seconds: float
+) -> None:
+    with (
+        ReplicatedServers(tmp_path / "replicated", template) as servers,
+        Environment(servers, tmp_path, listeners, seed, verbose=True) as environment,
+    ):
+        assert_kept(environment.run(seconds))
 
 
 @pytest.mark.long

@@ -366,7 +366,7 @@ def test_a_client_whose_connection_breaks_is_removed(
         stays.wait_for_updates(1)
 
 
-def test_a_role_that_may_not_notify_does_not_listen_until_it_may(
+def test_a_role_that_may_not_notify_waits_until_it_may(
     settings: dict[str, str], connection: psycopg.Connection, start_listener: StartListener, start_app: StartApp
 ) -> None:
     role = f"notifymux_test_{uuid.uuid4().hex[:12]}"
@@ -381,6 +381,8 @@ def test_a_role_that_may_not_notify_does_not_listen_until_it_may(
         assert app.get("/readyz")[0] == 503
         worker = f"{LISTENING} AND application_name LIKE 'notifymux-worker/%'"
         assert connection.execute(worker.encode()).fetchone() == (0,)
+        assert listener.running
+        assert listener.log.count("PostgreSQL forbids it: ") == 1
         connection.execute(f"GRANT EXECUTE ON FUNCTION pg_notify(text, text) TO {role}")
         listener.wait_until_aligned(within=5)
         app.wait_until_ready(within=5)

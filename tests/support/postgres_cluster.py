@@ -196,6 +196,12 @@ class PostgresServer:
         return dict(self.execute(_LISTENING))
 
     @property
+    def process(self) -> Process:
+        """The running server."""
+        assert self._process
+        return self._process
+
+    @property
     def log(self) -> str:
         """What the server has logged since it was started last."""
         return self._process.log if self._process else ""

@@ -1,6 +1,7 @@
 """Real PostgreSQL and Valkey servers, and databases in them."""
 
 import random
+import shutil
 import socket
 import subprocess
 import sys
@@ -97,6 +98,14 @@ class Servers:
         """Stop Valkey with SIGTERM."""
         assert self.redis
         self.redis.stop(30)
+
+    def restart_redis_without_data(self) -> None:
+        """Kill Valkey and start it again without its files."""
+        assert self.redis
+        self.redis.kill()
+        for path in (self.embedded.data / "valkey").iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        self.start_redis()
 
     def end(self) -> None:
         """End both processes, whatever their state."""
