@@ -70,13 +70,16 @@ class PostgresSource:
 
     def status(self) -> SourceStatus:
         """Return the current state. The source is connected once a canary has come back."""
-        lock_wait = self._health.lock_wait if self._health else LockWait()
+        lock_wait, stall = LockWait(), None
+        if self._health:
+            lock_wait = self._health.lock_wait
+            stall = describe_wait(lock_wait) if lock_wait.sessions else self._health.problem
         return SourceStatus(
             self._is_connected,
             self._state.reason,
             self._state.reconnects,
             canary_at=self._canary_at,
-            stall=describe_wait(lock_wait) if lock_wait.sessions else self._health and self._health.problem,
+            stall=stall,
             lock_wait=lock_wait,
         )
 
