@@ -45,7 +45,7 @@ def compose(settings: Settings) -> Starlette:
     info = _worker_info(settings)
     status, metrics = Status(info, manager, registry), WorkerMetrics(manager, info.version)
     routes = [
-        *ClientRoutes(manager, access, settings, demo=info.embedded).routes(),
+        *ClientRoutes(manager, access, settings, explain=status.listener_problems, demo=info.embedded).routes(),
         *AdminRoutes(status, metrics, access).routes(settings.status_page),
     ]
     tasks: list[Task] = [partial(run_periodically, manager.sample, metrics.update)]

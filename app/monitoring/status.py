@@ -1,8 +1,9 @@
 """`/api/status`: one worker's view of the whole deployment, as one JSON object."""
 
+import asyncio
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, NamedTuple
 
 import msgspec
@@ -18,6 +19,7 @@ from app.monitoring.time_series import STEP_SECONDS, Bucket
 from app.monitoring.worker_registry import MAX_LOG_ENTRIES, RegistrySnapshot, WorkerRegistry
 from app.monitoring.worker_report import WorkerReport, WorkerState, milliseconds
 
+_PROBE_SECONDS = 0.5  # that a probe may wait; Kubernetes waits for a second
 _SNAPSHOT_SECONDS = 1.2  # from one snapshot of the registry to the next, and a little more
 
 
@@ -45,6 +47,18 @@ class Status:
         """Wait until everything is at most a second old, if Redis answers."""
         if self._registry:
             await self._registry.refresh()
+
+    async def listener_problems(self) -> list[str]:
+        """Return what is wrong with the listeners and behind them; nothing where Redis does not tell it at once."""
+        if self._registry is None or self._registry.outage:
+            return []
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_PROBE_SECONDS):
+                await self._registry.refresh()
+        if self._registry.outage or self._registry.snapshot is None:
+            return []
+        listeners = self._listeners()
+        return problems.listeners(listeners) + problems.notification_lock(problems.longest_lock_wait(listeners))
 
     @contextmanager
     def watch(self, channel: str | None, match: str | None) -> Iterator["Watcher"]:
