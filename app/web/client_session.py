@@ -11,9 +11,7 @@ from app.core.tasks import cancel_tasks
 
 _CLOSE_TIMEOUT_SECONDS = 2.0  # for sending the close; a client that does not read holds it up
 _MAX_UNANSWERED_PINGS = 2
-_MAX_LATENESS = (
-    0.5  # of a ping, in intervals; after more, this process was frozen, and answers may not be read yet
-)
+_MAX_LATENESS = 0.5  # of a ping, in intervals; after more, this process was frozen, and answers may not be read yet
 
 
 class Transport(Protocol):
