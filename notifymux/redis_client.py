@@ -72,8 +72,13 @@ _OPTIONS: dict[str, Any] = {
 # Synchronous: connections that their owner keeps.
 
 
-class _SyncGreeting(redis.connection.AbstractConnection):
+class SyncConnection(redis.connection.AbstractConnection):
+    """A connection that remembers whether the server has said that it is not the primary."""
+
+    is_wrong_server = False
+
     def on_connect_check_health(self, check_health: bool = True) -> None:
+        """Greet the server."""
         try:
             super().on_connect_check_health(check_health)
         except ResponseError as error:
@@ -82,23 +87,31 @@ class _SyncGreeting(redis.connection.AbstractConnection):
             self.protocol = _RESP2
             super().on_connect_check_health(check_health)
 
+    def read_response(self, *args: Any, **options: Any) -> Any:
+        """Return the next answer."""
+        try:
+            return super().read_response(*args, **options)
+        except RedisError as error:
+            self.is_wrong_server = self.is_wrong_server or is_wrong_server(error)
+            raise
 
-class _SyncTcp(_SyncGreeting, redis.Connection):
+
+class _SyncTcp(SyncConnection, redis.Connection):
     pass
 
 
-class _SyncTls(_SyncGreeting, redis.SSLConnection):
+class _SyncTls(SyncConnection, redis.SSLConnection):
     pass
 
 
-class _SyncUnix(_SyncGreeting, redis.UnixDomainSocketConnection):
+class _SyncUnix(SyncConnection, redis.UnixDomainSocketConnection):
     pass
 
 
 _SYNC_CLASSES: dict[Any, Any] = {redis.SSLConnection: _SyncTls, redis.UnixDomainSocketConnection: _SyncUnix}
 
 
-def sync_connection(address: RedisAddress) -> redis.connection.AbstractConnection:
+def sync_connection(address: RedisAddress) -> SyncConnection:
     """Return a connection that leads to a primary. It blocks, and looks the name up.
 
     Raises:
@@ -106,7 +119,7 @@ def sync_connection(address: RedisAddress) -> redis.connection.AbstractConnectio
         redis.RedisError: Redis can't be reached or refuses.
     """
     options = _sync_options(address)
-    connection: redis.connection.AbstractConnection = options.pop("connection_class")(**options)
+    connection: SyncConnection = options.pop("connection_class")(**options)
     try:
         connection.connect()  # type: ignore[no-untyped-call]
         check_server(connection.handshake_metadata or {})

@@ -7,13 +7,12 @@ import redis
 from redis.exceptions import RedisError, ResponseError
 
 from app.core.heartbeat import DEAD_SECONDS
-from app.core.operator_errors import OperatorError, check_redis_operator
 from app.core.redis_keys import RedisNames
 from listener.redis_stream import APPEND
 from listener.registry import read_entries
 from listener.verify.result import Check, failed, passed, warned
-from notifymux.reconnect import one_line
 from notifymux.redis_client import describe_redis
+from notifymux.redis_errors import fault
 
 _OLDEST_MAJOR = 7  # Valkey reports 7 as its redis_version too
 _NO_EPOCH = -1  # below every epoch, so that the script reads the head and appends nothing
@@ -35,11 +34,8 @@ def connect(client: redis.Redis, url: str) -> tuple[Check, Info | None]:
 
 def failed_check(name: str, error: RedisError) -> Check:
     """The failed check for an error."""
-    try:
-        check_redis_operator(error)
-    except OperatorError as known:
-        return failed(name, known.what, known.remedy)
-    return failed(name, one_line(error), "start it, or correct REDIS_URL; the listener goes on trying")
+    found = fault(error)
+    return failed(name, found.what, found.remedy or "start it, or correct REDIS_URL; the listener goes on trying")
 
 
 def run_checks(client: redis.Redis, names: RedisNames, info: Info) -> Iterator[Check]:
