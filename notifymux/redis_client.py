@@ -3,7 +3,7 @@
 redis-py's own retries are off: a call fails within seconds, and the caller decides whether to repeat it, because a
 repeated append is harmless and a repeated publish is not.
 
-Every connection uses RESP3, or RESP2 with a server that lacks HELLO.
+Connections use RESP3, or RESP2 with a server that lacks HELLO.
 """
 
 import re
@@ -118,8 +118,9 @@ def sync_connection(address: RedisAddress) -> SyncConnection:
         WrongServerError: it is no primary.
         redis.RedisError: Redis can't be reached or refuses.
     """
-    options = _sync_options(address)
-    connection: SyncConnection = options.pop("connection_class")(**options)
+    options = address.options(parse_url)
+    connection_class = _SYNC_CLASSES.get(options.pop("connection_class", None), _SyncTcp)
+    connection: SyncConnection = connection_class(retry=redis.retry.Retry(NoBackoff(), 0), **options)
     try:
         connection.connect()  # type: ignore[no-untyped-call]
         check_server(connection.handshake_metadata or {})
@@ -130,15 +131,9 @@ def sync_connection(address: RedisAddress) -> SyncConnection:
 
 
 def sync_client(url: str) -> redis.Redis:
-    """Return a client for a program without an event loop, for any kind of Redis. It connects at its first command."""
-    pool = redis.ConnectionPool(**_sync_options(RedisAddress(url)))
-    return redis.Redis.from_pool(pool)
-
-
-def _sync_options(address: RedisAddress) -> dict[str, Any]:
-    options = address.options(parse_url)
-    options["connection_class"] = _SYNC_CLASSES.get(options.get("connection_class"), _SyncTcp)
-    return options | {"retry": redis.retry.Retry(NoBackoff(), 0)}
+    """Return a client for a program without an event loop, for any server. It connects at its first command."""
+    options = {**_OPTIONS, "protocol": _RESP2, "retry": redis.retry.Retry(NoBackoff(), 0)}
+    return redis.Redis.from_url(url, **options)
 
 
 # Asynchronous.

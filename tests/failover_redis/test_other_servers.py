@@ -47,6 +47,7 @@ def test_a_server_that_refuses_hello_is_spoken_to_in_resp2(
             client.wait_for_initial_load()
             events.commit(20)
             events.heard_by(client)
+        wait_until(lambda: app.get("/api/status")[1]["listeners"], what="the worker reads the registry")
         checked = verify(settings)
         assert checked.code == 0, checked.log
         assert not said(listener, "Redis is away")
