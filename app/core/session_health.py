@@ -37,6 +37,7 @@ class SessionHealth:
         self._inspection: Any = None  # of `start_call`
         self._unanswered_since: float | None = None
         self._due = 0.0
+        self._is_suspect = False  # the last inspection saw that nothing more is to be expected
         self.problem: str | None = None  # why the session does not answer; None while it does
         self.lock_wait = LockWait()
 
@@ -69,12 +70,12 @@ class SessionHealth:
     def session_delivers(self, now: float) -> None:
         """Record that notifications arrived: the answer may be behind them."""
         if self._unanswered_since is not None:
-            self._unanswered_since = now
+            self._unanswered_since, self._is_suspect = now, False
 
     def _answered(self) -> None:
         if self.problem:
             self._logger.info("PostgreSQL answers the session again; nothing was lost")
-        self._unanswered_since, self.problem, self.lock_wait = None, None, LockWait()
+        self._unanswered_since, self.problem, self.lock_wait, self._is_suspect = None, None, LockWait(), False
 
     def _inspected(self, inspection: Any, now: float) -> None:
         self._inspection, self._due = None, now + _INTERVAL_SECONDS
@@ -86,7 +87,12 @@ class SessionHealth:
             return
         self.lock_wait = seen.lock_wait
         if not seen.is_at_work:
-            raise psycopg.OperationalError("the answer to the session's query is lost, or its backend is gone")
+            # The backend may have answered a moment ago: the two connections have no common order.
+            if self._is_suspect:
+                raise psycopg.OperationalError("the answer to the session's query is lost, or its backend is gone")
+            self._is_suspect = True
+            return
+        self._is_suspect = False
         self._set_problem(f"PostgreSQL does not answer yet; {describe(self.lock_wait)}")
 
     def _set_problem(self, text: str) -> None:
