@@ -1,7 +1,7 @@
 """The listeners in the registry: this process's heartbeats, and whether another listener is alive."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import redis
 
@@ -24,13 +24,23 @@ class ListenerRegistry:
         pod: this pod's name.
         program: this program's name in the pod. By it, a restarted listener recognises its former process's hash.
         instance_id: this process's id.
+        monotonic: the clock, in seconds.
     """
 
-    def __init__(self, client: redis.Redis, names: RedisNames, pod: str, program: str, instance_id: str) -> None:
-        self._redis, self._names = client, names
+    def __init__(
+        self,
+        client: redis.Redis,
+        names: RedisNames,
+        pod: str,
+        program: str,
+        instance_id: str,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._redis, self._names, self._monotonic = client, names, monotonic
         self._pod, self._program, self._instance_id = pod, program, instance_id
         self._heartbeat = Heartbeat(names.listener(pod, instance_id), pod=pod, program=program, uid=instance_id)
-        self._registered_at = time.monotonic()  # when this process's hash was created
+        self._registered_at = monotonic()  # since then Redis takes this process's heartbeats
 
     def beat(self, fields: Mapping[str, str | int], incidents: Incidents) -> None:
         """Send a heartbeat, and write the incidents into the incident log.
@@ -47,9 +57,10 @@ class ListenerRegistry:
             is_new, *_ = pipeline.execute()
         except redis.RedisError:
             incidents.requeue(drained)
+            self._registered_at = self._monotonic()  # others could not register either
             raise
         if is_new:
-            self._registered_at = time.monotonic()
+            self._registered_at = self._monotonic()
 
     def deregister(self) -> None:
         """Record that this process ended in an orderly way.
@@ -77,7 +88,7 @@ class ListenerRegistry:
             return True
         keys.remove(self._heartbeat.key)
         if not keys:
-            return time.monotonic() - self._registered_at < SETTLE_SECONDS
+            return self._monotonic() - self._registered_at < SETTLE_SECONDS
         entries = read_entries(self._redis, keys, "program")
         latest = min((entry.age for entry in entries), default=0.0)
         return any(self._is_other(entry) and entry.age - latest < DEAD_SECONDS for entry in entries)
