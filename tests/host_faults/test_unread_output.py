@@ -24,7 +24,6 @@ from tests.support.servers import redis_url_with_port
 from tests.support.unread_output import UnreadOutput
 from tests.support.waiting import hold_for, wait_until
 
-
 pytestmark = pytest.mark.long
 
 
