@@ -10,7 +10,6 @@ from app.broadcast.snapshot_query import Snapshot, SnapshotQuery
 from app.core.canary import Canary
 from app.core.config import Settings
 from app.core.redis_keys import RedisNames
-from app.core.session_health import describe
 from app.core.tasks import start_task
 from app.monitoring.event_stats import EventStats
 from app.monitoring.recent_events import RecentEvents
@@ -19,6 +18,7 @@ from app.sources.base import EventSink, EventSource
 from app.sources.postgres import PostgresSource
 from app.sources.redis import RedisSource
 from notifymux.event import NULL, Event, EventId
+from notifymux.redis_client import RedisAddress
 
 DatabaseUrl = Callable[[], str]
 
@@ -33,7 +33,7 @@ class MatchDataWebSocketManager:
         db_url: PostgreSQL's connection string, for snapshots, and in PostgreSQL mode for LISTEN; or a function that
             returns it, which is called in a thread before every connect.
         use_redis: True: Redis mode; False: PostgreSQL mode.
-        redis_url: Redis, in Redis mode.
+        redis_url: Redis, in Redis mode; or its address, which other connections of this process share.
         settings: everything else.
 
     Raises:
@@ -44,7 +44,7 @@ class MatchDataWebSocketManager:
         self,
         db_url: DatabaseUrl | str | None,
         use_redis: bool = False,
-        redis_url: str | None = None,
+        redis_url: RedisAddress | str | None = None,
         *,
         settings: Settings = _DEFAULTS,
     ) -> None:
@@ -105,8 +105,8 @@ class MatchDataWebSocketManager:
             path = "PostgreSQL, the listener and Redis" if self.mode == "redis" else "PostgreSQL"
             age = "yet" if at is None else f"for {time.monotonic() - at:.0f} s"
             reasons.append(f"no canary has come through {path} {age}")
-        if reasons and source.lock_wait.sessions:
-            reasons.append(describe(source.lock_wait))
+        if reasons and source.stall:
+            reasons.append(source.stall)
         return reasons
 
     def sample(self) -> None:
@@ -152,13 +152,18 @@ def _snapshot_query(db_url: DatabaseUrl | None, settings: Settings) -> SnapshotQ
 
 
 def _source(
-    db_url: DatabaseUrl | None, redis_url: str | None, use_redis: bool, settings: Settings, sink: EventSink
+    db_url: DatabaseUrl | None,
+    redis_url: RedisAddress | str | None,
+    use_redis: bool,
+    settings: Settings,
+    sink: EventSink,
 ) -> EventSource:
     if use_redis:
         if redis_url is None:
             raise ValueError("USE_REDIS_NOTIFIER needs REDIS_URL: it takes the URL of the Redis to hear")
         names = RedisNames(settings.redis_namespace)
-        return RedisSource(redis_url, names, settings.canary_interval, settings.history_bytes, sink)
+        address = RedisAddress(redis_url) if isinstance(redis_url, str) else redis_url
+        return RedisSource(address, names, settings.canary_interval, settings.history_bytes, sink)
     if db_url is None:
         raise ValueError("DB_HOST is not set: it takes the host of the PostgreSQL to listen to")
     name = f"notifymux-worker/{settings.pod_name}"

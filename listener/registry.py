@@ -8,6 +8,7 @@ import redis
 from app.core.heartbeat import DEAD_SECONDS, HEARTBEAT_SECONDS, Heartbeat, RegistryEntry, RegistryRead
 from app.core.incident_log import Incidents, write_incidents
 from app.core.redis_keys import RedisNames
+from listener.redis_connection import LastBeat
 
 # The longest delay before Redis is tried again. With Redis's timeout and a standby's delay added, it has to stay below
 # TAKEOVER_TIMEOUT_SECONDS, for which a new listener waits for another one to append.
@@ -32,6 +33,8 @@ class ListenerRegistry:
         self._heartbeat = Heartbeat(names.listener(pod, instance_id), pod=pod, program=program, uid=instance_id)
         self._registered_at = time.monotonic()  # when this process's hash was created
         self._still = _StillHeartbeats()
+        self._beats = 0
+        self.last_beat: LastBeat | None = None
 
     def beat(self, fields: Mapping[str, str | int], incidents: Incidents) -> None:
         """Send a heartbeat, and write the incidents into the incident log.
@@ -41,7 +44,8 @@ class ListenerRegistry:
         """
         pipeline = self._redis.pipeline(transaction=False)
         pipeline.hsetnx(self._heartbeat.key, "uid", self._instance_id)
-        self._heartbeat.beat(pipeline, fields)
+        self._beats += 1
+        self._heartbeat.beat(pipeline, {**fields, "beats": self._beats})
         drained = incidents.drain()
         write_incidents(pipeline, self._names.ledger, f"{self._pod}/{self._program}", drained)
         try:
@@ -50,6 +54,7 @@ class ListenerRegistry:
             incidents.requeue(drained)
             self._still.forget()
             raise
+        self.last_beat = LastBeat(self._heartbeat.key, self._beats)
         if is_new:
             self._registered_at = time.monotonic()
 

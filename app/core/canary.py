@@ -8,7 +8,6 @@ import msgspec
 
 # Our own channel in PostgreSQL: the listeners' control messages travel on it, and no client ever receives them.
 MUX_CHANNEL = "pg_notify_mux"
-CANARY_TIMEOUT_SECONDS = 4.0  # a session whose own canary or marker takes longer to come back is replaced
 
 
 class Canary(msgspec.Struct, frozen=True):

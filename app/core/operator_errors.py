@@ -1,10 +1,12 @@
-"""Errors that only an operator can fix, and how to recognise them among the servers' error messages."""
+"""Errors that only an operator can fix, and how to recognise them among PostgreSQL's messages.
+
+`notifymux.redis_errors` does the same for Redis's.
+"""
 
 import re
 
 import psycopg
 from psycopg import pq
-from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
 
 from notifymux.reconnect import one_line
 
@@ -24,9 +26,8 @@ MAKE_ROOM = (
     "raise max_connections, or end what nobody needs: "
     "SELECT application_name, count(*) FROM pg_stat_activity GROUP BY 1"
 )
-_PAST_POOLER = "LISTEN needs PostgreSQL itself: set DB_HOST and DB_PORT past the pooler"
+PAST_POOLER = "LISTEN needs PostgreSQL itself: set DB_HOST and DB_PORT past the pooler"
 _TO_PRIMARY = "LISTEN needs the primary: set DB_HOST and DB_PORT to it"
-_UNKNOWN_COMMAND = re.compile(r"unknown command", re.IGNORECASE)
 
 
 class OperatorError(Exception):
@@ -53,7 +54,7 @@ def with_remedy(error: psycopg.Error) -> psycopg.Error | OperatorError:
             f"PostgreSQL refuses this login: {text}", "check DB_HOST, DB_USER, DB_PASSWORD and DB_NAME"
         )
     if _POOLER.search(text):
-        return OperatorError(f"DB_HOST leads to a connection pooler: {text}", _PAST_POOLER)
+        return OperatorError(f"DB_HOST leads to a connection pooler: {text}", PAST_POOLER)
     if error.sqlstate == "25006" or _STANDBY.search(text):
         return OperatorError(f"DB_HOST leads to a read-only standby: {text}", _TO_PRIMARY)
     if _FULL.search(text):
@@ -71,21 +72,4 @@ def check_direct(pgconn: pq.abc.PGconn, backend_pid: int | None) -> None:
             queries, and notifications that arrive meanwhile are lost.
     """
     if pgconn.backend_pid != backend_pid:
-        raise OperatorError("DB_HOST leads to a connection pooler", _PAST_POOLER)
-
-
-def check_redis_operator(error: RedisError) -> None:
-    """Raise if a Redis error does not go away by waiting.
-
-    Raises:
-        OperatorError: only an operator can fix it.
-    """
-    text = one_line(error)
-    if isinstance(error, AuthenticationError | AuthorizationError):
-        raise OperatorError(f"Redis refuses this login: {text}", "check REDIS_URL's user and password")
-    if isinstance(error, NoPermissionError):
-        raise OperatorError(f"Redis forbids it: {text}", "docs/operations.md lists what this user needs")
-    if _UNKNOWN_COMMAND.search(text):
-        raise OperatorError(
-            f"this server lacks a command that is needed: {text}", "Redis 7 or Valkey 8 and later have it"
-        )
+        raise OperatorError("DB_HOST leads to a connection pooler", PAST_POOLER)

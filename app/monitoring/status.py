@@ -1,8 +1,9 @@
 """`/api/status`: one worker's view of the whole deployment, as one JSON object."""
 
+import asyncio
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, NamedTuple
 
 import msgspec
@@ -18,6 +19,7 @@ from app.monitoring.time_series import STEP_SECONDS, Bucket
 from app.monitoring.worker_registry import MAX_LOG_ENTRIES, RegistrySnapshot, WorkerRegistry
 from app.monitoring.worker_report import WorkerReport, WorkerState, milliseconds
 
+_PROBE_SECONDS = 0.5  # that a probe may wait; Kubernetes waits for a second
 _SNAPSHOT_SECONDS = 1.2  # from one snapshot of the registry to the next, and a little more
 
 
@@ -46,6 +48,20 @@ class Status:
         """Wait until everything is at most a second old, if Redis answers."""
         if self._registry:
             await self._registry.refresh()
+
+    async def listener_problems(self) -> list[str]:
+        """Return what is wrong with Redis, or else with the listeners; nothing that Redis does not tell at once."""
+        if self._registry is None:
+            return []
+        if why := self._registry.refusal or self._registry.outage:
+            return [f"Redis refuses, or does not answer: {why}"]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_PROBE_SECONDS):
+                await self._registry.refresh()
+        if self._registry.outage or self._registry.snapshot is None:
+            return []
+        listeners = self._listeners()
+        return problems.listeners(listeners) + problems.notification_lock(problems.longest_lock_wait(listeners))
 
     @contextmanager
     def watch(self, channel: str | None, match: str | None) -> Iterator["Watcher"]:
@@ -113,7 +129,7 @@ class Status:
         if registry.refusal:
             found.append(f"this worker can't register: {registry.refusal}")
         elif registry.outage and self._worker.is_connected:
-            found.append(f"Redis does not answer: {registry.outage}")
+            found.append(f"Redis refuses, or does not answer: {registry.outage}")
         elif registry.snapshot and not registry.outage:
             found += problems.listeners(listeners)
         return found

@@ -22,7 +22,7 @@ class CanarySession:
         channels: what to LISTEN on besides.
         interval: seconds between canaries.
         deliver: receives the notifications, in order; the canaries are among them.
-        fail: receives the error of a canary whose query failed. The session goes on.
+        fail: receives the error of a canary whose query failed. The session goes on, unless it was the first.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class CanarySession:
             now: monotonic seconds.
 
         Raises:
-            psycopg.Error: the session is lost, or has to be replaced.
+            psycopg.Error, OperatorError: the session is lost, has to be replaced, or can't LISTEN.
         """
         notifications = self._session.receive()
         if notifications:
@@ -59,6 +59,8 @@ class CanarySession:
         if any(channel == self._canary_channel for channel, _ in notifications):
             self._is_listening, self._is_awaited = True, False
         if failure := self._session.take_failure():
+            if not self._is_listening:
+                raise failure
             self._is_awaited, self._due = False, now + _RETRY_SECONDS
             self._fail(failure)
         self._health.check(now, is_answered=self._session.is_idle, is_received=not self._is_awaited)

@@ -1,6 +1,7 @@
 """The routes for clients: WebSocket and event stream, the pages, and the health checks."""
 
 import os
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,13 +37,21 @@ class ClientRoutes:
         manager: this worker's.
         access: authorizes clients.
         settings: whether there is a status page, how often clients get pings, and which pages read event streams.
+        explain: returns what the listeners say, where this worker is not ready; at once.
         demo: whether there is a demo match to show.
     """
 
     def __init__(
-        self, manager: MatchDataWebSocketManager, access: AccessControl, settings: Settings, *, demo: bool
+        self,
+        manager: MatchDataWebSocketManager,
+        access: AccessControl,
+        settings: Settings,
+        *,
+        explain: Callable[[], Awaitable[list[str]]],
+        demo: bool,
     ) -> None:
         self._manager, self._access, self._settings, self._demo = manager, access, settings, demo
+        self._explain = explain
         self._cors = Middleware(
             CORSMiddleware,
             allow_origins=settings.allowed_origins,
@@ -65,7 +74,8 @@ class ClientRoutes:
 
     async def readyz(self, _: Request) -> Response:
         """Respond with 200 if a canary arrived within the last seconds, else with 503 and the reasons."""
-        reasons = self._manager.unready()
+        if reasons := self._manager.unready():
+            reasons += await self._explain()
         body = {
             "ready": not reasons,
             "state": "broken" if self._manager.broken else "degraded" if reasons else "ready",

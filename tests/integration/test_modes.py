@@ -379,14 +379,17 @@ def test_a_role_that_may_not_notify_waits_until_it_may(
         app = start_app(limited)
         wait_until(lambda: "permission denied for function pg_notify" in str(app.get("/readyz")))
         assert app.get("/readyz")[0] == 503
+        worker = f"{LISTENING} AND application_name LIKE 'notifymux-worker/%'"
+        assert connection.execute(worker.encode()).fetchone() == (0,)
         assert listener.running
         assert listener.log.count("PostgreSQL forbids it: ") == 1
         connection.execute(f"GRANT EXECUTE ON FUNCTION pg_notify(text, text) TO {role}")
-        listener.wait_until_aligned()
-        app.wait_until_ready()
+        listener.wait_until_aligned(within=5)
+        app.wait_until_ready(within=5)
         with app.client(1) as client:
             notify(connection, "match_change", {"match_id": 1})
             client.wait_for_updates(1)
+        listener.stop()
         app.stop()
     finally:
         connection.execute("GRANT EXECUTE ON FUNCTION pg_notify(text, text) TO PUBLIC")

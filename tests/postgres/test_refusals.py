@@ -131,6 +131,7 @@ def test_a_refused_login_is_shown_as_the_outage_that_it_is_and_is_one_gap(
             10,
             lambda: f"{app.get('/api/status')[1]['problems']}\n{listener.log}",
         )
+        assert any(refusal.says in reason for reason in app.get("/readyz")[1]["reasons"])
         refusal.allow(primary)
         app.wait_until_ready(BACK_WITHIN_SECONDS + 2)
         primary.insert(6, 10, dbname=DATABASE)
