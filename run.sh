@@ -4,10 +4,6 @@ set -eu
 cd "$(dirname "$0")"
 . tools/venv.sh
 
-# As in entrypoint.sh: all processes have to append, if this is a file.
-[ ! -f /dev/stdout ] || exec >>/dev/stdout
-[ ! -f /dev/stderr ] || exec 2>>/dev/stderr
-
 make_venv embedded
 
 # Serves this machine only, unless HOST is set.
@@ -16,9 +12,13 @@ make_venv embedded
 
 ./entrypoint.sh &
 appliance=$!
-# Before supervisord runs, with this pid, a process that answers on the port is another one.
+# Before supervisord runs, as the child of this pid, a process that answers on the port is another one.
+runs_supervisord() {
+    supervisord=$(cat .run/supervisord.pid 2>/dev/null) &&
+        [ "$(ps -o ppid= -p "$supervisord" 2>/dev/null | tr -d ' ')" = "$appliance" ]
+}
 (
-    until [ "$(cat .run/supervisord.pid 2>/dev/null)" = "$appliance" ]; do sleep 0.1; done
+    until runs_supervisord; do sleep 0.1; done
     exec python -m app.appliance welcome
 ) &
 welcome=$!

@@ -13,6 +13,7 @@ from starlette.applications import Starlette
 from app.core.config import Settings, load_settings_or_exit
 from app.core.operator_errors import OperatorError
 from app.core.postgres import database_url, describe_server, url_without_password
+from app.core.redis_address import redis_address
 from app.core.redis_keys import RedisNames
 from app.core.settings_sources import servers_given
 from app.monitoring.status import Status, WorkerInfo
@@ -24,7 +25,7 @@ from app.web.application import Task, application
 from app.web.client_routes import ClientRoutes
 from app.web.tokens import Tokens
 from app.websocket_manager import MatchDataWebSocketManager
-from notifymux.redis_client import async_client, describe_redis
+from notifymux.redis_client import RedisAddress, async_client, describe_redis
 
 
 def compose(settings: Settings) -> Starlette:
@@ -34,16 +35,15 @@ def compose(settings: Settings) -> Starlette:
         OperatorError: a setting that its mode needs is missing.
     """
     db_url = partial(database_url, settings) if settings.db_host else None
+    redis = redis_address(settings)
     try:
-        manager = MatchDataWebSocketManager(
-            db_url, settings.use_redis_notifier, settings.redis_url.get_secret_value(), settings=settings
-        )
+        manager = MatchDataWebSocketManager(db_url, settings.use_redis_notifier, redis, settings=settings)
     except ValueError as error:
         raise OperatorError(str(error)) from None
     limits = settings.max_clients, settings.max_clients_per_address
     access = AccessControl(_tokens(settings), settings.allowed_origins, *limits)
     info = _worker_info(settings)
-    registry = _registry(settings, manager, info.uid) if settings.use_redis_notifier else None
+    registry = _registry(settings, redis, manager, info.uid) if settings.use_redis_notifier else None
     status, metrics = Status(info, manager, registry), WorkerMetrics(manager, info.version)
     routes = [
         *ClientRoutes(manager, access, settings, explain=status.listener_problems, demo=info.embedded).routes(),
@@ -61,9 +61,11 @@ async def run_periodically(*calls: Callable[[], None]) -> None:
             call()
 
 
-def _registry(settings: Settings, manager: MatchDataWebSocketManager, instance_id: str) -> WorkerRegistry:
+def _registry(
+    settings: Settings, redis: RedisAddress, manager: MatchDataWebSocketManager, instance_id: str
+) -> WorkerRegistry:
     return WorkerRegistry(
-        async_client(settings.redis_url.get_secret_value()),
+        async_client(redis),
         RedisNames(settings.redis_namespace),
         settings.pod_name,
         instance_id,

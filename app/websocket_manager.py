@@ -18,6 +18,7 @@ from app.sources.base import EventSink, EventSource
 from app.sources.postgres import PostgresSource
 from app.sources.redis import RedisSource
 from notifymux.event import NULL, Event, EventId
+from notifymux.redis_client import RedisAddress
 
 DatabaseUrl = Callable[[], str]
 
@@ -32,7 +33,7 @@ class MatchDataWebSocketManager:
         db_url: PostgreSQL's connection string, for snapshots, and in PostgreSQL mode for LISTEN; or a function that
             returns it, which is called in a thread before every connect.
         use_redis: True: Redis mode; False: PostgreSQL mode.
-        redis_url: Redis, in Redis mode.
+        redis_url: Redis, in Redis mode; or its address, which other connections of this process share.
         settings: everything else.
 
     Raises:
@@ -43,7 +44,7 @@ class MatchDataWebSocketManager:
         self,
         db_url: DatabaseUrl | str | None,
         use_redis: bool = False,
-        redis_url: str | None = None,
+        redis_url: RedisAddress | str | None = None,
         *,
         settings: Settings = _DEFAULTS,
     ) -> None:
@@ -151,13 +152,18 @@ def _snapshot_query(db_url: DatabaseUrl | None, settings: Settings) -> SnapshotQ
 
 
 def _source(
-    db_url: DatabaseUrl | None, redis_url: str | None, use_redis: bool, settings: Settings, sink: EventSink
+    db_url: DatabaseUrl | None,
+    redis_url: RedisAddress | str | None,
+    use_redis: bool,
+    settings: Settings,
+    sink: EventSink,
 ) -> EventSource:
     if use_redis:
         if redis_url is None:
             raise ValueError("USE_REDIS_NOTIFIER needs REDIS_URL: it takes the URL of the Redis to hear")
         names = RedisNames(settings.redis_namespace)
-        return RedisSource(redis_url, names, settings.canary_interval, settings.history_bytes, sink)
+        address = RedisAddress(redis_url) if isinstance(redis_url, str) else redis_url
+        return RedisSource(address, names, settings.canary_interval, settings.history_bytes, sink)
     if db_url is None:
         raise ValueError("DB_HOST is not set: it takes the host of the PostgreSQL to listen to")
     name = f"notifymux-worker/{settings.pod_name}"

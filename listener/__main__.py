@@ -13,6 +13,8 @@ from functools import partial
 from importlib.metadata import version
 from random import SystemRandom
 
+from redis import Redis
+
 from app.core import metrics
 from app.core.background_call import BackgroundCall
 from app.core.config import Settings, load_settings_or_exit, where_settings_come_from
@@ -20,12 +22,14 @@ from app.core.liveness_file import LivenessFile
 from app.core.logging_config import configure_logging
 from app.core.operator_errors import OperatorError
 from app.core.postgres import database_url, describe, listening_conninfo
+from app.core.redis_address import redis_address
 from app.core.redis_keys import RedisNames
 from listener.environment import Environment
 from listener.forwarder import Forwarder
 from listener.main_loop import run as run_forwarder
 from listener.metrics import ListenerMetrics
 from listener.postgres_session import PostgresConnector
+from listener.redis_connection import RedisConnection
 from listener.redis_stream import RedisStream
 from listener.registry import ListenerRegistry
 from listener.sequencer.process_state import BufferSize, ProcessState, fingerprint
@@ -89,9 +93,11 @@ def compose(settings: Settings) -> Callable[[], None]:
     url = database_url(settings)
     redis_url = settings.redis_url.get_secret_value()
     logger.info("forwarding to %s under %s", describe_redis(redis_url), settings.redis_namespace)
-    client = sync_client(redis_url)
+    connection = RedisConnection(redis_address(settings))
+    client = Redis(connection_pool=connection)
     names = RedisNames(settings.redis_namespace)
     registry = ListenerRegistry(client, names, settings.pod_name, PROGRAM, uuid.uuid4().hex)
+    connection.start(lambda: registry.last_beat)
     _enable_metrics()
     stats, round_trip = ListenerStats(), RoundTripTimer()
     process = ProcessState(

@@ -8,6 +8,7 @@ request to Redis is answered or fails within Redis's timeout.
 import logging
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import psycopg
@@ -17,11 +18,12 @@ from app.core.canary import Canary
 from app.core.heartbeat import HEARTBEAT_SECONDS
 from app.core.incident_log import Kind
 from app.core.listen_session import Notification
-from app.core.operator_errors import OperatorError, check_redis_operator, with_remedy
+from app.core.operator_errors import OperatorError, with_remedy
 from app.core.postgres_connect import LockWait, server_answered
 from app.core.session_health import SessionHealth
 from app.core.settings_sources import SettingsError
 from listener.environment import Environment, PendingCall, Session
+from listener.redis_connection import ConnectingError
 from listener.registry import REDIS_RETRY_SECONDS
 from listener.sequencer.aligning import ReceivedNotification
 from listener.sequencer.control_messages import ControlMessage
@@ -31,11 +33,12 @@ from listener.sequencer.sequencer import Sequencer, SequencerStatus
 from listener.stats import RoundTripTimer
 from notifymux.event import payload_json
 from notifymux.reconnect import ReconnectState, one_line
+from notifymux.redis_errors import fault
 
 logger = logging.getLogger(__name__)
 
 IDLE_SECONDS = 0.1  # how late a request may be sent that becomes due
-_CONNECTING_SECONDS = 0.02  # the same for a session that is being opened
+_CONNECTING_SECONDS = 0.02  # the same while a connection is being made
 _ANSWERED_RETRY_SECONDS = 1.0  # the longest time between two tries of a server that answers, and refuses
 _READS_PER_STEP = 1000  # from PostgreSQL, before Redis gets its turn
 _DRAIN_TIMEOUT_SECONDS = 4.0  # after `stop`, for the events that are not in the stream yet
@@ -258,7 +261,9 @@ class Forwarder:
             "lock_wait_seconds": f"{status.lock_wait.seconds:.3f}",
         }
         # A heartbeat is small: a full Redis may take it while it still refuses an append.
-        self._try_redis(lambda: self._env.registry.beat(fields, stats.incidents), proof=not self._append_refused)
+        call = partial(self._env.registry.beat, fields, stats.incidents)
+        if not self._try_redis(call, proof=not self._append_refused):
+            self._beat_due = now
 
     def _try_redis(self, call: Callable[[], None], *, proof: bool = False) -> bool:
         """Call and return whether Redis answered; after a failure wait before the next call.
@@ -267,9 +272,11 @@ class Forwarder:
         """
         try:
             call()
+        except ConnectingError:
+            self._redis_due = self._env.monotonic() + _CONNECTING_SECONDS
+            return False
         except RedisError as error:
-            check_redis_operator(error)
-            self._redis_due = self._env.monotonic() + self._redis.failed(error)
+            self._redis_due = self._env.monotonic() + self._redis.failed(str(fault(error)))
             return False
         if proof:
             self._redis.recovered()

@@ -1,13 +1,14 @@
 """The listeners in the registry: this process's heartbeats, and whether another listener is alive."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import redis
 
 from app.core.heartbeat import DEAD_SECONDS, HEARTBEAT_SECONDS, Heartbeat, RegistryEntry, RegistryRead
 from app.core.incident_log import Incidents, write_incidents
 from app.core.redis_keys import RedisNames
+from listener.redis_connection import LastBeat
 
 # The longest delay before Redis is tried again. With Redis's timeout and a standby's delay added, it has to stay below
 # TAKEOVER_TIMEOUT_SECONDS, for which a new listener waits for another one to append.
@@ -24,14 +25,26 @@ class ListenerRegistry:
         pod: this pod's name.
         program: this program's name in the pod. By both, a restarted listener finds its earlier process's hash.
         instance_id: this process's id, unlike any other's: two living listeners may share a pod's name.
+        monotonic: the clock, in seconds.
     """
 
-    def __init__(self, client: redis.Redis, names: RedisNames, pod: str, program: str, instance_id: str) -> None:
-        self._redis, self._names = client, names
+    def __init__(
+        self,
+        client: redis.Redis,
+        names: RedisNames,
+        pod: str,
+        program: str,
+        instance_id: str,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._redis, self._names, self._monotonic = client, names, monotonic
         self._pod, self._program, self._instance_id = pod, program, instance_id
         self._heartbeat = Heartbeat(names.listener(pod, instance_id), pod=pod, program=program, uid=instance_id)
-        self._registered_at = time.monotonic()  # when this process's hash was created
+        self._registered_at = monotonic()  # since then Redis takes this process's heartbeats
         self._still = _StillHeartbeats()
+        self._beats = 0
+        self.last_beat: LastBeat | None = None
 
     def beat(self, fields: Mapping[str, str | int], incidents: Incidents) -> None:
         """Send a heartbeat, and write the incidents into the incident log.
@@ -41,7 +54,8 @@ class ListenerRegistry:
         """
         pipeline = self._redis.pipeline(transaction=False)
         pipeline.hsetnx(self._heartbeat.key, "uid", self._instance_id)
-        self._heartbeat.beat(pipeline, fields)
+        self._beats += 1
+        self._heartbeat.beat(pipeline, {**fields, "beats": self._beats})
         drained = incidents.drain()
         write_incidents(pipeline, self._names.ledger, f"{self._pod}/{self._program}", drained)
         try:
@@ -49,9 +63,11 @@ class ListenerRegistry:
         except redis.RedisError:
             incidents.requeue(drained)
             self._still.forget()
+            self._registered_at = self._monotonic()  # others could not register either
             raise
+        self.last_beat = LastBeat(self._heartbeat.key, self._beats)
         if is_new:
-            self._registered_at = time.monotonic()
+            self._registered_at = self._monotonic()
 
     def deregister(self) -> None:
         """Record that this process ended in an orderly way.
@@ -75,7 +91,7 @@ class ListenerRegistry:
             redis.RedisError: the registry can't be read.
         """
         try:
-            return self._other_listener_alive(time.monotonic())
+            return self._other_listener_alive(self._monotonic())
         except redis.RedisError:
             self._still.forget()
             raise

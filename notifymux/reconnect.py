@@ -7,7 +7,10 @@ from redis.backoff import EqualJitterBackoff
 
 _BASE_SECONDS = 0.1  # the first delay is at most twice this
 _MAX_DOUBLINGS = 10  # after these the delay is at its cap; more would only overflow
-_QUOTED_ARGUMENTS = re.compile(r",? with args beginning with:.*")
+# What Redis and redis-py quote in an error. Commands have secrets, scripts and events as their arguments.
+_QUOTATIONS = re.compile(
+    r"^Command # \d+ \(.*\) of pipeline caused error: |,? with args beginning with:.*|\.? script: \w+, on @\w+:\d+\.?$"
+)
 
 
 class ReconnectState:
@@ -26,12 +29,13 @@ class ReconnectState:
         self._cap = cap
         self._failures = 0
         self._logged: list[str] = []  # the errors of this outage, each once
+        self._reason: str | None = None
         self.reconnects = 0  # outages that ended
 
     @property
     def reason(self) -> str | None:
-        """The error that was logged last in this outage; None while the server answers."""
-        return self._logged[-1] if self._logged else None
+        """The last error of this outage; None while the server answers."""
+        return self._reason
 
     def failed(self, error: BaseException | str, cap: float | None = None) -> float:
         """Record a failed attempt and return the seconds to wait before the next one, at most `cap`.
@@ -41,7 +45,7 @@ class ReconnectState:
         self._failures += 1
         delay: float = self._backoff.compute(min(self._failures, _MAX_DOUBLINGS))
         delay = delay if cap is None else min(delay, cap)
-        reason = one_line(error)
+        self._reason = reason = one_line(error)
         if reason not in self._logged:
             self._logger.warning("%s is away: %s; trying for ever, at most %g s apart", self._server, reason, self._cap)
             self._logged = [*self._logged[-9:], reason]
@@ -52,13 +56,13 @@ class ReconnectState:
         if self._logged:
             self.reconnects += 1
             self._logger.info("%s is back after %d failed tries", self._server, self._failures)
-        self._failures, self._logged = 0, []
+        self._failures, self._logged, self._reason = 0, [], None
 
 
 def one_line(error: BaseException | str) -> str:
     """Return an error's message on one line, or its type's name if it has no message.
 
-    Redis quotes the arguments of a command that it doesn't know. Those of HELLO and AUTH contain the password, so they
-    are cut off.
+    Redis quotes the arguments of a command that it doesn't know, and redis-py those of one that fails in a pipeline.
+    They may be secrets or events, and are cut off, as is the place in a script.
     """
-    return _QUOTED_ARGUMENTS.sub("", " ".join(str(error).split())) or type(error).__name__
+    return _QUOTATIONS.sub("", " ".join(str(error).split())) or type(error).__name__

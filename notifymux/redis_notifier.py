@@ -11,6 +11,7 @@ import msgspec
 from redis.exceptions import RedisError
 
 from notifymux.event import decode, encode
+from notifymux.redis_client import RedisAddress
 from notifymux.subscription import Signal, Subscription
 
 __all__ = ["NOTIFY_CHANNEL", "Callback", "RedisNotifierService", "init_redis_notifier"]
@@ -23,6 +24,7 @@ T = TypeVar("T")
 Callback = Callable[[str, Any], Awaitable[None]]
 
 MAX_QUEUED_PAYLOADS = 10_000  # per callback
+_SILENCE_SECONDS = 10.0  # without an event; where a listener publishes there is one every CANARY_INTERVAL
 
 
 class RedisNotifierService:
@@ -57,12 +59,14 @@ class RedisNotifierService:
             redis.RedisError: Redis can't be reached or refuses.
         """
         is_new = self._subscription is None
-        self._subscription = self._subscription or Subscription(self._url, self._channel)
+        subscription = self._subscription or Subscription(RedisAddress(self._url), self._channel, _SILENCE_SECONDS)
+        self._subscription = subscription
         try:
-            await self._ask(self._subscription.client.ping())
+            await self._ask(subscription.client.ping())
         except (RedisError, OSError):
             if is_new:
-                await self.disconnect()
+                self._subscription = None  # callbacks that are registered stay
+                await subscription.client.aclose()
             raise
 
     async def disconnect(self) -> None:

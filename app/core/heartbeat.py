@@ -88,11 +88,16 @@ class RegistryRead:
         """Return the entries of the hashes that exist."""
         entries = []
         for key, ttl_ms, values in zip(self._keys, answers[::2], answers[1::2], strict=True):
-            pairs = zip(self._fields, values, strict=True) if self._fields else values.items()
+            pairs = zip(self._fields, values, strict=True) if self._fields else _pairs(values)
             fields = {_text(name): _text(value) for name, value in pairs if value is not None}
             if fields:
                 entries.append(RegistryEntry(key, fields, max(0, _TTL_MS - ttl_ms) / 1000))
         return entries
+
+
+def _pairs(answer: Any) -> Iterable[tuple[Any, Any]]:
+    """The fields and values in an answer to HGETALL: a map in RESP3, and a list in RESP2."""
+    return answer.items() if isinstance(answer, Mapping) else zip(answer[::2], answer[1::2], strict=True)
 
 
 def _text(value: bytes | str) -> str:

@@ -1,7 +1,7 @@
 """Log lines: a timestamp, the program, the level and one sentence; as text or as JSON.
 
 They go to standard output; under supervisord to standard error, which it passes on, and to standard output as well, of
-which it keeps the last for `supervisorctl tail`.
+which it keeps the last for `supervisorctl tail`. No program waits for whoever reads them (`app.core.bounded_writer`).
 """
 
 import json
@@ -12,8 +12,13 @@ import sys
 import time
 from typing import Any
 
+from app.core.bounded_writer import BoundedWriter
+
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("text", "json")
+
+_DESCRIPTORS = {"stdout": 1, "stderr": 2}
+_FLUSH_TIMEOUT_SECONDS = 0.5  # at exit, for the last lines
 
 
 class _TextFormatter(logging.Formatter):
@@ -40,6 +45,37 @@ class _JsonFormatter(_TextFormatter):
         return json.dumps(line, separators=(",", ":"))
 
 
+class LineHandler(logging.Handler):
+    """Writes lines in a thread of its own, which each process starts with its first line."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+        self._writer: BoundedWriter | None = None
+        self._pid = 0  # of the process that the writer's thread runs in: a fork does not copy threads
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record."""
+        if self._writer is None or self._pid != os.getpid():
+            self._pid, self._writer = os.getpid(), BoundedWriter(self._descriptor, self._dropped_text)
+        try:
+            self._writer.put(self._line(record))
+        except Exception:  # noqa: BLE001 - as in logging's own handlers: a record with a bug ends no program
+            self.handleError(record)
+
+    def flush(self) -> None:
+        """Wait until all lines are written, for a moment; logging calls it at exit."""
+        if self._writer and self._pid == os.getpid():
+            self._writer.drain(_FLUSH_TIMEOUT_SECONDS)
+
+    def _line(self, record: logging.LogRecord) -> bytes:
+        return f"{self.format(record)}\n".encode(errors="backslashreplace")
+
+    def _dropped_text(self, lines: int) -> bytes:
+        text = f"{lines} lines were dropped here, because nobody read this output"
+        return self._line(logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, None, None))
+
+
 def logging_config(program: str, level: str, form: str, *, to_stdout: bool = True) -> dict[str, Any]:
     """Return a `logging.config.dictConfig` dictionary, for gunicorn, which configures logging itself."""
     streams = ["stdout"] if to_stdout else []
@@ -51,8 +87,7 @@ def logging_config(program: str, level: str, form: str, *, to_stdout: bool = Tru
         "disable_existing_loggers": False,
         "formatters": {"line": {"()": formatter, "program": program}},
         "handlers": {
-            name: {"class": "logging.StreamHandler", "stream": f"ext://sys.{name}", "formatter": "line"}
-            for name in streams
+            name: {"()": LineHandler, "descriptor": _DESCRIPTORS[name], "formatter": "line"} for name in streams
         },
         "root": {"level": level.upper(), "handlers": streams},
     }

@@ -1,10 +1,12 @@
-"""Errors that only an operator can fix, and how to recognise them among the servers' error messages."""
+"""Errors that only an operator can fix, and how to recognise them among PostgreSQL's messages.
+
+`notifymux.redis_errors` does the same for Redis's.
+"""
 
 import re
 
 import psycopg
 from psycopg import pq
-from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
 
 from notifymux.reconnect import one_line
 
@@ -26,7 +28,6 @@ MAKE_ROOM = (
 )
 PAST_POOLER = "LISTEN needs PostgreSQL itself: set DB_HOST and DB_PORT past the pooler"
 _TO_PRIMARY = "LISTEN needs the primary: set DB_HOST and DB_PORT to it"
-_UNKNOWN_COMMAND = re.compile(r"unknown command", re.IGNORECASE)
 
 
 class OperatorError(Exception):
@@ -72,20 +73,3 @@ def check_direct(pgconn: pq.abc.PGconn, backend_pid: int | None) -> None:
     """
     if pgconn.backend_pid != backend_pid:
         raise OperatorError("DB_HOST leads to a connection pooler", PAST_POOLER)
-
-
-def check_redis_operator(error: RedisError) -> None:
-    """Raise if a Redis error does not go away by waiting.
-
-    Raises:
-        OperatorError: only an operator can fix it.
-    """
-    text = one_line(error)
-    if isinstance(error, AuthenticationError | AuthorizationError):
-        raise OperatorError(f"Redis refuses this login: {text}", "check REDIS_URL's user and password")
-    if isinstance(error, NoPermissionError):
-        raise OperatorError(f"Redis forbids it: {text}", "docs/operations.md lists what this user needs")
-    if _UNKNOWN_COMMAND.search(text):
-        raise OperatorError(
-            f"this server lacks a command that is needed: {text}", "Redis 7 or Valkey 8 and later have it"
-        )

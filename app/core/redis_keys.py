@@ -47,3 +47,8 @@ class RedisNames(NamedTuple):
     def ledger(self) -> str:
         """The stream of incidents."""
         return f"{{{self.namespace}}}:ledger"
+
+    @property
+    def verify(self) -> str:
+        """The key to which `verify` writes; it is deleted at once."""
+        return f"{{{self.namespace}}}:verify"

@@ -50,9 +50,11 @@ class Status:
             await self._registry.refresh()
 
     async def listener_problems(self) -> list[str]:
-        """Return what is wrong with the listeners and behind them; nothing where Redis does not tell it at once."""
-        if self._registry is None or self._registry.outage:
+        """Return what is wrong with Redis, or else with the listeners; nothing that Redis does not tell at once."""
+        if self._registry is None:
             return []
+        if why := self._registry.refusal or self._registry.outage:
+            return [f"Redis refuses, or does not answer: {why}"]
         with suppress(TimeoutError):
             async with asyncio.timeout(_PROBE_SECONDS):
                 await self._registry.refresh()
@@ -127,7 +129,7 @@ class Status:
         if registry.refusal:
             found.append(f"this worker can't register: {registry.refusal}")
         elif registry.outage and self._worker.is_connected:
-            found.append(f"Redis does not answer: {registry.outage}")
+            found.append(f"Redis refuses, or does not answer: {registry.outage}")
         elif registry.snapshot and not registry.outage:
             found += problems.listeners(listeners)
         return found

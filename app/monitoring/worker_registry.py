@@ -15,12 +15,11 @@ from redis.exceptions import RedisError
 
 from app.core.heartbeat import HEARTBEAT_SECONDS, Heartbeat, RegistryEntry, RegistryRead
 from app.core.incident_log import Incidents, LogEntry, parse_log, write_incidents
-from app.core.operator_errors import OperatorError, check_redis_operator
 from app.core.redis_keys import RedisNames
 from app.monitoring.worker_report import WorkerReport
 from notifymux.event import EventId
-from notifymux.reconnect import one_line
 from notifymux.redis_client import TIMEOUT_SECONDS
+from notifymux.redis_errors import fault, is_forbidden
 
 logger = logging.getLogger(__name__)
 
@@ -130,15 +129,13 @@ class WorkerRegistry:
 
     def _failed(self, error: RedisError | OSError) -> None:
         """Record why a cycle failed. Only a refusal is logged here; the source logs an outage of Redis."""
-        try:
-            if isinstance(error, RedisError):
-                check_redis_operator(error)
-        except OperatorError as advice:
+        found = fault(error)
+        if is_forbidden(error):
             if self.refusal is None:
-                logger.warning("this worker can't register: %s", advice)
-            self.outage, self.refusal = None, str(advice)
+                logger.warning("this worker can't register: %s", found)
+            self.outage, self.refusal = None, str(found)
         else:
-            self.outage = one_line(error)
+            self.outage = str(found)
 
     async def _beat(self) -> None:
         pipeline = self._redis.pipeline(transaction=False)

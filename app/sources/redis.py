@@ -18,12 +18,14 @@ from app.sources.base import EventSink, SourceStatus
 from app.sources.sequence_tracker import Gap, Outcome, SequenceTracker, StreamEvent
 from notifymux.event import Event, EventId, decode
 from notifymux.reconnect import ReconnectState
-from notifymux.redis_client import TIMEOUT_SECONDS
+from notifymux.redis_client import RedisAddress
+from notifymux.redis_errors import fault
 from notifymux.subscription import Signal, Subscription
 
 logger = logging.getLogger(__name__)
 
 _FIELD = EVENT_FIELD.encode()
+_IDLE_SECONDS = 1.0  # the longest time without a look at whether the server was left
 _BATCH_ENTRIES = 1000  # per read of the stream
 _MAX_ENTRIES = 20_000  # read at most at the start, and for one client that resumes
 
@@ -32,15 +34,17 @@ class RedisSource:
     """Delivers the events of the stream.
 
     Args:
-        url: Redis.
+        address: of Redis. It is tried anew after a silence, and left if a read shows that it leads to the wrong server.
         names: the names of the stream and the pub/sub channel.
-        canary_interval: seconds. After twice this without a message the stream is read.
+        canary_interval: seconds. Twice this without a message is a silence, after which the stream is read too.
         recent_bytes: how many bytes of payloads are read at most at the start, to be replayed to clients.
         sink: receives the events.
     """
 
-    def __init__(self, url: str, names: RedisNames, canary_interval: float, recent_bytes: int, sink: EventSink) -> None:
-        self._subscription = Subscription(url, names.events)
+    def __init__(
+        self, address: RedisAddress, names: RedisNames, canary_interval: float, recent_bytes: int, sink: EventSink
+    ) -> None:
+        self._subscription = Subscription(address, names.events, 2 * canary_interval)
         self._redis = self._subscription.client
         self._stream = names.log
         self._silence_seconds = 2 * canary_interval
@@ -81,7 +85,7 @@ class RedisSource:
                     tracker.interrupted()
                 if tracker.is_read_due(now) and received is not Signal.LOST:
                     await self._catch_up()
-                self._subscription.receive_timeout = POLL_SECONDS if tracker.needs_read else TIMEOUT_SECONDS
+                self._subscription.receive_timeout = POLL_SECONDS if tracker.needs_read else _IDLE_SECONDS
         finally:
             await self._subscription.close()
             await self._redis.aclose()
@@ -98,7 +102,7 @@ class RedisSource:
                 if len(entries) == _BATCH_ENTRIES:
                     self._tracker.request_read()
         except (RedisError, OSError) as error:
-            self._reading.failed(error)
+            self._reading.failed(str(fault(error)))
             self._tracker.interrupted()
         else:
             self._reading.recovered()

@@ -97,6 +97,7 @@ class Active:
         self._process, self._control, self._stats, self._load = process, control, process.stats, load
         self._waiting_since = 0.0  # the time from which a standby waits for the primary
         self._is_overdue = False  # the primary did not append what has waited
+        self._sent = self._in_doubt = 0  # up to which sequence an append was sent, and one that was not answered
         self._unchecked_canary: tuple[int, str] | None = None  # its sequence and its token (rule 11)
 
     @property
@@ -144,7 +145,9 @@ class Active:
         if not self.buffer:
             return None
         if self.role is Role.PRIMARY or self._is_overdue or self._process.draining:
-            return self._append(self.buffer)
+            append = self._append(self.buffer)
+            self._sent = append.first.sequence + len(append.texts) - 1
+            return append
         return ReadHead() if now - self._waiting_since >= STANDBY_DELAY_SECONDS else None
 
     def _append(self, window: EventWindow, start: int | None = None, *, restore: bool = False) -> Append:
@@ -160,7 +163,11 @@ class Active:
         return self._append(self.buffer)
 
     def on_redis_failure(self) -> None:
-        """Redis did not answer: `to_redis` repeats the request, with the same ids (rule 12)."""
+        """Redis did not answer: `to_redis` repeats the request, with the same ids (rule 12).
+
+        It may have performed an append all the same, so what it has of it already is taken for this listener's own.
+        """
+        self._in_doubt = max(self._in_doubt, self._sent)
         if self.gap:
             self.gap.timeout.pause()
 
@@ -252,13 +259,15 @@ class Active:
         self.gap = None
 
     def _update_role(self, request: Append, answer: AppendResult, now: float) -> None:
-        self._stats.added += answer.added
         skipped = len(request.texts) - answer.added
-        self._stats.suppressed += skipped
+        own = max(0, min(skipped, self._in_doubt - request.first.sequence + 1))
+        self._stats.added += answer.added + own
+        self._stats.suppressed += skipped - own
         if answer.added and self.role is Role.STANDBY:
             self._stats.failovers += 1
             self._stats.incidents.add(Kind.FAILOVER, f"became primary at {request.first}: nobody else appended", now)
-        self.role = Role.PRIMARY if answer.added else Role.STANDBY
+        if answer.added or skipped > own:
+            self.role = Role.PRIMARY if answer.added else Role.STANDBY
         added = range(request.first.sequence + skipped, request.first.sequence + len(request.texts))
         if self._unchecked_canary and self._unchecked_canary[0] in added:
             self._unchecked_canary = None  # an entry that this listener added has its own id

@@ -7,13 +7,12 @@ import redis
 from redis.exceptions import RedisError, ResponseError
 
 from app.core.heartbeat import DEAD_SECONDS
-from app.core.operator_errors import OperatorError, check_redis_operator
 from app.core.redis_keys import RedisNames
 from listener.redis_stream import APPEND
 from listener.registry import read_entries
 from listener.verify.result import Check, failed, passed, warned
-from notifymux.reconnect import one_line
 from notifymux.redis_client import describe_redis
+from notifymux.redis_errors import fault
 
 _OLDEST_MAJOR = 7  # Valkey reports 7 as its redis_version too
 _EVERY_EPOCH = "1e300"  # above every epoch, so that the script deletes nothing
@@ -36,11 +35,8 @@ def connect(client: redis.Redis, url: str) -> tuple[Check, Info | None]:
 
 def failed_check(name: str, error: RedisError) -> Check:
     """The failed check for an error."""
-    try:
-        check_redis_operator(error)
-    except OperatorError as known:
-        return failed(name, known.what, known.remedy)
-    return failed(name, one_line(error), "start it, or correct REDIS_URL; the listener goes on trying")
+    found = fault(error)
+    return failed(name, found.what, found.remedy or "start it, or correct REDIS_URL; the listener goes on trying")
 
 
 def run_checks(client: redis.Redis, names: RedisNames, info: Info) -> Iterator[Check]:
@@ -48,11 +44,13 @@ def run_checks(client: redis.Redis, names: RedisNames, info: Info) -> Iterator[C
     if info:
         yield version(info)
         yield role(info)
+        if mode(info) != "standalone":
+            return
         yield memory(info)
         yield persistence(client, info)
     else:
         yield warned("Redis INFO", "this user may not see version and memory", "give it +info +config|get")
-    for name, check in (("append script", script), ("listeners", listeners)):
+    for name, check in (("Redis writes", writes), ("append script", script), ("listeners", listeners)):
         try:
             yield check(client, names)
         except RedisError as error:
@@ -69,12 +67,17 @@ def version(info: Info) -> Check:
     return passed(name, text)
 
 
+def mode(info: Info) -> str:
+    """The server's kind: `standalone`, `sentinel` or `cluster`."""
+    return str(info.get("redis_mode") or info.get("server_mode", "standalone"))  # Valkey has server_mode
+
+
 def role(info: Info) -> Check:
     """Whether it is a single server that accepts writes."""
-    name, mode = "Redis role", info.get("redis_mode") or info.get("server_mode", "standalone")  # Valkey has server_mode
-    if mode != "standalone":
+    name, kind = "Redis role", mode(info)
+    if kind != "standalone":
         return failed(
-            name, f"this is a {mode}", "neither Sentinel nor Cluster is supported: set REDIS_URL to one primary"
+            name, f"this is a {kind}", "neither Sentinel nor Cluster is supported: set REDIS_URL to one primary"
         )
     if info["role"] != "master":
         return failed(name, "this is a read-only replica", "set REDIS_URL to the primary")
@@ -104,6 +107,19 @@ def persistence(client: redis.Redis, info: Info) -> Check:
     except ResponseError:
         save = "(not shown to this user)"
     return passed(name, f"appendonly no, save {save}: after a restart the listener puts back what it remembers")
+
+
+def writes(client: redis.Redis, names: RedisNames) -> Check:
+    """Whether it takes a write, to a key that is gone at once.
+
+    Raises:
+        redis.RedisError: it doesn't.
+    """
+    pipeline = client.pipeline(transaction=False)
+    pipeline.hset(names.verify, "at", "0")
+    pipeline.pexpire(names.verify, 0)
+    pipeline.execute()
+    return passed("Redis writes", "it takes them")
 
 
 def script(client: redis.Redis, names: RedisNames) -> Check:

@@ -1,0 +1,106 @@
+"""What Redis's errors mean: the fault and its remedy in one line, and whether another server is wanted.
+
+Every error is an outage: what a server refuses now it may grant later, and an address may lead elsewhere later.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from redis.exceptions import (
+    AskError,
+    AuthenticationError,
+    AuthorizationError,
+    ClusterDownError,
+    MasterDownError,
+    NoPermissionError,
+    ReadOnlyError,
+    ResponseError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from notifymux.reconnect import one_line
+
+_REPLICA = "REDIS_URL leads to a read-only replica"
+_TO_PRIMARY = "set it to the primary"
+_ONLY_STANDALONE = "neither Sentinel nor Cluster is supported: set it to one primary"
+
+# A script may not run a command: the same fault as NOPERM, in a text of its own.
+_FORBIDDEN_IN_SCRIPT = re.compile(r"ACL failure in script|The user executing the script can't")
+_UNKNOWN_COMMAND = re.compile(r"unknown (redis )?command", re.IGNORECASE)
+# By the beginning of the text: states in which a server refuses writes, or everything.
+_REMEDIES = {
+    "MISCONF": "Redis's log says why it can't save: often its disk is full",
+    "command not allowed when used memory": "raise maxmemory",  # OOM; redis-py leaves the word out
+    "NOREPLICAS": "bring its replicas back, or lower min-replicas-to-write",
+    "BUSY ": "end the script, with SCRIPT KILL",
+}
+
+
+class WrongServerError(RedisConnectionError):
+    """The server answers, and is not a primary on its own."""
+
+
+class Fault(NamedTuple):
+    """What is wrong, and what to do about it; `remedy` is empty where that is not known."""
+
+    what: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.remedy}" if self.remedy else self.what
+
+
+def fault(error: BaseException) -> Fault:
+    """Return what an error of redis-py means. One state of a server is one text, whichever command met it."""
+    text = one_line(error)
+    match error:
+        case ReadOnlyError() | MasterDownError():
+            return Fault(_REPLICA, _TO_PRIMARY)
+        case AskError() | ClusterDownError():
+            return Fault("REDIS_URL leads to a node of a Redis Cluster", _ONLY_STANDALONE)
+        case AuthenticationError() | AuthorizationError():
+            return Fault(f"Redis refuses this login: {text}", "check REDIS_URL's user and password")
+    if is_forbidden(error):
+        return Fault(f"Redis forbids it: {text}", "docs/operations.md lists what this user needs")
+    if _UNKNOWN_COMMAND.search(text):
+        return Fault(f"this server lacks a command that is needed: {text}", "Redis 7 or Valkey 8 and later have it")
+    remedies = (remedy for beginning, remedy in _REMEDIES.items() if text.startswith(beginning))
+    return Fault(text, next(remedies, ""))
+
+
+def is_forbidden(error: BaseException) -> bool:
+    """Whether the server answers and does not let this user run a command; it may take others."""
+    return isinstance(error, NoPermissionError) or bool(_FORBIDDEN_IN_SCRIPT.search(str(error)))
+
+
+def is_wrong_server(error: BaseException) -> bool:
+    """Whether a server's answer shows that its address has to be resolved anew: it is no primary, or no longer."""
+    return isinstance(error, ReadOnlyError | ClusterDownError | AskError)
+
+
+def lacks_hello(error: ResponseError) -> bool:
+    """Whether a server refuses HELLO, so that it has to be spoken to in RESP2."""
+    text = str(error)
+    return "NOPROTO" in text or ("HELLO" in text and bool(_UNKNOWN_COMMAND.search(text)))
+
+
+def check_server(hello: Mapping[Any, Any]) -> None:
+    """Check a server's answer to HELLO 3.
+
+    Raises:
+        WrongServerError: it is a replica, a Sentinel or a node of a cluster.
+    """
+    fields = {_text(name): _text(value) for name, value in hello.items()}
+    mode = fields.get("mode", "standalone")
+    if mode != "standalone":
+        raise WrongServerError(str(Fault(f"REDIS_URL leads to a {_MODES.get(mode, mode)}", _ONLY_STANDALONE)))
+    if fields.get("role") in {"replica", "slave"}:
+        raise WrongServerError(str(Fault(_REPLICA, _TO_PRIMARY)))
+
+
+_MODES = {"cluster": "node of a Redis Cluster", "sentinel": "Redis Sentinel"}
+
+
+def _text(value: object) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
