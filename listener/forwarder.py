@@ -167,10 +167,14 @@ class Forwarder:
         self._health = SessionHealth(session.inspect, logger, self._env.start_call)
 
     def _query_failed(self, error: psycopg.Error) -> None:
-        """Log that a control message notified nobody: an outage at first, and no more than a warning later."""
+        """Log that a control message notified nobody; a session that has delivered goes on.
+
+        Raises:
+            psycopg.Error: the session's first query failed, so it LISTENs on nothing.
+        """
         if self._connected_since is None:
-            self._postgres.failed(with_remedy(error))
-        elif (failure := one_line(with_remedy(error))) != self._query_failure:
+            raise error
+        if (failure := one_line(with_remedy(error))) != self._query_failure:
             self._query_failure = failure
             logger.warning("a canary failed: %s; the session is kept, and a canary follows every second", failure)
 

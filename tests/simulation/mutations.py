@@ -68,7 +68,7 @@ def rule_1_one_look_at_a_session_decides(patch: Patch) -> None:
     inspected = SessionHealth._inspected
 
     def decide(health: SessionHealth, inspection: Any, now: float) -> None:
-        health._is_suspect = True
+        health._doubts = 1
         inspected(health, inspection, now)
 
     patch.setattr(SessionHealth, "_inspected", decide)
