@@ -72,10 +72,15 @@ class ListenerRegistry:
     def deregister(self) -> None:
         """Record that this process ended in an orderly way.
 
+        Another listener takes the record for proof that the registry was not wiped, unless it says that it was young.
+
         Raises:
             redis.RedisError: Redis did not take it.
         """
+        self.beat({}, Incidents())
         pipeline = self._redis.pipeline(transaction=False)
+        if self._is_young:
+            pipeline.hset(self._heartbeat.key, mapping={"young": 1})
         self._heartbeat.deregister(pipeline)
         pipeline.execute()
 
@@ -83,7 +88,7 @@ class ListenerRegistry:
         """Return whether another listener is or may be alive.
 
         Heartbeats are compared with each other and not with the clock, because Redis may have been unreachable for
-        every listener until now. A registry without any other hash may have been wiped: it proves that there is no
+        every listener until now. A registry without any older hash may have been wiped: it proves that there is no
         other listener only after SETTLE_SECONDS. So does a hash of this pod and program whose heartbeat stands still:
         it is an earlier process of this listener. One whose heartbeat goes on is another listener of the same name.
 
@@ -102,13 +107,21 @@ class ListenerRegistry:
             self.beat({}, Incidents())
             return True
         keys.remove(self._heartbeat.key)
-        if not keys:
-            return now - self._registered_at < SETTLE_SECONDS
-        entries = read_entries(self._redis, keys, "program", "beat_at")
-        latest = min((entry.age for entry in entries), default=0.0)
+        found = read_entries(self._redis, keys, "program", "beat_at", "young")
+        if keys and not found:  # wiped between the two requests
+            return True
+        entries = [entry for entry in found if "young" not in entry.fields]
+        if not entries:
+            return self._is_young
+        latest = min(entry.age for entry in entries)
         running = [entry for entry in entries if entry.is_running and entry.age - latest < DEAD_SECONDS]
         stopped = self._still.stopped({entry.key: entry.fields.get("beat_at", "") for entry in running}, now)
         return any(entry.key not in stopped or not self._has_this_name(entry) for entry in running)
+
+    @property
+    def _is_young(self) -> bool:
+        """Whether the registry may have been wiped, and other listeners had no time to register since."""
+        return self._monotonic() - self._registered_at < SETTLE_SECONDS
 
     def _has_this_name(self, entry: RegistryEntry) -> bool:
         return (entry.fields.get("pod"), entry.fields.get("program")) == (self._pod, self._program)
