@@ -12,6 +12,7 @@ from app.core.config import load_settings_or_exit, where_settings_come_from
 from app.core.logging_config import logging_config
 from app.core.operator_errors import OperatorError
 from app.main import compose
+from app.web.gunicorn_master import spare_workers_after_a_pause
 from app.web.gunicorn_worker import allow_open_files, collect_seldom
 
 logger = logging.getLogger(__name__)
@@ -54,6 +55,11 @@ def on_starting(_server: Any) -> None:
         logger.warning("anyone may listen to every match: neither WS_JWT_SECRET nor WS_JWT_PUBLIC_KEY is set")
     elif _settings.ws_jwt_secret and len(_settings.ws_jwt_secret.get_secret_value().encode()) < _MIN_SECRET_BYTES:
         logger.warning("WS_JWT_SECRET is shorter than %d bytes, and can be guessed (RFC 7518, 3.2)", _MIN_SECRET_BYTES)
+
+
+def when_ready(server: Any) -> None:
+    """Prepare the master: it does not kill workers that have just woken up with it."""
+    spare_workers_after_a_pause(server)
 
 
 def post_fork(_server: Any, worker: Any) -> None:

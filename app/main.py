@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+import uuid
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
@@ -41,8 +42,8 @@ def compose(settings: Settings) -> Starlette:
         raise OperatorError(str(error)) from None
     limits = settings.max_clients, settings.max_clients_per_address
     access = AccessControl(_tokens(settings), settings.allowed_origins, *limits)
-    registry = _registry(settings, redis, manager) if settings.use_redis_notifier else None
     info = _worker_info(settings)
+    registry = _registry(settings, redis, manager, info.uid) if settings.use_redis_notifier else None
     status, metrics = Status(info, manager, registry), WorkerMetrics(manager, info.version)
     routes = [
         *ClientRoutes(manager, access, settings, explain=status.listener_problems, demo=info.embedded).routes(),
@@ -60,11 +61,14 @@ async def run_periodically(*calls: Callable[[], None]) -> None:
             call()
 
 
-def _registry(settings: Settings, redis: RedisAddress, manager: MatchDataWebSocketManager) -> WorkerRegistry:
+def _registry(
+    settings: Settings, redis: RedisAddress, manager: MatchDataWebSocketManager, instance_id: str
+) -> WorkerRegistry:
     return WorkerRegistry(
         async_client(redis),
         RedisNames(settings.redis_namespace),
         settings.pod_name,
+        instance_id,
         report=manager.report,
         incidents=manager.event_stats.incidents,
         wake=manager.event_stats.verify_requested,
@@ -78,6 +82,7 @@ def _worker_info(settings: Settings) -> WorkerInfo:
         namespace=settings.redis_namespace,
         pod=settings.pod_name,
         pid=os.getpid(),
+        uid=uuid.uuid4().hex,
         started=time.time(),
         postgres=describe_server(url_without_password(settings)) if settings.db_host else None,
         redis=describe_redis(settings.redis_url.get_secret_value()),

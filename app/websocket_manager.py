@@ -10,7 +10,6 @@ from app.broadcast.snapshot_query import Snapshot, SnapshotQuery
 from app.core.canary import Canary
 from app.core.config import Settings
 from app.core.redis_keys import RedisNames
-from app.core.session_health import describe
 from app.core.tasks import start_task
 from app.monitoring.event_stats import EventStats
 from app.monitoring.recent_events import RecentEvents
@@ -106,8 +105,8 @@ class MatchDataWebSocketManager:
             path = "PostgreSQL, the listener and Redis" if self.mode == "redis" else "PostgreSQL"
             age = "yet" if at is None else f"for {time.monotonic() - at:.0f} s"
             reasons.append(f"no canary has come through {path} {age}")
-        if reasons and source.lock_wait.sessions:
-            reasons.append(describe(source.lock_wait))
+        if reasons and source.stall:
+            reasons.append(source.stall)
         return reasons
 
     def sample(self) -> None:

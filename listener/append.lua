@@ -1,12 +1,12 @@
 -- Appends a batch of events to the stream and publishes them, atomically (rules 7 and 9 of docs/numbering.md).
 -- KEYS[1]  the stream
--- ARGV     pub/sub channel, STREAM_MAXLEN, epoch, first sequence, '1' to restore (append without publishing), texts...
---          a head that is more than a day ahead of every clock was written by a stranger, and the stream with it is
---          deleted: listeners restore it as after any other loss
+-- ARGV     pub/sub channel, STREAM_MAXLEN, epoch, first sequence, the latest epoch that a listener can have begun, '1' to
+--          restore (append without publishing), texts...
+-- A later head was written by a stranger. The stream is deleted with it: listeners restore it as after any other loss.
 -- Returns  the status, the epoch and the sequence of the head afterwards, the number of entries added.
 local stream, channel, maxlen = KEYS[1], ARGV[1], ARGV[2]
-local epoch, first, restore = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5] == '1'
-local texts = 5
+local epoch, first, latest, restore = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6] == '1'
+local texts = 6
 
 local head = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
 local head_epoch, head_sequence = 0, 0
@@ -16,8 +16,7 @@ if head then
 end
 
 if head_epoch > epoch then
-  local now = tonumber(redis.call('TIME')[1]) * 1000
-  if head_epoch <= math.max(epoch, now) + 86400000 then
+  if head_epoch <= latest then
     return {'superseded', head_epoch, head_sequence, 0}
   end
   redis.call('DEL', stream)

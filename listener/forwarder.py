@@ -32,7 +32,7 @@ from listener.sequencer.redis_requests import Append
 from listener.sequencer.sequencer import Sequencer, SequencerStatus
 from listener.stats import RoundTripTimer
 from notifymux.event import payload_json
-from notifymux.reconnect import ReconnectState
+from notifymux.reconnect import ReconnectState, one_line
 from notifymux.redis_errors import fault
 
 logger = logging.getLogger(__name__)
@@ -80,6 +80,7 @@ class Forwarder:
         # The sequencer of a lost session: its events have their ids, and are appended before anything else.
         self._leftover: Sequencer | None = None
         self._connected_since: float | None = None
+        self._query_failure = ""  # why the last control message failed, as it was logged
         self._stop_by: float | None = None
         process.stats.incidents.add(Kind.START, f"started as process {os.getpid()}", environment.monotonic())
 
@@ -134,7 +135,7 @@ class Forwarder:
             return
         self._receive(session, sequencer, health, now)
         if failure := session.take_failure():
-            self._postgres.failed(with_remedy(failure))
+            self._query_failed(failure)
             sequencer.on_query_failure(now)
         health.check(now, is_answered=session.is_idle, is_received=not sequencer.awaits_own_message)
         if reason := sequencer.session_failure:
@@ -165,8 +166,17 @@ class Forwarder:
         self._sequencer = Sequencer(self._env.new_session_id(), self._process, session.cluster)
         self._health = SessionHealth(session.inspect, logger, self._env.start_call)
 
+    def _query_failed(self, error: psycopg.Error) -> None:
+        """Log that a control message notified nobody: an outage at first, and no more than a warning later."""
+        if self._connected_since is None:
+            self._postgres.failed(with_remedy(error))
+        elif (failure := one_line(with_remedy(error))) != self._query_failure:
+            self._query_failure = failure
+            logger.warning("a canary failed: %s; the session is kept, and a canary follows every second", failure)
+
     def _session_works(self) -> None:
         self._postgres.recovered()
+        self._query_failure = ""
         if self._connected_since is None:
             self._connected_since = self._env.wall()
             logger.info("connected to %s", self._description)

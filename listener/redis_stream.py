@@ -1,5 +1,6 @@
 """The stream in Redis: performs the sequencer's requests."""
 
+import time
 from importlib.resources import files
 from typing import Any
 
@@ -8,6 +9,7 @@ import redis
 from app.core.canary import MUX_CHANNEL
 from app.core.redis_keys import EVENT_FIELD, RedisNames
 from listener.registry import ListenerRegistry
+from listener.sequencer.process_state import MAX_EPOCH_AHEAD_MS
 from listener.sequencer.redis_requests import (
     Answer,
     Append,
@@ -71,7 +73,8 @@ class RedisStream:
                 found = entries(self._redis.xrange(key, str(at), str(at)))
                 return found[0].text if found else None
             case Append(first, texts, restore):
-                arguments: list[Any] = [self._names.events, self._maxlen, *first, int(restore), *texts]
+                latest = max(first.epoch, int(time.time() * 1000)) + MAX_EPOCH_AHEAD_MS
+                arguments: list[Any] = [self._names.events, self._maxlen, *first, latest, int(restore), *texts]
                 status, epoch, sequence, added = self._append(keys=[key], args=arguments)
                 return AppendResult(AppendStatus(status.decode()), EventId(epoch, sequence), added)
 

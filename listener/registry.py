@@ -23,8 +23,8 @@ class ListenerRegistry:
         client: a connection to Redis.
         names: the names of the keys.
         pod: this pod's name.
-        program: this program's name in the pod. By it, a restarted listener recognises its former process's hash.
-        instance_id: this process's id.
+        program: this program's name in the pod. By both, a restarted listener finds its earlier process's hash.
+        instance_id: this process's id, unlike any other's: two living listeners may share a pod's name.
     """
 
     def __init__(self, client: redis.Redis, names: RedisNames, pod: str, program: str, instance_id: str) -> None:
@@ -34,6 +34,7 @@ class ListenerRegistry:
         self._registered_at = time.monotonic()  # when this process's hash was created
         self._beats = 0
         self.last_beat: LastBeat | None = None
+        self._still = _StillHeartbeats()
 
     def beat(self, fields: Mapping[str, str | int], incidents: Incidents) -> None:
         """Send a heartbeat, and write the incidents into the incident log.
@@ -51,6 +52,7 @@ class ListenerRegistry:
             is_new, *_ = pipeline.execute()
         except redis.RedisError:
             incidents.requeue(drained)
+            self._still.forget()
             raise
         self.last_beat = LastBeat(self._heartbeat.key, self._beats)
         if is_new:
@@ -71,25 +73,57 @@ class ListenerRegistry:
 
         Heartbeats are compared with each other and not with the clock, because Redis may have been unreachable for
         every listener until now. A registry without any other hash may have been wiped: it proves that there is no
-        other listener only after SETTLE_SECONDS.
+        other listener only after SETTLE_SECONDS. So does a hash of this pod and program whose heartbeat stands still:
+        it is an earlier process of this listener. One whose heartbeat goes on is another listener of the same name.
 
         Raises:
             redis.RedisError: the registry can't be read.
         """
+        try:
+            return self._other_listener_alive(time.monotonic())
+        except redis.RedisError:
+            self._still.forget()
+            raise
+
+    def _other_listener_alive(self, now: float) -> bool:
         keys = {key.decode() for key in self._redis.scan_iter(match=self._names.listeners, count=1000)}
         if self._heartbeat.key not in keys:
             self.beat({}, Incidents())
             return True
         keys.remove(self._heartbeat.key)
         if not keys:
-            return time.monotonic() - self._registered_at < SETTLE_SECONDS
-        entries = read_entries(self._redis, keys, "program")
+            return now - self._registered_at < SETTLE_SECONDS
+        entries = read_entries(self._redis, keys, "program", "beat_at")
         latest = min((entry.age for entry in entries), default=0.0)
-        return any(self._is_other(entry) and entry.age - latest < DEAD_SECONDS for entry in entries)
+        running = [entry for entry in entries if entry.is_running and entry.age - latest < DEAD_SECONDS]
+        stopped = self._still.stopped({entry.key: entry.fields.get("beat_at", "") for entry in running}, now)
+        return any(entry.key not in stopped or not self._has_this_name(entry) for entry in running)
 
-    def _is_other(self, entry: RegistryEntry) -> bool:
-        program = entry.fields.get("pod"), entry.fields.get("program")
-        return entry.is_running and program != (self._pod, self._program)
+    def _has_this_name(self, entry: RegistryEntry) -> bool:
+        return (entry.fields.get("pod"), entry.fields.get("program")) == (self._pod, self._program)
+
+
+class _StillHeartbeats:
+    """Which heartbeats have stood still for SETTLE_SECONDS in which Redis answered."""
+
+    def __init__(self) -> None:
+        self._since: dict[str, tuple[str, float]] = {}  # by key: the last `beat_at`, and when it was first seen
+        self._seen_at = 0.0
+
+    def stopped(self, beats: Mapping[str, str], now: float) -> set[str]:
+        """Return the keys that have stopped, of those in `beats`, which has their last heartbeats."""
+        if now - self._seen_at > HEARTBEAT_SECONDS:
+            self._since = {}  # this process was frozen, perhaps with all others
+        self._seen_at = now
+        known = self._since
+        self._since = {
+            key: known[key] if key in known and known[key][0] == beat else (beat, now) for key, beat in beats.items()
+        }
+        return {key for key, (_, since) in self._since.items() if now - since >= SETTLE_SECONDS}
+
+    def forget(self) -> None:
+        """Start anew: while Redis does not answer, nobody can send a heartbeat."""
+        self._since = {}
 
 
 def read_entries(client: redis.Redis, keys: Iterable[str | bytes], *fields: str) -> list[RegistryEntry]:

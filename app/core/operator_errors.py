@@ -26,7 +26,7 @@ MAKE_ROOM = (
     "raise max_connections, or end what nobody needs: "
     "SELECT application_name, count(*) FROM pg_stat_activity GROUP BY 1"
 )
-_PAST_POOLER = "LISTEN needs PostgreSQL itself: set DB_HOST and DB_PORT past the pooler"
+PAST_POOLER = "LISTEN needs PostgreSQL itself: set DB_HOST and DB_PORT past the pooler"
 _TO_PRIMARY = "LISTEN needs the primary: set DB_HOST and DB_PORT to it"
 
 
@@ -54,7 +54,7 @@ def with_remedy(error: psycopg.Error) -> psycopg.Error | OperatorError:
             f"PostgreSQL refuses this login: {text}", "check DB_HOST, DB_USER, DB_PASSWORD and DB_NAME"
         )
     if _POOLER.search(text):
-        return OperatorError(f"DB_HOST leads to a connection pooler: {text}", _PAST_POOLER)
+        return OperatorError(f"DB_HOST leads to a connection pooler: {text}", PAST_POOLER)
     if error.sqlstate == "25006" or _STANDBY.search(text):
         return OperatorError(f"DB_HOST leads to a read-only standby: {text}", _TO_PRIMARY)
     if _FULL.search(text):
@@ -72,4 +72,4 @@ def check_direct(pgconn: pq.abc.PGconn, backend_pid: int | None) -> None:
             queries, and notifications that arrive meanwhile are lost.
     """
     if pgconn.backend_pid != backend_pid:
-        raise OperatorError("DB_HOST leads to a connection pooler", _PAST_POOLER)
+        raise OperatorError("DB_HOST leads to a connection pooler", PAST_POOLER)

@@ -29,9 +29,9 @@ class RedisNames(NamedTuple):
         """The pattern that matches every listener's hash."""
         return f"{{{self.namespace}}}:listener:*"
 
-    def worker(self, pod: str, pid: int) -> str:
+    def worker(self, pod: str, instance_id: str) -> str:
         """The registry's hash of one worker process."""
-        return f"{{{self.namespace}}}:worker:{pod}:{pid}"
+        return f"{{{self.namespace}}}:worker:{pod}:{instance_id}"
 
     @property
     def workers(self) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 
 from app.core.background_call import BackgroundCall
+from app.core.operator_errors import PAST_POOLER, OperatorError
 from app.core.postgres_connect import Inspection, LockWait
 from app.core.settings_sources import SettingsError
 from notifymux.reconnect import one_line
@@ -53,13 +54,14 @@ class SessionHealth:
 
         Raises:
             psycopg.OperationalError: the session has to be replaced.
+            OperatorError: the same, and there is a pooler in between.
         """
         if is_answered:
             self._answered()
             if not is_received:
-                raise psycopg.OperationalError(
-                    "the session's own notification was not delivered to it although its query was answered: "
-                    "DB_HOST leads to a transaction pooler"
+                raise OperatorError(
+                    "DB_HOST leads to a connection pooler: it answered a query, and did not deliver its notification",
+                    PAST_POOLER,
                 )
         elif self._unanswered_since is None:
             self._unanswered_since = now

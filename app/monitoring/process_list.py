@@ -74,6 +74,7 @@ _LISTENER_FIELDS: dict[str, Callable[[str], object]] = {
 }
 # A worker's own row comes from `WorkerReport.row`, which has the same fields.
 _WORKER_FIELDS: dict[str, Callable[[str], object]] = {
+    "uid": str,
     "mode": str,
     "position": lambda text: text or None,
     **dict.fromkeys(("clients", "events", "gaps", "suppressed", "slow_closes", "recovered", "snapshots"), _int),

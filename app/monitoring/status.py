@@ -31,6 +31,7 @@ class WorkerInfo(NamedTuple):
     namespace: str
     pod: str
     pid: int
+    uid: str  # unlike any other process's
     started: float  # Unix seconds
     postgres: str | None  # which server, for people
     redis: str | None
@@ -92,7 +93,7 @@ class Status:
             "mode": worker.mode,
             "state": state,
             "problems": found,
-            "worker": {"pod": info.pod, "pid": info.pid},
+            "worker": {"pod": info.pod, "pid": info.pid, "uid": info.uid},
             "postgres": postgres,
             "redis": self._redis(report),
             "listeners": listeners,
@@ -115,9 +116,10 @@ class Status:
 
     def _workers(self, report: WorkerReport) -> list[ProcessRow]:
         info, snapshot = self._info, self._snapshot
-        own = {"pod": info.pod, "pid": info.pid, "state": "alive", "started": round(info.started, 3), "beat_age": 0.0}
+        own = {"pod": info.pod, "pid": info.pid, "uid": info.uid}
+        own |= {"state": "alive", "started": round(info.started, 3), "beat_age": 0.0}
         rows = process_list.workers(_aged(snapshot.workers, snapshot.at)) if snapshot else []
-        return [own | report.row(), *(row for row in rows if (row["pod"], row["pid"]) != (info.pod, info.pid))]
+        return [own | report.row(), *(row for row in rows if row["uid"] != info.uid)]
 
     def _problems(self, listeners: list[ProcessRow], queue_usage: float | None, lock_wait: LockWait) -> list[str]:
         found, registry = self._worker.unready() + problems.queue(queue_usage), self._registry

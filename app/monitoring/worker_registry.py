@@ -48,6 +48,7 @@ class WorkerRegistry:
         client: a connection to Redis, which is closed at the end.
         names: the names of the keys.
         pod: this pod's name.
+        instance_id: this process's id, unlike any other's: containers may share a pod's name, and count from pid 1.
         report: returns the worker's state and counters.
         incidents: this worker's, for the incident log.
         wake: if it is set, the next heartbeat is sent at once.
@@ -58,13 +59,14 @@ class WorkerRegistry:
         client: Redis,
         names: RedisNames,
         pod: str,
+        instance_id: str,
         *,
         report: Callable[[], WorkerReport],
         incidents: Incidents,
         wake: asyncio.Event,
     ) -> None:
         self._redis, self._names = client, names
-        self._heartbeat = Heartbeat(names.worker(pod, os.getpid()), pod=pod)
+        self._heartbeat = Heartbeat(names.worker(pod, instance_id), pod=pod, uid=instance_id)
         self._who = f"{pod}/worker {os.getpid()}"
         self._report, self._incidents, self._wake = report, incidents, wake
         self._keys: set[str] = set()  # of all processes found so far

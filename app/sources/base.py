@@ -47,6 +47,7 @@ class SourceStatus(NamedTuple):
     is_behind: bool = False  # whether it knows of events that it has not delivered yet
     suppressed: int = 0  # events that were received again and not delivered again
     canary_at: float | None = None  # when the last canary was received, on the monotonic clock
+    stall: str | None = None  # why its server does not answer, where that is no reason to connect anew
     lock_wait: LockWait = LockWait()  # sessions that wait for the notification lock, as the source has last seen them
 
 

@@ -50,7 +50,7 @@ class CanarySession:
             now: monotonic seconds.
 
         Raises:
-            psycopg.Error: the session is lost, has to be replaced, or can't LISTEN.
+            psycopg.Error, OperatorError: the session is lost, has to be replaced, or can't LISTEN.
         """
         notifications = self._session.receive()
         if notifications:

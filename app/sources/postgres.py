@@ -29,6 +29,7 @@ from app.core.postgres_connect import (
     server_answered,
 )
 from app.core.session_health import SessionHealth
+from app.core.session_health import describe as describe_wait
 from app.core.settings_sources import SettingsError
 from app.sources.base import EventSink, GapReason, SourceStatus
 from app.sources.canary_session import CanarySession
@@ -69,14 +70,17 @@ class PostgresSource:
 
     def status(self) -> SourceStatus:
         """Return the current state. The source is connected once a canary has come back."""
-        health = self._health
-        outage = self._state.reason or (health.problem if health and not self._is_connected else None)
+        lock_wait, stall = LockWait(), None
+        if self._health:
+            lock_wait = self._health.lock_wait
+            stall = describe_wait(lock_wait) if lock_wait.sessions else self._health.problem
         return SourceStatus(
             self._is_connected,
-            outage,
+            self._state.reason,
             self._state.reconnects,
             canary_at=self._canary_at,
-            lock_wait=health.lock_wait if health else LockWait(),
+            stall=stall,
+            lock_wait=lock_wait,
         )
 
     async def run(self) -> None:

@@ -11,6 +11,7 @@ from app.core.tasks import cancel_tasks
 
 _CLOSE_TIMEOUT_SECONDS = 2.0  # for sending the close; a client that does not read holds it up
 _MAX_UNANSWERED_PINGS = 2
+_MAX_LATENESS = 0.5  # of a ping, in intervals; after more, this process was frozen, and answers may not be read yet
 
 
 class Transport(Protocol):
@@ -91,16 +92,16 @@ class ClientSession:
         if self._expires is not None and time.time() >= self._expires:
             self._client.close(CloseCode.EXPIRED)
             return
-        if time.monotonic() >= self._next_ping:
-            self._next_ping += self._ping_interval
-            self._ping()
+        if (late := time.monotonic() - self._next_ping) >= 0.0:
+            self._next_ping += self._ping_interval + late  # pings that were missed meanwhile count as one
+            self._ping(is_late=late > _MAX_LATENESS * self._ping_interval)
         self._set_timer()
 
-    def _ping(self) -> None:
-        """Send a ping, or close the connection if the last two were not answered."""
+    def _ping(self, *, is_late: bool) -> None:
+        """Send a ping; unless it is late, close the connection if the last two were not answered."""
         if not self._client.streaming:
             return  # the client still waits for its first message
-        if self._unanswered >= _MAX_UNANSWERED_PINGS and self._transport.answers_pings:
+        if self._unanswered >= _MAX_UNANSWERED_PINGS and self._transport.answers_pings and not is_late:
             self._client.close(CloseCode.SILENT)
             return
         self._unanswered += 1

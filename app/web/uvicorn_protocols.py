@@ -209,7 +209,15 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         super().send_keepalive_ping()
 
     def keepalive_timeout(self) -> None:
-        """Called by uvicorn's timer; closes with 1011. Marks the client as gone, like `handle_parser_exception`."""
+        """Called by uvicorn's timer; closes with 1011. Marks the client as gone, like `handle_parser_exception`.
+
+        If the timer is late, this process was frozen, and the answer may not be read yet: it gets its time again.
+        """
+        now, allowed = self.loop.time(), self.ping_timeout or 0.0
+        if now - self.ping_sent_at > 1.5 * allowed:
+            self.ping_sent_at = now
+            self.pong_timer = self.loop.call_later(allowed, self.keepalive_timeout)
+            return
         super().keepalive_timeout()
         self.disconnected = True
 

@@ -15,6 +15,7 @@ from notifymux.redis_client import describe_redis
 from notifymux.redis_errors import fault
 
 _OLDEST_MAJOR = 7  # Valkey reports 7 as its redis_version too
+_EVERY_EPOCH = "1e300"  # above every epoch, so that the script deletes nothing
 _NO_EPOCH = -1  # below every epoch, so that the script reads the head and appends nothing
 
 Info = dict[str, Any]
@@ -128,7 +129,7 @@ def script(client: redis.Redis, names: RedisNames) -> Check:
         redis.RedisError: it can't.
     """
     sha = client.script_load(APPEND)
-    client.evalsha(sha, 1, names.log, names.events, "0", str(_NO_EPOCH), "1", "0")
+    client.evalsha(sha, 1, names.log, names.events, "0", str(_NO_EPOCH), "1", _EVERY_EPOCH, "0")
     return passed("append script", "append.lua is loaded and runs")
 
 

@@ -160,7 +160,7 @@ def test_a_workers_hash_is_renewed_every_second(pod: Pod) -> None:
     before = wait_until(pod.workers)
     assert len(before) == 2
     for key, fields in before.items():
-        assert key == f"{{{pod.place.namespace}}}:worker:pod-a:{fields['pid']}"
+        assert key == f"{{{pod.place.namespace}}}:worker:pod-a:{fields['uid']}"
         assert (fields["pod"], fields["state"], fields["mode"]) == ("pod-a", "running", "redis")
         with closing(pod.place.client()) as client:
             assert 55_000 < int(client.pttl(key)) <= 60_000

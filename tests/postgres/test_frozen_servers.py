@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import RedisPlace, StartApp, StartListener, Verify
-from tests.postgres.observed import listened_to
-from tests.support.postgres_cluster import PostgresServer
+from tests.conftest import RedisPlace, StartApp, StartListener, Verify, redis_mode
+from tests.postgres.observed import MATCH, listened_to
+from tests.support.postgres_cluster import ROLE, PostgresServer
 from tests.support.proxy import Proxy
 from tests.support.waiting import hold_for, wait_until
 
@@ -76,6 +76,23 @@ def test_a_worker_gives_up_a_server_that_freezes_right_after_the_login(
     primary.thaw()
     listened_to(primary, app, 6)
     app.wait_until_ready()
+
+
+def test_a_session_of_a_server_that_freezes_and_thaws_is_kept_and_the_page_names_the_stall(
+    primary: PostgresServer, redis_place: RedisPlace, start_app: StartApp
+) -> None:
+    app = start_app(redis_mode(primary.conninfo(ROLE), redis_place) | {"USE_REDIS_NOTIFIER": "false"})
+    with app.wait_until_ready().client(MATCH) as client:
+        client.wait_for_initial_load()
+        sessions = primary.listening()
+        primary.freeze()
+        wait_until(lambda: "a second connection fails" in str(app.get("/readyz")[1]["reasons"]), 15, lambda: app.log)
+        primary.thaw()
+        app.wait_until_ready(5)
+        primary.insert(1, 3)
+        client.wait_for_updates(3)
+        assert primary.listening() == sessions
+        assert not client.of_type("resync")
 
 
 def test_verify_gives_up_a_server_that_freezes_right_after_the_login_or_between_two_checks(

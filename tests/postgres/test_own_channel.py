@@ -36,7 +36,7 @@ class Stream:
     @property
     def head(self) -> tuple[int, int]:
         answer: Any = self._redis.xrevrange(self._key, count=1)
-        epoch, sequence = answer[0][0].split(b"-")
+        epoch, sequence = answer[0][0].split(b"-") if answer else (0, 0)
         return int(epoch), int(sequence)
 
     @property

@@ -85,7 +85,7 @@ def test_a_worker_reads_its_own_row_as_others_read_it_from_the_registry() -> Non
     fields = {name: str(value) for name, value in report.hash_fields().items()}
     [row] = workers([RegistryEntry("", fields, 0.5)])
     assert report.row() == {name: row[name] for name in report.row()}
-    assert set(row) - set(report.row()) == {"pod", "pid", "state", "started", "beat_age"}
+    assert set(row) - set(report.row()) == {"pod", "pid", "uid", "state", "started", "beat_age"}
     assert (row["position"], row["gaps"], row["p50_ms"], row["p99_ms"]) == ("7-41", 5, 1.1, None)
 
 

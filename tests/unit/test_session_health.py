@@ -7,6 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from app.core.operator_errors import OperatorError
 from app.core.postgres_connect import Inspection, LockWait
 from app.core.session_health import PATIENCE_SECONDS, SessionHealth
 
@@ -58,7 +59,7 @@ def session() -> Session:
 
 
 def test_an_answer_without_the_own_notification_is_a_pooler_at_once(session: Session) -> None:
-    with pytest.raises(psycopg.OperationalError, match="pooler"):
+    with pytest.raises(OperatorError, match="pooler"):
         session.health.check(0.0, is_answered=True, is_received=False)
 
 

@@ -47,7 +47,8 @@ function measureRates({ at, redis }, listeners, workers) {
   return { received, appended, events };
 }
 
-const keyOf = ({ pod, pid }) => `${pod}/${pid}`;
+const nameOf = ({ pod, pid }) => `${pod}/${pid}`;
+const keyOf = (worker) => worker.uid || nameOf(worker); // a worker of an older version has no uid
 
 // ---- the parts
 
@@ -98,7 +99,7 @@ function renderWorkers(workers, { events }) {
     part("workers").querySelector(".body"),
     workers.map((each) => ({
       key: keyOf(each),
-      name: keyOf(each),
+      name: nameOf(each),
       state: each.state,
       tag: each.state === "alive" ? "" : stateName(each.state),
       text: `${rateText(events.get(each))}${plural(each.clients, "client")}`,

@@ -32,9 +32,8 @@ function render(message, isFirst) {
 /** While Redis is down, the state of every other process is unknown, because the worker reads it from Redis. */
 function withUnknownStates(status) {
   if (status.redis.state !== "down") return status;
-  const { pod, pid } = status.worker;
   const unknown = (each) => ({ ...each, state: "unknown" });
-  const workers = status.workers.map((each) => (each.pod === pod && each.pid === pid ? each : unknown(each)));
+  const workers = status.workers.map((each) => (each.uid === status.worker.uid ? each : unknown(each)));
   return { ...status, workers, listeners: status.listeners.map(unknown) };
 }
 

@@ -24,7 +24,7 @@ const listeners = new Table($("listeners"), ({ uid }) => uid, [
   heartbeat,
 ]);
 
-const workers = new Table($("workers"), ({ pod, pid }) => `${pod}/${pid}`, [
+const workers = new Table($("workers"), ({ uid, pod, pid }) => uid || `${pod}/${pid}`, [
   { name: "Worker", text: ({ pod, pid }) => `${pod}/${pid}` },
   state,
   { name: "Clients", text: ({ clients }) => count(clients), isFigure: true },
