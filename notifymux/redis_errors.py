@@ -53,7 +53,7 @@ class Fault(NamedTuple):
 
 def fault(error: BaseException) -> Fault:
     """Return what an error of redis-py means. One state of a server is one text, whichever command met it."""
-    text = one_line(error)
+    text = one_line(error).removesuffix(".")
     match error:
         case ReadOnlyError() | MasterDownError():
             return Fault(_REPLICA, _TO_PRIMARY)

@@ -4,14 +4,16 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
+from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from notifymux.event import decode, encode
 from notifymux.redis_client import RedisAddress
+from notifymux.redis_errors import WrongServerError, check_server
 from notifymux.subscription import Signal, Subscription
 
 __all__ = ["NOTIFY_CHANNEL", "Callback", "RedisNotifierService", "init_redis_notifier"]
@@ -36,7 +38,7 @@ class RedisNotifierService:
     """
 
     def __init__(self, url: str = "redis://localhost:6379", channel: str = NOTIFY_CHANNEL) -> None:
-        self._url, self._channel = url, channel
+        self._address, self._channel = RedisAddress(url), channel
         self._subscription: Subscription | None = None  # None until `connect`
         self._callbacks: dict[tuple[str, Callback], _CallbackQueue] = {}
         self._receiver: asyncio.Task[None] | None = None  # the task behind `listen_loop`
@@ -59,7 +61,7 @@ class RedisNotifierService:
             redis.RedisError: Redis can't be reached or refuses.
         """
         is_new = self._subscription is None
-        subscription = self._subscription or Subscription(RedisAddress(self._url), self._channel, _SILENCE_SECONDS)
+        subscription = self._subscription or Subscription(self._address, self._channel, _SILENCE_SECONDS)
         self._subscription = subscription
         try:
             await self._ask(subscription.client.ping())
@@ -89,8 +91,30 @@ class RedisNotifierService:
             redis.RedisError: the event may or may not have been published.
         """
         text = encode(channel, msgspec.json.encode(payload), time.time())
-        receivers: int = await self._ask(self._connected().client.publish(self._channel, text))
-        return receivers
+        return await self._ask(self._publish(self._connected().client, text))
+
+    async def _publish(self, client: Redis, text: bytes) -> int:
+        """Publish, and check in the same round trip that this is the primary: a replica takes PUBLISH too.
+
+        Only a replica's own subscribers receive what is published there.
+        """
+        pipeline: Any = client.pipeline(transaction=False)
+        pipeline.execute_command("HELLO")
+        pipeline.publish(self._channel, text)
+        hello, receivers = await pipeline.execute(raise_on_error=False)
+        if isinstance(receivers, Exception):
+            raise receivers
+        self._check_server(hello)
+        return int(receivers)
+
+    def _check_server(self, hello: Any) -> None:
+        if not isinstance(hello, Mapping):
+            return  # it speaks RESP2 only
+        try:
+            check_server(hello)
+        except WrongServerError:
+            self._address.leave()
+            raise
 
     async def subscribe(self) -> None:
         """Subscribe to the pub/sub channel.

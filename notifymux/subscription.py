@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from enum import Enum, auto
+from itertools import count
 from typing import Any
 
 from redis.asyncio.client import PubSub
@@ -21,7 +22,6 @@ logger = logging.getLogger(__name__)
 
 # Clients wait for events meanwhile, and each second of delay adds to what the worker has to catch up on.
 _MAX_RECONNECT_DELAY_SECONDS = 1.0
-_HANDOVER = b"handover"  # in the last ping of a connection that is about to be replaced
 
 
 class Signal(Enum):
@@ -51,6 +51,9 @@ class Subscription:
         self._pubsub: PubSub | None = None
         self._subscribing: asyncio.Task[PubSub] | None = None  # opens a second one, after a silence
         self._successor: PubSub | None = None  # it, subscribed, to be used once the current one has nothing left
+        self._last_pings = count(1)
+        self._last_ping = b""  # of the current one: what its answer contains
+        self._last_ping_at = 0.0
         self._opening = asyncio.Lock()
         self._received_at = self._message_at = 0.0
         self._pinged_at: float | None = None  # when the ping was sent that has not been answered yet
@@ -127,11 +130,13 @@ class Subscription:
                 case "subscribe":
                     self.state.recovered()
                     return Signal.SUBSCRIBED
-                case "pong" if message["data"] == _HANDOVER and self._successor:
+                case "pong" if message["data"] == self._last_ping and self._successor:
                     return await self._hand_over(pubsub, self._successor)
 
     async def _on_silence(self, pubsub: PubSub, now: float) -> Signal:
         if self._successor:
+            if now - self._last_ping_at < TIMEOUT_SECONDS:
+                return Signal.SILENT
             return await self._hand_over(pubsub, self._successor)
         await self._check_connection(pubsub, now)
         if self._subscribing:
@@ -175,7 +180,8 @@ class Subscription:
         except (RedisError, OSError) as error:
             logger.debug("the address leads to no other server: %s", error)
         else:
-            await pubsub.ping(_HANDOVER)
+            self._last_ping, self._last_ping_at = b"last-%d" % next(self._last_pings), time.monotonic()
+            await pubsub.ping(self._last_ping)
 
     async def _hand_over(self, pubsub: PubSub, successor: PubSub) -> Signal:
         """Continue with the successor, and have all other connections follow it."""

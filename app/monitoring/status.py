@@ -54,7 +54,7 @@ class Status:
         if self._registry is None:
             return []
         if why := self._registry.refusal or self._registry.outage:
-            return [f"Redis refuses, or does not answer: {why}"]
+            return [f"Redis refuses, or does not answer: {why}"] if self._worker.is_connected else []
         with suppress(TimeoutError):
             async with asyncio.timeout(_PROBE_SECONDS):
                 await self._registry.refresh()

@@ -48,7 +48,7 @@ class ReplicatedServers(Servers):
     def restart_redis_without_data(self) -> None:
         """Kill the primary and start it again; neither it nor its replica keeps anything."""
         self.pair.primary.kill()
-        self.pair.primary.start()
+        self.pair.primary.start("--replicaof", "no one")  # it may have been started as the replica
 
     def fail_over_redis(self, rng: Random) -> None:
         """Make the replica the primary. The address leads to it, and no connection is cut."""

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 import redis
 
-from tests.conftest import StartApp, StartListener, Verify
+from tests.conftest import StartApp, StartListener
 from tests.integration.test_modes import notify
 from tests.support.process import Process
 from tests.support.proxy import Proxy
@@ -146,16 +146,3 @@ def test_a_full_redis_is_logged_once_and_delays_events(
         assert [update["data"] for update in client.updates] == list(range(50))
         assert not client.of_type("resync")
     assert sum("Redis is away" in line for line in listener.lines) <= 2, listener.log
-
-
-def test_a_server_without_hello_quotes_no_password_in_logs_in_readyz_or_in_verify(
-    base: dict[str, str], start_redis: StartRedis, start_listener: StartListener, start_app: StartApp, verify: Verify
-) -> None:
-    """Redis quotes the arguments of an unknown command, and those of redis-py's HELLO contain the password."""
-    port = start_redis("--requirepass", "secret-password", "--rename-command", "HELLO", "")
-    settings = base | {"REDIS_URL": f"redis://default:secret-password@127.0.0.1:{port}"}
-    listener, app = start_listener(settings), start_app(settings)
-    listener.wait_for_log("'HELLO'")
-    app.wait_for_log("'HELLO'")
-    shown = [listener.log, app.log, str(app.get("/readyz")), verify(settings).log]
-    assert not any("secret-password" in text for text in shown)

@@ -64,6 +64,12 @@ def test_each_reason_is_logged_once_in_an_outage(state: ReconnectState, caplog: 
     ]
 
 
+def test_the_reason_is_the_last_one_also_if_it_was_logged_before(state: ReconnectState) -> None:
+    for reason in ("refused", "timeout", "refused"):
+        state.failed(reason)
+    assert state.reason == "refused"
+
+
 def test_an_answer_without_an_outage_is_not_logged(state: ReconnectState, caplog: pytest.LogCaptureFixture) -> None:
     state.recovered()
     assert caplog.messages == []
