@@ -1,7 +1,7 @@
 """The listeners in the registry: this process's heartbeats, and whether another listener is alive."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import redis
 
@@ -25,13 +25,23 @@ class ListenerRegistry:
         pod: this pod's name.
         program: this program's name in the pod. By both, a restarted listener finds its earlier process's hash.
         instance_id: this process's id, unlike any other's: two living listeners may share a pod's name.
+        monotonic: the clock, in seconds.
     """
 
-    def __init__(self, client: redis.Redis, names: RedisNames, pod: str, program: str, instance_id: str) -> None:
-        self._redis, self._names = client, names
+    def __init__(
+        self,
+        client: redis.Redis,
+        names: RedisNames,
+        pod: str,
+        program: str,
+        instance_id: str,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._redis, self._names, self._monotonic = client, names, monotonic
         self._pod, self._program, self._instance_id = pod, program, instance_id
         self._heartbeat = Heartbeat(names.listener(pod, instance_id), pod=pod, program=program, uid=instance_id)
-        self._registered_at = time.monotonic()  # when this process's hash was created
+        self._registered_at = monotonic()  # since then Redis takes this process's heartbeats
         self._still = _StillHeartbeats()
         self._beats = 0
         self.last_beat: LastBeat | None = None
@@ -53,10 +63,11 @@ class ListenerRegistry:
         except redis.RedisError:
             incidents.requeue(drained)
             self._still.forget()
+            self._registered_at = self._monotonic()  # others could not register either
             raise
         self.last_beat = LastBeat(self._heartbeat.key, self._beats)
         if is_new:
-            self._registered_at = time.monotonic()
+            self._registered_at = self._monotonic()
 
     def deregister(self) -> None:
         """Record that this process ended in an orderly way.
@@ -80,7 +91,7 @@ class ListenerRegistry:
             redis.RedisError: the registry can't be read.
         """
         try:
-            return self._other_listener_alive(time.monotonic())
+            return self._other_listener_alive(self._monotonic())
         except redis.RedisError:
             self._still.forget()
             raise

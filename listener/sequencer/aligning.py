@@ -7,7 +7,7 @@ import msgspec
 from app.core.canary import MUX_CHANNEL
 from app.core.cluster import Cluster
 from app.core.progress_timeout import POLL_SECONDS, TAKEOVER_TIMEOUT_SECONDS
-from listener.sequencer.control_messages import ControlChannel, ReceivedControl, parse
+from listener.sequencer.control_messages import JITTER_MS, ControlChannel, ReceivedControl, parse
 from listener.sequencer.process_state import BufferSize, ProcessState
 from listener.sequencer.redis_requests import Answer, CheckOtherListeners, ReadAfter, ReadHead, Request, StreamEntry
 from listener.sequencer.transitions import LeaveServer, MarkerFound, Realign, SendBegin, Transition
@@ -56,7 +56,8 @@ class Aligning:
         self.pending: list[tuple[ReceivedNotification, ReceivedControl | None, float]] = []
         self._pending_bytes = 0
         self.foreign = ""  # why the entries of the stream are not this listener's; empty if they may be
-        self._begun = False  # over a listener on a lower timeline
+        self._is_ahead = self._begun = False  # of a listener on a lower timeline; an epoch over it
+        self._marked_at = 0.0  # when the marker was received
         self._process, self._control = process, control
         self._marker = ""  # its token; empty until it is sent
         self._idle_timeout, self._total_timeout = process.takeover_timeout(), process.takeover_timeout()
@@ -75,7 +76,7 @@ class Aligning:
             self.pending.append((received, control, now))
             self._pending_bytes += len(received.payload)
         elif control and control.marker and control.marker == self._marker:
-            self.marker_received = True
+            self.marker_received, self._marked_at = True, now
 
     def on_overflow(self, _now: float) -> Transition:
         """Drop the pending notifications and continue with a new marker (rule 10).
@@ -132,6 +133,10 @@ class Aligning:
             self._next_step = ReadAfter(self.position, SCAN_EVENTS)
             return None
         self._next_step = ReadHead()
+        # A begin that this session did not receive came before the marker. A later one has to be the higher one.
+        if self._is_ahead and not self._begun and now - self._marked_at >= JITTER_MS / 1000:
+            self._begun = True
+            return SendBegin("the listener at work is connected to a server on a lower timeline")
         if entries:
             self._stream_moved = True
             self._idle_timeout.reset()
@@ -170,10 +175,8 @@ class Aligning:
         self._process.saw_cluster(theirs)
         if why := self._process.why_outdated(mine):
             return LeaveServer(why)
-        if self._begun:
-            return None
-        self._begun = True
-        return SendBegin("the listener at work is connected to a server on a lower timeline")
+        self._is_ahead = True
+        return None
 
 
 def _on_own_channel(entry: StreamEntry) -> Event | None:

@@ -7,40 +7,82 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
+import psycopg
 import pytest
 
+from app.core.canary import MUX_CHANNEL
 from app.core.progress_timeout import ProgressTimeout
+from app.core.session_health import SessionHealth
 from app.sources.sequence_tracker import SequenceTracker
 from app.sources.sequence_tracker import StreamEvent as FollowedEntry
+from listener.forwarder import Forwarder
 from listener.sequencer.active import Active, Role
 from listener.sequencer.aligning import Aligning, ReceivedNotification
 from listener.sequencer.control_messages import Begin, ControlChannel, ReceivedControl
 from listener.sequencer.event_window import EventWindow
+from listener.sequencer.process_state import ProcessState
 from listener.sequencer.redis_requests import Append, AppendResult, AppendStatus, StreamEntry
 from listener.sequencer.sequencer import Sequencer
 from listener.sequencer.transitions import MarkerFound
 from notifymux.event import Event, EventId, encode
-from tests.simulation.actors import Listener
-from tests.simulation.servers import NOTHING, Redis
-from tests.simulation.world import World
+from tests.simulation.listener import Listener
+from tests.simulation.redis import NOTHING, Redis
 
 Patch = pytest.MonkeyPatch
 
 
 def rule_1_a_new_session_keeps_its_ids(patch: Patch) -> None:
     """Notifications between two sessions get no ids."""
-    make = World.make_sequencer
+    open_session, lose_session = Forwarder._open_session, Forwarder._lose_session
 
-    def keep(world: World, listener: Listener) -> Sequencer:
-        old = getattr(listener, "kept", None)
-        sequencer = make(world, listener)
-        if old and isinstance(old.phase, Active):
-            sequencer.phase = old.phase
-            listener.session.channels = listener.channels | {"pg_notify_mux"}  # type: ignore[union-attr]
-        listener.kept = sequencer  # type: ignore[attr-defined]
-        return sequencer
+    def keep(forwarder: Forwarder, error: Any) -> None:
+        vars(forwarder)["kept"] = forwarder._sequencer
+        lose_session(forwarder, error)
+        forwarder._leftover = None
 
-    patch.setattr(World, "make_sequencer", keep)
+    def reopen(forwarder: Forwarder, now: float) -> None:
+        open_session(forwarder, now)
+        old, new, session = vars(forwarder).get("kept"), forwarder._sequencer, forwarder.session
+        if new and old and isinstance(old.phase, Active):
+            new.phase = old.phase
+            session.backend.channels = session._path.channels | {MUX_CHANNEL}  # type: ignore[union-attr]
+
+    patch.setattr(Forwarder, "_lose_session", keep)
+    patch.setattr(Forwarder, "_open_session", reopen)
+
+
+def rule_1_a_session_that_waits_is_replaced(patch: Patch) -> None:
+    """What it is about to receive is lost."""
+    check = SessionHealth.check
+
+    def impatient(health: SessionHealth, now: float, *, is_answered: bool, is_received: bool) -> None:
+        check(health, now, is_answered=is_answered, is_received=is_received)
+        if health._unanswered_since is not None and now - health._unanswered_since > 4:
+            raise psycopg.OperationalError("no answer within 4 s")
+
+    patch.setattr(SessionHealth, "check", impatient)
+
+
+def rule_1_one_look_at_a_session_decides(patch: Patch) -> None:
+    """Its answer may have been on its way."""
+    inspected = SessionHealth._inspected
+
+    def decide(health: SessionHealth, inspection: Any, now: float) -> None:
+        health._is_suspect = True
+        inspected(health, inspection, now)
+
+    patch.setattr(SessionHealth, "_inspected", decide)
+
+
+def rule_1_what_a_lost_session_held_is_dropped(patch: Patch) -> None:
+    """It has its ids, and nobody else may have it."""
+    lose_session = Forwarder._lose_session
+
+    def drop(forwarder: Forwarder, error: Any) -> None:
+        lose_session(forwarder, error)
+        forwarder._leftover = None
+
+    patch.setattr(Forwarder, "_lose_session", drop)
 
 
 def rule_2_the_head_is_read_after_the_marker(patch: Patch) -> None:
@@ -62,7 +104,7 @@ def rule_3_ids_come_from_the_buffers_index(patch: Patch) -> None:
     def on_notification(active: Active, received: ReceivedNotification, *_: Any) -> None:
         active.position = EventId(active.epoch, active.position.sequence + 1)
         at = EventId(active.epoch, len(active.buffer) + 1)
-        text = encode(received.channel, received.payload, received.at, at, active._process.fingerprint)
+        text = encode(received.channel, received.payload, received.at, at)
         active.buffer.append(text)
 
     patch.setattr(Active, "on_notification", on_notification)
@@ -127,11 +169,33 @@ def rule_5_the_timeout_runs_while_redis_is_away(patch: Patch) -> None:
 
 def rule_5_an_empty_registry_shows_that_no_listener_is_alive(patch: Patch) -> None:
     """It may have been wiped."""
+    patch.setattr("listener.registry.SETTLE_SECONDS", -1.0)
 
-    def shows(listener: Listener, now: float) -> bool:
-        return any(now - at < 5 for name, at in listener.redis.registry.items() if name != listener.name)
 
-    patch.setattr(Listener, "_shows_others", shows)
+def rule_5_the_highest_epoch_is_forgotten_with_the_session(patch: Patch) -> None:
+    """The next begin may be below it."""
+    lose_session = Forwarder._lose_session
+
+    def forget(forwarder: Forwarder, error: Any) -> None:
+        lose_session(forwarder, error)
+        forwarder._process.highest_epoch = 0
+
+    patch.setattr(Forwarder, "_lose_session", forget)
+
+
+def rule_5_a_begin_far_ahead_is_accepted(patch: Patch) -> None:
+    """Any role may send one."""
+    patch.setattr(ProcessState, "is_plausible", lambda *_: True)
+
+
+def rule_6_a_lower_timeline_does_not_yield(patch: Patch) -> None:
+    """Two primaries' listeners take turns at beginning epochs."""
+    patch.setattr(ProcessState, "why_outdated", lambda *_: None)
+
+
+def rule_6_an_epoch_over_a_lower_timeline_begins_at_once(patch: Patch) -> None:
+    """Another one may have begun a moment before, and be higher."""
+    patch.setattr("listener.sequencer.aligning.JITTER_MS", -1)
 
 
 def rule_5_of_two_concurrent_begins_the_second_is_accepted_too(patch: Patch) -> None:
@@ -146,13 +210,13 @@ def rule_5_of_two_concurrent_begins_the_second_is_accepted_too(patch: Patch) -> 
 
 def rule_6_fingerprints_are_ignored(patch: Patch) -> None:
     """A listener of other channels assigns other ids."""
-    make = World.make_sequencer
+    start = Listener._start
 
-    def same(world: World, listener: Listener) -> Sequencer:
+    def same(listener: Listener) -> None:
+        start(listener)
         listener.process.fingerprint = "the same"
-        return make(world, listener)
 
-    patch.setattr(World, "make_sequencer", same)
+    patch.setattr(Listener, "_start", same)
 
 
 def _script(check: Callable[[Redis, Append, AppendResult], AppendResult]) -> Callable[[Patch], None]:

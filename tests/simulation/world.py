@@ -1,57 +1,107 @@
 """A simulated world: PostgreSQL, Redis, listeners and workers, and the faults that happen to them.
 
-The listeners run the product's `Sequencer`, the workers its `SequenceTracker`; everything else is simulated. One random
+The listeners run the product's `Forwarder`, the workers its `SequenceTracker`; everything else is simulated. One random
 generator drives it all, so a seed determines a schedule, and a failing schedule can be replayed.
 """
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
 from random import Random
+
+import psycopg
 
 from app.core.progress_timeout import TAKEOVER_TIMEOUT_SECONDS
 from app.sources.sequence_tracker import Gap
 from listener.sequencer.active import Active, Role
 from listener.sequencer.process_state import BufferSize
 from listener.sequencer.redis_requests import Append
-from listener.sequencer.sequencer import Sequencer
 from notifymux.event import Event, EventId, decode
-from tests.simulation.actors import Listener, Worker
-from tests.simulation.servers import CHANNEL, EXTRA_CHANNEL, Postgres, Redis, Violation
-
-FAR_BEHIND = 60  # events
+from tests.simulation.faults import FAR_BEHIND, FAULTS
+from tests.simulation.listener import Listener
+from tests.simulation.postgres import CHANNEL, EXTRA_CHANNEL, Postgres
+from tests.simulation.redis import NOTHING, Redis
+from tests.simulation.violation import Violation
+from tests.simulation.worker import Worker
 
 
 class World:
-    """All servers and processes, and the guarantees that are checked after every step."""
+    """All servers and processes, and the guarantees that are checked after every step.
 
-    def __init__(self, seed: int, *, transitions: Counter[str] | None = None) -> None:
-        self.rng = Random(seed)
+    Args:
+        seed: determines the schedule.
+        transitions: counts what the listeners' phases did.
+        kind: "rough"; "gentle", where one listener has no faults of its own; or "lone", with one listener, and faults
+            that lose nothing. In the latter two no gap may be announced. Drawn by default.
+    """
+
+    def __init__(self, seed: int, *, transitions: Counter[str] | None = None, kind: str | None = None) -> None:
+        rng: Random = Random(seed)
+        self.rng: Random = rng
         self.transitions: Counter[str] = Counter() if transitions is None else transitions
+        self.kind = kind or rng.choice(["gentle", "gentle", "rough", "rough", "lone"])
         self.now = 0.0
-        self.postgres, self.redis = Postgres(), Redis()
+        self.postgres: Postgres = Postgres()
+        self.redis = Redis(lambda: self.wall)
+        self.old_servers: list[Postgres] = []  # primaries that were replaced, and live on
+        self.address = "primary"  # where DB_HOST leads: there, or to a standby, or to the primary before
         self.masters = [self.redis]
-        self.postgres_up = True
-        self.drops = 0.0
+        self.drops = self.answers_lost = 0.0
         self.identities: dict[str, bytes] = {}
-        self.extra_events: set[int] = set()  # on the channel that not every listener LISTENs on
-        # In a gentle world one listener has no faults, so no gap may be announced once it is aligned.
-        self.gentle = self.rng.random() < 0.5
-        mixed = not self.gentle and self.rng.random() < 0.2
-        self.limits = (
-            BufferSize(1000, 1 << 20) if self.gentle else BufferSize(self.rng.choice([150, 1000, 1000]), 1 << 20)
-        )
-        self.listeners = [
-            Listener(self, f"listener-{n}", extra=mixed and self.rng.random() < 0.5)
-            for n in range(self.rng.randint(2, 5))
+        mixed = self.kind == "rough" and rng.random() < 0.2
+        self.limits = BufferSize(rng.choice([150, 1000, 1000]) if self.kind == "rough" else 1000, 1 << 20)
+        self.listeners: list[Listener] = [
+            Listener(self, f"listener-{n}", extra=mixed and rng.random() < 0.5)
+            for n in range(1 if self.kind == "lone" else rng.randint(2, 5))
         ]
-        self.workers = [Worker(self) for _ in range(2)]
+        self.workers: list[Worker] = [Worker(self) for _ in range(2)]
         self.calm = False  # from now on no gap may be announced
         self.stream_lost_at = deque([-100.0, -100.0], maxlen=2)
+        self.stalled_at = -100.0  # until then, commits stalled or Redis refused to write
         self.busy = True  # users commit
+        self.appended = NOTHING  # the highest id of the streams' heads
         self.checks_identities = True
+        self._faulty = self._in_request = False
+        self.faults = self._draw_faults()
 
-    def make_sequencer(self, listener: Listener) -> Sequencer:
-        return Sequencer(f"{self.rng.getrandbits(64):016x}", listener.process)
+    def _draw_faults(self) -> list[str]:
+        """The faults that this schedule may use: a few at a time meet more often than many do."""
+        possible = [
+            name
+            for name, fault in FAULTS.items()
+            if (self.kind != "gentle" or fault.is_gentle) and (self.kind != "lone" or fault.is_harmless)
+        ]
+        share = self.rng.choice([0.2, 0.5, 1.0])
+        drawn = [name for name in possible if self.rng.random() < share]
+        return [*drawn, "healed"]
+
+    @property
+    def wall(self) -> float:
+        """The clock of Redis and of the pods, Unix seconds."""
+        return 1000.0 + self.now
+
+    def resolve(self) -> Postgres:
+        """The server to which DB_HOST leads."""
+        server = self.old_servers[-1] if self.address == "old" and self.old_servers else self.postgres
+        if not server.up:
+            raise psycopg.OperationalError("connection refused")
+        if self.address == "standby":
+            raise psycopg.OperationalError("session is read-only")
+        return server
+
+    def loses_answer(self, listener: Listener) -> bool:
+        return self.rng.random() < self.answers_lost
+
+    def tick_within_request(self, listener: Listener) -> None:
+        """While a listener waits for Redis, the others go on, and faults happen."""
+        if not self._faulty or self._in_request or self.rng.random() >= 0.03:
+            return
+        self._in_request = True
+        try:
+            for _ in range(self.rng.choice([1, 3] if listener.protected else [1, 3, 10])):
+                if self.rng.random() < 0.1:
+                    self.fault()
+                self.tick()
+        finally:
+            self._in_request = False
 
     # The guarantees.
 
@@ -66,7 +116,7 @@ class World:
                 raise Violation(f"{event.id} names {self.identities[event.id]!r} and {what!r}")
 
     def between(self, last: int, number: int) -> bool:
-        return any(missing not in self.extra_events for missing in range(last + 1, number))
+        return any(missing not in self.postgres.extra_events for missing in range(last + 1, number))
 
     def gap_announced(self, gap: Gap, last: EventId | None) -> None:
         """In a calm world no gap may be announced.
@@ -78,6 +128,8 @@ class World:
         excused = gap.why == "events are missing in the stream" and lags
         if gap.why != "a new epoch began" and self.now - self.stream_lost_at[0] < TAKEOVER_TIMEOUT_SECONDS + 2:
             excused = True  # the stream was lost twice within the time for which a worker waits
+        if gap.why != "a new epoch began" and self.now - self.stalled_at < TAKEOVER_TIMEOUT_SECONDS:
+            excused = self.stream_lost_at[-1] > 0  # the stream was lost while nobody could restore it
         if self.calm and not excused:
             raise Violation(f"a gap was announced although one listener had no faults: {gap}")
 
@@ -91,7 +143,7 @@ class World:
         for worker in self.workers:
             if not _near(worker.tracker.position, self.redis.head):
                 raise Violation(f"a worker is at {worker.tracker.position}, the stream at {self.redis.head}")
-        newest = max(set(range(1, self.postgres.committed + 1)) - self.extra_events, default=None)
+        newest = max(set(range(1, self.postgres.committed + 1)) - self.postgres.extra_events, default=None)
         for worker in self.workers:
             if worker.last != newest:
                 raise Violation(f"a worker delivered {worker.last} last, {newest} was committed last")
@@ -113,13 +165,16 @@ class World:
         alike = len({listener.channels for listener in self.listeners}) == 1
         if alike and len({entry.id.epoch for entry in self.redis.entries}) > 1:
             raise Violation("two epochs were begun although there was no fault")
-        if self.gentle:
+        if self.kind == "gentle":
             self._protect_one()
+        self.calm = self.kind != "rough"
         for _ in range(3):
+            self._faulty = True
             for _ in range(steps // 3):
                 if self.rng.random() < 0.15:
                     self.fault()
                 self.tick()
+            self._faulty = False
             self.heal()
             self.settle()
         self.check_last_events()
@@ -132,7 +187,7 @@ class World:
             self.tick()
         while not all(_near(worker.tracker.position, self.redis.head) for worker in self.workers):
             self.tick()
-        protected.protected = self.calm = True
+        protected.protected = True
 
     def check_last_events(self) -> None:
         """After every listener has ended, the workers still reach the end of the stream, though messages were lost."""
@@ -165,115 +220,38 @@ class World:
     def tick(self) -> None:
         rng = self.rng
         self.now += rng.choice([0.01, 0.05, 0.2])
-        self.postgres.clock_ms += 100
-        if self.busy and self.postgres_up and rng.random() < 0.5:
+        for server in (self.postgres, *self.old_servers):
+            server.clock_ms += 100
+            server.pump(self.now)
+        if self.busy and self.postgres.up and rng.random() < 0.5:
             for _ in range(rng.choice([1, 1, 2, 20])):
-                channel = EXTRA_CHANNEL if rng.random() < 0.1 else CHANNEL
-                self.postgres.commit_event(channel)
-                if channel == EXTRA_CHANNEL:
-                    self.extra_events.add(self.postgres.committed)
-        actors = self._actors()
+                self.postgres.commit_event(EXTRA_CHANNEL if rng.random() < 0.1 else CHANNEL, self.now)
+        if self.postgres.is_stalled(self.now) or self.redis.refusal:
+            self.stalled_at = self.now
+        actors = self.actors()
         rng.shuffle(actors)
         for actor in actors:
-            if isinstance(actor, Listener):
-                self._deliver_sent(actor)
+            if isinstance(actor, Listener) and rng.random() < 0.7:
+                actor.transmit()
             actor.step(self.now)
 
-    def _actors(self) -> list[Listener | Worker]:
+    def actors(self) -> list[Listener | Worker]:
         return [*self.listeners, *self.workers]
-
-    def _deliver_sent(self, listener: Listener) -> None:
-        session = listener.session
-        if session and session.alive and listener.postgres_out and self.rng.random() < 0.7:
-            while session.sent:
-                self.postgres.execute(session, session.sent.popleft(), listener.channels)
 
     # Faults.
 
     def fault(self) -> None:
-        kinds = dict(self._faults())
-        kinds[self.rng.choice(sorted(kinds))]()
+        one = self.rng.choice([listener for listener in self.listeners if not listener.protected])
+        FAULTS[self.rng.choice(self.faults)].happen(self, one)
 
-    def _faults(self) -> Iterator[tuple[str, Callable[[], object]]]:
-        rng = self.rng
-        unprotected = [listener for listener in self.listeners if not listener.protected]
-        one = rng.choice(unprotected)
-        yield "crash", one.crash
-        yield "pause", lambda: setattr(one, "paused_until", self.now + rng.choice([0.5, 2, 8]))
-        yield "slow", lambda: setattr(one, "slow", True)
-        yield "cut from PostgreSQL", lambda: setattr(one, rng.choice(["postgres_in", "postgres_out"]), False)
-        yield "cut from Redis", lambda: setattr(one, "redis_path", rng.choice(["cut", "deaf"]))
-        yield "session ended", lambda: self._end_session(one)
-        yield (
-            "worker paused",
-            lambda: setattr(rng.choice(self.workers), "paused_until", self.now + rng.choice([0.5, 5])),
-        )
-        yield "worker reconnects", lambda: rng.choice(self.workers).reconnect()
-        yield "messages lost", lambda: setattr(self, "drops", 0.3)
-        yield "Redis away", lambda: setattr(self.redis, "up", False)
-        yield "Redis back", lambda: setattr(self.redis, "up", True)
-        yield "Redis wiped", self._wipe
-        yield (
-            "clock jumps",
-            lambda: setattr(
-                self.postgres, "clock_ms", max(1, self.postgres.clock_ms + rng.choice([-900_000, 900_000]))
-            ),
-        )
-        yield "healed", self.heal
-        yield "Redis is an older copy", self._older_copy
-        yield "Redis wiped under a worker", self._wipe_under_a_worker
-        yield "all others crash", lambda: self._crash(unprotected)
-        if not self.gentle:
-            yield "split", self._split
-            yield "PostgreSQL restarts", self._restart_postgres
-
-    def _end_session(self, listener: Listener) -> None:
-        if listener.session:
-            self.postgres.disconnect(listener.session)
-
-    def _restart_postgres(self) -> None:
-        self.postgres_up = False
-        for session in list(self.postgres.sessions):
-            self.postgres.disconnect(session)
-
-    def _older_copy(self) -> None:
-        lost = self.rng.randint(0, FAR_BEHIND // 2 if self.gentle else len(self.redis.entries))
-        self.stream_lost_at.append(self.now)
-        self._move_all(self.redis.copy(max(0, len(self.redis.entries) - lost)))
-
-    @staticmethod
-    def _crash(listeners: list[Listener]) -> None:
-        for listener in listeners:
-            listener.crash()
-
-    def _wipe_under_a_worker(self) -> None:
-        self.rng.choice(self.workers).paused_until = self.now + 1
-        for _ in range(3):
-            self.tick()
-        self._wipe()
-
-    def _wipe(self) -> None:
-        # Not while there are two masters: a listener that doesn't know the epoch would begin another one on the wiped
-        # master, and events of this time would have two ids (docs/numbering.md, "What is not guaranteed").
-        if len(self.masters) == 1:
-            self.stream_lost_at.append(self.now)
-            self.redis.wipe()
-
-    def _split(self) -> None:
-        other = self.redis.copy(self.rng.randint(len(self.redis.entries) // 2, len(self.redis.entries)))
-        self.masters.append(other)
-        for actor in self._actors():
-            if self.rng.random() < 0.5:
-                self._move(actor, other)
-
-    def _move_all(self, redis: Redis) -> None:
+    def move_all(self, redis: Redis) -> None:
         self.redis = redis
         self.masters = [redis]
-        for actor in self._actors():
-            self._move(actor, redis)
+        for actor in self.actors():
+            self.move(actor, redis)
 
     @staticmethod
-    def _move(actor: Listener | Worker, redis: Redis) -> None:
+    def move(actor: Listener | Worker, redis: Redis) -> None:
         if actor.redis is not redis:
             actor.redis = redis
             if isinstance(actor, Worker):
@@ -281,16 +259,32 @@ class World:
 
     def heal(self) -> None:
         """End all faults; what they lost stays lost."""
-        self.postgres_up, self.drops = True, 0.0
+        self.drops = self.answers_lost = 0.0
+        self.postgres.up, self.postgres.standby_away, self.postgres.stalled_until = True, False, self.now
+        self.address = "primary"
+        self._end_old_servers()
         if len(self.masters) > 1:
-            self._move_all(self.rng.choice(self.masters))
-        self.redis.up = True
+            self.move_all(self.rng.choice(self.masters))
+        self.redis.up, self.redis.refusal = True, ""
         for listener in self.listeners:
-            listener.running, listener.slow, listener.redis_path = True, False, "open"
+            listener.running, listener.slow, listener.redis_path, listener.clock_error = True, False, "open", 0.0
             listener.postgres_in = listener.postgres_out = True
+            listener.calls_are_silent = False
             listener.paused_until = min(listener.paused_until, self.now)
         for worker in self.workers:
             worker.paused_until = min(worker.paused_until, self.now)
+
+    def _end_old_servers(self) -> None:
+        """An old primary may live on as long as a listener is at work at the new one, to which the others yield."""
+        moved = any(
+            listener.active and listener.session and listener.session.backend.server is self.postgres
+            for listener in self.listeners
+        )
+        if not moved or self.rng.random() < 0.5:
+            for server in self.old_servers:
+                server.up = False
+                server.shut_down()
+            self.old_servers.clear()
 
 
 def _near(position: EventId | None, head: EventId | None) -> bool:

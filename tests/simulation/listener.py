@@ -1,0 +1,324 @@
+"""A listener: the product's `Forwarder` with simulated servers, threads and clocks around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import psycopg
+from redis import exceptions
+from redis.backoff import ExponentialBackoff
+
+from app.core.redis_keys import RedisNames
+from listener.environment import Environment
+from listener.forwarder import Forwarder
+from listener.registry import REDIS_RETRY_SECONDS, ListenerRegistry
+from listener.sequencer.active import Active
+from listener.sequencer.aligning import Aligning
+from listener.sequencer.control_messages import Begin, ControlMessage
+from listener.sequencer.process_state import ProcessState
+from listener.sequencer.redis_requests import (
+    Answer,
+    Append,
+    AppendResult,
+    CheckOtherListeners,
+    ReadAfter,
+    ReadEntry,
+    ReadHead,
+    ReadRecent,
+    Request,
+)
+from listener.sequencer.sequencer import Sequencer
+from listener.stats import ListenerStats, RoundTripTimer
+from notifymux.event import EventId
+from tests.simulation.postgres import CHANNEL, EXTRA_CHANNEL, Backend, SimulatedSession
+from tests.simulation.redis import Redis, RegistryClient
+from tests.simulation.violation import Violation
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+T = TypeVar("T")
+
+# What Redis answers instead of performing a request, and whether it refuses writes only.
+REFUSALS: dict[str, tuple[Callable[[], exceptions.RedisError], bool]] = {
+    "READONLY": (lambda: exceptions.ReadOnlyError("You can't write against a read only replica."), True),
+    "MISCONF": (lambda: exceptions.ResponseError("MISCONF Redis is configured to save RDB snapshots"), True),
+    "OOM": (lambda: exceptions.OutOfMemoryError("command not allowed when used memory > 'maxmemory'."), True),
+    "LOADING": (lambda: exceptions.BusyLoadingError("Redis is loading the dataset in memory"), False),
+    "BUSY": (lambda: exceptions.ResponseError("BUSY Redis is busy running a script."), False),
+}
+
+
+class Crashed(Exception):  # noqa: N818 - it is no error
+    """The process ended inside a request."""
+
+
+class Listener:
+    """One listener process after another, under one name.
+
+    A step of the forwarder is one step here, except that other actors may act while a request to Redis is under way,
+    and while its answer is: the process is frozen there, or crashes.
+    """
+
+    def __init__(self, world: World, name: str, *, extra: bool) -> None:
+        self.world, self.name = world, name
+        self.channels = frozenset([CHANNEL, EXTRA_CHANNEL] if extra else [CHANNEL])
+        self.redis = world.redis
+        self.running = True
+        self.paused_until = self.starts_at = 0.0
+        self.postgres_in = self.postgres_out = True  # the paths from and to PostgreSQL
+        self.calls_are_silent = False  # connecting, and looking at a session, do not end
+        self.redis_path = "open"  # or "cut", or "deaf": the request is performed, but the answer is lost
+        self.slow = self.protected = False
+        self.clock_error = 0.0  # seconds
+        self.incarnation = 0
+        self._is_in_step = False
+        self._readable = 0
+        self._cause: str | None = None  # the last request, for the counts of transitions
+        self._start()
+
+    def _start(self) -> None:
+        world = self.world
+        fingerprint = ",".join(sorted(self.channels))
+        self.process = ProcessState(fingerprint, world.limits, 0.7, ListenerStats(), world.rng, self._wall)
+        self._last_backend: Backend | None = None
+        self._highest_epoch = 0  # of this process
+        self._former_epoch = 0  # the same, when the session was opened
+        self._held: tuple[Sequencer, EventId] | None = None  # a lost session's, and its last id
+        self.stopping = False
+        instance_id = f"{self.name}.{self.incarnation}"
+        client: Any = RegistryClient(self.request)
+        names = RedisNames("sim")
+        registry = ListenerRegistry(client, names, self.name, "listener", instance_id, monotonic=lambda: world.now)
+        environment = Environment(
+            connect=self._connect,
+            start_call=lambda call: SimulatedCall(self, call),
+            stream=SimulatedStream(self, registry),
+            registry=registry,
+            monotonic=lambda: world.now,
+            wall=self._wall,
+            new_session_id=lambda: f"{world.rng.getrandbits(64):016x}",
+        )
+        self.forwarder = Forwarder(environment, self.process, RoundTripTimer(), "a simulation")
+        # Without jitter: it is drawn from a generator that the seed does not determine.
+        vars(self.forwarder._postgres)["_backoff"] = ExponentialBackoff(cap=5.0, base=0.1)
+        vars(self.forwarder._redis)["_backoff"] = ExponentialBackoff(cap=REDIS_RETRY_SECONDS, base=0.1)
+
+    def _wall(self) -> float:
+        return self.world.wall + self.clock_error
+
+    def crash(self, *, for_seconds: float | None = None) -> None:
+        """End the process without a chance to do anything, and start it again."""
+        if self._last_backend:
+            commits = self.world.rng.random() < 0.5
+            self._last_backend.server.disconnect(self._last_backend, commits=commits)
+        self.incarnation += 1
+        self._start()
+        delay = self.world.rng.choice([0.1, 1.0, 4.0]) if for_seconds is None else for_seconds
+        self.starts_at = self.world.now + delay
+
+    def stop(self) -> None:
+        """SIGTERM; the process starts again when it has ended."""
+        self.stopping = True
+        self.forwarder.stop()
+
+    @property
+    def sequencer(self) -> Sequencer | None:
+        return self.forwarder._sequencer
+
+    @property
+    def active(self) -> Active | None:
+        phase = self.sequencer.phase if self.sequencer else None
+        return phase if isinstance(phase, Active) else None
+
+    @property
+    def session(self) -> SimulatedSession | None:
+        session = self.forwarder.session
+        assert session is None or isinstance(session, SimulatedSession)
+        return session
+
+    def step(self, now: float) -> None:
+        if not self.running or self._is_in_step or now < self.starts_at or now < self.paused_until:
+            return
+        if self.slow and self.world.rng.random() < 0.8:
+            return
+        self._is_in_step = True
+        try:
+            for _ in range(self.world.rng.choice([1, 1, 3])):
+                self._readable = self.world.rng.choice([1, 5, 100]) if self.postgres_in else 0
+                if self._step_forwarder():
+                    break
+            if self.stopping and self.forwarder.is_done:
+                self.forwarder.close()
+                self.crash()
+        except Crashed:
+            pass
+        finally:
+            self._is_in_step = False
+
+    def _step_forwarder(self) -> bool:
+        """Step once; return whether the forwarder waits after it."""
+        self._before, self._cause = self._phase(), None
+        session, delivered = self.session, self.session.delivered if self.session else 0
+        sequencer, active = self.sequencer, self.active
+        held = active.position if active and active.buffer and not active.gap else None
+        waits = self.forwarder.step() > 0
+        if sequencer and held and self.session is not session:
+            self._held = sequencer, held
+        self._check_held()
+        if self.active:
+            self._highest_epoch = max(self._highest_epoch, self.active.epoch)
+        if self._cause is None and session is self.session and session and session.delivered > delivered:
+            self._count_transition("notifications")
+        elif self._cause:
+            self._count_transition(self._cause)
+        return waits
+
+    def _check_held(self) -> None:
+        """What a lost session held comes into the stream, unless a later epoch does or others have to fill a gap."""
+        if self._held is None or self.forwarder._leftover is self._held[0]:
+            return
+        (sequencer, last), self._held = self._held, None
+        if isinstance(sequencer.phase, Active) and not sequencer.phase.gap and self.world.appended < last:
+            raise Violation(f"events up to {last} that a lost session held are not in the stream")
+
+    def check_sent(self, message: ControlMessage) -> None:
+        if isinstance(message, Begin) and message.floor <= self._former_epoch:
+            raise Violation(f"a begin with the floor {message.floor} although this process knew {self._former_epoch}")
+
+    def transmit(self) -> None:
+        """Let the query that was sent arrive at PostgreSQL."""
+        if self.session and self.postgres_out:
+            self.session.transmit(self.world.now)
+
+    # PostgreSQL.
+
+    @property
+    def now(self) -> float:
+        return self.world.now
+
+    def readable(self) -> int:
+        """How much of what PostgreSQL has sent has arrived."""
+        readable, self._readable = self._readable, 0
+        return readable
+
+    @property
+    def is_cut(self) -> bool:
+        return not (self.postgres_in and self.postgres_out)
+
+    def check_reachable(self) -> None:
+        if self.is_cut:
+            raise psycopg.OperationalError("timeout expired")
+
+    def _connect(self) -> SimulatedSession:
+        self.check_reachable()
+        server = self.world.resolve()
+        if self._last_backend:
+            self._last_backend.server.disconnect(self._last_backend)
+        self._last_backend = server.connect()
+        self._former_epoch = self._highest_epoch
+        return SimulatedSession(self, self._last_backend)
+
+    # Redis.
+
+    def request(self, perform: Callable[[Redis], T], is_write: bool) -> T:
+        """Perform a request to Redis, or fail. Other actors may act before and after."""
+        self._wait_for_redis()
+        if not self.redis.up or self.redis_path == "cut":
+            raise exceptions.ConnectionError("connection refused")
+        if self.redis.refusal:
+            error, writes_only = REFUSALS[self.redis.refusal]
+            if is_write or not writes_only:
+                raise error()
+        answer = perform(self.redis)
+        self._wait_for_redis()
+        if self.redis_path == "deaf" or self.world.loses_answer(self):
+            raise exceptions.TimeoutError("Timeout reading from socket")
+        return answer
+
+    def _wait_for_redis(self) -> None:
+        incarnation = self.incarnation
+        self.world.tick_within_request(self)
+        if self.incarnation != incarnation:
+            raise Crashed
+
+    # Counts of transitions.
+
+    def request_begins(self) -> None:
+        """Count what the notifications before the request did."""
+        if (before := self._phase()) != self._before:
+            self._count_transition("notifications")
+            self._before = before
+
+    def answered(self, cause: str) -> None:
+        """A request of the current session was answered; the step's end shows what it did."""
+        self._cause = cause
+
+    def _phase(self) -> str:
+        phase = self.sequencer.phase if self.sequencer else None
+        if isinstance(phase, Active):
+            return phase.role.value + ("/gap" if phase.gap and not phase.gap.is_probed else "")
+        if isinstance(phase, Aligning) and phase._marker:
+            return "searching" if phase.marker_received else "marked"
+        return "new"
+
+    def _count_transition(self, cause: str) -> None:
+        before, after = self._before, self._phase()
+        self.world.transitions[f"{before} -> {after} on {cause}" if before != after else f"{before} on {cause}"] += 1
+
+
+class SimulatedCall:
+    """A call in a thread: it happens at a later time, or, while calls are silent, never."""
+
+    def __init__(self, listener: Listener, call: Callable[[], Any]) -> None:
+        self._listener, self._call = listener, call
+        self._due = listener.world.now + listener.world.rng.choice([0.0, 0.05, 0.3, 1.0])
+
+    @property
+    def is_done(self) -> bool:
+        return self._listener.world.now >= self._due and not self._listener.calls_are_silent
+
+    def result(self) -> Any:
+        assert self.is_done, "the loop waits for a call"
+        return self._call()
+
+
+class SimulatedStream:
+    """As `listener.redis_stream.RedisStream`."""
+
+    def __init__(self, listener: Listener, registry: ListenerRegistry) -> None:
+        self._listener, self._registry = listener, registry
+
+    def check_publish(self, at: float) -> None:
+        self._listener.request(lambda _: None, is_write=False)
+
+    def perform(self, request: Request) -> Answer:
+        listener = self._listener
+        listener.request_begins()
+        if isinstance(request, CheckOtherListeners):
+            answer: Answer = self._registry.other_listener_alive()
+        else:
+            answer = listener.request(lambda redis: self._perform(redis, request), isinstance(request, Append))
+        if listener.forwarder._leftover is None:
+            name = type(request).__name__
+            listener.answered(f"{name} {answer.status.value}" if isinstance(answer, AppendResult) else name)
+        return answer
+
+    def _perform(self, redis: Redis, request: Request) -> Answer:
+        match request:
+            case ReadHead():
+                return redis.head
+            case ReadAfter(after, limit):
+                return redis.after(after, limit)
+            case ReadRecent(limit):
+                return redis.entries[: -limit - 1 : -1]
+            case ReadEntry(at):
+                found = redis.after(EventId(at.epoch, at.sequence - 1), 1)
+                return found[0].text if found and found[0].id == at else None
+            case Append():
+                self._listener.world.check_identities(request)
+                appended = redis.append(request)
+                self._listener.world.appended = max(self._listener.world.appended, appended.head)
+                return appended
+        raise AssertionError(request)
