@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import StartApp, StartListener
+from tests.conftest import StartApp, StartListener, Verify
 from tests.support.canaries import Canaries
 from tests.support.fake_clock import clock_off_by
 from tests.support.numbered import MATCH, Numbered
@@ -43,6 +43,14 @@ def test_a_clock_that_is_an_hour_off_is_named_and_what_it_measures_is_not_shown(
         wait_until(lambda: any("clock" in problem for problem in status()["problems"]), 8, lambda: summary(status()))
         for p50 in (status()["latency"]["p50_ms"], status()["latency"]["hops"]["postgres_listener_ms"]):
             assert p50 is None or 0 < p50 < 10_000, status()["latency"]
+
+
+def test_verify_shows_no_time_that_a_wrong_clock_measured(
+    settings: dict[str, str], start_listener: StartListener, verify: Verify, tmp_path: Path
+) -> None:
+    start_listener(settings | clock_off_by(HOUR, tmp_path)).wait_until_aligned()
+    result = verify(settings)
+    assert "an unknown time: two clocks differ by about 3600 s" in result.text("channel match_change")
 
 
 def summary(status: Any) -> str:
