@@ -2,7 +2,6 @@
 
 import logging
 import sys
-from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -13,12 +12,14 @@ from app.core.logging_config import logging_config
 from app.core.operator_errors import OperatorError
 from app.main import compose
 from app.web.gunicorn_master import spare_workers_after_a_pause
-from app.web.gunicorn_worker import allow_open_files, collect_seldom
+from app.web.gunicorn_worker import collect_seldom
+from app.web.open_files import allow_open_files, warn_of_low_limit
 
 logger = logging.getLogger(__name__)
 
 _MIN_SECRET_BYTES = 32
-_SPARE_FILES = 500  # open files of a worker besides its clients' sockets
+
+_metrics_in_files = True  # of the master, which workers inherit
 
 _settings = load_settings_or_exit()
 try:
@@ -45,16 +46,24 @@ logconfig_dict = logging_config("app", _settings.log_level, _settings.log_format
 
 
 def on_starting(_server: Any) -> None:
-    """Log, once for all workers, where the settings come from and whether clients need tokens."""
-    try:
-        metrics.remove_stale_files("app")
-    except OSError as error:
-        logger.warning("/metrics will show the worker that answers, and nobody else: %s", error)
+    """Log, once for all workers, where the settings come from, whether clients need tokens, and what is too small."""
+    _prepare_metrics()
+    warn_of_low_limit(_settings.max_clients)
     logger.info("settings %s", where_settings_come_from())
     if not (_settings.ws_jwt_secret or _settings.ws_jwt_public_key):
         logger.warning("anyone may listen to every match: neither WS_JWT_SECRET nor WS_JWT_PUBLIC_KEY is set")
     elif _settings.ws_jwt_secret and len(_settings.ws_jwt_secret.get_secret_value().encode()) < _MIN_SECRET_BYTES:
         logger.warning("WS_JWT_SECRET is shorter than %d bytes, and can be guessed (RFC 7518, 3.2)", _MIN_SECRET_BYTES)
+
+
+def _prepare_metrics() -> None:
+    global _metrics_in_files  # noqa: PLW0603 - gunicorn's configuration is a module
+    try:
+        metrics.remove_stale_files("app")
+        metrics.check_room("app", workers)
+    except OSError as error:
+        _metrics_in_files = False
+        logger.warning("/metrics will show the worker that answers, and nobody else: %s", error)
 
 
 def when_ready(server: Any) -> None:
@@ -65,7 +74,10 @@ def when_ready(server: Any) -> None:
 def post_fork(_server: Any, worker: Any) -> None:
     """Prepare a worker: it ends with its master, and has the files, the garbage collector and the metrics it needs."""
     terminate_with_parent(worker.ppid)
-    allow_open_files(_settings.max_clients + _SPARE_FILES)
+    allow_open_files(_settings.max_clients)
     collect_seldom()
-    with suppress(OSError):  # `on_starting` has logged it
-        metrics.enable_multiprocess("app")
+    if _metrics_in_files:
+        try:
+            metrics.enable_multiprocess("app")
+        except OSError as error:
+            logger.warning("/metrics will not show this worker: %s", error)

@@ -23,6 +23,7 @@ from app.web.access_control import AccessControl
 from app.web.admin_routes import AdminRoutes
 from app.web.application import Task, application
 from app.web.client_routes import ClientRoutes
+from app.web.open_files import room_for_clients
 from app.web.tokens import Tokens
 from app.websocket_manager import MatchDataWebSocketManager
 from notifymux.redis_client import RedisAddress, async_client, describe_redis
@@ -40,7 +41,7 @@ def compose(settings: Settings) -> Starlette:
         manager = MatchDataWebSocketManager(db_url, settings.use_redis_notifier, redis, settings=settings)
     except ValueError as error:
         raise OperatorError(str(error)) from None
-    limits = settings.max_clients, settings.max_clients_per_address
+    limits = room_for_clients(settings.max_clients), settings.max_clients_per_address
     access = AccessControl(_tokens(settings), settings.allowed_origins, *limits)
     info = _worker_info(settings)
     registry = _registry(settings, redis, manager, info.uid) if settings.use_redis_notifier else None

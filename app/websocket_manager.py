@@ -55,7 +55,7 @@ class MatchDataWebSocketManager:
         router = Router(settings.routing_key, settings.latest_wins_channels)
         fetch_snapshot = self._query.run if self._query else _no_snapshot
         self.hub = Hub(router, fetch_snapshot, self._read_range, settings.client_queue_bytes, settings.history_bytes)
-        self.event_stats = EventStats(self.hub, RecentEvents(router))
+        self.event_stats = EventStats(self.hub, RecentEvents(router), sends_canaries=not use_redis)
         self._source = _source(connect_to, redis_url if use_redis else None, use_redis, settings, self.event_stats)
         self._task: asyncio.Task[None] | None = None
         self._queue_bytes = 0

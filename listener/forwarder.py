@@ -260,6 +260,7 @@ class Forwarder:
             "failovers": stats.failovers,
             "connected_since": "" if status.connected_since is None else f"{status.connected_since:.3f}",
             "round_trip_ms": "" if round_trip is None else f"{round_trip * 1000:.3f}",
+            "clock_ahead": "" if (ahead := self._round_trip.clock.seconds) is None else f"{ahead:.3f}",
             "outage": status.outage,
             "lock_waiters": status.lock_wait.sessions,
             "lock_wait_seconds": f"{status.lock_wait.seconds:.3f}",

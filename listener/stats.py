@@ -1,10 +1,14 @@
 """What a listener has done since its process started, and how long its canaries take."""
 
+import logging
 from collections import deque
 from collections.abc import Iterable
 
-from app.core.canary import MUX_CHANNEL
+from app.core.canary import MUX_CHANNEL, read_canary
+from app.core.clock_difference import ClockDifference
 from app.core.incident_log import Incidents
+
+logger = logging.getLogger(__name__)
 
 
 class ListenerStats:
@@ -27,6 +31,7 @@ class RoundTripTimer:
     def __init__(self) -> None:
         self.last: float | None = None  # seconds
         self.new_samples: deque[float] = deque(maxlen=100)  # seconds; the metrics remove them
+        self.clock = ClockDifference(logger, "this listener")
         self._token = b""
         self._sent_at = 0.0
 
@@ -42,6 +47,7 @@ class RoundTripTimer:
             if channel == MUX_CHANNEL and self._token in payload:
                 self.last = max(0.0, at - self._sent_at)
                 self.new_samples.append(self.last)
+                self.clock.observe(read_canary(payload), at)
                 self._token = b""
 
     def session_lost(self) -> None:

@@ -15,6 +15,7 @@ class Canary(msgspec.Struct, frozen=True):
 
     canary: str | None = None  # the sender's token
     sent: float | None = None  # by the sender's clock, Unix seconds
+    clock: float | None = None  # by PostgreSQL's clock, Unix seconds
     queue: float | None = None  # how full PostgreSQL's notification queue is, from 0 to 1
     listening: int | None = None  # sessions whose query begins with LISTEN, as far as the role may see
     connections: int | None = None  # client sessions of all databases

@@ -61,6 +61,24 @@ class RegistryEntry(NamedTuple):
         """Whether the process has not ended in an orderly way. It may have been killed."""
         return self.fields.get("state") == "running"
 
+    def clock_ahead(self, now: float) -> float | None:
+        """Return how many seconds the process's clock is ahead of this one's; None if it sends no heartbeats.
+
+        Args:
+            now: when the hash was read, by this process's clock, Unix seconds.
+        """
+        beat_at = self.number("beat_at")
+        if beat_at is None or not self.is_running or self.age >= DEAD_SECONDS:
+            return None
+        return beat_at + self.age - now
+
+    def number(self, name: str) -> float | None:
+        """Return a field's value; None if it is missing or no number."""
+        try:
+            return float(self.fields.get(name, ""))
+        except ValueError:
+            return None
+
 
 class RegistryRead:
     """Reads hashes: `queue` queues the commands on a pipeline, and `parse` parses their answers.

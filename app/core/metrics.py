@@ -5,6 +5,7 @@ prometheus-client has the process id. A process that takes the slot of a dead on
 fall, and files don't pile up, which they would with a process id for each restarted worker.
 """
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterable
@@ -26,6 +27,11 @@ LATENCY_BUCKETS_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0
 LOCK_WAITERS = "postgres_lock_waiters", "Sessions that wait for the notification lock."
 LOCK_WAIT_SECONDS = "postgres_lock_wait_seconds", "How long the first of them has waited."
 
+# The files of one process, by prometheus-client's names. They get their room when they are made: if the disk is full
+# when a process writes to the mapped memory of a file with holes, the kernel kills it (SIGBUS).
+_SLOT_FILES = ("counter", "histogram", "gauge_livesum", "gauge_livemin", "gauge_livemax", "gauge_livemostrecent")
+_FILE_BYTES = 1 << 16  # prometheus-client's size of a new file, and several times what a process takes
+
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # the variable from which prometheus-client takes it
 _held: list[IO[bytes]] = []  # this process's locks, until it ends
 
@@ -43,6 +49,19 @@ def remove_stale_files(program: str) -> None:
             path.unlink()
 
 
+def check_room(program: str, processes: int) -> None:
+    """Check that the disk has room for the files of so many processes of `program`.
+
+    Raises:
+        OSError: it has not, or its folder can't be written.
+    """
+    probe = _folder(program) / "room"
+    try:
+        _allocate(probe, processes * len(_SLOT_FILES) * _FILE_BYTES)
+    finally:
+        probe.unlink(missing_ok=True)
+
+
 def enable_multiprocess(program: str) -> None:
     """Keep the metrics that this process creates from here on in files.
 
@@ -53,8 +72,17 @@ def enable_multiprocess(program: str) -> None:
     folder = _folder(program)
     for slot in count():
         with suppress(BlockingIOError):
-            _held.append(_lock(folder / f"{slot}.lock", fcntl.LOCK_EX))
+            lock = _lock(folder / f"{slot}.lock", fcntl.LOCK_EX)
             break
+    try:
+        for name in _SLOT_FILES:
+            _allocate(folder / f"{name}_{slot}.db", _FILE_BYTES)
+    except OSError:
+        for name in _SLOT_FILES:
+            (folder / f"{name}_{slot}.db").unlink(missing_ok=True)
+        lock.close()
+        raise
+    _held.append(lock)
     os.environ[_FOLDER] = str(folder)
     values.ValueClass = values.MultiProcessValue(lambda: slot)  # type: ignore[no-untyped-call]
 
@@ -101,6 +129,16 @@ class _AllProcesses(Collector):
 
 def _folder(program: str) -> Path:
     return RUN_DIR.resolve() / "metrics" / program
+
+
+def _allocate(path: Path, size: int) -> None:
+    """Make a file, or keep the one that there is, and give it `size` bytes on the disk."""
+    with path.open("ab") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            if error.errno not in {errno.EOPNOTSUPP, errno.EINVAL}:  # else this file system can't tell
+                raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def _lock(path: Path, kind: int) -> IO[bytes]:

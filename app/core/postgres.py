@@ -17,7 +17,8 @@ _TCP_TIMEOUT_MS = 6000
 # On one line, because operators read it in pg_stat_activity, where psql would show every further line as a row.
 _CANARY_SQL = (
     "SELECT pg_notify({channel}, json_build_object("
-    "'canary', {token}, 'sent', {sent:.6f}, 'queue', pg_notification_queue_usage(), "
+    "'canary', {token}, 'sent', {sent:.6f}, 'clock', extract(epoch FROM clock_timestamp())::float8, "
+    "'queue', pg_notification_queue_usage(), "
     "'listening', count(*) FILTER (WHERE query LIKE 'LISTEN%'), "
     "'connections', count(*) FILTER (WHERE backend_type = 'client backend'), "
     "'max_connections', current_setting('max_connections')::int)::text) "

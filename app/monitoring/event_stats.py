@@ -1,17 +1,21 @@
 """Statistics of the events that a worker's source delivers."""
 
 import asyncio
+import logging
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from app.core.canary import MUX_CHANNEL, Canary, read_canary
+from app.core.clock_difference import ClockDifference, PlausibleLatency
 from app.core.incident_log import Incidents, Kind
 from app.monitoring.recent_events import RecentEvents
 from app.monitoring.time_series import RecentSamples, TimeSeries
 from app.sources.base import EventSink, GapReason
 from notifymux.event import Event, EventId
+
+logger = logging.getLogger(__name__)
 
 _MAX_NEW_SAMPLES = 1000
 
@@ -31,10 +35,19 @@ class Verified(NamedTuple):
 
 
 class EventStats:
-    """A sink that counts and times events and passes them on: to `sink`, and to `recent_events` if it has watchers."""
+    """A sink that counts and times events and passes them on: to `sink`, and to `recent_events` if it has watchers.
 
-    def __init__(self, sink: EventSink, recent_events: RecentEvents) -> None:
+    Args:
+        sink: receives everything.
+        recent_events: for the status page.
+        sends_canaries: whether the canaries are this process's own, as in PostgreSQL mode.
+    """
+
+    def __init__(self, sink: EventSink, recent_events: RecentEvents, *, sends_canaries: bool = False) -> None:
         self._sink, self.recent_events = sink, recent_events
+        # Set in PostgreSQL mode; in Redis mode the listeners compare their clocks with PostgreSQL's.
+        self.clock = ClockDifference(logger, "this worker") if sends_canaries else None
+        self._whole_path, self._first_hop, self._last_hop = PlausibleLatency(), PlausibleLatency(), PlausibleLatency()
         self.events = 0  # without those on the project's own channel
         self.gaps: Counter[GapReason] = Counter()
         self.incidents = Incidents()
@@ -80,14 +93,20 @@ class EventStats:
             self.verify_requested.set()
         if canary.sent is not None and event.at is not None:
             self._measure(canary.sent, event.at, now)
+            if self.clock:
+                self.clock.observe(canary, now)
             self.canary, self.canary_at = canary, time.monotonic()
 
     def _measure(self, sent: float, at: float, now: float) -> None:
-        # The machines' clocks may differ. A latency is never negative.
-        latency = Latency(max(0.0, now - sent), max(0.0, now - at))
+        whole = self._whole_path.check(now - sent)
+        first, last = self._first_hop.check(at - sent), self._last_hop.check(now - at)
         monotonic = time.monotonic()
-        self.time_series.add_latency(latency.end_to_end)
-        self.end_to_end.add(latency.end_to_end, monotonic)
-        self.pg_to_listener.add(max(0.0, at - sent), monotonic)
-        self.listener_to_worker.add(latency.listener_to_worker, monotonic)
-        self.new_samples.append(latency)
+        if whole is not None:
+            self.time_series.add_latency(whole)
+            self.end_to_end.add(whole, monotonic)
+        if first is not None:
+            self.pg_to_listener.add(first, monotonic)
+        if last is not None:
+            self.listener_to_worker.add(last, monotonic)
+        if whole is not None and last is not None:
+            self.new_samples.append(Latency(whole, last))

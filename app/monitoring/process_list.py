@@ -71,6 +71,7 @@ _LISTENER_FIELDS: dict[str, Callable[[str], object]] = {
     "outage": str,
     "connected_since": _float,
     "round_trip_ms": _float,
+    "clock_ahead": _float,
 }
 # A worker's own row comes from `WorkerReport.row`, which has the same fields.
 _WORKER_FIELDS: dict[str, Callable[[str], object]] = {

@@ -12,6 +12,7 @@ from app.core.heartbeat import RegistryEntry
 from app.core.incident_log import LogEntry, log_entry
 from app.core.postgres_connect import LockWait
 from app.monitoring import problems, process_list
+from app.monitoring.clocks import clock_problems, collect_clocks
 from app.monitoring.event_stats import EventStats
 from app.monitoring.process_list import ProcessRow
 from app.monitoring.recent_events import EventsPage
@@ -125,14 +126,18 @@ class Status:
         found, registry = self._worker.unready() + problems.queue(queue_usage), self._registry
         found += [problem for problem in problems.notification_lock(lock_wait) if problem not in found]
         if registry is None:
-            return found
+            return found + self._clock_problems()
         if registry.refusal:
             found.append(f"this worker can't register: {registry.refusal}")
         elif registry.outage and self._worker.is_connected:
             found.append(f"Redis refuses, or does not answer: {registry.outage}")
         elif registry.snapshot and not registry.outage:
-            found += problems.listeners(listeners)
+            found += problems.listeners(listeners) + self._clock_problems()
         return found
+
+    def _clock_problems(self) -> list[str]:
+        own = self._stats.clock
+        return clock_problems(collect_clocks(self._info.pod, own.seconds if own else None, self._snapshot))
 
     def _delays(self, listeners: list[ProcessRow], report: WorkerReport) -> list[str]:
         if self._registry is None or self._registry.outage or self._registry.snapshot is None:

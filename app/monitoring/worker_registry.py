@@ -39,6 +39,7 @@ class RegistrySnapshot(NamedTuple):
     log: list[LogEntry]  # newest first
     head: EventId | None  # the last id in the stream
     stream_length: int
+    clocks: dict[str, float]  # seconds by which the clock of a living process is ahead of this one's, by its key
 
 
 class WorkerRegistry:
@@ -166,7 +167,9 @@ class WorkerRegistry:
         *answers, log, head, stream_length = await pipeline.execute()
         # While Redis was away no process could send a heartbeat, so that time doesn't count.
         max_age = time.monotonic() - self._recovered_at
-        entries = [entry._replace(age=min(entry.age, max_age)) for entry in hashes.parse(answers)]
+        entries = hashes.parse(answers)
+        clocks = {entry.key: ahead for entry in entries if (ahead := entry.clock_ahead(time.time())) is not None}
+        entries = [entry._replace(age=min(entry.age, max_age)) for entry in entries]
         self._keys = {entry.key for entry in entries}
         return RegistrySnapshot(
             time.monotonic(),
@@ -175,6 +178,7 @@ class WorkerRegistry:
             parse_log(log),
             EventId.parse(head[0][0].decode()) if head else None,
             stream_length,
+            clocks,
         )
 
     async def _find_keys(self) -> None:

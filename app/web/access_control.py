@@ -109,7 +109,7 @@ class AccessControl:
     def _check_limits(self, address: str) -> None:
         is_full = self._clients >= self._max_clients
         if is_full and not self._was_full:
-            logger.warning("this worker is full: more than MAX_CLIENTS=%d are refused", self._max_clients)
+            logger.warning("this worker is full: more than %d clients are refused", self._max_clients)
         self._was_full = is_full
         if is_full:
             raise try_later("this worker is full")

@@ -2,7 +2,6 @@
 
 import gc
 import logging
-import resource
 from typing import Any, ClassVar
 
 from uvicorn_worker import UvicornWorker
@@ -39,11 +38,3 @@ def collect_seldom() -> None:
     """Have the garbage collector run less often: most collections would only find the objects of clients that stay."""
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD_OBJECTS)
-
-
-def allow_open_files(count: int) -> None:
-    """Raise this process's limit of open files to `count`, or as far as its hard limit allows."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < count:
-        limit = count if hard == resource.RLIM_INFINITY else min(count, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))

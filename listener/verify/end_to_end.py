@@ -9,6 +9,7 @@ import psycopg
 import redis
 
 from app.core.canary import MUX_CHANNEL
+from app.core.clock_difference import CLOCK_TOLERANCE_SECONDS
 from app.core.heartbeat import RegistryEntry
 from app.core.postgres import literal
 from app.core.postgres_connect import query
@@ -131,4 +132,6 @@ def _worker(worker: RegistryEntry, token: str, sent: float) -> Check:
 
 
 def _ms(seconds: float) -> str:
+    if not -CLOCK_TOLERANCE_SECONDS < seconds < _TIMEOUT_SECONDS + CLOCK_TOLERANCE_SECONDS:
+        return f"an unknown time: two clocks differ by about {abs(seconds):.0f} s"
     return f"{round(1000 * seconds)} ms"  # events have their times in milliseconds

@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 
 import msgspec
+import pytest
 
 from app.broadcast.router import Router
 from app.monitoring.event_stats import EventStats
@@ -66,11 +67,22 @@ def test_a_canary_measures_the_whole_path_and_its_hops() -> None:
     assert {name: getattr(stats.canary, name) for name in measured} == measured
 
 
-def test_a_clock_that_is_ahead_makes_no_latency_negative() -> None:
+def test_a_clock_that_is_a_little_ahead_makes_no_latency_negative() -> None:
     stats, _ = event_stats()
-    stats.deliver([ours(time.time() + 50, canary="t", sent=time.time() + 100)])
+    stats.deliver([ours(time.time() + 2, canary="t", sent=time.time() + 3)])
     [latency] = stats.new_samples
     assert latency == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("ahead", [3600, -3600])
+def test_what_clocks_that_are_an_hour_apart_measure_is_no_latency(ahead: int) -> None:
+    stats, _ = event_stats()
+    at = time.time() + ahead
+    stats.deliver([ours(at, canary="t", sent=at - 0.001)])
+    now = time.monotonic()
+    assert not stats.new_samples
+    assert stats.end_to_end.percentile(50, now) is stats.listener_to_worker.percentile(50, now) is None
+    assert stats.pg_to_listener.percentile(50, now) == pytest.approx(0.001, abs=1e-5), "both times are the listener's"
 
 
 def test_what_others_notify_on_our_channel_is_passed_on_and_measures_nothing() -> None:
