@@ -15,7 +15,11 @@ STEPS = 210
 SCHEDULES = 2_000
 
 # The kind of world that notices a mutation sooner than a random one.
-KINDS = {mutations.rule_10_a_full_buffer_drops_its_oldest_events: "rough"}
+KINDS = {
+    mutations.rule_10_a_full_buffer_drops_its_oldest_events: "rough",
+    mutations.rule_1_one_look_at_a_session_decides: "lone",
+    mutations.rule_5_the_timeout_runs_while_redis_is_away: "gentle",
+}
 # These need more schedules than a short test has time for.
 RARE = {
     mutations.rule_1_one_look_at_a_session_decides,
