@@ -145,7 +145,7 @@ class Listener:
             return
         self._is_in_step = True
         try:
-            for _ in range(self.world.rng.choice([1, 1, 3])):
+            for _ in range(self.world.rng.choice([3, 1, 1])):
                 self._readable = self.world.rng.choice([1, 5, 100]) if self.postgres_in else 0
                 if self._step_forwarder():
                     break
@@ -273,7 +273,7 @@ class SimulatedCall:
 
     def __init__(self, listener: Listener, call: Callable[[], Any]) -> None:
         self._listener, self._call = listener, call
-        self._due = listener.world.now + listener.world.rng.choice([0.0, 0.05, 0.3, 1.0])
+        self._due = listener.world.now + listener.world.rng.choice([1.0, 0.3, 0.05, 0.0])
 
     @property
     def is_done(self) -> bool:

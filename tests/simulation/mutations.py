@@ -65,13 +65,7 @@ def rule_1_a_session_that_waits_is_replaced(patch: Patch) -> None:
 
 def rule_1_one_look_at_a_session_decides(patch: Patch) -> None:
     """Its answer may have been on its way."""
-    inspected = SessionHealth._inspected
-
-    def decide(health: SessionHealth, inspection: Any, now: float) -> None:
-        health._doubts = 1
-        inspected(health, inspection, now)
-
-    patch.setattr(SessionHealth, "_inspected", decide)
+    patch.setattr("app.core.session_health._DOUBTS", 1)
 
 
 def rule_1_what_a_lost_session_held_is_dropped(patch: Patch) -> None:

@@ -1,0 +1,32 @@
+"""Every schedule of a small world."""
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from tests.simulation.directed import run_directed
+from tests.simulation.exhaustive import ACTIONS, FAULTS, explore
+
+
+@pytest.fixture(autouse=True)
+def _without_logs() -> Iterator[None]:
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def test_no_schedule_of_three_actions_with_a_fault_breaks_a_guarantee() -> None:
+    found = explore(actions=3, faults=1)
+    assert found.violation == ""
+    assert found.states > 300
+
+
+def test_no_schedule_that_is_written_out_breaks_a_guarantee() -> None:
+    run_directed()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_no_schedule_of_the_whole_scope_breaks_a_guarantee() -> None:
+    assert explore(ACTIONS, FAULTS).violation == ""
