@@ -177,6 +177,8 @@ def test_a_user_that_may_write_everything_but_the_stream_is_one_line(
     app = start_app(settings).wait_until_ready()
     with Canaries(database) as canaries, app.client(MATCH) as client:
         client.wait_for_initial_load()
+        # The start and the epoch: a heartbeat that carries an incident is refused as well, which is another line.
+        wait_until(lambda: server.call("XLEN", "{pg_notify}:ledger") >= 2)
         server.call("ACL", "SETUSER", USER, "-xadd")
         for _ in range(6):
             events.commit(5)
