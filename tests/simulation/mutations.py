@@ -63,11 +63,6 @@ def rule_1_a_session_that_waits_is_replaced(patch: Patch) -> None:
     patch.setattr(SessionHealth, "check", impatient)
 
 
-def rule_1_one_look_at_a_session_decides(patch: Patch) -> None:
-    """Its answer may have been on its way."""
-    patch.setattr("app.core.session_health._DOUBTS", 1)
-
-
 def rule_1_what_a_lost_session_held_is_dropped(patch: Patch) -> None:
     """It has its ids, and nobody else may have it."""
     lose_session = Forwarder._lose_session
@@ -122,12 +117,6 @@ def rule_4_notifications_after_the_marker_are_dropped(patch: Patch) -> None:
             on_notification(aligning, *arguments)
 
     patch.setattr(Aligning, "on_notification", drop)
-
-
-def rule_4_a_new_listener_has_an_empty_replay_window(patch: Patch) -> None:
-    """It can't restore events that another listener appended."""
-    recent_read = Active._recent_read
-    patch.setattr(Active, "_recent_read", lambda active, entries: recent_read(active, entries[:1]))
 
 
 def rule_5_an_epoch_need_not_be_above_the_highest(patch: Patch) -> None:
@@ -185,11 +174,6 @@ def rule_5_a_begin_far_ahead_is_accepted(patch: Patch) -> None:
 def rule_6_a_lower_timeline_does_not_yield(patch: Patch) -> None:
     """Two primaries' listeners take turns at beginning epochs."""
     patch.setattr(ProcessState, "why_outdated", lambda *_: None)
-
-
-def rule_6_an_epoch_over_a_lower_timeline_begins_at_once(patch: Patch) -> None:
-    """Another one may have begun a moment before, and be higher."""
-    patch.setattr("listener.sequencer.aligning.JITTER_MS", -1)
 
 
 def rule_5_of_two_concurrent_begins_the_second_is_accepted_too(patch: Patch) -> None:

@@ -17,15 +17,11 @@ SCHEDULES = 2_000
 # The kind of world that notices a mutation sooner than a random one.
 KINDS = {
     mutations.rule_10_a_full_buffer_drops_its_oldest_events: "rough",
-    mutations.rule_1_one_look_at_a_session_decides: "lone",
     mutations.rule_5_the_timeout_runs_while_redis_is_away: "gentle",
 }
 # These need more schedules than a short test has time for.
 RARE = {
-    mutations.rule_1_one_look_at_a_session_decides,
-    mutations.rule_4_a_new_listener_has_an_empty_replay_window,
     mutations.rule_5_the_timeout_runs_while_redis_is_away,
-    mutations.rule_6_an_epoch_over_a_lower_timeline_begins_at_once,
 }
 
 
