@@ -21,6 +21,7 @@ KINDS = {
 }
 # These need more schedules than a short test has time for.
 RARE = {
+    mutations.rule_7_the_script_does_not_check_for_a_gap,
     mutations.rule_5_the_timeout_runs_while_redis_is_away,
 }
 

@@ -16,7 +16,7 @@ from tests.simulation.violation import Violation
 from tests.simulation.world import World
 
 STEPS = 210
-SHORT, LONG = 150, 2_000
+SHORT, LONG = 100, 2_000
 CHUNK = 50
 
 # Every transition of a listener; the schedules must cause each of them.
