@@ -30,9 +30,9 @@ def measure(environment: Environment, report: Report, *, short: bool) -> None:
     """Start the pod with supervisord, leave it at rest, and measure each of its processes."""
     settle, seconds = (_SHORT_SETTLE_SECONDS, _SHORT_SECONDS) if short else (_SETTLE_SECONDS, _SECONDS)
     for _ in range(_SHORT_ROUNDS if short else _ROUNDS):
-        with environment.place() as place, _pod(place) as supervisord:
+        with environment.place() as place, _pod(place) as relay:
             time.sleep(settle)
-            parts = _parts(supervisord)
+            parts = _parts(relay)
             before, began = {name: cpu_seconds(pids) for name, pids in parts.items()}, time.monotonic()
             time.sleep(seconds)
             took = time.monotonic() - began
@@ -50,7 +50,7 @@ def measure(environment: Environment, report: Report, *, short: bool) -> None:
 
 @contextmanager
 def _pod(place: Place) -> Iterator[int]:
-    """Start a pod, and yield supervisord's process id when all its workers are ready."""
+    """Start a pod, and yield its first process's id when all its workers are ready."""
     for name in _LINKED:
         (place.folder / name).symlink_to(ROOT / name)
     port = free_port()
@@ -62,11 +62,16 @@ def _pod(place: Place) -> Iterator[int]:
         yield process.pid
 
 
-def _parts(supervisord: int) -> dict[str, list[int]]:
-    """Return the pod's process ids by program. A program that is not known here is an error."""
-    top = psutil.Process(supervisord)
-    parts = {BASE: [supervisord, *(child.pid for child in top.children(recursive=True))], "workers": []}
-    for child in top.children():
+def _parts(relay: int) -> dict[str, list[int]]:
+    """Return the pod's process ids by program. A program that is not known here is an error.
+
+    Args:
+        relay: the pod's first process, the output relay, whose child is supervisord.
+    """
+    first = psutil.Process(relay)
+    [supervisord] = first.children()
+    parts = {BASE: [relay, *(child.pid for child in first.children(recursive=True))], "workers": []}
+    for child in supervisord.children():
         command = " ".join(child.cmdline())
         [name] = {program for word, program in _PROGRAMS.items() if word in command}
         parts[name] = [child.pid]
@@ -74,6 +79,6 @@ def _parts(supervisord: int) -> dict[str, list[int]]:
             parts["workers"] = [worker.pid for worker in child.children()]
         elif name == "watchdog's guard":
             parts["watchdog"] = [watchdog.pid for watchdog in child.children()]
-    parts["supervisord"] = [supervisord]
+    parts["supervisord"], parts["output relay"] = [supervisord.pid], [relay]
     assert sorted(parts[BASE]) == sorted(pid for name, pids in parts.items() if name != BASE for pid in pids)
     return parts
