@@ -79,6 +79,6 @@ def _parts(relay: int) -> dict[str, list[int]]:
             parts["workers"] = [worker.pid for worker in child.children()]
         elif name == "watchdog's guard":
             parts["watchdog"] = [watchdog.pid for watchdog in child.children()]
-    parts["supervisord"], parts["output relay"] = [supervisord.pid], [relay]
+    parts["supervisord and output relay"] = [supervisord.pid, relay]
     assert sorted(parts[BASE]) == sorted(pid for name, pids in parts.items() if name != BASE for pid in pids)
     return parts
