@@ -16,7 +16,6 @@ from random import SystemRandom
 from redis import Redis
 
 from app.core import metrics
-from app.core.background_call import BackgroundCall
 from app.core.config import Settings, load_settings_or_exit, where_settings_come_from
 from app.core.liveness_file import LivenessFile
 from app.core.logging_config import configure_logging
@@ -36,6 +35,7 @@ from listener.sequencer.process_state import BufferSize, ProcessState, fingerpri
 from listener.stats import ListenerStats, RoundTripTimer
 from listener.verify.output import as_json, as_table, is_ok
 from listener.verify.runner import run
+from notifymux.background_call import BackgroundCall
 from notifymux.redis_client import describe_redis, sync_client
 
 # supervisord's name for this process: `listener` or `listener-standby`.
@@ -57,7 +57,7 @@ def main() -> int:
 
 
 def listen(settings: Settings) -> int:
-    """Run the listener until SIGTERM; return the exit code: 0, or 2 for an error that only an operator can fix."""
+    """Run the listener until SIGTERM; return the exit code: 0, or 2 if the settings name no database."""
     configure_logging(PROGRAM, settings.log_level, settings.log_format)
     logger.info("settings %s", where_settings_come_from())
     try:

@@ -59,7 +59,7 @@ class Registry(Protocol):
 
 
 class PendingCall(Protocol):
-    """A call that was started, as `app.core.background_call.BackgroundCall`."""
+    """A call that was started, as `notifymux.background_call.BackgroundCall`."""
 
     @property
     def is_done(self) -> bool:

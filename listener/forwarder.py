@@ -19,9 +19,8 @@ from app.core.heartbeat import HEARTBEAT_SECONDS
 from app.core.incident_log import Kind
 from app.core.listen_session import Notification
 from app.core.operator_errors import OperatorError, with_remedy
-from app.core.postgres_connect import LockWait, server_answered
+from app.core.postgres_connect import SESSION_ERRORS, LockWait, SessionError, retry_delay
 from app.core.session_health import SessionHealth
-from app.core.settings_sources import SettingsError
 from listener.environment import Environment, PendingCall, Session
 from listener.redis_connection import ConnectingError
 from listener.registry import REDIS_RETRY_SECONDS
@@ -39,7 +38,6 @@ logger = logging.getLogger(__name__)
 
 IDLE_SECONDS = 0.1  # how late a request may be sent that becomes due
 _CONNECTING_SECONDS = 0.02  # the same while a connection is being made
-_ANSWERED_RETRY_SECONDS = 1.0  # the longest time between two tries of a server that answers, and refuses
 _READS_PER_STEP = 1000  # from PostgreSQL, before Redis gets its turn
 _DRAIN_TIMEOUT_SECONDS = 4.0  # after `stop`, for the events that are not in the stream yet
 
@@ -120,7 +118,7 @@ class Forwarder:
         """Do what is due; return the seconds until the next step, unless the session becomes readable before."""
         try:
             self._step_session(self._env.monotonic())
-        except (psycopg.Error, OSError, OperatorError, SettingsError) as error:
+        except SESSION_ERRORS as error:
             self._lose_session(error)
         if self._request_redis():
             return 0.0
@@ -185,7 +183,7 @@ class Forwarder:
             self._connected_since = self._env.wall()
             logger.info("connected to %s", self._description)
 
-    def _lose_session(self, error: psycopg.Error | OSError | OperatorError | SettingsError) -> None:
+    def _lose_session(self, error: SessionError) -> None:
         session, self._session = self._session, None
         if session:
             session.close()
@@ -193,10 +191,7 @@ class Forwarder:
             self._leftover = self._sequencer
         self._sequencer = self._health = self._connected_since = None
         self._round_trip.session_lost()
-        explained: BaseException = with_remedy(error) if isinstance(error, psycopg.Error) else error
-        answered = isinstance(error, psycopg.Error | OperatorError) and server_answered(error)
-        delay = self._postgres.failed(explained, cap=_ANSWERED_RETRY_SECONDS if answered else None)
-        self._connect_due = self._env.monotonic() + delay
+        self._connect_due = self._env.monotonic() + retry_delay(self._postgres, error)
 
     def _send(self, session: Session, message: ControlMessage) -> None:
         session.notify(message)

@@ -99,14 +99,19 @@ class RedisConnection(redis.ConnectionPool):
         if beat is None:
             return False
         try:
-            probe = sync_connection(self._address)
-        except RedisError:
-            return False  # the connection that there is may work all the same
-        try:
-            probe.send_command("HMGET", beat.key, "beats")  # type: ignore[no-untyped-call]
-            [number] = probe.read_response()
-        except RedisError:
+            number = _read_beats(self._address, beat.key)
+        # The connection that there is may work all the same. ValueError: no host's name, or a stranger's heartbeat.
+        except (RedisError, OSError, ValueError):
             return False
-        finally:
-            probe.disconnect()  # type: ignore[no-untyped-call]
-        return number is None or int(number) < beat.number
+        return number is None or number < beat.number
+
+
+def _read_beats(address: RedisAddress, key: str) -> int | None:
+    """Return the number of a hash's last heartbeat, over a connection of its own; None if it has none."""
+    connection = sync_connection(address)
+    try:
+        connection.send_command("HMGET", key, "beats")  # type: ignore[no-untyped-call]
+        [number] = connection.read_response()
+    finally:
+        connection.disconnect()  # type: ignore[no-untyped-call]
+    return None if number is None else int(number)

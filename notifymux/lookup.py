@@ -2,10 +2,9 @@
 
 import asyncio
 import socket
-import threading
-from collections.abc import Callable
-from contextlib import suppress
-from typing import Any
+from functools import partial
+
+from notifymux.background_call import in_background
 
 _TIMEOUT_SECONDS = 2.0
 
@@ -20,12 +19,12 @@ async def look_up(host: str, port: int) -> list[str]:
 
     Raises:
         OSError: the host can't be looked up, or (TimeoutError) not in time.
+        UnicodeError: the name is none.
     """
-    loop = asyncio.get_running_loop()
     answer = _pending.get((host, port))
-    if answer is None or answer.get_loop() is not loop:
-        answer = _pending[host, port] = loop.create_future()
-        _start(loop, answer, host, port)
+    if answer is None or answer.done() or answer.get_loop() is not asyncio.get_running_loop():
+        answer = _pending[host, port] = in_background(partial(_resolve, host, port))
+        answer.add_done_callback(partial(_forget, host, port))
     try:
         async with asyncio.timeout(_TIMEOUT_SECONDS):
             return await asyncio.shield(answer)
@@ -33,22 +32,11 @@ async def look_up(host: str, port: int) -> list[str]:
         raise TimeoutError(f"the name {host} could not be looked up within {_TIMEOUT_SECONDS:g} s") from None
 
 
-def _start(loop: asyncio.AbstractEventLoop, answer: "asyncio.Future[list[str]]", host: str, port: int) -> None:
-    def settle(set_outcome: Callable[[Any], None], outcome: Any) -> None:
-        if _pending.get((host, port)) is answer:
-            del _pending[host, port]
-        if not answer.done():
-            set_outcome(outcome)
-            answer.exception()  # nobody may be waiting any longer; that is no error of the loop's
+def _resolve(host: str, port: int) -> list[str]:
+    return [str(address[0]) for *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
 
-    def resolve() -> None:
-        try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
-            outcome: tuple[Any, ...] = (answer.set_exception, error)
-        else:
-            outcome = (answer.set_result, [str(address[0]) for *_, address in found])
-        with suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(settle, *outcome)
 
-    threading.Thread(target=resolve, daemon=True, name=f"look-up of {host}").start()
+def _forget(host: str, port: int, answer: "asyncio.Future[list[str]]") -> None:
+    if _pending.get((host, port)) is answer:
+        del _pending[host, port]
+    answer.exception()  # nobody may be waiting any longer; that is no error of the loop's

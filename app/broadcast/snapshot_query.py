@@ -13,9 +13,9 @@ from typing import NamedTuple
 import psycopg
 
 from app.broadcast.snapshot_connection import SnapshotConnection
-from app.core.background_call import in_background
 from app.core.operator_errors import with_remedy
 from app.core.settings_sources import SettingsError
+from notifymux.background_call import in_background
 from notifymux.event import NULL, payload_json
 from notifymux.reconnect import one_line
 
@@ -102,7 +102,7 @@ class SnapshotQuery:
         progress.step = "the query"
         try:
             return connection, connection.value(self._query, match, progress.left)
-        except BaseException:
+        except BaseException:  # whatever it is: nobody else has the connection
             connection.close()
             raise
 

@@ -15,10 +15,17 @@ from psycopg import errors, pq
 from psycopg.errors import error_from_result
 
 from app.core.cluster import Cluster
-from app.core.operator_errors import OperatorError, check_direct
+from app.core.operator_errors import OperatorError, check_direct, with_remedy
+from app.core.settings_sources import SettingsError
+from notifymux.reconnect import ReconnectState
+
+# Why there is no session, or no longer.
+SessionError = psycopg.Error | OSError | OperatorError | SettingsError
+SESSION_ERRORS = (psycopg.Error, OSError, OperatorError, SettingsError)
 
 _QUERY_TIMEOUT_SECONDS = 4.0
 _INSPECTION_TIMEOUT_SECONDS = 3.0
+_ANSWERED_RETRY_SECONDS = 1.0  # the longest time between two tries of a server that answers
 _ANSWERED = re.compile(r"FATAL:|ERROR:|session is (not )?read-only|server is (not )?in hot standby mode")
 
 _COPY = {pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_BOTH}
@@ -178,9 +185,19 @@ def connected_url(url: str, connection: psycopg.Connection) -> str:
     return libpq.make_conninfo(url, host=connection.info.host, port=connection.info.port)
 
 
-def server_answered(error: psycopg.Error | OperatorError) -> bool:
-    """Whether an error of connecting is a server's answer, and not the lack of one."""
-    return isinstance(error, OperatorError) or bool(error.sqlstate or _ANSWERED.search(str(error)))
+def retry_delay(state: ReconnectState, error: SessionError) -> float:
+    """Record that a session was lost, or could not be opened; return the seconds until the next try.
+
+    A server that answers, and refuses, is tried once a second; one that does not answer less often, as `state` says.
+    """
+    match error:
+        case psycopg.Error():
+            answered = bool(error.sqlstate or _ANSWERED.search(str(error)))
+            return state.failed(with_remedy(error), _ANSWERED_RETRY_SECONDS if answered else None)
+        case OperatorError():
+            return state.failed(error, _ANSWERED_RETRY_SECONDS)
+        case _:
+            return state.failed(error)
 
 
 def query(pgconn: pq.abc.PGconn, sql: str, timeout: float = _QUERY_TIMEOUT_SECONDS) -> list[list[bytes | None]]:

@@ -12,10 +12,10 @@ from typing import Any
 
 import psycopg
 
-from app.core.background_call import BackgroundCall
 from app.core.operator_errors import PAST_POOLER, OperatorError
 from app.core.postgres_connect import Inspection, LockWait
 from app.core.settings_sources import SettingsError
+from notifymux.background_call import BackgroundCall
 from notifymux.reconnect import one_line
 
 PATIENCE_SECONDS = 2.0  # without an answer, before the backend is inspected

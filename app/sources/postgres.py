@@ -13,12 +13,12 @@ from functools import partial
 import msgspec
 import psycopg
 
-from app.core.background_call import in_background
 from app.core.canary import MUX_CHANNEL
 from app.core.listen_session import ListenSession, Notification
-from app.core.operator_errors import OperatorError, with_remedy
+from app.core.operator_errors import with_remedy
 from app.core.postgres import describe, listening_conninfo
 from app.core.postgres_connect import (
+    SESSION_ERRORS,
     Backend,
     Inspection,
     LockWait,
@@ -26,19 +26,18 @@ from app.core.postgres_connect import (
     connected_url,
     inspect,
     open_session,
-    server_answered,
+    retry_delay,
 )
 from app.core.session_health import SessionHealth
 from app.core.session_health import describe as describe_wait
-from app.core.settings_sources import SettingsError
 from app.sources.base import EventSink, GapReason, SourceStatus
 from app.sources.canary_session import CanarySession
+from notifymux.background_call import in_background
 from notifymux.event import Event, EventId, payload_json
 from notifymux.reconnect import ReconnectState, one_line
 
 logger = logging.getLogger(__name__)
 
-_ANSWERED_RETRY_SECONDS = 1.0  # the longest time between two tries of a server that answers, and refuses
 _CHECK_SECONDS = 0.25  # between two checks of a session on which nothing arrives
 
 
@@ -88,10 +87,8 @@ class PostgresSource:
         while True:
             try:
                 await self._session()
-            except (psycopg.Error, OSError, OperatorError, SettingsError) as error:
-                explained: BaseException = with_remedy(error) if isinstance(error, psycopg.Error) else error
-                answered = isinstance(error, psycopg.Error | OperatorError) and server_answered(error)
-                await asyncio.sleep(self._state.failed(explained, _ANSWERED_RETRY_SECONDS if answered else None))
+            except SESSION_ERRORS as error:
+                await asyncio.sleep(retry_delay(self._state, error))
 
     async def read_range(self, after: EventId, until: EventId) -> list[Event] | None:
         """Return None: PostgreSQL keeps no notifications."""

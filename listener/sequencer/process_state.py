@@ -13,6 +13,9 @@ from listener.stats import ListenerStats
 # How far a begin may be ahead of the clock. It bounds what a stranger's message does to the ids, and is far more than
 # the difference of any two clocks in use.
 MAX_EPOCH_AHEAD_MS = 24 * 3600 * 1000
+# How far it may be ahead of the highest epoch, if that is further ahead of the clock. A listener's begin is one above
+# the highest that it knows, plus up to a second of jitter. Many messages of a stranger do not add up to much.
+_MAX_EPOCH_STEP_MS = 10_000
 
 
 def fingerprint(database: str, channels: Iterable[str]) -> str:
@@ -49,7 +52,8 @@ class ProcessState:
 
     def is_plausible(self, epoch: int) -> bool:
         """Whether a listener can have begun an epoch: it is not far ahead of the clock and of all that went before."""
-        return 1 <= epoch <= max(int(self.wall() * 1000), self.highest_epoch) + MAX_EPOCH_AHEAD_MS
+        latest = max(int(self.wall() * 1000) + MAX_EPOCH_AHEAD_MS, self.highest_epoch + _MAX_EPOCH_STEP_MS)
+        return 1 <= epoch <= latest
 
     def saw_cluster(self, cluster: Cluster) -> None:
         """Record a cluster, of which a session or the stream shows that a listener is connected to it."""

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from app.core.background_call import BackgroundCall, in_background
+from notifymux.background_call import BackgroundCall, in_background
 from tests.support.loops import async_test, run_ready_tasks
 from tests.support.waiting import wait_until
 
