@@ -188,7 +188,7 @@ def _check_together(settings: Settings) -> None:
     hosts, ports = (settings.db_host or "").count(",") + 1, settings.db_port.count(",") + 1
     if ports not in {1, hosts}:
         raise SettingsError(
-            f"DB_PORT={settings.db_port!r}: it takes one port for all hosts in DB_HOST, or one for each (hosts: {hosts})"
+            f"DB_PORT={settings.db_port!r}: it takes one port for all hosts, or one for each (DB_HOST has {hosts})"
         )
 
 
