@@ -7,7 +7,9 @@ from typing import Self
 import psycopg
 from psycopg import conninfo as libpq
 
+from app.core.postgres import TRANSACTIONS, with_options
 from app.core.postgres_connect import connect, query
+from app.core.text_encoding import own_encoding_sql, server_codec, to_utf8
 
 _CONNECT_TIMEOUT_SECONDS = 2  # for each host
 _CHECK_TIMEOUT_SECONDS = 1.0
@@ -37,13 +39,12 @@ class SnapshotConnection:
         Raises:
             psycopg.Error: no server can be reached, or all refuse.
         """
-        options = libpq.conninfo_to_dict(url).get("options") or ""
         conninfo = libpq.make_conninfo(
             url,
             application_name=name,
             client_encoding="UTF8",
             connect_timeout=_CONNECT_TIMEOUT_SECONDS,
-            options=f"{options} -c statement_timeout={int(statement_timeout * 1000)}".strip(),
+            options=with_options(url, {"statement_timeout": int(statement_timeout * 1000), **TRANSACTIONS}),
         )
         return cls(connect(conninfo))
 
@@ -57,15 +58,18 @@ class SnapshotConnection:
             return False
 
     def value(self, sql: bytes, match: str, timeout: float) -> bytes | None:
-        """Run a query for a match and return the first value of its first row, as text; None without one, or for NULL.
+        """Run a query for a match and return the first value of its first row in UTF-8; None without one, or for NULL.
 
         Raises:
             psycopg.Error: it failed, or was not answered within `timeout` seconds.
         """
         with closing(psycopg.ClientCursor(self._connection)) as cursor:
             text = cursor.mogrify(sql, {"match_id": match})
-        rows = query(self._connection.pgconn, text, timeout)
-        return rows[0][0] if rows and rows[0] else None
+        pgconn = self._connection.pgconn
+        own = own_encoding_sql(pgconn, local=True)
+        rows = query(pgconn, f"{own}; {text}" if own else text, timeout)
+        value = rows[0][0] if rows and rows[0] else None
+        return to_utf8(value, server_codec(pgconn)) if own and value is not None else value
 
     def close(self) -> None:
         """Close it."""

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from app.core import libpq_environment
 from app.core import settings_types as types
 from app.core.logging_config import FORMATS, LEVELS
 from app.core.settings_sources import SettingsError, names_by_source, setting_texts
@@ -154,6 +155,7 @@ class Settings:
     log_format: str = _setting("text", types.one_of(*FORMATS), "log lines as text or as JSON")
 
 
+_ignored: list[str] = []  # variables of libpq that were set, for the log
 _FIELDS: dict[str, Field[Any]] = {each.name.upper(): each for each in fields(Settings)}
 
 
@@ -196,8 +198,10 @@ def _check_together(settings: Settings) -> None:
 def load_settings_or_exit() -> Settings:
     """Return the settings of a program, read once and kept over forks: gunicorn's workers have their master's.
 
-    A wrong value is printed, one line each, and ends the program with exit code 2.
+    A wrong value is printed, one line each, and ends the program with exit code 2. From here on the process connects to
+    PostgreSQL by its settings alone.
     """
+    _ignored.extend(libpq_environment.forget())
     try:
         return load_settings()
     except SettingsError as error:
@@ -216,4 +220,6 @@ def where_settings_come_from() -> str:
         left -= names
     if unknown := sorted(sources[".env"] - set(_FIELDS)):
         parts.append(f"in .env, but no settings: {', '.join(unknown)}")
+    if _ignored:
+        parts.append(f"ignored: {', '.join(_ignored)}")
     return "; ".join([*parts, "the rest: defaults"])

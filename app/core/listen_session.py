@@ -10,9 +10,11 @@ import psycopg
 from psycopg import pq
 from psycopg.errors import error_from_result
 
+from app.core.text_encoding import client_codec, encode, to_utf8
+
 
 class Notification(NamedTuple):
-    """A notification as PostgreSQL delivers it; in an SQL_ASCII database the payload need not be UTF-8."""
+    """A notification; the payload is UTF-8, whatever the encoding of the database."""
 
     channel: str
     payload: bytes
@@ -28,6 +30,9 @@ class ListenSession:
     def __init__(self, pgconn: pq.abc.PGconn) -> None:
         self._pgconn = pgconn
         self._pgconn.nonblocking = 1
+        self._codec = client_codec(pgconn)
+        # PostgreSQL itself sees to it that a UTF8 database, or one that it converts to UTF8, sends nothing else.
+        self._is_utf8 = pgconn.parameter_status(b"client_encoding") == b"UTF8"
         self._failure: psycopg.Error | None = None
         self.is_idle = True  # no query waits for its answer
 
@@ -39,9 +44,9 @@ class ListenSession:
         """Send one simple query; the session has to be idle.
 
         Raises:
-            psycopg.Error: the session is lost.
+            psycopg.Error: the session is lost, or the database's encoding lacks a character of the query.
         """
-        self._pgconn.send_query(sql.encode())
+        self._pgconn.send_query(encode(self._pgconn, sql))
         self.is_idle = False
         self._pgconn.flush()
 
@@ -59,7 +64,8 @@ class ListenSession:
         received: list[Notification] = []
         notifies = self._pgconn.notifies
         while note := notifies():
-            received.append(Notification(note.relname.decode(errors="replace"), note.extra))
+            payload = note.extra if self._is_utf8 else to_utf8(note.extra, self._codec)
+            received.append(Notification(note.relname.decode(self._codec, errors="replace"), payload))
         return received
 
     def take_failure(self) -> psycopg.Error | None:
@@ -73,7 +79,7 @@ class ListenSession:
             if result is None:
                 self.is_idle = True
             elif result.status == pq.ExecStatus.FATAL_ERROR:
-                error = error_from_result(result)
+                error = error_from_result(result, self._codec)
                 if self._is_lost(error):
                     raise error
                 self._failure = error

@@ -1,6 +1,6 @@
 """PostgreSQL for listener and workers: the connection strings, and the SQL of a LISTEN session."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from psycopg import conninfo as libpq
 
@@ -12,6 +12,8 @@ CONNECT_TIMEOUT_SECONDS = 3
 # After this time without a TCP acknowledgement either end drops the connection. A session whose path is cut is replaced
 # within 10 s; by then the server must have ended the old one.
 _TCP_TIMEOUT_MS = 6000
+# Serializable, read-only and deferrable together wait until every serializable writer before them has ended.
+TRANSACTIONS = {"default_transaction_isolation": "read\\ committed", "default_transaction_deferrable": "off"}
 # pg_stat_get_activity() and not the view pg_stat_activity, whose joins take four times as long: the canary measures
 # latency.
 # On one line, because operators read it in pg_stat_activity, where psql would show every further line as a row.
@@ -77,9 +79,15 @@ def describe_server(url: str) -> str:
 def listening_conninfo(url: str, application_name: str) -> str:
     """`url` for a session that LISTENs: it has a name, and both ends drop it seconds after its path is cut.
 
-    No timeout ends its queries: one that waits behind a stalled commit is healthy (`app.core.session_health`).
+    No timeout ends its queries: one that waits behind a stalled commit is healthy (`app.core.session_health`). What a
+    role, a database or a server sets of what its queries depend on is replaced.
     """
     options: dict[str, str | int] = {
+        "search_path": "pg_catalog",  # or somebody's function of the same name may be called instead
+        "extra_float_digits": 1,  # a time in seconds has more than 15 digits
+        "DateStyle": "ISO",
+        "TimeZone": "UTC",
+        **TRANSACTIONS,
         "statement_timeout": 0,
         "lock_timeout": 0,
         "idle_session_timeout": 0,
@@ -90,8 +98,6 @@ def listening_conninfo(url: str, application_name: str) -> str:
         "tcp_keepalives_interval": 1,
         "tcp_keepalives_count": 4,
     }
-    settings = " ".join(f"-c {name}={value}" for name, value in options.items())
-    given = libpq.conninfo_to_dict(url).get("options") or ""
     return libpq.make_conninfo(
         url,
         application_name=application_name,
@@ -102,8 +108,14 @@ def listening_conninfo(url: str, application_name: str) -> str:
         keepalives_interval=1,
         keepalives_count=4,
         tcp_user_timeout=_TCP_TIMEOUT_MS,
-        options=f"{given} {settings}".strip(),
+        options=with_options(url, options),
     )
+
+
+def with_options(url: str, settings: Mapping[str, str | int]) -> str:
+    """The options of a connection string, and settings of the session that take precedence over them."""
+    given = libpq.conninfo_to_dict(url).get("options") or ""
+    return " ".join([str(given), *(f"-c {name}={value}" for name, value in settings.items())]).strip()
 
 
 def listen_sql(channels: Iterable[str], then: str = "") -> str:

@@ -17,6 +17,7 @@ from psycopg.errors import error_from_result
 from app.core.cluster import Cluster
 from app.core.operator_errors import OperatorError, check_direct, with_remedy
 from app.core.settings_sources import SettingsError
+from app.core.text_encoding import client_codec, encode, own_encoding_sql
 from notifymux.reconnect import ReconnectState
 
 # Why there is no session, or no longer.
@@ -121,6 +122,8 @@ def open_session(conninfo: str, replaced: Backend | None = None) -> OpenSession:
     connection = connect(conninfo)
     try:
         pgconn = connection.pgconn
+        if own := own_encoding_sql(pgconn):
+            query(pgconn, own)
         if replaced:
             query(pgconn, _TERMINATE.format(**replaced._asdict()))
         [[pid, started, _]] = query(pgconn, _BACKEND)
@@ -209,7 +212,7 @@ def query(pgconn: pq.abc.PGconn, sql: str, timeout: float = _QUERY_TIMEOUT_SECON
     """
     deadline = time.monotonic() + timeout
     pgconn.nonblocking = 1
-    pgconn.send_query(sql.encode())
+    pgconn.send_query(encode(pgconn, sql))
     rows: list[list[bytes | None]] = []
     while True:
         unsent = pgconn.flush()
@@ -218,7 +221,7 @@ def query(pgconn: pq.abc.PGconn, sql: str, timeout: float = _QUERY_TIMEOUT_SECON
             if result is None:
                 return rows
             if result.status == pq.ExecStatus.FATAL_ERROR:
-                raise error_from_result(result)
+                raise error_from_result(result, client_codec(pgconn))
             if result.status in _COPY:
                 raise psycopg.NotSupportedError("COPY gives no rows")
             columns = range(result.nfields)

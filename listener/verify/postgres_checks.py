@@ -10,6 +10,7 @@ from app.core.operator_errors import MAKE_ROOM, OperatorError, with_remedy
 from app.core.postgres import describe, listening_conninfo, literal
 from app.core.postgres_connect import QueryTimeout, connected_url, lock_wait, open_session, query
 from app.core.session_health import describe as describe_wait
+from app.core.text_encoding import client_codec
 from listener.verify.result import Check, failed, passed, warned
 from notifymux.reconnect import one_line
 
@@ -170,5 +171,5 @@ def _row(connection: psycopg.Connection, sql: str) -> list[str]:
 
 
 def _rows(connection: psycopg.Connection, sql: str) -> list[list[str]]:
-    rows = query(connection.pgconn, sql, QUERY_TIMEOUT_SECONDS)
-    return [[(value or b"").decode(errors="replace") for value in row] for row in rows]
+    rows, codec = query(connection.pgconn, sql, QUERY_TIMEOUT_SECONDS), client_codec(connection.pgconn)
+    return [[(value or b"").decode(codec, errors="replace") for value in row] for row in rows]

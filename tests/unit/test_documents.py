@@ -20,6 +20,7 @@ import yaml  # type: ignore[import-untyped]
 import notifymux
 from app.broadcast import messages
 from app.broadcast.client import CloseCode
+from app.core import libpq_environment
 from app.core.config import Settings
 from app.core.settings_types import Secret
 from app.web.gunicorn_worker import MAX_MESSAGE_BYTES
@@ -82,7 +83,8 @@ def test_the_table_of_settings_has_the_name_default_and_description_of_every_set
 def test_every_variable_that_a_document_names_is_a_setting() -> None:
     known = {field.name.upper() for field in fields(Settings)}
     known |= {"TEST_DATABASE_URL", "TEST_REDIS_URL", "CONTAINER_ENGINE"}
-    known |= {"NOTIFY_CHANNEL", "CREATE_TRIGGER"}  # the first is Python's
+    known |= {"NOTIFY_CHANNEL", "CREATE_TRIGGER", "SQL_ASCII"}  # the first is Python's
+    known |= libpq_environment.COUNTED | libpq_environment.IGNORED
     for document in DOCUMENTS:
         named = set(re.findall(r"`([A-Z]+(?:_[A-Z]+)+)(?:=[^`]*)?`", prose(document)))
         assert named <= known, name(document)
