@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from app.broadcast.match_id import match_from_json
 from app.broadcast.messages import Update
 from app.core.canary import MUX_CHANNEL
 from notifymux.event import NULL, Event
@@ -43,7 +44,7 @@ class Router:
             payload: Any = self._decoder.decode(event.payload)
         except (msgspec.DecodeError, RecursionError):
             return None
-        match = _match_in_path(bytes(payload.key))
+        match = _match_text(bytes(payload.key))
         if match is None:
             return None
         data = payload.data or event.payload
@@ -66,10 +67,4 @@ class Router:
             return None  # the row has no id
 
 
-@lru_cache(maxsize=4096)
-def _match_in_path(match_id: bytes) -> str | None:
-    """Return a match id in JSON as it is in a path: a number's digits, or a string's characters; None for the rest."""
-    if match_id[:1] == b'"':
-        text: str = msgspec.json.decode(match_id)
-        return text
-    return match_id.decode() if match_id[:1] in b"-0123456789" else None
+_match_text = lru_cache(maxsize=4096)(match_from_json)

@@ -148,7 +148,7 @@ class Client(ReceivedMessages):
         pongs: bool = True,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        url = f"ws://127.0.0.1:{port}/api/matches/ws/id/{quote(str(match))}/{name}/{query}"
+        url = f"ws://127.0.0.1:{port}/api/matches/ws/id/{quote(str(match), safe='')}/{name}/{query}"
         self.socket: ClientConnection = connect(
             url, open_timeout=10, max_size=None, legacy=True, additional_headers=headers
         )
@@ -195,7 +195,7 @@ class EventStream(ReceivedMessages, EventStreamReader):
     def __init__(self, port: int, match: object, query: str = "", headers: Mapping[str, str] | None = None) -> None:
         self.lines: list[str] = []
         ReceivedMessages.__init__(self)
-        EventStreamReader.__init__(self, port, f"/api/matches/{quote(str(match))}/events{query}", headers)
+        EventStreamReader.__init__(self, port, f"/api/matches/{quote(str(match), safe='')}/events{query}", headers)
         self.worker = int(self.response.headers.get("x-worker", 0))
 
     def _on_line(self, line: bytes) -> None:
