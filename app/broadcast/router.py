@@ -25,7 +25,7 @@ class Router:
     """
 
     def __init__(self, routing_key: str, latest_wins: Collection[str] = ()) -> None:
-        self._latest_wins = frozenset(latest_wins)
+        self.routing_key, self._latest_wins = routing_key, frozenset(latest_wins)
         self._rows = msgspec.json.Decoder(_Row)
         raw, null = msgspec.Raw, msgspec.Raw(NULL)
         fields: list[tuple[str, type, Any]] = [("key", raw, null), ("operation", raw, null), ("data", raw, raw(b""))]
@@ -59,6 +59,14 @@ class Router:
             operation=payload.operation,
             data=data,
         )
+
+    def has_key(self, payload: bytes) -> bool:
+        """Whether a payload, a JSON object, has the routing key with a value that is not null."""
+        try:
+            decoded: Any = self._decoder.decode(payload)
+        except (msgspec.DecodeError, RecursionError):
+            return False
+        return bytes(decoded.key) != NULL
 
     def _row(self, channel: str, data: msgspec.Raw) -> bytes | None:
         try:
