@@ -37,8 +37,8 @@ class Listener(Process):
 class Verification(Process):
     """`python -m listener verify --json`, run to its end."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
-        super().__init__([sys.executable, "-m", "listener", "verify", "--json"], folder, settings)
+    def __init__(self, folder: Path, settings: Mapping[str, str], *options: str) -> None:
+        super().__init__([sys.executable, "-m", "listener", "verify", "--json", *options], folder, settings)
         self.code = self.exit_code(60)
         result = json.loads(self.log)
         assert result["ok"] == (self.code == 0), self.log

@@ -67,6 +67,15 @@ class SnapshotConnection:
         rows = query(self._connection.pgconn, text, timeout)
         return rows[0][0] if rows and rows[0] else None
 
+    def rows(self, sql: bytes, match: str, timeout: float) -> list[list[bytes | None]]:
+        """Run a query for a match and return all that it returns.
+
+        Raises:
+            psycopg.Error: it failed, or was not answered within `timeout` seconds.
+        """
+        with closing(psycopg.ClientCursor(self._connection)) as cursor:
+            return query(self._connection.pgconn, cursor.mogrify(sql, {"match_id": match}), timeout)
+
     def close(self) -> None:
         """Close it."""
         self._connection.close()
