@@ -132,6 +132,7 @@ class MatchDataWebSocketManager:
             p50=stats.end_to_end.percentile(50, now),
             p99=stats.end_to_end.percentile(99, now),
             verified=stats.verified,
+            unroutable=hub.unroutable.report(),
         )
 
     async def _read_range(self, after: EventId, until: EventId) -> list[Event] | None:

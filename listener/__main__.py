@@ -34,7 +34,7 @@ from listener.registry import ListenerRegistry
 from listener.sequencer.process_state import BufferSize, ProcessState, fingerprint
 from listener.stats import ListenerStats, RoundTripTimer
 from listener.verify.output import as_json, as_table, is_ok
-from listener.verify.runner import run
+from listener.verify.runner import Options, run
 from notifymux.background_call import BackgroundCall
 from notifymux.redis_client import describe_redis, sync_client
 
@@ -51,9 +51,17 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", title="instead of that")
     verifying = commands.add_parser("verify", help="check the whole path, and say what to do about each failure")
     verifying.add_argument("--json", action="store_true", help="for programs")
+    verifying.add_argument("--match", metavar="ID", help="the match for which SNAPSHOT_QUERY is tried")
+    verifying.add_argument(
+        "--send",
+        action="store_true",
+        help='notify {"verify": …} on your channels too; every program that LISTENs there hears it',
+    )
     arguments = parser.parse_args()
     settings = load_settings_or_exit()
-    return verify(settings, in_json=arguments.json) if arguments.command == "verify" else listen(settings)
+    if arguments.command != "verify":
+        return listen(settings)
+    return verify(settings, Options(arguments.match, arguments.send), in_json=arguments.json)
 
 
 def listen(settings: Settings) -> int:
@@ -70,7 +78,7 @@ def listen(settings: Settings) -> int:
     return 0
 
 
-def verify(settings: Settings, *, in_json: bool) -> int:
+def verify(settings: Settings, options: Options, *, in_json: bool) -> int:
     """Print every check's result; return the exit code: 0, 1 if a check failed, or 2 for wrong settings."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a traceback
     try:
@@ -79,7 +87,7 @@ def verify(settings: Settings, *, in_json: bool) -> int:
         sys.stderr.write(f"notifymux: {error}\n")
         return 2
     with closing(sync_client(settings.redis_url.get_secret_value())) as client:
-        checks = list(run(settings, url, client))
+        checks = list(run(settings, options, url, client))
     sys.stdout.write((as_json(checks) if in_json else as_table(checks)) + "\n")
     return 0 if is_ok(checks) else 1
 
@@ -96,7 +104,9 @@ def compose(settings: Settings) -> Callable[[], None]:
     connection = RedisConnection(redis_address(settings))
     client = Redis(connection_pool=connection)
     names = RedisNames(settings.redis_namespace)
-    registry = ListenerRegistry(client, names, settings.pod_name, PROGRAM, uuid.uuid4().hex)
+    registry = ListenerRegistry(
+        client, names, settings.pod_name, PROGRAM, uuid.uuid4().hex, channels=settings.notify_channels
+    )
     connection.start(lambda: registry.last_beat)
     _enable_metrics()
     stats, round_trip = ListenerStats(), RoundTripTimer()

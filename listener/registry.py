@@ -1,7 +1,8 @@
 """The listeners in the registry: this process's heartbeats, and whether another listener is alive."""
 
+import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import redis
 
@@ -25,6 +26,7 @@ class ListenerRegistry:
         pod: this pod's name.
         program: this program's name in the pod. By both, a restarted listener finds its earlier process's hash.
         instance_id: this process's id, unlike any other's: two living listeners may share a pod's name.
+        channels: on which this process LISTENs, for `verify`.
         monotonic: the clock, in seconds.
     """
 
@@ -36,11 +38,13 @@ class ListenerRegistry:
         program: str,
         instance_id: str,
         *,
+        channels: Sequence[str] = (),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._redis, self._names, self._monotonic = client, names, monotonic
         self._pod, self._program, self._instance_id = pod, program, instance_id
-        self._heartbeat = Heartbeat(names.listener(pod, instance_id), pod=pod, program=program, uid=instance_id)
+        key, listed = names.listener(pod, instance_id), json.dumps(list(channels), ensure_ascii=False)
+        self._heartbeat = Heartbeat(key, pod=pod, program=program, uid=instance_id, channels=listed)
         self._registered_at = monotonic()  # since then Redis takes this process's heartbeats
         self._still = _StillHeartbeats()
         self._beats = 0

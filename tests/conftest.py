@@ -135,7 +135,7 @@ def connection(database: str) -> Iterator[psycopg.Connection]:
 
 StartListener = Callable[[Mapping[str, str]], Listener]
 StartApp = Callable[..., App]
-Verify = Callable[[Mapping[str, str]], Verification]
+Verify = Callable[..., Verification]
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def start_app(tmp_path: Path) -> Iterator[StartApp]:
 
 @pytest.fixture
 def verify(tmp_path: Path) -> Verify:
-    return lambda settings: Verification(tmp_path, settings)
+    return lambda settings, *options: Verification(tmp_path, settings, *options)
 
 
 @pytest.fixture(scope="session")

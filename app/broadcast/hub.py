@@ -10,6 +10,7 @@ from app.broadcast.messages import Message, MessageBatch, Update, initial_load, 
 from app.broadcast.replay_buffer import Cursor, ReplayBuffer
 from app.broadcast.router import Router
 from app.broadcast.snapshot_cache import CachedSnapshot, FetchSnapshot, SnapshotCache
+from app.broadcast.unroutable import UnroutableEvents
 from app.core.progress_timeout import TAKEOVER_TIMEOUT_SECONDS
 from app.core.tasks import cancel_tasks, start_task
 from notifymux.event import Event, EventId
@@ -42,6 +43,7 @@ class Hub:
         self._matches: dict[str, dict[str, Client]] = {}
         self._started = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self.unroutable = UnroutableEvents(router)
         self.slow_closes = 0
         self.recovered = self.restarted = 0  # clients that reconnected: with what they missed, or with a snapshot
 
@@ -90,7 +92,9 @@ class Hub:
         by_match: dict[str, list[Update]] = {}
         for event in events:
             update = self._record(event)
-            if update is not None and update.match in self._matches:
+            if update is None:
+                self.unroutable.add(event)
+            elif update.match in self._matches:
                 by_match.setdefault(update.match, []).append(update)
         self._advance(events)
         for match, updates in by_match.items():

@@ -5,6 +5,7 @@ from functools import cached_property, lru_cache
 
 import msgspec
 
+from app.broadcast.match_id import match_to_json
 from notifymux.event import NULL, EventId
 
 _MAX_SHORT_FRAME_BYTES = 125  # a longer text needs two or eight more bytes for its length
@@ -62,7 +63,7 @@ class Update(Message, gc=False, kw_only=True):
     parts, which keep the event's payload in memory, are released.
     """
 
-    match: str  # as it is in a path
+    match: str  # its id's text, as in a path
     channel: str
     size: int  # bytes of the payload
     match_id: msgspec.Raw  # this and the next two are JSON, from the payload
@@ -121,14 +122,8 @@ def resync(match: str, position: EventId | None, data: bytes, error: str | None)
 def _first_message(head: bytes, match: str, position: EventId | None, data: bytes, error: str | None) -> Message:
     event_id = str(position) if position else None
     json_error = b',"error":%b' % msgspec.json.encode(error) if error else b""
-    parts = head, msgspec.json.encode(event_id), _match_in_json(match), data, json_error
+    parts = head, msgspec.json.encode(event_id), match_to_json(match), data, json_error
     return Message(b'{%b,"id":%b,"match_id":%b,"data":%b%b}' % parts, event_id)
-
-
-def _match_in_json(match: str) -> bytes:
-    """Return a match id from a path as JSON: as a number if it is one, because updates have a number then too."""
-    is_number = match.isascii() and match.isdigit() and (match == "0" or match[0] != "0")
-    return match.encode() if is_number else msgspec.json.encode(match)
 
 
 @lru_cache(maxsize=1024)

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from app.broadcast.match_id import match_from_json
 from app.broadcast.messages import Update
 from app.core.canary import MUX_CHANNEL
 from notifymux.event import NULL, Event
@@ -24,7 +25,7 @@ class Router:
     """
 
     def __init__(self, routing_key: str, latest_wins: Collection[str] = ()) -> None:
-        self._latest_wins = frozenset(latest_wins)
+        self.routing_key, self._latest_wins = routing_key, frozenset(latest_wins)
         self._rows = msgspec.json.Decoder(_Row)
         raw, null = msgspec.Raw, msgspec.Raw(NULL)
         fields: list[tuple[str, type, Any]] = [("key", raw, null), ("operation", raw, null), ("data", raw, raw(b""))]
@@ -43,7 +44,7 @@ class Router:
             payload: Any = self._decoder.decode(event.payload)
         except (msgspec.DecodeError, RecursionError):
             return None
-        match = _match_in_path(bytes(payload.key))
+        match = _match_text(bytes(payload.key))
         if match is None:
             return None
         data = payload.data or event.payload
@@ -59,6 +60,14 @@ class Router:
             data=data,
         )
 
+    def has_key(self, payload: bytes) -> bool:
+        """Whether a payload, a JSON object, has the routing key with a value that is not null."""
+        try:
+            decoded: Any = self._decoder.decode(payload)
+        except (msgspec.DecodeError, RecursionError):
+            return False
+        return bytes(decoded.key) != NULL
+
     def _row(self, channel: str, data: msgspec.Raw) -> bytes | None:
         try:
             return channel.encode() + b"\0" + bytes(self._rows.decode(data).id)
@@ -66,10 +75,4 @@ class Router:
             return None  # the row has no id
 
 
-@lru_cache(maxsize=4096)
-def _match_in_path(match_id: bytes) -> str | None:
-    """Return a match id in JSON as it is in a path: a number's digits, or a string's characters; None for the rest."""
-    if match_id[:1] == b'"':
-        text: str = msgspec.json.decode(match_id)
-        return text
-    return match_id.decode() if match_id[:1] in b"-0123456789" else None
+_match_text = lru_cache(maxsize=4096)(match_from_json)

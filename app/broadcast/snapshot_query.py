@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import psycopg
 
-from app.broadcast.snapshot_connection import SnapshotConnection
 from app.core.operator_errors import with_remedy
 from app.core.settings_sources import SettingsError
+from app.core.snapshot_connection import SnapshotConnection
 from notifymux.background_call import in_background
 from notifymux.event import NULL, payload_json
 from notifymux.reconnect import one_line

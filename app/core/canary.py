@@ -10,6 +10,9 @@ import msgspec
 MUX_CHANNEL = "pg_notify_mux"
 
 
+VERIFY_PREFIX = "notifymux-"  # with which a token of `python -m listener verify` begins
+
+
 class Canary(msgspec.Struct, frozen=True):
     """A canary's payload, or the token by which `python -m listener verify` asks which workers receive it."""
 
@@ -32,3 +35,10 @@ def read_canary(payload: bytes) -> Canary:
         return _decoder.decode(payload)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return Canary()
+
+
+def is_verification(payload: bytes) -> bool:
+    """Whether `python -m listener verify` has notified a payload, which it may do on any channel."""
+    if VERIFY_PREFIX.encode() not in payload:
+        return False
+    return (read_canary(payload).verify or "").startswith(VERIFY_PREFIX)

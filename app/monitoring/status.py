@@ -105,6 +105,7 @@ class Status:
             "latency": self._latency(report),
             "ledger": [entry._asdict() for entry in self._incident_log()],
             "totals": self._totals(listeners, report),
+            "unroutable": [unroutable._asdict() for unroutable in report.unroutable],
         }
 
     @property

@@ -31,6 +31,9 @@ class WorkerMetrics:
         self._suppressed = counter(
             "worker_events_suppressed", "Events that were received again and not delivered again."
         )
+        self._unroutable = counter(
+            "worker_events_unroutable", "Events that no client heard: they name no match.", "channel", "cause"
+        )
         self._gaps = counter("worker_gaps", "Gaps that workers announced to their clients.", "cause")
         self._reconnects = counter("worker_reconnects", "Outages of a worker's server that ended.", "server")
         self._slow_closes = counter("slow_closes", "Clients closed because they were too slow.")
@@ -67,6 +70,8 @@ class WorkerMetrics:
         report, sync = self._worker.report(), self._sync
         sync(self._events, report.events)
         sync(self._suppressed, report.source.suppressed)
+        for unroutable in report.unroutable:
+            sync(self._unroutable.labels(unroutable.channel, unroutable.cause), unroutable.events)
         for reason in GapReason:
             sync(self._gaps.labels(reason.name.lower()), report.gaps[reason])
         sync(self._reconnects.labels(report.mode), report.source.reconnects)

@@ -1,11 +1,17 @@
 """A worker's counters and state, as the registry, the metrics and the status page show them."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
+import msgspec
+
+from app.broadcast.unroutable import Unroutable
 from app.core.canary import Canary
 from app.monitoring.event_stats import EventStats, Verified
 from app.sources.base import GapReason, SourceStatus
+
+_MAX_UNROUTABLE_IN_HASH = 20  # channels and causes: the hash is written every second
 
 
 class WorkerReport(NamedTuple):
@@ -25,6 +31,7 @@ class WorkerReport(NamedTuple):
     p50: float | None  # seconds from NOTIFY to this worker, in the last minute
     p99: float | None
     verified: Verified | None
+    unroutable: Sequence[Unroutable] = ()  # events that no client heard, the most frequent cause first
 
     def row(self) -> dict[str, Any]:
         """Return the fields that the worker's row in `/api/status` and its hash in the registry have in common."""
@@ -48,7 +55,9 @@ class WorkerReport(NamedTuple):
         verified = {"verified": "", "verified_at": ""}
         if self.verified:
             verified = {"verified": self.verified.token, "verified_at": f"{self.verified.at:.6f}"}
-        return {name: "" if value is None else value for name, value in self.row().items()} | verified
+        unroutable = msgspec.json.encode([each._asdict() for each in self.unroutable[:_MAX_UNROUTABLE_IN_HASH]])
+        fields = {name: "" if value is None else value for name, value in self.row().items()}
+        return fields | verified | {"unroutable": unroutable.decode()}
 
 
 def milliseconds(seconds: float | None) -> float | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import HTTPConnection, Request
@@ -24,10 +25,28 @@ from app.websocket_manager import MatchDataWebSocketManager
 from notifymux.event import EventId
 
 _STATIC = Path(__file__).parent / "static"
-_WEBSOCKET_PATH = "/api/matches/ws/id/{match_id}/{client_id}"
-_EVENTS_PATH = "/api/matches/{match_id}/events"
+_WEBSOCKET_PATH = "/api/matches/ws/id/{match_id:match}/{client_id}"
+_EVENTS_PATH = "/api/matches/{match_id:match}/events"
 _CROSS_ORIGIN_HEADERS = ["Authorization", "Cache-Control", "Last-Event-ID"]  # that an event stream's client may send
 _REVALIDATE = {"cache-control": "no-cache"}  # or after an upgrade, a page could be made of two versions' files
+
+
+class _MatchConvertor(Convertor[str]):
+    """A match id in a path, with slashes in it: proxies that rewrite a path decode `%2F`, as ASGI servers do.
+
+    An empty part is none of an id, so that a doubled slash does not look like another match.
+    """
+
+    regex = "[^/]+(?:/[^/]+)*"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("match", _MatchConvertor())
 
 
 class ClientRoutes:

@@ -4,6 +4,8 @@ import warnings
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
+from app.broadcast.match_id import match_from_claim
+
 
 class TokenError(Exception):
     """The token is missing, invalid or expired. The message says which, and contains nothing of the token."""
@@ -55,10 +57,13 @@ class Tokens:
 
 
 def _matches(claims: dict[str, Any]) -> frozenset[str] | None:
-    """Return the claim `matches`, a list of match ids, with numbers as their digits."""
+    """Return the claim `matches`, a list of match ids, as their texts."""
     matches = claims.get("matches")
     if matches is None:
         return None
     if not isinstance(matches, list):
         raise TokenError("the token's claim matches is not a list")
-    return frozenset(str(match) for match in matches)
+    texts = frozenset(match_from_claim(match) for match in matches)
+    if None in texts:
+        raise TokenError("the token's claim matches has an entry that is neither a number nor a string")
+    return frozenset(filter(None, texts))

@@ -1,16 +1,18 @@
-"""Traces a canary on every channel: from its commit through the listener and Redis to each worker."""
+"""Traces a canary, on our own channel or on every one, from its commit through listener and Redis to each worker."""
 
 import json
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
+import msgspec
 import psycopg
 import redis
 
-from app.core.canary import MUX_CHANNEL
+from app.core.canary import MUX_CHANNEL, VERIFY_PREFIX
 from app.core.clock_difference import CLOCK_TOLERANCE_SECONDS
-from app.core.heartbeat import RegistryEntry
+from app.core.heartbeat import DEAD_SECONDS, RegistryEntry
 from app.core.postgres import literal
 from app.core.postgres_connect import query
 from app.core.redis_keys import RedisNames
@@ -22,29 +24,35 @@ from notifymux.event import Event, EventId, decode
 _TIMEOUT_SECONDS = 5.0  # for each hop
 _POLL_SECONDS = 0.05
 _SCAN_COUNT = 1000
+_RESTART_LISTENER = "supervisorctl restart listener, which reads NOTIFY_CHANNELS again"
 _FIELDS = ("mode", "position", "verified", "verified_at")
 
 
+class Setup(NamedTuple):
+    """What the settings say: the channels, what a listener's `fingerprint` is that has them, and the workers' mode."""
+
+    channels: Sequence[str]
+    fingerprint: str
+    workers_use_redis: bool
+
+
 def trace_canary(
-    connection: psycopg.Connection,
-    client: redis.Redis,
-    names: RedisNames,
-    channels: Sequence[str],
-    *,
-    workers_use_redis: bool,
+    connection: psycopg.Connection, client: redis.Redis, names: RedisNames, setup: Setup, *, send: bool
 ) -> Iterator[Check]:
-    """Send one canary on each channel and on our own, all in one transaction, and check where they arrive.
+    """Send a canary on our own channel, and check where it arrives, and whether the listener has the others.
+
+    With `send`, one is sent on each channel too, all in one transaction: every program that LISTENs there hears it.
 
     Raises:
         psycopg.Error, redis.RedisError: a server fails meanwhile.
     """
-    workers = _workers(client, names, wait=workers_use_redis)
+    workers = _workers(client, names, wait=setup.workers_use_redis)
     newest = entries(client.xrevrange(names.log, "+", "-", count=1))
     head = newest[0].id if newest else EventId(0, 0)
-    token = f"notifymux-{uuid.uuid4().hex}"
+    token = f"{VERIFY_PREFIX}{uuid.uuid4().hex}"
     sent = time.time()
     # No client receives it: the payload names no match, and with ROUTING_KEY=verify it names one that nobody watches.
-    names_sql = ", ".join(map(literal, [*channels, MUX_CHANNEL]))
+    names_sql = ", ".join(map(literal, [*(setup.channels if send else []), MUX_CHANNEL]))
     payload = literal(json.dumps({"verify": token}))
     query(connection.pgconn, f"SELECT pg_notify(unnest(ARRAY[{names_sql}]), {payload})", _TIMEOUT_SECONDS)
     found = _in_stream(client, names, head, token)
@@ -55,9 +63,46 @@ def trace_canary(
             "supervisorctl status listener; its log says why. A listener of another DB_NAME does not hear this one",
         )
         return
+    if send:
+        for channel in setup.channels:
+            yield _sent(channel, found.get(channel), sent)
+    else:
+        is_same_setup = found[MUX_CHANNEL].fingerprint == setup.fingerprint
+        keys = client.scan_iter(match=names.listeners, count=_SCAN_COUNT)
+        yield from listening(setup.channels, read_entries(client, keys, "channels"), is_same_setup=is_same_setup)
+    yield from _received(client, workers, token, sent, workers_use_redis=setup.workers_use_redis)
+
+
+def listening(channels: Sequence[str], listeners: Sequence[RegistryEntry], *, is_same_setup: bool) -> Iterator[Check]:
+    """Check whether a listener LISTENs on each channel, without a notification there.
+
+    Args:
+        channels: what the settings name.
+        listeners: the registry's entries, which have what each listener LISTENs on; an older one does not say.
+        is_same_setup: the listener at work has these channels and no others, as its canary says.
+    """
+    alive = [listener for listener in listeners if listener.is_running and listener.age < DEAD_SECONDS]
+    listed = {channel for entry in alive for channel in _channels(entry)}
+    silent = [entry.name for entry in alive if "channels" not in entry.fields]
     for channel in channels:
-        yield _channel(channel, found.get(channel), sent)
-    yield from _received(client, workers, token, sent, workers_use_redis=workers_use_redis)
+        name = f"channel {channel}"
+        if is_same_setup or channel in listed:
+            yield passed(name, "the listener LISTENs on it; not tried without --send")
+        elif silent:
+            yield warned(
+                name,
+                f"not known: listener {', '.join(silent)}, of an earlier version, has other channels",
+                "supervisorctl restart listener, which reads NOTIFY_CHANNELS again; or verify --send",
+            )
+        else:
+            yield failed(name, "the listener does not LISTEN on it", _RESTART_LISTENER)
+
+
+def _channels(listener: RegistryEntry) -> list[str]:
+    try:
+        return msgspec.json.decode(listener.fields.get("channels", "[]"), type=list[str])
+    except msgspec.DecodeError:
+        return []
 
 
 def _workers(client: redis.Redis, names: RedisNames, *, wait: bool) -> list[str]:
@@ -88,13 +133,13 @@ def _in_stream(client: redis.Redis, names: RedisNames, after: EventId, token: st
     return found
 
 
-def _channel(channel: str, event: Event | None, sent: float) -> Check:
+def _sent(channel: str, event: Event | None, sent: float) -> Check:
     name = f"channel {channel}"
     if event is None:
         return failed(
             name,
             "notified, and not forwarded: the listener does not LISTEN on it",
-            "supervisorctl restart listener, which reads NOTIFY_CHANNELS again",
+            _RESTART_LISTENER,
         )
     return passed(name, f"in the stream as {event.id}, read by the listener after {_ms((event.at or sent) - sent)}")
 

@@ -1,8 +1,10 @@
 """The checks of Redis."""
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
+import msgspec
 import redis
 from redis.exceptions import RedisError, ResponseError
 
@@ -17,8 +19,18 @@ from notifymux.redis_errors import fault
 _OLDEST_MAJOR = 7  # Valkey reports 7 as its redis_version too
 _EVERY_EPOCH = "1e300"  # above every epoch, so that the script deletes nothing
 _NO_EPOCH = -1  # below every epoch, so that the script reads the head and appends nothing
+_MAX_UNROUTABLE = 5  # that are listed
 
 Info = dict[str, Any]
+
+
+class _Unroutable(msgspec.Struct):
+    channel: str
+    text: str
+    events: int
+
+
+_unroutable = msgspec.json.Decoder(list[_Unroutable])
 
 
 def connect(client: redis.Redis, url: str) -> tuple[Check, Info | None]:
@@ -55,6 +67,10 @@ def run_checks(client: redis.Redis, names: RedisNames, info: Info) -> Iterator[C
             yield check(client, names)
         except RedisError as error:
             yield failed_check(name, error)
+    try:
+        yield from unroutable(client, names)
+    except RedisError as error:
+        yield failed_check("events for no client", error)
 
 
 def version(info: Info) -> Check:
@@ -162,3 +178,26 @@ def listeners(client: redis.Redis, names: RedisNames) -> Check:
     if any(process.fields.get("outage") for process in alive):
         return warned("listeners", text, "the listener goes on trying; see the check of PostgreSQL, in its pod")
     return passed("listeners", text)
+
+
+def unroutable(client: redis.Redis, names: RedisNames) -> Iterator[Check]:
+    """Which events the workers received since they started that no client hears; nothing where none is registered.
+
+    Raises:
+        redis.RedisError: Redis does not answer.
+    """
+    name = "events for no client"
+    workers = read_entries(client, client.scan_iter(match=names.workers, count=1000), "unroutable")
+    reports = [report for worker in workers if (report := worker.fields.get("unroutable")) is not None]
+    if not reports:
+        return
+    most: dict[str, int] = {}  # every worker receives every event, so the one that has run for longest saw most
+    for each in chain.from_iterable(map(_unroutable.decode, reports)):
+        what = f"on {each.channel}: {each.text}"
+        most[what] = max(most.get(what, 0), each.events)
+    if not most:
+        yield passed(name, f"none at {len(reports)} workers")
+        return
+    listed = sorted(most.items(), key=lambda item: item[1], reverse=True)[:_MAX_UNROUTABLE]
+    text = "; ".join(f"{events} {what}" for what, events in listed)
+    yield warned(name, text, "correct what notifies there (README, The trigger), or ROUTING_KEY")

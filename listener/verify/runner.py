@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import NamedTuple
 
 import psycopg
 import redis
@@ -10,15 +11,24 @@ from redis.exceptions import RedisError
 
 from app.core.config import Settings
 from app.core.redis_keys import RedisNames
-from listener.verify import end_to_end, postgres_checks, redis_checks
+from listener.sequencer.process_state import fingerprint
+from listener.verify import end_to_end, postgres_checks, redis_checks, snapshot_checks
 from listener.verify.result import Check, failed
 
 
-def run(settings: Settings, url: str, client: redis.Redis) -> Iterator[Check]:
+class Options(NamedTuple):
+    """What is verified besides: `match` is the one to try SNAPSHOT_QUERY for, `send` tries the team's own channels."""
+
+    match: str | None = None
+    send: bool = False
+
+
+def run(settings: Settings, options: Options, url: str, client: redis.Redis) -> Iterator[Check]:
     """Check both servers, and if both are reachable, trace a canary.
 
     Args:
         settings: the setup to verify.
+        options: what the command line says.
         url: PostgreSQL's connection string.
         client: a connection to Redis.
     """
@@ -32,6 +42,8 @@ def run(settings: Settings, url: str, client: redis.Redis) -> Iterator[Check]:
             yield from postgres_checks.run_checks(connection, channels, workers)
             if connection.pgconn.transaction_status != TransactionStatus.IDLE:
                 connection = None  # it does not answer
+            else:
+                yield from snapshot_checks.run_checks(settings, url, options.match)
         check, info = redis_checks.connect(client, settings.redis_url.get_secret_value())
         yield check
         if info is not None:
@@ -40,7 +52,8 @@ def run(settings: Settings, url: str, client: redis.Redis) -> Iterator[Check]:
             yield failed("canary", "not sent", "fix what failed above first")
             return
         try:
-            yield from end_to_end.trace_canary(connection, client, names, channels, workers_use_redis=workers > 0)
+            setup = end_to_end.Setup(channels, fingerprint(settings.db_name, channels), workers_use_redis=workers > 0)
+            yield from end_to_end.trace_canary(connection, client, names, setup, send=options.send)
         except psycopg.Error as error:
             yield postgres_checks.failed_check("canary", error)
         except RedisError as error:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jwt
+import psycopg
 import pytest
 from playwright.sync_api import expect
 
@@ -219,3 +220,17 @@ def test_screen_readers_announce_only_changes_of_the_state(environment: Environm
     assert environment.servers.redis
     environment.servers.redis.kill()
     expect(live_region).to_have_text(re.compile("^Degraded"), timeout=TIMEOUT_MS)
+
+
+def test_events_that_no_client_hears_are_shown_with_the_cause(
+    environment: Environment, status: StatusPage, screenshots: Path
+) -> None:
+    expect(status.by_id("unroutable")).to_be_hidden()
+    with psycopg.connect(environment.servers.embedded.database_url, autocommit=True) as connection:
+        connection.execute("NOTIFY match_change, 'no JSON'")
+        connection.execute("NOTIFY match_change, '<b>no JSON</b>'")
+    listed = status.page.locator("#unroutable li")
+    expect(listed).to_have_text(
+        "No client heard 2 events on match_change: the payload is text and not a JSON object.", timeout=TIMEOUT_MS
+    )
+    status.inspect("unroutable", screenshots)

@@ -406,6 +406,50 @@ def test_only_clients_with_a_valid_token_are_accepted_and_no_token_is_logged(
 
 
 @over_both
+@pytest.mark.parametrize(
+    ("text", "claim", "written", "received"),
+    [
+        ("a/b", "a/b", ['"a/b"'], "a/b"),
+        ("1", 1.0, ["1", "1.0", "1e0", '"1"'], 1),
+        ("1000", 1e3, ["1e3", "1000.0", "1000"], 1000),
+        ("-5", -5, ["-5", "-5.0", '"-5"'], -5),
+    ],
+)
+def test_one_id_is_the_same_in_the_path_the_token_the_payload_and_what_is_received(
+    postgres_settings: dict[str, str],
+    connection: psycopg.Connection,
+    start_app: StartApp,
+    connect: Connect,
+    text: str,
+    claim: object,
+    written: list[str],
+    received: object,
+) -> None:
+    app = start_app(postgres_settings | {"WS_JWT_SECRET": SECRET}).wait_until_ready()
+    token = jwt.encode({"matches": [claim]}, SECRET)
+    with connect(app, text, f"?token={token}") as client:
+        assert client.wait_for_initial_load()["match_id"] == received
+        for match in written:
+            connection.execute("SELECT pg_notify('match_change', %s)", [f'{{"match_id": {match}, "data": {{}}}}'])
+        client.wait_for_updates(len(written))
+
+
+def test_a_slash_in_an_id_needs_no_encoding_and_an_empty_part_is_no_id(
+    postgres_settings: dict[str, str], start_app: StartApp
+) -> None:
+    app = start_app(postgres_settings).wait_until_ready()
+    with closing(http.client.HTTPConnection("127.0.0.1", app.port)) as decoded:
+        decoded.request("GET", "/api/matches/a/b/events")  # as a proxy passes it on that rewrites paths
+        response = decoded.getresponse()
+        assert response.status == 200
+        while not (line := response.readline()).startswith(b"data: "):
+            pass
+        assert json.loads(line[6:])["match_id"] == "a/b"
+    for path in ("/api/matches/1//events", "/api/matches//1/events"):
+        assert app.get(path)[0] == 404
+
+
+@over_both
 def test_a_token_that_expires_ends_the_connection(
     postgres_settings: dict[str, str], connection: psycopg.Connection, start_app: StartApp, connect: Connect
 ) -> None:

@@ -92,6 +92,8 @@ def documented() -> dict[str, str]:
 
 
 def test_every_metric_is_documented_with_its_type_and_every_documented_one_is_there(pod: Pod) -> None:
+    notify(pod.connection)  # a number, which no client hears: only then there is a metric of that
+    wait_until(lambda: "notifymux_worker_events_unroutable_total" in scrape(pod.app).families)
     assert scrape(pod.app).families == documented()
 
 

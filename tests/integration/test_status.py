@@ -126,7 +126,7 @@ def test_every_field_is_documented_and_every_documented_field_is_there(pod: Pod,
     documented = (root / "docs/protocol.md").read_text(encoding="utf-8").partition("## Status")[2].partition("\n## ")[0]
     example: Message = json.loads(documented.partition("```json\n")[2].partition("```")[0])
     with StatusStream(pod.app.port) as watch:
-        notify(pod.connection)
+        notify(pod.connection, match=None)  # which no client hears
         shown = watch.wait_for_message(lambda message: message["tail"], time.monotonic(), WITHIN)
     assert shapes(shown) == shapes(example)
 

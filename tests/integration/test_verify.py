@@ -205,7 +205,7 @@ def test_no_client_receives_the_canaries_even_if_their_key_is_the_routing_key(
     start_listener(routing).wait_until_aligned()
     with start_app(routing).wait_until_ready().client(1) as client, closing(redis_place.client()) as redis:
         client.wait_for_initial_load()
-        assert verify(routing).code == 0
+        assert verify(routing, "--send").code == 0
         assert received(client, connection) == ["last"]
         entries: Any = redis.xrange(f"{{{redis_place.namespace}}}:log")
     events = [json.loads(fields[b"event"]) for _, fields in entries]

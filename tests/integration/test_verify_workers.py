@@ -43,7 +43,7 @@ def test_the_canary_reaches_every_worker_and_no_client(
     both = workers(app, 2)
     with app.client(1) as client:
         client.wait_for_initial_load()
-        verified = verify(named)
+        verified = verify(named, "--send")
         assert (verified.code, verified.with_status("failed")) == (0, []), verified.log
         assert {name for name in verified.checks if name.startswith("worker ")} == set(both)
         assert all(re.fullmatch(r"heard after \d+ ms", verified.text(name)) for name in both)

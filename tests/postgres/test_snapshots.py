@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from app.broadcast import snapshot_connection
+from app.core import snapshot_connection
 from app.broadcast.snapshot_query import Snapshot, SnapshotQuery
 from tests.support.loops import async_test
 from tests.support.postgres_cluster import PostgresServer

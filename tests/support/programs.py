@@ -37,8 +37,8 @@ class Listener(Process):
 class Verification(Process):
     """`python -m listener verify --json`, run to its end."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
-        super().__init__([sys.executable, "-m", "listener", "verify", "--json"], folder, settings)
+    def __init__(self, folder: Path, settings: Mapping[str, str], *options: str) -> None:
+        super().__init__([sys.executable, "-m", "listener", "verify", "--json", *options], folder, settings)
         self.code = self.exit_code(60)
         result = json.loads(self.log)
         assert result["ok"] == (self.code == 0), self.log
@@ -148,7 +148,7 @@ class Client(ReceivedMessages):
         pongs: bool = True,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        url = f"ws://127.0.0.1:{port}/api/matches/ws/id/{quote(str(match))}/{name}/{query}"
+        url = f"ws://127.0.0.1:{port}/api/matches/ws/id/{quote(str(match), safe='')}/{name}/{query}"
         self.socket: ClientConnection = connect(
             url, open_timeout=10, max_size=None, legacy=True, additional_headers=headers
         )
@@ -195,7 +195,7 @@ class EventStream(ReceivedMessages, EventStreamReader):
     def __init__(self, port: int, match: object, query: str = "", headers: Mapping[str, str] | None = None) -> None:
         self.lines: list[str] = []
         ReceivedMessages.__init__(self)
-        EventStreamReader.__init__(self, port, f"/api/matches/{quote(str(match))}/events{query}", headers)
+        EventStreamReader.__init__(self, port, f"/api/matches/{quote(str(match), safe='')}/events{query}", headers)
         self.worker = int(self.response.headers.get("x-worker", 0))
 
     def _on_line(self, line: bytes) -> None:

@@ -1,6 +1,6 @@
 // The most recent events, newest first. The list has a maximum length: its oldest row is reused for the newest event.
 
-import { $, element, setText } from "./dom.js";
+import { $, element, reconcile, setText } from "./dom.js";
 import { clock, count, plural } from "./format.js";
 
 const MAX_ROWS = 200;
@@ -38,7 +38,8 @@ function togglePause() {
   if (paused) setText($("recent-events-note"), "Paused.");
 }
 
-export function renderRecentEvents({ tail: events, tail_skipped: skipped }) {
+export function renderRecentEvents({ tail: events, tail_skipped: skipped, unroutable }) {
+  renderUnroutable(unroutable);
   if (paused) {
     skippedWhilePaused += events.length + skipped;
     setText($("recent-events-note"), `Paused. ${plural(skippedWhilePaused, "event")} skipped.`);
@@ -51,6 +52,14 @@ export function renderRecentEvents({ tail: events, tail_skipped: skipped }) {
   if (events.length) {
     setText($("recent-events-note"), skipped ? `${count(skipped)} more in the last second are not shown.` : "");
   }
+}
+
+/** Events that this worker received and no client hears. */
+function renderUnroutable(unroutable) {
+  const describe = (node, { channel, events, text }) =>
+    setText(node, `No client heard ${plural(events, "event")} on ${channel}: ${text}.`);
+  reconcile($("unroutable"), unroutable, ({ channel, cause }) => `${cause} ${channel}`, () => element("li"), describe);
+  $("unroutable").hidden = !unroutable.length;
 }
 
 function unusedRow() {

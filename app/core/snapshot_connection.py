@@ -71,6 +71,15 @@ class SnapshotConnection:
         value = rows[0][0] if rows and rows[0] else None
         return to_utf8(value, server_codec(pgconn)) if own and value is not None else value
 
+    def rows(self, sql: bytes, match: str, timeout: float) -> list[list[bytes | None]]:
+        """Run a query for a match and return all that it returns.
+
+        Raises:
+            psycopg.Error: it failed, or was not answered within `timeout` seconds.
+        """
+        with closing(psycopg.ClientCursor(self._connection)) as cursor:
+            return query(self._connection.pgconn, cursor.mogrify(sql, {"match_id": match}), timeout)
+
     def close(self) -> None:
         """Close it."""
         self._connection.close()
