@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
+from app.web.origins import canonical_origin, is_of_host
 from app.web.tokens import Claims, TokenError, Tokens
 
 logger = logging.getLogger(__name__)
@@ -18,7 +19,7 @@ _MAX_RETRY_AFTER_SECONDS = 10
 
 
 class Rejected(HTTPException):
-    """A connection is refused. The response, also to a WebSocket's handshake, is `{"error": detail}` as JSON."""
+    """A connection is refused. The response, also to a WebSocket's handshake, has the detail as JSON."""
 
 
 def try_later(reason: str) -> Rejected:
@@ -40,7 +41,7 @@ class AccessControl:
     def __init__(
         self, tokens: Tokens | None, origins: Collection[str], max_clients: int, max_per_address: int | None = None
     ) -> None:
-        self._tokens, self._origins = tokens, frozenset(origins)
+        self._tokens, self._origins = tokens, frozenset(map(canonical_origin, origins))
         self._max_clients, self._max_per_address = max_clients, max_per_address
         self._clients = 0
         self._addresses: Counter[str] = Counter()
@@ -71,8 +72,7 @@ class AccessControl:
 
     def allows_origin(self, origin: str, host: str) -> bool:
         """Whether a page of `origin` may connect to `host`, which is the client's name for this server."""
-        origin = origin.lower()
-        return "*" in self._origins or origin in self._origins or origin.partition("://")[2] == host.lower() != ""
+        return "*" in self._origins or canonical_origin(origin) in self._origins or is_of_host(origin, host)
 
     def _authenticate(self, connection: HTTPConnection) -> Claims:
         self._check_origin(connection)
@@ -86,11 +86,13 @@ class AccessControl:
     def _check_origin(self, connection: HTTPConnection) -> None:
         origin = connection.headers.get("origin")
         # Every browser sends this header, and no page can prevent it. Other programs don't.
-        if origin is None or self.allows_origin(origin, connection.headers.get("host", "")):
+        host = connection.headers.get("host", "")
+        if origin is None or self.allows_origin(origin, host):
             return
         if origin not in self._logged_origins and len(self._logged_origins) < _MAX_LOGGED_ORIGINS:
             self._logged_origins.add(origin)
-            logger.warning("pages of %r are refused: ALLOWED_ORIGINS does not name them", origin)
+            reason = "ALLOWED_ORIGINS does not name them, and the Host header that reaches notifymux is"
+            logger.warning("pages of %r are refused: %s %r", origin, reason, host)
         raise Rejected(403, "pages of this origin may not connect")
 
     @contextmanager

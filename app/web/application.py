@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from typing import cast
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -12,7 +13,6 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.tasks import cancel_tasks, start_task
-from app.web.access_control import Rejected
 from app.websocket_manager import MatchDataWebSocketManager
 
 Task = Callable[[], Coroutine[None, None, None]]
@@ -37,12 +37,14 @@ def application(manager: MatchDataWebSocketManager, routes: Sequence[BaseRoute],
             await cancel_tasks(running)
             await manager.shutdown()
 
-    return Starlette(
+    app = Starlette(
         routes=routes,
         middleware=[Middleware(_security_headers)],
-        exception_handlers={Rejected: _reject},
+        exception_handlers={HTTPException: _refuse},
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False  # a redirect would lead to whatever host the request names
+    return app
 
 
 def _security_headers(app: ASGIApp) -> ASGIApp:
@@ -57,7 +59,10 @@ def _security_headers(app: ASGIApp) -> ASGIApp:
     return app_with_headers
 
 
-async def _reject(_: Request, error: Exception) -> Response:
-    """Starlette sends this response to a WebSocket's handshake too, since uvicorn has the extension for it."""
-    rejected = cast("Rejected", error)
-    return JSONResponse({"error": rejected.detail}, rejected.status_code, rejected.headers)
+async def _refuse(_: Request, error: Exception) -> Response:
+    """Return the reason as JSON. Its `server` tells a client that a proxy on the way did not make the response.
+
+    Starlette sends this response to a WebSocket's handshake too, since uvicorn has the extension for it.
+    """
+    refusal = cast("HTTPException", error)
+    return JSONResponse({"error": refusal.detail, "server": "notifymux"}, refusal.status_code, refusal.headers)

@@ -20,6 +20,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from app.core.config import Settings
 from app.web.access_control import AccessControl
 from app.web.client_session import ClientSession, Transport
+from app.web.origins import canonical_origin
 from app.web.transports import EventStreamTransport, WebSocketTransport
 from app.websocket_manager import MatchDataWebSocketManager
 from notifymux.event import EventId
@@ -73,7 +74,7 @@ class ClientRoutes:
         self._explain = explain
         self._cors = Middleware(
             CORSMiddleware,
-            allow_origins=settings.allowed_origins,
+            allow_origins=list(map(canonical_origin, settings.allowed_origins)),
             allow_headers=_CROSS_ORIGIN_HEADERS,
             expose_headers=["Retry-After"],
         )

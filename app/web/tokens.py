@@ -1,10 +1,13 @@
 """Clients' tokens: JSON Web Tokens (RFC 7519), signed with HS256 or RS256."""
 
+import time
 import warnings
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from app.broadcast.match_id import match_from_claim
+
+LEEWAY_SECONDS = 30  # by which the clock of whoever makes the tokens may differ from this one's
 
 
 class TokenError(Exception):
@@ -15,7 +18,7 @@ class Claims(NamedTuple):
     """The claims of a token that are used."""
 
     matches: Collection[str] | None  # for which the token is valid; None for all
-    expires: float | None  # Unix seconds
+    expires: float | None  # when a connection with this token is to be closed, Unix seconds
     operator: bool = False  # whether the token is valid for the status and the metrics
 
     def allow(self, match: str) -> bool:
@@ -36,7 +39,8 @@ class Tokens:
 
         # Not one warning for each token: gunicorn_conf logs a short secret once, at start.
         warnings.simplefilter("ignore", jwt.InsecureKeyLengthWarning)
-        self._jwt = jwt.PyJWT({"verify_iat": False, "verify_aud": False})
+        # sub and jti name things of whoever makes the tokens, and may be numbers.
+        self._jwt = jwt.PyJWT({"verify_aud": False, "verify_sub": False, "verify_jti": False})
         self._key, self._algorithm = jwt.get_algorithm_by_name(algorithm).prepare_key(key), algorithm
 
     def verify(self, token: str | None) -> Claims:
@@ -46,14 +50,24 @@ class Tokens:
         if not token:
             raise TokenError("a token is needed: Authorization: Bearer, or ?token=")
         try:
-            claims = self._jwt.decode(token, self._key, algorithms=[self._algorithm])
+            claims = self._jwt.decode(token, self._key, algorithms=[self._algorithm], leeway=LEEWAY_SECONDS)
+            expires = _expires(claims)
         except jwt.ExpiredSignatureError:
             raise TokenError("the token has expired") from None
-        except (jwt.InvalidTokenError, RecursionError, OverflowError, ValueError) as error:
+        except (jwt.InvalidTokenError, RecursionError, OverflowError, TypeError, ValueError) as error:
             raise TokenError(f"the token is not valid ({type(error).__name__})") from None
-        expires = claims.get("exp")
-        expires_at = None if expires is None else float(expires)
-        return Claims(_matches(claims), expires_at, claims.get("operator") is True)
+        return Claims(_matches(claims), expires, claims.get("operator") is True)
+
+
+def _expires(claims: dict[str, Any]) -> float | None:
+    """Return when a connection with a valid token is to be closed.
+
+    That is at `exp`. A token that comes later, within the leeway, is good until the leeway is over.
+    """
+    if "exp" not in claims:
+        return None
+    expires = float(claims["exp"])
+    return expires if expires > time.time() else expires + LEEWAY_SECONDS
 
 
 def _matches(claims: dict[str, Any]) -> frozenset[str] | None:

@@ -6,8 +6,8 @@ from pathlib import Path
 from tests.support.process import ROOT
 
 README, CONTRIBUTING, DOCS = ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs"
-MIGRATION, OPERATIONS, PROTOCOL = DOCS / "migration.md", DOCS / "operations.md", DOCS / "protocol.md"
-PYTHON, SETTINGS = DOCS / "python.md", DOCS / "settings.md"
+DEPLOYMENT, MIGRATION, OPERATIONS = DOCS / "deployment.md", DOCS / "migration.md", DOCS / "operations.md"
+PROTOCOL, PYTHON, SETTINGS = DOCS / "protocol.md", DOCS / "python.md", DOCS / "settings.md"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), ROOT / "bench/README.md"])
 DEPLOYED = sorted((DOCS / "deploy").glob("*.yaml"))
 

@@ -34,6 +34,19 @@ def rejected(access: AccessControl, given: HTTPConnection, match: str = "1") -> 
         ("https://live.example.com:8443", "live.example.com:8443", True),
         ("HTTP://Live.Example.com", "live.example.COM", True),
         ("http://live.example.com", "live.example.com:8000", False),
+        ("http://live.example.com", "live.example.com:80", True),
+        ("https://live.example.com", "live.example.com:443", True),
+        ("https://live.example.com:443", "live.example.com", True),
+        ("http://[2001:db8::80]", "[2001:db8::80]:80", True),
+        ("http://live.example.com", "live.example.com:443", False),
+        ("https://live.example.com", "live.example.com:80", False),
+        ("http://live.example.com:8080", "live.example.com", False),
+        ("http://live.example.com:80", "live.example.com:8080", False),
+        ("http://[2001:db8::80]", "[2001:db8:]", False),
+        ("app://live.example.com", "live.example.com:80", False),
+        ("https://port.example", "live.example.com", True),
+        ("https://PORT.example:443", "live.example.com", True),
+        ("http://port.example", "live.example.com", False),
         ("http://evil.example.com", "live.example.com", False),
         ("http://live.example.com.evil.example", "live.example.com", False),
         ("https://named.example", "live.example.com", True),
@@ -46,7 +59,8 @@ def rejected(access: AccessControl, given: HTTPConnection, match: str = "1") -> 
     ],
 )
 def test_pages_of_the_same_host_and_of_named_origins_may_connect(origin: str, host: str, allowed: bool) -> None:
-    assert AccessControl(None, ["https://named.example"], MAX_CLIENTS).allows_origin(origin, host) is allowed
+    access = AccessControl(None, ["https://named.example", "https://port.example:443"], MAX_CLIENTS)
+    assert access.allows_origin(origin, host) is allowed
 
 
 def test_a_star_allows_every_page() -> None:
@@ -63,6 +77,7 @@ def test_a_page_of_another_site_is_refused_and_a_program_needs_no_origin(caplog:
         page = connection({"Host": "live.example.com", "Origin": "http://evil.example"})
         assert rejected(access, page).status_code == 403
     assert caplog.text.count("http://evil.example") == 1, "logged once"
+    assert "Host header that reaches notifymux is 'live.example.com'" in caplog.text
 
 
 def test_at_most_20_refused_origins_are_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,16 +1,21 @@
 """Which tokens are valid, and for which matches."""
 
 import base64
+import hashlib
+import hmac
 import json
 import time
+from contextlib import suppress
 from typing import Any
 
 import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from hypothesis import given
+from hypothesis import strategies as st
 
-from app.web.tokens import TokenError, Tokens
+from app.web.tokens import LEEWAY_SECONDS, TokenError, Tokens
 
 SECRET = "a secret that is long enough for HS256, and also long enough for HS512"
 PRIVATE = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -24,6 +29,14 @@ def signed(claims: dict[str, Any], secret: str = SECRET, algorithm: str = "HS256
 def unsigned(header: dict[str, Any], claims: dict[str, Any], signature: bytes = b"") -> str:
     parts = [json.dumps(header).encode(), json.dumps(claims).encode(), signature]
     return ".".join(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts)
+
+
+def signed_parts(claims: dict[str, Any] | str) -> list[str]:
+    """Sign claims that PyJWT would not: it checks some types. A text is the claims' JSON."""
+    body = claims if isinstance(claims, str) else json.dumps(claims)
+    parts = [base64.urlsafe_b64encode(each.encode()).rstrip(b"=") for each in ('{"alg":"HS256"}', body)]
+    signature = hmac.new(SECRET.encode(), b".".join(parts), hashlib.sha256).digest()
+    return [each.decode() for each in (*parts, base64.urlsafe_b64encode(signature).rstrip(b"="))]
 
 
 def reason(tokens: Tokens, token: str | None) -> str:
@@ -49,6 +62,54 @@ def test_a_token_without_matches_is_valid_for_all_and_one_with_an_empty_list_for
 def test_a_token_has_its_expiry() -> None:
     soon = int(time.time()) + 60
     assert Tokens(SECRET, "HS256").verify(signed({"exp": soon})).expires == soon
+
+
+@pytest.mark.parametrize("claim", ["nbf", "iat"])
+def test_a_token_from_a_clock_that_is_up_to_30_seconds_ahead_is_valid(claim: str) -> None:
+    assert LEEWAY_SECONDS == 30
+    tokens = Tokens(SECRET, "HS256")
+    assert tokens.verify(signed({claim: time.time() + 25})).allow("1")
+    assert reason(tokens, signed({claim: time.time() + 40})) == "the token is not valid (ImmatureSignatureError)"
+
+
+def test_a_token_that_comes_up_to_30_seconds_after_its_expiry_is_valid_until_these_are_over() -> None:
+    tokens, expiry = Tokens(SECRET, "HS256"), int(time.time()) - 20
+    assert tokens.verify(signed({"exp": expiry})).expires == expiry + 30
+    assert reason(tokens, signed({"exp": expiry - 20})) == "the token has expired"
+
+
+@pytest.mark.parametrize("name", ["sub", "jti", "iss", "aud"])
+@pytest.mark.parametrize("claim", [7, "seven", 7.5, None, ["7"], {"id": 7}])
+def test_claims_that_name_things_of_whoever_makes_the_tokens_may_be_anything(name: str, claim: object) -> None:
+    token = ".".join(signed_parts({name: claim}))
+    assert Tokens(SECRET, "HS256").verify(token).allow("1")
+
+
+@pytest.mark.parametrize("claim", ["exp", "nbf", "iat"])
+@pytest.mark.parametrize("number", ["9" * 400, "-" + "9" * 400, "1e400", "NaN", "9" * 5000, "null", "[1]", "{}", '"x"'])
+def test_a_time_that_is_none_is_valid_or_refused_with_a_reason(claim: str, number: str) -> None:
+    token = ".".join(signed_parts(f'{{"{claim}": {number}}}'))
+    with suppress(TokenError):  # an exception of any other kind would be a response 500
+        Tokens(SECRET, "HS256").verify(token)
+
+
+def test_an_expiry_of_400_digits_is_refused_with_a_reason() -> None:
+    token = ".".join(signed_parts(f'{{"exp": {"9" * 400}}}'))
+    assert reason(Tokens(SECRET, "HS256"), token) == "the token is not valid (OverflowError)"
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(), children, max_size=3),
+    max_leaves=6,
+)
+_CLAIM_NAMES = st.sampled_from(["exp", "nbf", "iat", "sub", "jti", "iss", "aud", "matches", "operator", "other"])
+
+
+@given(st.dictionaries(_CLAIM_NAMES, _JSON))
+def test_whatever_is_signed_is_valid_or_refused_with_a_reason(claims: dict[str, Any]) -> None:
+    with suppress(TokenError):
+        Tokens(SECRET, "HS256").verify(".".join(signed_parts(claims)))
 
 
 def test_a_token_signed_with_the_private_key_is_verified_with_the_public_key() -> None:
@@ -86,9 +147,6 @@ def test_a_public_key_is_not_accepted_as_a_secret() -> None:
     """A known attack: HS256 with the public key, which is no secret, as the secret."""
     forged = unsigned({"alg": "HS256", "typ": "JWT"}, {"matches": [1]})
     body = forged.rpartition(".")[0]
-    import hashlib
-    import hmac
-
     signature = base64.urlsafe_b64encode(hmac.new(PUBLIC, body.encode(), hashlib.sha256).digest()).rstrip(b"=").decode()
     assert "InvalidAlgorithmError" in reason(Tokens(PUBLIC.decode(), "RS256"), f"{body}.{signature}")
 
