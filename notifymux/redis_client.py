@@ -8,6 +8,7 @@ Connections use RESP3, or RESP2 with a server that lacks HELLO.
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -108,6 +109,10 @@ class SyncConnection(redis.connection.AbstractConnection):
                 raise
             self.protocol = _RESP2
             super().on_connect_check_health(check_health)
+        if int(self.protocol) == _RESP2:  # nothing may have been sent yet, and a port for TLS has not refused it
+            self.send_command("PING", check_health=False)  # type: ignore[no-untyped-call]
+            with suppress(ResponseError):  # this user may not; it is an answer all the same
+                self.read_response()
 
     def read_response(self, *args: Any, **options: Any) -> Any:
         """Return the next answer."""
@@ -164,9 +169,8 @@ def sync_client(url: str) -> redis.Redis:
         RedisUrlError: the URL is none.
     """
     parsed = parse_redis_url(url)
-    return redis.Redis.from_pool(
-        redis.ConnectionPool(_SYNC_CLASSES[parsed.transport], retry=_NEVER, **_options(parsed))
-    )
+    options = _options(parsed) | {"protocol": _RESP2, "retry": _NEVER}
+    return redis.Redis.from_pool(redis.ConnectionPool(_SYNC_CLASSES[parsed.transport], **options))
 
 
 # Asynchronous.

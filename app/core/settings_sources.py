@@ -126,8 +126,8 @@ def _entries(path: Path) -> Iterator[_Entry]:
     Nothing is interpolated: a password may contain ${...}.
 
     Raises:
-        SettingsError: it can't be read, or a line is no entry. What can't be read may name a server, so it is not passed
-            over: the embedded demo would start instead.
+        SettingsError: it can't be read, or a line is no entry. What can't be read may name a server, so it is not
+            passed over: the embedded demo would start instead.
     """
     for binding in parse_stream(io.StringIO(_text(path), newline=None)):
         statement = binding.original.string.lstrip()
