@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from app.appliance.supervision.parent_death import terminate_with_parent
-from app.core import metrics
+from app.core import metrics, setting_names
 from app.core.config import load_settings_or_exit, where_settings_come_from
 from app.core.logging_config import logging_config
 from app.core.operator_errors import OperatorError
@@ -50,6 +50,8 @@ def on_starting(_server: Any) -> None:
     _prepare_metrics()
     warn_of_low_limit(_settings.max_clients)
     logger.info("settings %s", where_settings_come_from())
+    for line in setting_names.warnings():
+        logger.warning("%s", line)
     if not (_settings.ws_jwt_secret or _settings.ws_jwt_public_key):
         logger.warning("anyone may listen to every match: neither WS_JWT_SECRET nor WS_JWT_PUBLIC_KEY is set")
     elif _settings.ws_jwt_secret and len(_settings.ws_jwt_secret.get_secret_value().encode()) < _MIN_SECRET_BYTES:

@@ -15,7 +15,7 @@ from random import SystemRandom
 
 from redis import Redis
 
-from app.core import metrics
+from app.core import metrics, setting_names
 from app.core.config import Settings, load_settings_or_exit, where_settings_come_from
 from app.core.liveness_file import LivenessFile
 from app.core.logging_config import configure_logging
@@ -68,6 +68,8 @@ def listen(settings: Settings) -> int:
     """Run the listener until SIGTERM; return the exit code: 0, or 2 if the settings name no database."""
     configure_logging(PROGRAM, settings.log_level, settings.log_format)
     logger.info("settings %s", where_settings_come_from())
+    for line in setting_names.warnings():
+        logger.warning("%s", line)
     try:
         run = compose(settings)
         run()

@@ -8,19 +8,22 @@ Connections use RESP3, or RESP2 with a server that lacks HELLO.
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import redis
 import redis.asyncio
-from redis.asyncio.connection import parse_url as parse_async_url
 from redis.backoff import NoBackoff
-from redis.connection import parse_url
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 from redis.maint_notifications import MaintNotificationsConfig
 
+from notifymux.background_call import in_background
 from notifymux.lookup import look_up
-from notifymux.redis_errors import check_server, is_wrong_server, lacks_hello
+from notifymux.redis_errors import FaultError, check_server, is_wrong_server, lacks_hello
+from notifymux.redis_url import RedisUrl, RedisUrlError, Transport, parse_redis_url
+from notifymux.tls_mismatch import tls_mismatch
 
 TIMEOUT_SECONDS = 2.0  # for connecting, and for each answer
 
@@ -43,30 +46,36 @@ class RedisAddress:
         """Have every connection made anew: the server that they lead to is the wrong one."""
         self.generation += 1
 
-    def options(self, parse: Callable[[str], Mapping[str, Any]]) -> dict[str, Any]:
-        """Return the options of a connection, with `connection_class` unless it is plain TCP.
+    def read(self) -> RedisUrl:
+        """Return what the URL says now.
 
         Raises:
-            redis.ConnectionError: the URL can't be read, or is none.
+            redis.ConnectionError: it can't be read, or says nothing that a connection can be made of.
         """
-        url = self._url()
         try:
-            parsed = parse(url)
-        except ValueError:  # its text may contain a part of the password
-            raise RedisConnectionError("REDIS_URL is not the URL of a Redis") from None
-        return {**_OPTIONS, **parsed}
+            return parse_redis_url(self._url())
+        except RedisUrlError as error:
+            raise RedisConnectionError(f"REDIS_URL: {error}") from None
 
 
+_NEVER = redis.retry.Retry(NoBackoff(), 0)
 _NO_MAINTENANCE = MaintNotificationsConfig(enabled=False)
-# Without driver_info and maintenance notifications connecting is one command, and one that every server knows.
-_OPTIONS: dict[str, Any] = {
-    "socket_timeout": TIMEOUT_SECONDS,
-    "socket_connect_timeout": TIMEOUT_SECONDS,
-    "socket_keepalive": True,
-    "driver_info": None,
-    "maint_notifications_config": _NO_MAINTENANCE,
-    "protocol": _RESP3,
-}
+
+
+def _options(url: RedisUrl) -> dict[str, Any]:
+    """Return the options of a connection.
+
+    Without driver_info and maintenance notifications connecting is one command, and one that every server knows.
+    """
+    return {
+        "socket_timeout": TIMEOUT_SECONDS,
+        "socket_connect_timeout": TIMEOUT_SECONDS,
+        "driver_info": None,
+        "maint_notifications_config": _NO_MAINTENANCE,
+        "protocol": _RESP3,
+        **({} if url.transport is Transport.UNIX else {"socket_keepalive": True}),
+        **url.options,
+    }
 
 
 # Synchronous: connections that their owner keeps.
@@ -77,6 +86,20 @@ class SyncConnection(redis.connection.AbstractConnection):
 
     is_wrong_server = False
 
+    def connect(self) -> None:
+        """Connect."""
+        try:
+            super().connect()  # type: ignore[no-untyped-call]
+        except RedisError as error:
+            if found := self._explain(error):
+                raise found from error
+            raise
+
+    def _explain(self, error: RedisError) -> FaultError | None:
+        """Return the reason for an error where it is another than the error says."""
+        del error
+        return None
+
     def on_connect_check_health(self, check_health: bool = True) -> None:
         """Greet the server."""
         try:
@@ -86,6 +109,10 @@ class SyncConnection(redis.connection.AbstractConnection):
                 raise
             self.protocol = _RESP2
             super().on_connect_check_health(check_health)
+        if int(self.protocol) == _RESP2:  # nothing may have been sent yet, and a port for TLS has not refused it
+            self.send_command("PING", check_health=False)  # type: ignore[no-untyped-call]
+            with suppress(ResponseError):  # this user may not; it is an answer all the same
+                self.read_response()
 
     def read_response(self, *args: Any, **options: Any) -> Any:
         """Return the next answer."""
@@ -97,18 +124,24 @@ class SyncConnection(redis.connection.AbstractConnection):
 
 
 class _SyncTcp(SyncConnection, redis.Connection):
-    pass
+    def _explain(self, error: RedisError) -> FaultError | None:
+        return tls_mismatch(self.host, self.port, error, encrypted=False)
 
 
 class _SyncTls(SyncConnection, redis.SSLConnection):
-    pass
+    def _explain(self, error: RedisError) -> FaultError | None:
+        return tls_mismatch(self.host, self.port, error, encrypted=True)
 
 
 class _SyncUnix(SyncConnection, redis.UnixDomainSocketConnection):
-    pass
+    host, port = "", 0  # redis-py reads them where connecting takes too long
 
 
-_SYNC_CLASSES: dict[Any, Any] = {redis.SSLConnection: _SyncTls, redis.UnixDomainSocketConnection: _SyncUnix}
+_SYNC_CLASSES: dict[Transport, Any] = {
+    Transport.TCP: _SyncTcp,
+    Transport.TLS: _SyncTls,
+    Transport.UNIX: _SyncUnix,
+}
 
 
 def sync_connection(address: RedisAddress) -> SyncConnection:
@@ -118,11 +151,10 @@ def sync_connection(address: RedisAddress) -> SyncConnection:
         WrongServerError: it is no primary.
         redis.RedisError: Redis can't be reached or refuses.
     """
-    options = address.options(parse_url)
-    connection_class = _SYNC_CLASSES.get(options.pop("connection_class", None), _SyncTcp)
-    connection: SyncConnection = connection_class(retry=redis.retry.Retry(NoBackoff(), 0), **options)
+    url = address.read()
+    connection: SyncConnection = _SYNC_CLASSES[url.transport](retry=_NEVER, **_options(url))
     try:
-        connection.connect()  # type: ignore[no-untyped-call]
+        connection.connect()
         check_server(connection.handshake_metadata or {})
     except BaseException:
         connection.disconnect()  # type: ignore[no-untyped-call]
@@ -131,9 +163,14 @@ def sync_connection(address: RedisAddress) -> SyncConnection:
 
 
 def sync_client(url: str) -> redis.Redis:
-    """Return a client for a program without an event loop, for any server. It connects at its first command."""
-    options = {**_OPTIONS, "protocol": _RESP2, "retry": redis.retry.Retry(NoBackoff(), 0)}
-    return redis.Redis.from_url(url, **options)
+    """Return a client for a program without an event loop, for any server. It connects at its first command.
+
+    Raises:
+        RedisUrlError: the URL is none.
+    """
+    parsed = parse_redis_url(url)
+    options = _options(parsed) | {"protocol": _RESP2, "retry": _NEVER}
+    return redis.Redis.from_pool(redis.ConnectionPool(_SYNC_CLASSES[parsed.transport], **options))
 
 
 # Asynchronous.
@@ -188,6 +225,16 @@ class _AsyncLookup(redis.asyncio.Connection):
         self._resolved = last
         await super()._connect()  # type: ignore[no-untyped-call]
 
+    async def connect(self) -> None:
+        try:
+            await super().connect()  # type: ignore[no-untyped-call]
+        except RedisError as error:
+            encrypted = isinstance(self, redis.asyncio.SSLConnection)
+            ask = partial(tls_mismatch, self._resolved, self.port, error, encrypted=encrypted)
+            if self._resolved and (found := await in_background(ask)):
+                raise found from error
+            raise
+
     def _connection_arguments(self) -> Mapping[str, Any]:
         arguments = {**super()._connection_arguments(), "host": self._resolved}
         return {**arguments, "server_hostname": self.host} if "ssl" in arguments else arguments
@@ -205,9 +252,10 @@ class _AsyncUnix(_AsyncGreeting, redis.asyncio.UnixDomainSocketConnection):
     pass
 
 
-_ASYNC_CLASSES: dict[Any, Any] = {
-    redis.asyncio.SSLConnection: _AsyncTls,
-    redis.asyncio.UnixDomainSocketConnection: _AsyncUnix,
+_ASYNC_CLASSES: dict[Transport, Any] = {
+    Transport.TCP: _AsyncTcp,
+    Transport.TLS: _AsyncTls,
+    Transport.UNIX: _AsyncUnix,
 }
 
 
@@ -226,10 +274,10 @@ class _AsyncPool(redis.asyncio.ConnectionPool):
         return await super().get_connection(*args, **options)  # type: ignore[no-untyped-call]
 
     def make_connection(self) -> Any:
-        options = self._address.options(parse_async_url)
-        connection_class = _ASYNC_CLASSES.get(options.pop("connection_class", None), _AsyncTcp)
+        url = self._address.read()
         retry = redis.asyncio.retry.Retry(NoBackoff(), 0)
-        return connection_class(address=self._address, retry=retry, **options, **self._options)
+        options = _options(url) | self._options
+        return _ASYNC_CLASSES[url.transport](address=self._address, retry=retry, **options)
 
 
 def async_client(address: RedisAddress, **options: Any) -> redis.asyncio.Redis:

@@ -28,17 +28,18 @@ _ONLY_STANDALONE = "neither Sentinel nor Cluster is supported: set it to one pri
 # A script may not run a command: the same fault as NOPERM, in a text of its own.
 _FORBIDDEN_IN_SCRIPT = re.compile(r"ACL failure in script|The user executing the script can't")
 _UNKNOWN_COMMAND = re.compile(r"unknown (redis )?command", re.IGNORECASE)
-# By the beginning of the text: states in which a server refuses writes, or everything.
+_ANOTHER_DATABASE = "REDIS_URL names a database that this server lacks: its setting databases is their number"
+# States in which a server refuses writes, or everything; and what keeps a connection from being made.
 _REMEDIES = {
+    "DB index is out of range": _ANOTHER_DATABASE,
+    "invalid DB index": _ANOTHER_DATABASE,
+    "is not valid for": "REDIS_URL's host is to be one that the server's certificate names",
+    "CERTIFICATE_VERIFY_FAILED": "name the certificate's authority in REDIS_URL: ?ssl_ca_certs=/path/to/ca.pem",
     "MISCONF": "Redis's log says why it can't save: often its disk is full",
     "command not allowed when used memory": "raise maxmemory",  # OOM; redis-py leaves the word out
     "NOREPLICAS": "bring its replicas back, or lower min-replicas-to-write",
     "BUSY ": "end the script, with SCRIPT KILL",
 }
-
-
-class WrongServerError(RedisConnectionError):
-    """The server answers, and is not a primary on its own."""
 
 
 class Fault(NamedTuple):
@@ -51,10 +52,24 @@ class Fault(NamedTuple):
         return f"{self.what}; {self.remedy}" if self.remedy else self.what
 
 
+class FaultError(RedisConnectionError):
+    """A connection can't be made, and the reason is known."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(str(fault))
+        self.fault = fault
+
+
+class WrongServerError(FaultError):
+    """The server answers, and is not a primary on its own."""
+
+
 def fault(error: BaseException) -> Fault:
     """Return what an error of redis-py means. One state of a server is one text, whichever command met it."""
     text = one_line(error).removesuffix(".")
     match error:
+        case FaultError():
+            return error.fault
         case ReadOnlyError() | MasterDownError():
             return Fault(_REPLICA, _TO_PRIMARY)
         case AskError() | ClusterDownError():
@@ -62,11 +77,12 @@ def fault(error: BaseException) -> Fault:
         case AuthenticationError() | AuthorizationError():
             return Fault(f"Redis refuses this login: {text}", "check REDIS_URL's user and password")
     if is_forbidden(error):
-        return Fault(f"Redis forbids it: {text}", "docs/operations.md lists what this user needs")
-    if _UNKNOWN_COMMAND.search(text):
-        return Fault(f"this server lacks a command that is needed: {text}", "Redis 7 or Valkey 8 and later have it")
-    remedies = (remedy for beginning, remedy in _REMEDIES.items() if text.startswith(beginning))
-    return Fault(text, next(remedies, ""))
+        found = Fault(f"Redis forbids it: {text}", "docs/operations.md lists what this user needs")
+    elif _UNKNOWN_COMMAND.search(text):
+        found = Fault(f"this server lacks a command that is needed: {text}", "Redis 7 or Valkey 8 and later have it")
+    else:
+        found = Fault(text, next((remedy for words, remedy in _REMEDIES.items() if words in text), ""))
+    return found
 
 
 def is_forbidden(error: BaseException) -> bool:
@@ -94,9 +110,9 @@ def check_server(hello: Mapping[Any, Any]) -> None:
     fields = {_text(name): _text(value) for name, value in hello.items()}
     mode = fields.get("mode", "standalone")
     if mode != "standalone":
-        raise WrongServerError(str(Fault(f"REDIS_URL leads to a {_MODES.get(mode, mode)}", _ONLY_STANDALONE)))
+        raise WrongServerError(Fault(f"REDIS_URL leads to a {_MODES.get(mode, mode)}", _ONLY_STANDALONE))
     if fields.get("role") in {"replica", "slave"}:
-        raise WrongServerError(str(Fault(_REPLICA, _TO_PRIMARY)))
+        raise WrongServerError(Fault(_REPLICA, _TO_PRIMARY))
 
 
 _MODES = {"cluster": "node of a Redis Cluster", "sentinel": "Redis Sentinel"}

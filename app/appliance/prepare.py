@@ -14,6 +14,7 @@ from app.appliance.embedded.data_lock import acquire
 from app.appliance.embedded.servers import HOST, EmbeddedServers, write_private
 from app.core.config import Settings, load_settings_or_exit
 from app.core.logging_config import configure_logging
+from app.core.setting_names import misnamed
 from app.core.settings_sources import EMBEDDED_ENV_FILE, RUN_DIR, servers_given, setting_texts
 
 _SOCKET = RUN_DIR / "supervisor.sock"
@@ -83,9 +84,17 @@ def _check_port(settings: Settings) -> None:
 
 
 def _check_complete(settings: Settings) -> None:
+    """Check that nothing leads to a server: the demo never starts in the place of one that was misspelt.
+
+    Raises:
+        ApplianceError: something does.
+    """
     given = sorted(name for name in setting_texts() if name.startswith("DB_") and name.lower() in vars(settings))
     if given:
         raise ApplianceError(f"{', '.join(given)} given without DB_HOST: set DB_HOST too, or none of them")
+    misspelt = [str(each) for each in misnamed() if each.is_of_a_server]
+    if misspelt:
+        raise ApplianceError(f"{'; '.join(misspelt)}. Neither DB_HOST nor REDIS_URL is set: set one, or remove these")
 
 
 def _prepare_servers(data: Path) -> EmbeddedServers:

@@ -14,7 +14,7 @@ from typing import Any
 from app.core import libpq_environment
 from app.core import settings_types as types
 from app.core.logging_config import FORMATS, LEVELS
-from app.core.settings_sources import SettingsError, names_by_source, setting_texts
+from app.core.settings_sources import SettingsError, check_quotes, given_empty, names_by_source, setting_texts, shown
 from app.core.settings_types import Secret, SettingType
 
 DEFAULT_CHANNELS = (
@@ -42,11 +42,11 @@ class Settings:
     )
     db_port: str = _setting("5432", types.PORTS, "PostgreSQL's port, or one for each host")
     db_user: str = _setting(
-        "postgres", types.TEXT, "PostgreSQL's user; it needs CONNECT only (and what SNAPSHOT_QUERY reads)"
+        "postgres", types.NAME, "PostgreSQL's user; it needs CONNECT only (and what SNAPSHOT_QUERY reads)"
     )
     db_password: Secret | None = _setting(None, types.SECRET, "PostgreSQL's password")
     db_password_file: Path | None = _setting(None, types.PATH, "a file that holds the password instead")
-    db_name: str = _setting("postgres", types.TEXT, "the database whose notifications are received")
+    db_name: str = _setting("postgres", types.NAME, "the database whose notifications are received")
     db_sslmode: str = _setting(
         "prefer", types.one_of("disable", "allow", "prefer", "require", "verify-ca", "verify-full"), "TLS to PostgreSQL"
     )
@@ -120,7 +120,7 @@ class Settings:
     )
 
     ws_jwt_secret: Secret | None = _setting(
-        None, types.SECRET, "clients need a token signed with this (HS256); without it and WS_JWT_PUBLIC_KEY none"
+        None, types.JWT_SECRET, "clients need a token signed with this (HS256); without it and WS_JWT_PUBLIC_KEY none"
     )
     ws_jwt_secret_file: Path | None = _setting(None, types.PATH, "a file that holds the secret instead")
     ws_jwt_public_key: Secret | None = _setting(
@@ -156,7 +156,9 @@ class Settings:
 
 
 _ignored: list[str] = []  # variables of libpq that were set, for the log
-_FIELDS: dict[str, Field[Any]] = {each.name.upper(): each for each in fields(Settings)}
+_GUARDS = ("WS_JWT_SECRET", "WS_JWT_SECRET_FILE", "WS_JWT_PUBLIC_KEY", "WS_JWT_PUBLIC_KEY_FILE")
+
+SETTINGS: dict[str, Field[Any]] = {each.name.upper(): each for each in fields(Settings)}
 
 
 def load_settings() -> Settings:
@@ -165,16 +167,18 @@ def load_settings() -> Settings:
     Raises:
         SettingsError: a value is wrong; the message has one line for each, and never a secret.
     """
+    check_quotes(SETTINGS)
     texts = setting_texts()
     values, wrong = {}, []
-    for name, each in _FIELDS.items():
+    for name, each in SETTINGS.items():
         kind: SettingType = each.metadata["type"]
         if name in texts:
             try:
                 values[each.name] = kind.parse(texts[name])
-            except ValueError:
-                given = "(hidden)" if kind.is_secret else repr(texts[name])
-                wrong.append(f"{name}={given}: it takes {kind.takes}")
+            except ValueError as error:
+                given = "(hidden)" if kind.is_secret else shown(texts[name])
+                reason = str(error) if isinstance(error, types.NotAcceptedError) else f"it takes {kind.takes}"
+                wrong.append(f"{name}={given}: {reason}")
     if wrong:
         raise SettingsError("\n".join(wrong))
     settings = Settings(**values)
@@ -186,6 +190,10 @@ def _check_together(settings: Settings) -> None:
     if settings.ws_jwt_secret and settings.ws_jwt_public_key:
         raise SettingsError(
             "WS_JWT_SECRET and WS_JWT_PUBLIC_KEY are both given: give the one your tokens are signed for"
+        )
+    if not (settings.ws_jwt_secret or settings.ws_jwt_public_key) and (empty := given_empty().intersection(_GUARDS)):
+        raise SettingsError(
+            f"{', '.join(sorted(empty))} given and empty, so no token would be needed: give a value, or remove the name"
         )
     hosts, ports = (settings.db_host or "").count(",") + 1, settings.db_port.count(",") + 1
     if ports not in {1, hosts}:
@@ -213,12 +221,12 @@ def where_settings_come_from() -> str:
     """Return which settings are set where, for the log: names only."""
     parts = []
     sources = names_by_source()
-    left = set(_FIELDS)
+    left = set(SETTINGS)
     for source, names in sources.items():
         if found := sorted(names & left):
             parts.append(f"from {source}: {', '.join(found)}")
         left -= names
-    if unknown := sorted(sources[".env"] - set(_FIELDS)):
+    if unknown := sorted(sources[".env"] - set(SETTINGS)):
         parts.append(f"in .env, but no settings: {', '.join(unknown)}")
     if _ignored:
         parts.append(f"ignored: {', '.join(_ignored)}")

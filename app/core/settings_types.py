@@ -6,17 +6,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import redis
-
 from app.core.canary import MUX_CHANNEL
+from notifymux.host_names import is_host
+from notifymux.redis_url import RedisUrlError, parse_redis_url
 
 _MAX_CHANNEL_BYTES = 63  # PostgreSQL's own limit
 _MAX_WHOLE_NUMBER = 2**40
 _BOOLEANS = dict.fromkeys(("1", "true", "t", "yes", "y", "on"), True) | dict.fromkeys(
     ("0", "false", "f", "no", "n", "off"), False
 )
+_HOST_ALONE = "it takes the host alone"
+MAKE_A_SECRET = "openssl rand -base64 48 makes one"  # noqa: S105 - a command
+MAKE_A_PUBLIC_KEY = "openssl pkey -in private.pem -pubout makes its public one"
 _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\s?#@]+")
-_REDIS_URL = re.compile(r"(rediss?://[^/\s]+|unix://[^/\s]*/)")
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,10 @@ class Secret:
     def get_secret_value(self) -> str:
         """Return the text."""
         return self._value
+
+
+class NotAcceptedError(ValueError):
+    """A value is not accepted. The message says why, and how to write it; nothing of the value is in it."""
 
 
 class SettingType(NamedTuple):
@@ -42,12 +48,23 @@ class SettingType(NamedTuple):
         """Return the value of a text.
 
         Raises:
+            NotAcceptedError: it is not accepted, for a reason of its own.
             ValueError: it is not accepted.
         """
+        if "\0" in text or not _is_utf8(text):
+            raise NotAcceptedError("it takes UTF-8 text without NUL")
         value = self.convert(text)
         if not self.accepts(value):
             raise ValueError
         return value
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # bytes of the environment that are not UTF-8
+        return False
+    return True
 
 
 def whole_number(least: int = 1, most: int = _MAX_WHOLE_NUMBER) -> SettingType:
@@ -80,41 +97,76 @@ def _is_channel(name: str) -> bool:
     return len(name.encode()) <= _MAX_CHANNEL_BYTES and "\0" not in name and not name.startswith(MUX_CHANNEL)
 
 
-def _is_redis_url(url: Secret) -> bool:
-    text = url.get_secret_value()
+def _hosts(text: str) -> str:
+    if "://" in text:
+        raise NotAcceptedError(
+            f"{_HOST_ALONE} and no URL: user, password, port and database have settings of their own"
+        )
+    return ",".join(_host(part.strip()) for part in text.split(","))
+
+
+def _host(text: str) -> str:
+    if text.startswith(("/", "@/")):  # the folder of a Unix socket; with @ it is an abstract one
+        return text
+    host = text[1:-1] if re.fullmatch(r"\[.*\]", text) else text
+    if is_host(host):
+        return host
+    if re.fullmatch(r"[^:=@\s]+:[^:=@\s]*|\[.*\]:.*", text):
+        raise NotAcceptedError(f"{_HOST_ALONE}: the port belongs in DB_PORT")
+    if re.search(r"[\s=@]", text):
+        raise NotAcceptedError(f"{_HOST_ALONE}, without spaces: user, password and port have settings of their own")
+    raise ValueError
+
+
+def _ports(text: str) -> str:
+    if re.match(r"(tcp|udp|sctp)://", text):
+        raise NotAcceptedError(
+            "this is what Kubernetes sets for a service that is called db; set DB_PORT yourself, or enableServiceLinks:"
+            " false in the pod"
+        )
+    return ",".join(str(PORT.parse(port)) for port in text.split(","))
+
+
+def _redis_url(text: str) -> Secret:
     try:
-        redis.ConnectionPool.from_url(text).make_connection()  # it does not connect yet
-    except (TypeError, ValueError, redis.RedisError):
-        return False
-    return _REDIS_URL.match(text) is not None
+        parse_redis_url(text)
+    except RedisUrlError as error:
+        raise NotAcceptedError(str(error)) from None
+    return Secret(text)
 
 
-def _is_public_key(key: Secret) -> bool:
+def _jwt_secret(text: str) -> Secret:
+    if not text.strip():
+        raise NotAcceptedError(f"it is blank; {MAKE_A_SECRET}")
+    if "-----BEGIN" in text:
+        raise NotAcceptedError(
+            "it is a key as PEM; WS_JWT_PUBLIC_KEY takes one, and this takes a text that is a secret"
+        )
+    return Secret(text)
+
+
+def _public_key(text: str) -> Secret:
+    pem = text.replace("\\n", "\n")
+    if "PRIVATE KEY" in pem:
+        raise NotAcceptedError(f"it is a private key, which stays with whoever signs; {MAKE_A_PUBLIC_KEY}")
     import jwt  # noqa: PLC0415 - with cryptography it takes 10 MB of a program, and most pods have no key
 
-    pem = key.get_secret_value()
     try:
         jwt.get_algorithm_by_name("RS256").prepare_key(pem)
     except (ValueError, jwt.InvalidKeyError):
-        return False
-    return "PRIVATE" not in pem
+        raise ValueError from None
+    return Secret(pem)
 
 
 TEXT = SettingType()
+NAME = SettingType("a name alone", accepts=lambda name: "://" not in name)
 SECRET = SettingType(convert=Secret, is_secret=True)
 PATH = SettingType(convert=Path)
 NAMES = SettingType(convert=_names)
 BOOLEAN = SettingType("true or false", lambda text: _BOOLEANS.get(text.lower()), lambda value: value is not None)
 PORT = whole_number(1, 65535)
-HOSTS = SettingType(
-    "a host, or several by comma",
-    lambda text: ",".join(host.strip() for host in text.split(",")),
-    lambda hosts: all(hosts.split(",")),
-)
-PORTS = SettingType(
-    f"{PORT.takes}, or several by comma, one for each host",
-    lambda text: ",".join(str(PORT.parse(port)) for port in text.split(",")),
-)
+HOSTS = SettingType("a host, or several by comma", _hosts, is_secret=True)  # what is no host may hold a password
+PORTS = SettingType(f"{PORT.takes}, or several by comma, one for each host", _ports)
 CHANNELS = SettingType(
     f"names of up to {_MAX_CHANNEL_BYTES} bytes, separated by commas, none beginning with {MUX_CHANNEL}",
     _names,
@@ -125,16 +177,11 @@ ORIGINS = SettingType(
     lambda text: tuple(origin.rstrip("/").lower() for origin in _names(text)),
     lambda origins: all(map(_ORIGIN.fullmatch, origins)),
 )
-REDIS_URL = SettingType(
-    "redis://, rediss:// (TLS) or unix:// with host, and if needed :password@, port and /number",
-    Secret,
-    _is_redis_url,
-    is_secret=True,
-)
+REDIS_URL = SettingType(convert=_redis_url, is_secret=True)
+JWT_SECRET = SettingType(convert=_jwt_secret, is_secret=True)
 PUBLIC_KEY = SettingType(
     "an RSA public key as PEM, its lines separated by line breaks or \\n; not together with WS_JWT_SECRET",
-    lambda text: Secret(text.replace("\\n", "\n")),
-    _is_public_key,
+    _public_key,
     is_secret=True,
 )
 ROUTING_KEY = matching(r'(?!(operation|data)$)[^\\"\x00-\x1f]*', "a key's name without quotes, not operation or data")

@@ -36,13 +36,20 @@ _unroutable = msgspec.json.Decoder(list[_Unroutable])
 def connect(client: redis.Redis, url: str) -> tuple[Check, Info | None]:
     """Connect; return the check and the answer to INFO: empty if this user may not ask, None without a connection."""
     try:
-        info = client.info()
-    except ResponseError:
-        info = {}  # this user may not
+        pool = client.connection_pool
+        pool.release(pool.get_connection())
+        info = _info(client)
     except RedisError as error:
         check = failed_check("Redis", error)
         return check._replace(text=f"{describe_redis(url)}: {check.text}"), None
     return passed("Redis", describe_redis(url)), info
+
+
+def _info(client: redis.Redis) -> Info:
+    try:
+        return client.info()
+    except ResponseError:
+        return {}  # this user may not
 
 
 def failed_check(name: str, error: RedisError) -> Check:

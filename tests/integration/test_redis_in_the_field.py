@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ from tests.conftest import StartApp, StartListener
 from tests.integration.test_modes import notify
 from tests.support.process import Process
 from tests.support.proxy import Proxy
+from tests.support.redis_server import certificate
 from tests.support.servers import database_settings, free_port
 from tests.support.waiting import wait_until
 
@@ -48,17 +48,6 @@ def start_redis(tmp_path: Path) -> Iterator[StartRedis]:
 @pytest.fixture
 def base(database: str) -> dict[str, str]:
     return database_settings(database) | {"USE_REDIS_NOTIFIER": "true", "CANARY_INTERVAL": "0.5"}
-
-
-def certificate(folder: Path) -> None:
-    """Write a self-signed certificate for localhost."""
-    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    files = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject, *files],
-        check=True,
-        capture_output=True,
-    )
 
 
 def test_a_url_may_have_a_password_and_use_tls(

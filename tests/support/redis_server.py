@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Self
@@ -30,6 +31,17 @@ def redis_server() -> str:
             pytest.fail("there is no redis-server: install the package redis-server")
         pytest.skip("there is no redis-server")
     return program
+
+
+def certificate(folder: Path) -> None:
+    """Write a self-signed certificate for localhost."""
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    files = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject, *files],
+        check=True,
+        capture_output=True,
+    )
 
 
 class RedisServer:

@@ -194,7 +194,6 @@ WRONG = [
     ("DB_PORT", "543Z"),
     ("DB_PORT", "0"),
     ("DB_PORT", "5432,"),
-    ("DB_HOST", "a,,b"),
     ("DB_SSLMODE", "on"),
     ("USE_REDIS_NOTIFIER", "maybe"),
     ("REDIS_NAMESPACE", "no spaces"),
@@ -235,44 +234,6 @@ def test_a_wrong_value_is_one_line_with_its_name_what_it_was_and_what_it_takes(n
     with pytest.raises(SettingsError) as caught:
         load_settings()
     assert str(caught.value) == f"{name}={value!r}: it takes {takes(name)}"
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "localhost:6379",
-        "http://:s3cret@h",
-        "redis://",
-        "redis://:s3cret#word@h:6379",
-        "redis://:s3cret/word@h:6379",
-        "redis://:s3cret@h:port",
-        "redis://:s3cret@h:99999",
-        "redis://:s3cret@[::1",
-        "redis://:s3cret@h?no_such_option=1",
-        "redis://:s3cret@h?socket_timeout=soon",
-        "rediss://:s3cret@h?ssl_cert_reqs=perhaps",
-    ],
-)
-def test_a_wrong_redis_url_is_one_line_without_the_url(url: str) -> None:
-    write_env(f"REDIS_URL='{url}'")
-    with pytest.raises(SettingsError) as caught:
-        load_settings()
-    assert str(caught.value) == f"REDIS_URL=(hidden): it takes {takes('REDIS_URL')}"
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "redis://localhost",
-        "redis://:p%40ss@[::1]:6379/3",
-        "rediss://user:secret@h:6380?ssl_cert_reqs=none",
-        "unix:///run/redis.sock?db=1",
-        "unix://:secret@/run/redis.sock",
-    ],
-)
-def test_a_redis_url_of_every_kind_is_taken_as_it_is(url: str) -> None:
-    write_env(f"REDIS_URL='{url}'")
-    assert load_settings().redis_url.get_secret_value() == url
 
 
 def test_all_wrong_values_are_reported_together() -> None:
@@ -347,7 +308,7 @@ def test_a_wrong_value_in_dotenv_ends_gunicorn_with_one_line_and_exit_code_2(fol
     )
     assert result.returncode == 2
     [line] = (result.stdout + result.stderr).splitlines()
-    assert line.startswith("notifymux: REDIS_URL=(hidden): it takes redis://")
+    assert line.startswith("notifymux: REDIS_URL=(hidden): there is a # in it: ")
 
 
 def test_a_listener_without_a_database_logs_what_to_set_and_exits_2(folder: Path) -> None:
@@ -408,7 +369,9 @@ def test_the_example_sets_nothing(root: Path) -> None:
 
 def test_the_example_shows_the_defaults(example: Example) -> None:
     defaults = load_settings()
-    write_env("\n".join(f"{name}={default}" for name, (_, default) in example.variables.items()))
+    guards = {name for name in example.variables if name.startswith("WS_JWT_")}  # empty, they are refused
+    lines = [f"{name}={default}" for name, (_, default) in example.variables.items() if name not in guards]
+    write_env("\n".join(lines))
     assert load_settings() == defaults
     shown = {name for name, (_, default) in example.variables.items() if default}
     constant = {name.upper() for name, field in FIELDS.items() if field.default not in (None, "", ())} - {"POD_NAME"}

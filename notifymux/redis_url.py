@@ -1,0 +1,223 @@
+"""The URL of a Redis: what it means, and what is wrong with it, said without a part of it.
+
+redis-py's own parser takes more than its connections do, and passes over what it can't read: `/abc` is database 0.
+"""
+
+import re
+import ssl
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, NamedTuple
+from urllib.parse import unquote
+
+from notifymux.host_names import is_host
+
+
+class RedisUrlError(ValueError):
+    """A text is not the URL of a Redis. The message says which part is wrong and how to write it; nothing is quoted."""
+
+
+class Transport(Enum):
+    """How a URL's server is reached."""
+
+    TCP = "redis"
+    TLS = "rediss"
+    UNIX = "unix"
+
+
+class RedisUrl(NamedTuple):
+    """What a URL says."""
+
+    transport: Transport
+    options: dict[str, Any]  # of redis-py's connections
+
+
+_SCHEMES = {
+    "redis": Transport.TCP,
+    "valkey": Transport.TCP,
+    "rediss": Transport.TLS,
+    "valkeys": Transport.TLS,
+    "unix": Transport.UNIX,
+}
+_BEGINNINGS = "redis://, rediss:// (TLS), valkey://, valkeys:// (TLS) or unix://"
+_MAX_PORT = 65535
+_MAX_DATABASE = 2**31 - 1
+_MAX_PATH_BYTES = 107  # of a Unix socket
+_BRACKETS = "its host is none: an IPv6 address stands in [brackets]"
+_CREDENTIALS = "in user and password write %23 for #, %2F for /, %3F for ? and %40 for @"
+
+
+def parse_redis_url(url: str) -> RedisUrl:
+    """Return what a URL says.
+
+    Raises:
+        RedisUrlError: it says nothing that a connection can be made of.
+    """
+    if re.match(r"['\"]", url):
+        raise RedisUrlError("it begins with a quote, which belongs to it: docker's --env-file takes no quotes")
+    if re.search(r"\s", url):
+        raise RedisUrlError("there is a space or a line break in it: remove it, or write %20 for a space in a password")
+    transport, rest = _scheme(url)
+    if "#" in rest:
+        raise RedisUrlError(f"there is a # in it: {_CREDENTIALS}")
+    address, question_mark, query = rest.partition("?")
+    authority, slash, path = address.partition("/")
+    if "@" in path and "@" not in authority and transport is not Transport.UNIX:
+        raise RedisUrlError(f"there is a / before its @: {_CREDENTIALS}")
+    try:
+        options = _query(query, transport) if question_mark else {}
+    except RedisUrlError:
+        if "@" in query and "@" not in authority:
+            raise RedisUrlError(f"there is a ? before its @: {_CREDENTIALS}") from None
+        raise
+    userinfo, _, place = authority.rpartition("@")
+    options = _credentials(userinfo) | options
+    if transport is Transport.UNIX:
+        return RedisUrl(transport, options | _socket(place, slash + path))
+    return RedisUrl(transport, options | _host_and_port(place) | _database(path, options))
+
+
+def _scheme(url: str) -> tuple[Transport, str]:
+    scheme, separator, rest = url.partition("://")
+    scheme = scheme.lower()
+    if not separator:
+        raise RedisUrlError(f"it does not begin with {_BEGINNINGS}")
+    if "sentinel" in scheme or "cluster" in scheme:
+        raise RedisUrlError("neither Sentinel nor Cluster is supported: give one primary, redis://host:port")
+    if scheme not in _SCHEMES:
+        raise RedisUrlError(f"it begins with none of {_BEGINNINGS}")
+    return _SCHEMES[scheme], rest
+
+
+def _credentials(userinfo: str) -> dict[str, str]:
+    user, _, password = userinfo.partition(":")
+    found = {"username": user, "password": password}
+    return {name: _unquote(text, "user or password") for name, text in found.items() if text}
+
+
+def _unquote(text: str, part: str) -> str:
+    try:
+        unquoted = unquote(text, errors="strict")
+        unquoted.encode()
+    except UnicodeError:
+        raise RedisUrlError(f"{part} is not UTF-8 where it is written with %: write %25 for %") from None
+    if "\0" in unquoted:
+        raise RedisUrlError(f"{part} contains %00")
+    return unquoted
+
+
+def _host_and_port(place: str) -> dict[str, Any]:
+    if "," in place:
+        raise RedisUrlError("it names several hosts: give one primary (neither Sentinel nor Cluster is supported)")
+    if place.count(":") > 1 and "[" not in place:
+        raise RedisUrlError(_BRACKETS)
+    parts = re.fullmatch(r"(?:\[(?P<address>[^\[\]]*)\]|(?P<host>[^:\[\]]*))(?P<colon>:(?P<port>.*))?", place)
+    if parts is None:
+        raise RedisUrlError(_BRACKETS)
+    host = _unquote(parts["address"] or parts["host"] or "", "its host")
+    if not host:
+        raise RedisUrlError("it names no host")
+    if not is_host(host) or bool(parts["address"]) != (":" in host):
+        raise RedisUrlError(f"its host is neither a name nor an address; {_CREDENTIALS}")
+    if not parts["colon"]:
+        return {"host": host}
+    if not re.fullmatch(r"[0-9]{1,5}", parts["port"]) or not 1 <= int(parts["port"]) <= _MAX_PORT:
+        raise RedisUrlError(f"its port is no number from 1 to 65535; {_CREDENTIALS}")
+    return {"host": host, "port": int(parts["port"])}
+
+
+def _database(path: str, options: dict[str, Any]) -> dict[str, int]:
+    if not path:
+        return {}
+    number = _database_number(path)
+    if options.get("db", number) != number:
+        raise RedisUrlError("it names two databases, after the host and as ?db=")
+    return {"db": number}
+
+
+def _database_number(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,10}", text) or int(text) > _MAX_DATABASE:
+        raise RedisUrlError("its database is no number: after host and port may stand one such as /0")
+    return int(text)
+
+
+def _socket(place: str, path: str) -> dict[str, str]:
+    path = _unquote(path, "its path")
+    if place or len(path) < 2:  # noqa: PLR2004 - a slash and a name
+        raise RedisUrlError("after unix:// stands the absolute path of a socket: unix:///run/redis.sock")
+    if len(path.encode()) > _MAX_PATH_BYTES:
+        raise RedisUrlError(f"its path is too long for a socket: at most {_MAX_PATH_BYTES} bytes")
+    return {"path": path}
+
+
+def _seconds(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,4}(\.[0-9]+)?", text) or not float(text):
+        raise RedisUrlError("its timeout is no number of seconds above 0")
+    return float(text)
+
+
+def _verification(text: str) -> str:
+    if text not in {"none", "optional", "required"}:
+        raise RedisUrlError("its ssl_cert_reqs takes none, optional or required")
+    return text
+
+
+def _truth(text: str) -> bool:
+    if text.lower() not in {"true", "false", "1", "0", "yes", "no"}:
+        raise RedisUrlError("its ssl_check_hostname is neither true nor false")
+    return text.lower() in {"true", "1", "yes"}
+
+
+_OPTIONS: dict[str, Callable[[str], Any]] = {
+    "db": _database_number,
+    "username": str,
+    "password": str,
+    "client_name": str,
+    "socket_timeout": _seconds,
+    "socket_connect_timeout": _seconds,
+    "ssl_ca_certs": str,
+    "ssl_ca_path": str,
+    "ssl_certfile": str,
+    "ssl_keyfile": str,
+    "ssl_password": str,
+    "ssl_cert_reqs": _verification,
+    "ssl_check_hostname": _truth,
+}
+
+
+def _query(query: str, transport: Transport) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for part in filter(None, query.split("&")):
+        name, _, value = part.partition("=")
+        if name not in _OPTIONS or not value:
+            # Its name is not shown: after a raw ? in a password it is a part of that.
+            raise RedisUrlError(f"after the ? stands an option that is none of these: {', '.join(_OPTIONS)}")
+        options[name] = _OPTIONS[name](_unquote(value.replace("+", " "), f"its {name}"))
+    encryption = [name for name in options if name.startswith("ssl_")]
+    if encryption and transport is not Transport.TLS:
+        raise RedisUrlError(f"{encryption[0]} is for TLS: begin with rediss://")
+    _check_files(options)
+    return options
+
+
+def _check_files(options: dict[str, Any]) -> None:
+    """Read the files of TLS as a connection does, which says the same of every fault: it can't connect."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authorities, folder = options.get("ssl_ca_certs"), options.get("ssl_ca_path")
+    certificate, key = options.get("ssl_certfile"), options.get("ssl_keyfile")
+    if authorities or folder:
+        _read_file("ssl_ca_certs or ssl_ca_path", lambda: context.load_verify_locations(authorities, folder))
+    if key and not certificate:
+        raise RedisUrlError("ssl_keyfile needs ssl_certfile")
+    if certificate:
+        password = options.setdefault("ssl_password", "")  # without one, OpenSSL would ask the terminal
+        _read_file("ssl_certfile or ssl_keyfile", lambda: context.load_cert_chain(certificate, key, password))
+
+
+def _read_file(name: str, read: Callable[[], None]) -> None:
+    try:
+        read()
+    except ssl.SSLError:
+        raise RedisUrlError(f"the file that its {name} names is not in PEM, or of another key or password") from None
+    except OSError as error:
+        raise RedisUrlError(f"the file that its {name} names can't be read: {error.strerror}") from None
