@@ -12,11 +12,11 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from app.broadcast.snapshot_connection import SnapshotConnection
 from app.core.canary import Canary, read_canary
 from app.core.listen_session import ListenSession
 from app.core.postgres import canary_sql, listen_sql, listening_conninfo
 from app.core.postgres_connect import OpenSession, inspect, lock_wait, open_session
+from app.core.snapshot_connection import SnapshotConnection
 from listener.verify import postgres_checks
 from listener.verify.result import CheckStatus
 from tests.conftest import StartApp, StartListener, Verify
