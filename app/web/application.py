@@ -13,6 +13,8 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.tasks import cancel_tasks, start_task
+from app.monitoring.refusals import refusals
+from app.web.access_control import Rejected
 from app.websocket_manager import MatchDataWebSocketManager
 
 Task = Callable[[], Coroutine[None, None, None]]
@@ -65,4 +67,6 @@ async def _refuse(_: Request, error: Exception) -> Response:
     Starlette sends this response to a WebSocket's handshake too, since uvicorn has the extension for it.
     """
     refusal = cast("HTTPException", error)
+    if isinstance(refusal, Rejected):
+        refusals.add(refusal.cause, refusal.detail, refusal.details)
     return JSONResponse({"error": refusal.detail, "server": "notifymux"}, refusal.status_code, refusal.headers)
