@@ -10,14 +10,13 @@ from app.core import metrics, setting_names
 from app.core.config import load_settings_or_exit, where_settings_come_from
 from app.core.logging_config import logging_config
 from app.core.operator_errors import OperatorError
+from app.core.settings_types import MIN_SECRET_BYTES
 from app.main import compose
 from app.web.gunicorn_master import spare_workers_after_a_pause
 from app.web.gunicorn_worker import collect_seldom
 from app.web.open_files import allow_open_files, warn_of_low_limit
 
 logger = logging.getLogger(__name__)
-
-_MIN_SECRET_BYTES = 32
 
 _metrics_in_files = True  # of the master, which workers inherit
 
@@ -55,8 +54,8 @@ def on_starting(_server: Any) -> None:
         logger.warning("%s", line)
     if not (_settings.ws_jwt_secret or _settings.ws_jwt_public_key):
         logger.warning("anyone may listen to every match: neither WS_JWT_SECRET nor WS_JWT_PUBLIC_KEY is set")
-    elif _settings.ws_jwt_secret and len(_settings.ws_jwt_secret.get_secret_value().encode()) < _MIN_SECRET_BYTES:
-        logger.warning("WS_JWT_SECRET is shorter than %d bytes, and can be guessed (RFC 7518, 3.2)", _MIN_SECRET_BYTES)
+    elif _settings.ws_jwt_secret and len(_settings.ws_jwt_secret.get_secret_value().encode()) < MIN_SECRET_BYTES:
+        logger.warning("WS_JWT_SECRET is shorter than %d bytes, and can be guessed (RFC 7518, 3.2)", MIN_SECRET_BYTES)
 
 
 def _prepare_metrics() -> None:

@@ -16,6 +16,7 @@ _BOOLEANS = dict.fromkeys(("1", "true", "t", "yes", "y", "on"), True) | dict.fro
     ("0", "false", "f", "no", "n", "off"), False
 )
 _HOST_ALONE = "it takes the host alone"
+MIN_SECRET_BYTES = 32  # RFC 7518, 3.2
 MAKE_A_SECRET = "openssl rand -base64 48 makes one"  # noqa: S105 - a command
 MAKE_A_PUBLIC_KEY = "openssl pkey -in private.pem -pubout makes its public one"
 _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\s?#@]+")

@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from app.core.config import Settings
 from app.core.redis_keys import RedisNames
 from listener.sequencer.process_state import fingerprint
-from listener.verify import end_to_end, postgres_checks, redis_checks, snapshot_checks
+from listener.verify import end_to_end, postgres_checks, redis_checks, settings_checks, snapshot_checks
 from listener.verify.result import Check, failed
 
 
@@ -24,7 +24,7 @@ class Options(NamedTuple):
 
 
 def run(settings: Settings, options: Options, url: str, client: redis.Redis) -> Iterator[Check]:
-    """Check both servers, and if both are reachable, trace a canary.
+    """Check the settings and both servers, and if both are reachable, trace a canary.
 
     Args:
         settings: the setup to verify.
@@ -34,6 +34,8 @@ def run(settings: Settings, options: Options, url: str, client: redis.Redis) -> 
     """
     names, channels = RedisNames(settings.redis_namespace), settings.notify_channels
     workers = settings.web_concurrency if settings.use_redis_notifier else 0
+    yield settings_checks.names()
+    yield settings_checks.tokens(settings)
     with ExitStack() as stack:
         check, connection = postgres_checks.connect(url, settings.pod_name)
         yield check

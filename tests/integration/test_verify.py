@@ -41,7 +41,8 @@ def test_where_everything_works_nothing_fails(
     verified = verify(direct)
     assert (verified.code, verified.with_status("failed")) == (0, []), verified.log
     unnamed = set(DEFAULT_CHANNELS) - {"scoreboard_change"}
-    assert set(verified.with_status("warning")) == {"workers", *(f"triggers {channel}" for channel in unnamed)}
+    triggers = {f"triggers {channel}" for channel in unnamed}
+    assert set(verified.with_status("warning")) == {"tokens", "workers", *triggers}
     assert {f"channel {channel}" for channel in DEFAULT_CHANNELS} < set(verified.with_status("ok"))
     assert verified.text("LISTEN sessions") == "1 (1 notifymux-listener/pod-1)"
     assert verified.text("triggers scoreboard_change") == "on scoreboard"
