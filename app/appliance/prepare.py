@@ -43,7 +43,7 @@ def main() -> None:
     if servers_given():
         _write_programs(*standby)
         return
-    _check_complete(settings)
+    check_demo_is_meant(settings)
     embedded = _prepare_servers(settings.data_dir)
     write_private(EMBEDDED_ENV_FILE, _environment(embedded))
     _write_programs("embedded", *standby)
@@ -83,7 +83,7 @@ def _check_port(settings: Settings) -> None:
         raise ApplianceError(f"PORT={port} on HOST={settings.host}: {reason}; stop what uses it, or set PORT") from None
 
 
-def _check_complete(settings: Settings) -> None:
+def check_demo_is_meant(settings: Settings) -> None:
     """Check that nothing leads to a server: the demo never starts in the place of one that was misspelt.
 
     Raises:

@@ -15,6 +15,7 @@ _MAX_WHOLE_NUMBER = 2**40
 _BOOLEANS = dict.fromkeys(("1", "true", "t", "yes", "y", "on"), True) | dict.fromkeys(
     ("0", "false", "f", "no", "n", "off"), False
 )
+_NO_NAME = re.compile(r"://|-----|password\s*=|[\x00-\x1f]", re.IGNORECASE)  # and the log shows names
 _HOST_ALONE = "it takes the host alone"
 MIN_SECRET_BYTES = 32  # RFC 7518, 3.2
 MAKE_A_SECRET = "openssl rand -base64 48 makes one"  # noqa: S105 - a command
@@ -160,7 +161,7 @@ def _public_key(text: str) -> Secret:
 
 
 TEXT = SettingType()
-NAME = SettingType("a name alone", accepts=lambda name: "://" not in name)
+NAME = SettingType("a name alone", accepts=lambda name: not _NO_NAME.search(name), is_secret=True)  # it may be a URL
 SECRET = SettingType(convert=Secret, is_secret=True)
 PATH = SettingType(convert=Path)
 NAMES = SettingType(convert=_names)

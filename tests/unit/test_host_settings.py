@@ -39,6 +39,8 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("DB_PORT", "postgres://app:s3cret@db", "it takes a whole number from 1 to 65535"),
         ("DB_NAME", "postgres://app:s3cret@db/app", "it takes a name alone"),
         ("DB_USER", "postgres://app:s3cret@db/app", "it takes a name alone"),
+        ("DB_NAME", "host=db password=s3cret", "it takes a name alone"),
+        ("DB_USER", "-----BEGIN s3cret", "it takes a name alone"),
         ("POD_NAME", "app:s3cret@db", "it takes up to 63 letters"),
         ("DB_PASSWORD_FILE", "postgres://app:s3cret@db", "No such file"),
     ],
