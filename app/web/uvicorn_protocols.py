@@ -104,17 +104,22 @@ class HttpProtocol(HttpToolsProtocol):
             self.loop.call_later(DRAIN_SECONDS * (0.1 + 0.9 * random.random()), self._end_response)  # noqa: S311
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        """Called by uvicorn for each request. Keeps its cycle, and has `send` notice a closed transport.
+        """Called by uvicorn for each request. Keeps its cycle, and has uvicorn notice a closed transport.
 
-        uvloop closes a connection that is reset or aborted at once, but calls `connection_lost` an iteration later.
+        uvloop closes a connection that is reset or aborted at once, but calls `connection_lost` an iteration later. So
+        uvicorn would log a response that is cut off as the application's bug.
         """
+
+        def notice_closed() -> None:
+            cycle.disconnected = cycle.disconnected or self.transport.is_closing()
 
         async def serve(scope: Any, receive: Any, send: Any) -> None:
             async def send_unless_closed(message: Any) -> None:
-                cycle.disconnected = cycle.disconnected or self.transport.is_closing()
+                notice_closed()
                 await send(message)
 
             await app(scope, receive, send_unless_closed)
+            notice_closed()
 
         self._serving = cycle
         super()._start_asgi_task(cycle, serve)
