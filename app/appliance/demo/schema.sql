@@ -30,22 +30,51 @@ CREATE TABLE IF NOT EXISTS player_match (
 
 -- Tells the channel that is its argument of a changed row; the match is the row's match_id, or its id in the table of
 -- the matches themselves. A notification holds at most 7,999 bytes, and pg_notify would abort the very write it is to
--- tell of: so a row that doesn't fit is announced without its data.
+-- tell of: so a row that doesn't fit, or is no JSON, is announced without its data. pg_notify stays outside the blocks
+-- with EXCEPTION: PostgreSQL keeps 8 KiB of memory for each subtransaction that notifies until the transaction ends.
 CREATE OR REPLACE FUNCTION notify_change() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
-    data jsonb := CASE TG_OP WHEN 'DELETE' THEN to_jsonb(OLD) ELSE to_jsonb(NEW) END;
-    change jsonb := jsonb_build_object(
-        'table', TG_TABLE_NAME,
-        'operation', TG_OP,
-        'match_id', coalesce(data -> 'match_id', data -> 'id'),
-        'new_id', CASE WHEN TG_OP <> 'DELETE' THEN data -> 'id' END,
-        'old_id', CASE WHEN TG_OP <> 'INSERT' THEN to_jsonb(OLD) -> 'id' END,
-        'data', data
-    );
-    payload text := change;
+    changed record;
+    data jsonb;
+    change jsonb;
+    match jsonb;
+    payload text;
 BEGIN
-    IF octet_length(payload) > 7999 THEN
-        payload := change || '{"data": null}';
+    IF TG_OP = 'DELETE' THEN changed := OLD; ELSE changed := NEW; END IF;
+    BEGIN
+        data := to_jsonb(changed);
+        change := jsonb_build_object(
+            'table', TG_TABLE_NAME,
+            'operation', TG_OP,
+            'match_id', coalesce(data -> 'match_id', data -> 'id'),
+            'new_id', CASE WHEN TG_OP <> 'DELETE' THEN data -> 'id' END,
+            'old_id', CASE WHEN TG_OP <> 'INSERT' THEN to_jsonb(OLD) -> 'id' END,
+            'data', data
+        );
+        payload := change;
+        IF octet_length(payload) > 7999 THEN
+            payload := change || '{"data": null}';
+        END IF;
+    EXCEPTION WHEN OTHERS THEN
+        payload := NULL;  -- PostgreSQL stores values that it can't convert to JSON
+    END;
+    IF payload IS NULL OR octet_length(payload) > 7999 THEN
+        BEGIN
+            EXECUTE (
+                SELECT format('SELECT to_jsonb(($1).%I)', max(attname::text)) FROM pg_attribute
+                WHERE attrelid = TG_RELID AND attname IN ('id', 'match_id') AND NOT attisdropped
+            ) INTO match USING changed;
+        EXCEPTION WHEN OTHERS THEN
+            match := NULL;
+        END;
+        payload := jsonb_build_object(
+            'table', TG_TABLE_NAME,
+            'operation', TG_OP,
+            'match_id', CASE WHEN octet_length(match::text) < 7000 THEN match END,
+            'new_id', NULL,
+            'old_id', NULL,
+            'data', NULL
+        );
     END IF;
     PERFORM pg_notify(TG_ARGV[0], payload);
     RETURN NULL;
