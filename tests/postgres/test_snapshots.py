@@ -11,8 +11,8 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from app.core import snapshot_connection
 from app.broadcast.snapshot_query import Snapshot, SnapshotQuery
+from app.core import snapshot_connection
 from tests.support.loops import async_test
 from tests.support.postgres_cluster import PostgresServer
 from tests.support.proxy import Proxy
