@@ -60,7 +60,7 @@ class Settings:
     redis_namespace: str = _setting(
         "pg_notify",
         types.matching(r"[A-Za-z0-9_.:-]{1,64}", "up to 64 letters, digits and _ . : -"),
-        "the beginning of every name in Redis",
+        "the beginning of every name in Redis; each environment needs one of its own",
     )
     stream_maxlen: int = _setting(
         20_000, types.whole_number(100, 100_000_000), "events to keep in Redis, approximately"

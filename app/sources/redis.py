@@ -28,6 +28,10 @@ _FIELD = EVENT_FIELD.encode()
 _IDLE_SECONDS = 1.0  # the longest time without a look at whether the server was left
 _BATCH_ENTRIES = 1000  # per read of the stream
 _MAX_ENTRIES = 20_000  # read at most at the start, and for one client that resumes
+_OTHERS = (
+    "events arrive on %s that are not in this environment's stream: another environment publishes there too. Redis's "
+    "pub/sub knows no database numbers; give each environment a REDIS_NAMESPACE of its own"
+)
 
 
 class RedisSource:
@@ -46,7 +50,7 @@ class RedisSource:
     ) -> None:
         self._subscription = Subscription(address, names.events, 2 * canary_interval)
         self._redis = self._subscription.client
-        self._stream = names.log
+        self._events, self._stream = names.events, names.log
         self._silence_seconds = 2 * canary_interval
         self._recent_bytes = recent_bytes
         self._is_reading_range = False
@@ -55,6 +59,7 @@ class RedisSource:
         self._reading = ReconnectState("Redis' stream", logger)
         self._received_at = time.monotonic()
         self._canary_at: float | None = None
+        self._said_others = False
 
     def status(self) -> SourceStatus:
         """Return the current state. The source is connected if it is subscribed and could read the stream."""
@@ -106,6 +111,9 @@ class RedisSource:
             self._tracker.interrupted()
         else:
             self._reading.recovered()
+        if self._tracker.hears_others and not self._said_others:
+            self._said_others = True
+            logger.warning(_OTHERS, self._events)
 
     async def _start(self) -> None:
         """Start at the stream's last entry, with the entries before it as the recent events."""

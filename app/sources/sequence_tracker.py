@@ -5,7 +5,7 @@ a state machine without I/O and without a clock; times are seconds on any monoto
 """
 
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -17,6 +17,9 @@ logger = logging.getLogger(__name__)
 
 NOTHING = EventId(0, 0)  # before every event
 _MAX_PAST_EPOCHS = 16
+_MAX_STRANGE_EPOCHS = 16
+_STRANGE_READ_SECONDS = 1.0  # between two reads for epochs that the stream turned out not to have
+_FOREIGN_READS = 3  # after so many reads in vain, an epoch is another environment's
 
 
 class Gap(NamedTuple):
@@ -49,10 +52,20 @@ class SequenceTracker:
         self._past_epochs: deque[int] = deque(maxlen=_MAX_PAST_EPOCHS)
         self._timeout = ProgressTimeout(TAKEOVER_TIMEOUT_SECONDS)
         self._read_at = 0.0
+        # A published epoch that is not known yet: a new one, whose begin is in the stream, or another environment's.
+        self._strange_epoch: int | None = None
+        self._strange_read_at = 0.0
+        self._reads_in_vain: Counter[int] = Counter()  # by epoch that was published
+
+    @property
+    def hears_others(self) -> bool:
+        """Whether events are published that are not in the stream: another environment publishes on the channel."""
+        return any(reads >= _FOREIGN_READS for reads in self._reads_in_vain.values())
 
     def is_read_due(self, now: float) -> bool:
         """Whether the stream has to be read now."""
-        return self.needs_read and now >= self._read_at
+        is_strange_due = self._strange_epoch is not None and now >= self._strange_read_at
+        return is_strange_due or (self.needs_read and now >= self._read_at)
 
     def request_read(self) -> None:
         """Have the stream read at once: after a subscription, or after a silence."""
@@ -97,11 +110,15 @@ class SequenceTracker:
             return False
         if at is None:
             return True
-        if self.position is None or at > self.position.next:
+        if self.position is None:
             self.needs_read = True
         elif at == self.position.next and not self._was_delivered(at):
             self._move_to(at)
             return True
+        elif at.epoch not in {self.position.epoch, self._delivered.epoch, *self._past_epochs}:
+            self._strange_epoch = at.epoch
+        elif at > self.position.next:
+            self.needs_read = True
         else:
             self.suppressed += 1
             # An id of an earlier epoch is published after the stream was replaced.
@@ -115,6 +132,7 @@ class SequenceTracker:
         """
         outcomes: list[Outcome] = []
         self.needs_read = False
+        strange, self._strange_epoch = self._strange_epoch, None
         for entry in entries:
             due = self._read_entry(entry, now)
             if due is None:
@@ -123,12 +141,27 @@ class SequenceTracker:
         if not entries and (head or NOTHING) < (self.position or NOTHING) and self._timed_out(now):
             self.position = head or NOTHING
             outcomes.append(Gap(self.position, GapReason.STREAM_LOST))
+        if strange is not None:
+            self._look_for(strange, now)
         return outcomes
 
     def interrupted(self) -> None:
         """Record that Redis did not answer: timeouts pause, and the stream has to be read."""
         self._timeout.pause()
         self.needs_read = True
+
+    def _look_for(self, epoch: int, now: float) -> None:
+        """Look whether a read found an epoch that was published: an append and its publication are one step of Redis.
+
+        If not, messages like it cause one read a second at most: whoever shares the channel may publish any number.
+        """
+        if self.position is not None and epoch == self.position.epoch:
+            self._reads_in_vain.pop(epoch, None)
+        elif not self.needs_read:
+            self._strange_read_at = now + _STRANGE_READ_SECONDS
+            if len(self._reads_in_vain) >= _MAX_STRANGE_EPOCHS:
+                self._reads_in_vain.clear()
+            self._reads_in_vain[epoch] += 1
 
     def _read_entry(self, entry: StreamEvent, now: float) -> list[Outcome] | None:
         """Move over an entry and return what is delivered; None while what should precede it is waited for."""

@@ -1,6 +1,9 @@
 """The checks of Redis."""
 
+import re
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import chain
 from typing import Any
 
@@ -10,9 +13,10 @@ from redis.exceptions import RedisError, ResponseError
 
 from app.core.heartbeat import DEAD_SECONDS
 from app.core.redis_keys import RedisNames
-from listener.redis_stream import APPEND
+from listener.redis_stream import APPEND, entries
 from listener.registry import read_entries
 from listener.verify.result import Check, failed, passed, warned
+from notifymux.event import decode
 from notifymux.redis_client import describe_redis
 from notifymux.redis_errors import fault
 
@@ -20,6 +24,8 @@ _OLDEST_MAJOR = 7  # Valkey reports 7 as its redis_version too
 _EVERY_EPOCH = "1e300"  # above every epoch, so that the script deletes nothing
 _NO_EPOCH = -1  # below every epoch, so that the script reads the head and appends nothing
 _MAX_UNROUTABLE = 5  # that are listed
+_MAX_DATABASES = 100  # that are looked at
+_ALIVE_SECONDS = 60.0  # since a stream's newest event; listeners append a canary every few seconds
 
 Info = dict[str, Any]
 
@@ -74,10 +80,11 @@ def run_checks(client: redis.Redis, names: RedisNames, info: Info) -> Iterator[C
             yield check(client, names)
         except RedisError as error:
             yield failed_check(name, error)
-    try:
-        yield from unroutable(client, names)
-    except RedisError as error:
-        yield failed_check("events for no client", error)
+    for name, some in (("Redis databases", other_databases), ("events for no client", unroutable)):
+        try:
+            yield from some(client, names)
+        except RedisError as error:
+            yield failed_check(name, error)
 
 
 def version(info: Info) -> Check:
@@ -208,3 +215,42 @@ def unroutable(client: redis.Redis, names: RedisNames) -> Iterator[Check]:
     listed = sorted(most.items(), key=lambda item: item[1], reverse=True)[:_MAX_UNROUTABLE]
     text = "; ".join(f"{events} {what}" for what, events in listed)
     yield warned(name, text, "correct what notifies there (README, The trigger), or ROUTING_KEY")
+
+
+def other_databases(client: redis.Redis, names: RedisNames) -> Iterator[Check]:
+    """Whether another database of this Redis has a stream of this name: what is published there is heard here too.
+
+    Nothing where this user may not see the other databases.
+
+    Raises:
+        redis.RedisError: Redis does not answer.
+    """
+    name, own = "Redis databases", client.connection_pool.connection_kwargs.get("db") or 0
+    try:
+        found = {int(key[2:]) for key in client.info("keyspace") if re.fullmatch(r"db\d+", key)} - {own}
+        ages = {number: _newest_age(client, names, number) for number in sorted(found)[:_MAX_DATABASES]}
+    except ResponseError:
+        return
+    alive = [str(number) for number, age in ages.items() if age is not None and age < _ALIVE_SECONDS]
+    if not alive:
+        yield passed(name, "no other one has events of this namespace")
+        return
+    yield warned(
+        name,
+        f"database {', '.join(alive)} has events of this namespace too, and they arrive here as well: pub/sub knows no "
+        "database numbers",
+        "give each environment a REDIS_NAMESPACE of its own",
+    )
+
+
+def _newest_age(client: redis.Redis, names: RedisNames, database: int) -> float | None:
+    """Return how many seconds ago the newest event of a database's stream was stored; None if it has none."""
+    options = {**client.connection_pool.connection_kwargs, "db": database}
+    pool = redis.ConnectionPool(client.connection_pool.connection_class, 1, **options)
+    with closing(redis.Redis.from_pool(pool)) as other:
+        newest = entries(other.xrevrange(names.log, count=1))
+    try:
+        at = decode(newest[0].text).at if newest else None
+    except msgspec.DecodeError:
+        return None  # another program's
+    return None if at is None else time.time() - at

@@ -280,3 +280,53 @@ def read(tracker: SequenceTracker, stream: list[StreamEvent]) -> list[Outcome]:
         if len(after) == 3:
             tracker.request_read()
     return outcomes
+
+
+def test_messages_of_an_epoch_that_the_stream_does_not_have_cause_one_read_a_second() -> None:
+    tracker, reads, now = tracker_at(5), 0, 10.0
+    for number in range(1000):
+        now += 0.01
+        assert tracker.on_published([event(number + 1, E + 7 if number % 2 else E - 7)]) == []
+        if tracker.is_read_due(now):
+            reads += 1
+            assert tracker.read([], EventId(E, 5), now) == []
+    assert 9 <= reads <= 11
+    assert tracker.hears_others
+    assert tracker.suppressed == 0
+    assert tracker.on_published([event(6)]) == [event(6)], "its own events go on"
+    assert tracker.on_published([event(8)]) == []
+    assert tracker.is_read_due(now), "and an event that is missing is read at once"
+
+
+def test_any_number_of_made_up_epochs_causes_no_more_reads_and_is_not_remembered() -> None:
+    tracker, reads, now = tracker_at(5), 0, 10.0
+    for epoch in range(5000, 6000):
+        now += 0.1
+        tracker.on_published([event(1, epoch)])
+        if tracker.is_read_due(now):
+            reads += 1
+            tracker.read([], EventId(E, 5), now)
+    assert 90 <= reads <= 101
+    assert len(tracker._reads_in_vain) <= 16
+
+
+def test_a_new_epoch_of_its_own_is_read_at_once_and_is_no_other_environments() -> None:
+    tracker = tracker_at(5)
+    for epoch in range(E + 1, E + 6):
+        tracker.on_published([event(1, epoch)])
+        assert tracker.is_read_due(10.0)
+        outcomes = tracker.read(entries([1], epoch), None, 10.0)
+        assert outcomes == [Gap(EventId(epoch, 1), GapReason.EPOCH)]
+        assert not tracker.is_read_due(10.0)
+    assert not tracker.hears_others
+
+
+def test_a_new_epoch_that_begins_beside_another_environment_is_found_within_a_second() -> None:
+    tracker = tracker_at(5)
+    for now in (10.0, 11.0, 12.0):
+        tracker.on_published([event(1, E + 7)])
+        tracker.read([], EventId(E, 5), now)
+    tracker.on_published([event(1, E + 9)])
+    assert not tracker.is_read_due(12.5)
+    assert tracker.is_read_due(13.0)
+    assert tracker.read(entries([1], E + 9), None, 13.0) == [Gap(EventId(E + 9, 1), GapReason.EPOCH)]
