@@ -101,6 +101,14 @@ class Client:
         self._start_sending()
         return all_fit
 
+    def answer(self, batch: MessageBatch) -> None:
+        """Do the same with what is no event, also while the client is not streaming."""
+        if self.closing.done() or (self._sending is None and self._write is not None and self._write(batch)):
+            return
+        for message in batch.messages:
+            self.queue.push(message)
+        self._start_sending()
+
     def pause(self) -> None:
         """Drop every event until the next `start`."""
         self.streaming = False

@@ -102,6 +102,21 @@ class MessageBatch:
 
 
 PING = MessageBatch([Message(b'{"type":"ping"}')])
+PONG = MessageBatch([Message(b'{"type":"pong"}')])
+
+
+class _ClientMessage(msgspec.Struct, gc=False):
+    """What matters of a message from a client."""
+
+    type: str = ""
+
+
+def is_ping(text: str) -> bool:
+    """Whether a message from a client is a ping, which wants an answer."""
+    try:
+        return msgspec.json.decode(text, type=_ClientMessage).type == "ping"
+    except (ValueError, RecursionError):  # not JSON, not UTF-8, or no such object
+        return False
 
 
 def recovered(match: str, event_id: EventId) -> Message:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from app.broadcast.client import Client, CloseCode
-from app.broadcast.messages import PING, Message, MessageBatch
+from app.broadcast.messages import PING, PONG, Message, MessageBatch, is_ping
 from app.core.tasks import cancel_tasks
 
 _CLOSE_TIMEOUT_SECONDS = 2.0  # for sending the close; a client that does not read holds it up
@@ -25,8 +25,8 @@ class Transport(Protocol):
     async def send(self, messages: Sequence[Message]) -> bool:
         """Send messages; wait while the client does not read. Return False if the connection is lost."""
 
-    async def receive(self) -> bool:
-        """Wait until the client sends something. Return False if the connection is lost."""
+    async def receive(self) -> str | None:
+        """Wait until the client sends something, and return its text. Return None if the connection is lost."""
 
     async def close(self, code: CloseCode) -> None:
         """Close the connection; wait while the client does not read."""
@@ -36,7 +36,7 @@ class Transport(Protocol):
 
 
 class ClientSession:
-    """Sends pings, receives answers, and closes the connection when one side wants it or the token expires.
+    """Sends pings, answers the client's, and closes the connection when one side wants it or the token expires.
 
     Args:
         transport: the connection.
@@ -70,8 +70,10 @@ class ClientSession:
 
     async def _receive(self) -> None:
         try:
-            while await self._transport.receive():
+            while (text := await self._transport.receive()) is not None:
                 self._unanswered = 0
+                if is_ping(text):
+                    self._client.answer(PONG)
         finally:
             self._client.close(CloseCode.DISCONNECTED)
 

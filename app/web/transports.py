@@ -38,10 +38,10 @@ class WebSocketTransport:
             return False
         return True
 
-    async def receive(self) -> bool:
-        """Wait until the client sends something. Return False if the connection is lost."""
+    async def receive(self) -> str | None:
+        """Wait until the client sends something, and return its text. Return None if the connection is lost."""
         message = await self._websocket.receive()
-        return bool(message["type"] == "websocket.receive")
+        return (message.get("text") or "") if message["type"] == "websocket.receive" else None
 
     async def close(self, code: CloseCode) -> None:
         """Send a close frame, unless the connection is lost already."""
@@ -68,11 +68,10 @@ class EventStreamTransport:
         await self._send_body(MessageBatch(messages).sse_chunks)
         return True
 
-    async def receive(self) -> bool:
-        """Wait until the connection is lost, and return False: a client can't send anything over it."""
+    async def receive(self) -> None:
+        """Wait until the connection is lost: a client can't send anything over it."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        return False
 
     async def close(self, _: CloseCode) -> None:
         """End the response, which has no place for the code."""

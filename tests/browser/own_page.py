@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from playwright.sync_api import Page
+from playwright.sync_api import Page, Request, WebSocket
 
 from tests.support.waiting import wait_until
 
-# Besides `window.connection`: all states and messages, and from where each attempt came.
+# Besides `window.connection`: all states, messages and tokens so far.
 _CONNECT = """
 async ([module, options, token]) => {
   const { connect } = await import(module);
@@ -28,13 +28,39 @@ class OwnPage:
     def __init__(self, page: Page, url: str, module: str = "", **options: Any) -> None:
         self.page = page
         self.sockets: list[str] = []
-        page.on("websocket", lambda socket: self.sockets.append(socket.url))
+        self._frames: list[str] = []
+        self._streams: list[str] = []
+        page.on("websocket", self._on_socket)
+        page.on("request", self._on_request)
         page.goto(f"{url}/healthz")
         self.connect(module or f"{url}/static/notifymux.js", match=7, base=f"{url}/", **options)
 
     def connect(self, module: str, tokens: list[str] | None = None, **options: Any) -> None:
         """Connect with the options; `tokens` are what the function that returns a token does so in turns."""
         self.page.evaluate(_CONNECT, [module, options, tokens])
+
+    def _on_socket(self, socket: WebSocket) -> None:
+        self.sockets.append(socket.url)
+        socket.on("framereceived", self._on_frame)
+
+    def _on_frame(self, frame: str | bytes) -> None:
+        self._frames.append(str(frame))
+
+    def _on_request(self, request: Request) -> None:
+        if "/events" in request.url:
+            self._streams.append(request.url)
+
+    @property
+    def frames(self) -> list[str]:
+        """The frames that the page has received so far."""
+        self.page.evaluate("true")  # or Playwright passes on no events
+        return self._frames
+
+    @property
+    def attempts(self) -> int:
+        """The number of connections that the page has begun so far."""
+        self.page.evaluate("true")  # as above
+        return len(self.sockets) + len(self._streams)
 
     @property
     def states(self) -> list[str]:

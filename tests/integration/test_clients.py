@@ -4,7 +4,7 @@ import http.client
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -15,7 +15,7 @@ import pytest
 import redis
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.conftest import StartApp, fresh_database, fresh_redis_place, redis_mode
 from tests.support.programs import App, Client, EventStream, Listener, get
@@ -183,6 +183,60 @@ def test_in_postgresql_mode_ids_are_null_and_nothing_is_recovered(
         }
         notify(connection, 1)
         assert client.wait_for_updates(1)[0]["id"] is None
+
+
+# ---- a client's ping
+
+
+def test_a_clients_ping_is_answered_at_once_and_nothing_else_is(
+    redis_settings: dict[str, str], connection: psycopg.Connection, start_app: StartApp
+) -> None:
+    app = start_app(redis_settings).wait_until_ready()
+    with app.client(1) as client:
+        client.wait_for_initial_load()
+        others = [
+            "ping",
+            "",
+            "[",
+            "[]" * 50,
+            "[" * 4000,
+            '"ping"',
+            "null",
+            '{"type":["ping"]}',
+            "{}",
+            '{"type":"pong"}',
+        ]
+        for text in (*others, '{"type":"ping"}', '{"n": 1e999, "type": "ping", "more": [{}]}'):
+            client.socket.send(text)
+        client.socket.send(b'{"type":"ping"}')
+        wait_until(lambda: len(client.of_type("pong")) == 2)
+        notify(connection, 1)
+        client.wait_for_updates(1)
+        assert client.of_type("pong") == [{"type": "pong"}] * 2
+
+
+def test_a_clients_ping_is_answered_while_it_waits_for_its_snapshot(
+    redis_settings: dict[str, str], connection: psycopg.Connection, start_app: StartApp
+) -> None:
+    app = start_app(redis_settings | {"SNAPSHOT_QUERY": SLOW.replace("0.5", "3")}).wait_until_ready()
+    with app.client(1) as client:
+        client.socket.send('{"type":"ping"}')
+        wait_until(lambda: len(client.messages) == 2, what="the pong and the initial load")
+        assert [message["type"] for message in client.messages] == ["pong", "initial-load"]
+
+
+def test_a_client_that_sends_many_pings_and_reads_no_answer_is_closed_and_holds_up_no_other(
+    redis_settings: dict[str, str], connection: psycopg.Connection, start_app: StartApp
+) -> None:
+    app = start_app(redis_settings).wait_until_ready()
+    with app.client(1, "flood") as flood, app.client(1, "other") as other:
+        other.wait_for_initial_load()
+        with suppress(ConnectionClosed):
+            for _ in range(2_000):
+                flood.socket.send('{"type":"ping"}')
+        assert flood.wait_until_closed() == 1008
+        notify(connection, 1)
+        other.wait_for_updates(1)
 
 
 # ---- the event stream's form

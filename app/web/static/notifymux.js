@@ -10,18 +10,25 @@
 //   connection.close();
 //
 // docs/protocol.md describes the messages. After a connection is lost, the client resumes from the last id it received,
-// with exponential backoff and jitter. If WebSockets fail to open, it uses server-sent events instead.
+// with exponential backoff and jitter. If WebSockets fail to open, it uses server-sent events instead. While the page is
+// hidden, it does not reconnect. When the device or the page wakes up, it asks whether the connection is still alive.
 
 const INITIAL_DELAY_MS = 500;
 const MAX_DELAY_MS = 15_000;
 const STABLE_AFTER_MS = 5_000; // a connection that was live for longer resets the backoff
 const OPEN_TIMEOUT_MS = 15_000; // until the first message
 const IDLE_TIMEOUT_PINGS = 2.5; // ping intervals without a message
+const ANSWER_TIMEOUT_MS = 3_000; // after waking up
+const IDLE_CONNECTIONS = 5; // browsers keep up to six for a host over HTTP/1.1; the event stream takes one
 const WEBSOCKET_ATTEMPTS = 2; // failed attempts before every second attempt uses server-sent events
 
 const CLOSE_EXPIRED = 3000;
 const CLOSE_REPLACED = 3510;
 const REFUSED_STATUSES = [401, 403, 404];
+const TOKEN_STATUSES = [401, 403]; // another token may help
+
+const CLOCK_INTERVAL_MS = 1_000;
+const CLOCK_JUMP_MS = 5_000; // from one look at the clock to the next: the device slept
 
 /**
  * @typedef {"connecting" | "live" | "reconnecting" | "refused" | "replaced" | "closed"} StateName
@@ -36,7 +43,8 @@ const REFUSED_STATUSES = [401, 403, 404];
  * @property {string | number} match - the id of the match
  * @property {string | URL} [base] - the URL of notifymux; by default where this file was loaded from
  * @property {string} [clientId] - identifies this connection within its match; random by default
- * @property {string | (() => string | Promise<string>)} [token] - a function is called before every attempt
+ * @property {string | (() => string | Promise<string>)} [token] - a function is called before every attempt, and once
+ * more before a refusal is final
  * @property {string} [lastEventId] - resume after this id instead of starting with a snapshot
  * @property {number} [pingInterval] - the server's PING_INTERVAL in seconds; 30 by default
  * @property {typeof WebSocket} [WebSocket] - the class to use, for Node before version 22
@@ -65,11 +73,14 @@ class Connection {
   #lastEventId;
   #transport = null; // open or opening; null while waiting for the next attempt
   #liveSince = null; // null until the first message
+  #openedAt; // when the last attempt began
+  #isAsking = false; // since the page woke up, until an answer proves that the connection is alive
   #attempt = 0; // consecutive failures
+  #refusals = 0; // consecutive ones
   #unopened = 0; // consecutive connections that delivered no message
   #idleTimer;
   #retryTimer = null;
-  #abortController = new AbortController(); // removes the listeners for network changes
+  #abortController = new AbortController(); // removes the listeners
 
   constructor({ match, base = new URL("..", import.meta.url), clientId = randomId(), ...rest }) {
     if (match === undefined || match === null || match === "") throw new TypeError("connect() needs a match");
@@ -80,7 +91,7 @@ class Connection {
     this.#lastEventId = rest.lastEventId ?? null;
     this.#idleTimeout = (rest.pingInterval ?? 30) * 1000 * IDLE_TIMEOUT_PINGS;
     this.#socketClass = rest.WebSocket ?? globalThis.WebSocket;
-    this.#listenForNetworkChanges();
+    this.#listen();
     this.#open();
   }
 
@@ -137,12 +148,13 @@ class Connection {
     this.#dispatch("state", state);
   }
 
-  async #open() {
+  async #open(timeout = OPEN_TIMEOUT_MS) {
     clearTimeout(this.#retryTimer);
     this.#retryTimer = null;
     const placeholder = { close() {} }; // identifies this attempt while the token is fetched
     this.#transport = placeholder;
-    this.#restartIdleTimer(OPEN_TIMEOUT_MS);
+    this.#openedAt = Date.now();
+    this.#restartIdleTimer(timeout);
     let token;
     try {
       token = typeof this.#token === "function" ? await this.#token() : this.#token;
@@ -184,15 +196,15 @@ class Connection {
   }
 
   #onMessage(text) {
-    this.#restartIdleTimer(this.#idleTimeout);
     const message = JSON.parse(text);
-    if (message.type === "ping") {
-      this.#transport.pong();
-      return;
-    }
+    // Other messages are no answer: they may have waited in this device's memory while it slept.
+    if (message.type === "pong") this.#isAsking = false;
+    this.#restartIdleTimer(this.#isAsking ? ANSWER_TIMEOUT_MS : this.#idleTimeout);
+    if (message.type === "ping") this.#transport.send('{"type":"pong"}');
+    if (message.type === "ping" || message.type === "pong") return;
     if (this.#liveSince === null) {
       this.#liveSince = Date.now();
-      this.#unopened = 0;
+      this.#unopened = this.#refusals = 0;
       this.#setState({ name: "live", attempt: 0 });
     }
     const isSnapshot = message.type === "initial-load" || message.type === "resync";
@@ -205,20 +217,26 @@ class Connection {
   #onClose({ code, status, wait = 0, reason }) {
     const liveTime = this.#liveSince === null ? 0 : Date.now() - this.#liveSince;
     if (this.#liveSince === null) this.#unopened += 1;
+    const wasAsking = this.#isAsking;
     this.#closeTransport();
     if (code === CLOSE_REPLACED) {
       this.#finish({ name: "replaced", attempt: 0, reason: "this client id connected again" });
       return;
     }
     if (REFUSED_STATUSES.includes(status)) {
-      this.#finish({ name: "refused", attempt: this.#attempt + 1, reason });
-      return;
+      this.#refusals += 1;
+      const mayHelp = typeof this.#token === "function" && TOKEN_STATUSES.includes(status);
+      if (!mayHelp || this.#refusals > 1) {
+        this.#finish({ name: "refused", attempt: this.#attempt + 1, reason });
+        return;
+      }
     }
     const wasStable = liveTime > STABLE_AFTER_MS;
     this.#attempt = wasStable ? 1 : this.#attempt + 1;
     const maxDelay = Math.min(MAX_DELAY_MS, INITIAL_DELAY_MS * 2 ** (this.#attempt - 1));
-    const delay = code === CLOSE_EXPIRED && wasStable ? 0 : Math.max(wait, maxDelay * (0.5 + Math.random() / 2));
-    this.#retryTimer = setTimeout(() => this.#open(), delay);
+    const isPrompt = wasAsking || (code === CLOSE_EXPIRED && wasStable);
+    const delay = isPrompt ? 0 : Math.max(wait, maxDelay * (0.5 + Math.random() / 2));
+    this.#retryTimer = setTimeout(() => isHidden() || this.#open(), delay); // else `#wake` opens
     this.#setState({ name: "reconnecting", attempt: this.#attempt, reason: reason ?? `closed (${code})` });
   }
 
@@ -226,6 +244,7 @@ class Connection {
     clearTimeout(this.#idleTimer);
     const transport = this.#transport;
     this.#transport = this.#liveSince = null;
+    this.#isAsking = false;
     transport?.close();
   }
 
@@ -237,23 +256,78 @@ class Connection {
     this.#setState(state);
   }
 
-  // Reconnects without waiting for the delay when the network returns or the page becomes visible. Treats a connection
-  // as closed when the network is lost, because no close event may follow.
-  #listenForNetworkChanges() {
-    const { signal } = this.#abortController;
-    const reconnect = () => {
-      if (this.#liveSince !== null) return;
+  // The connection may be dead without a close event: asks now, and does not wait for the next retry.
+  #wake() {
+    this.#attempt = 0;
+    if (this.#isAsking) return;
+    if (this.#liveSince !== null && this.#transport.send('{"type":"ping"}')) {
+      this.#isAsking = true;
+      this.#restartIdleTimer(ANSWER_TIMEOUT_MS);
+      return;
+    }
+    if (this.#liveSince !== null) {
+      this.#unopened = WEBSOCKET_ATTEMPTS; // an event stream is asked by a new request
+      dropDeadConnections(this.#base);
+    }
+    const isFresh = this.#liveSince === null && Date.now() - this.#openedAt < ANSWER_TIMEOUT_MS;
+    const timeout = this.#state.name === "connecting" ? OPEN_TIMEOUT_MS : ANSWER_TIMEOUT_MS;
+    if (this.#transport !== null && isFresh) {
+      this.#restartIdleTimer(timeout); // `pageshow` also follows when the page has loaded
+    } else {
       this.#closeTransport();
-      this.#open();
-    };
-    globalThis.addEventListener?.("online", reconnect, { signal });
-    globalThis.addEventListener?.("pageshow", ({ persisted }) => persisted && reconnect(), { signal });
+      this.#open(timeout);
+    }
+  }
+
+  #listen() {
+    const { signal } = this.#abortController;
+    onWake(() => this.#wake(), signal);
+    // No close event may follow.
     globalThis.addEventListener?.("offline", () => this.#transport && this.#onClose({ reason: "offline" }), { signal });
-    globalThis.document?.addEventListener("visibilitychange", () => document.hidden || reconnect(), { signal });
   }
 }
 
-// ---- transports: call `onMessage` with the text of every message, and `onClose` once, unless `close` was called
+/**
+ * Calls `wake` when the page becomes visible or returns from the back-forward cache, when the network returns, and when
+ * the device has slept. Also for the status page.
+ *
+ * @param {() => void} wake
+ * @param {AbortSignal} signal - ends it
+ */
+export function onWake(wake, signal) {
+  const wakeIfVisible = () => isHidden() || wake();
+  globalThis.addEventListener?.("online", wakeIfVisible, { signal });
+  globalThis.addEventListener?.("pageshow", wakeIfVisible, { signal });
+  globalThis.document?.addEventListener("visibilitychange", wakeIfVisible, { signal });
+  let last = Date.now();
+  const timer = setInterval(() => {
+    const elapsed = Date.now() - last;
+    last += elapsed;
+    if (elapsed > CLOCK_JUMP_MS) wakeIfVisible();
+  }, CLOCK_INTERVAL_MS);
+  signal.addEventListener("abort", () => clearInterval(timer));
+}
+
+/**
+ * Has the browser drop its idle connections to notifymux if they are dead: it would send the next requests over them.
+ * It closes a connection over HTTP/1.1 whose request is aborted. Also for the status page.
+ *
+ * @param {string | URL} base - the URL of notifymux
+ */
+export function dropDeadConnections(base) {
+  for (let request = 0; request < IDLE_CONNECTIONS; request += 1) {
+    const signal = AbortSignal.timeout(ANSWER_TIMEOUT_MS);
+    fetch(new URL("healthz", base), { mode: "no-cors", cache: "no-store", signal }).catch(() => {});
+  }
+}
+
+/** Whether the page is hidden. Retries wait until it is visible. */
+export function isHidden() {
+  return globalThis.document?.hidden ?? false;
+}
+
+// ---- transports: call `onMessage` with the text of every message, and `onClose` once, unless `close` was called.
+// `send` returns whether something can be sent.
 
 function openWebSocket(url, { socketClass, onMessage, onClose }) {
   const socket = new socketClass(url);
@@ -261,7 +335,10 @@ function openWebSocket(url, { socketClass, onMessage, onClose }) {
   socket.onclose = ({ code }) => onClose({ code });
   socket.onerror = () => {}; // a close event follows
   return {
-    pong: () => socket.send('{"type":"pong"}'),
+    send(text) {
+      socket.send(text);
+      return true;
+    },
     close() {
       socket.onmessage = socket.onclose = null;
       socket.close();
@@ -274,7 +351,7 @@ function openEventStream(url, { token, onMessage, onClose }) {
   const abortController = new AbortController();
   const headers = token ? { authorization: `Bearer ${token}` } : {};
   read().then(onClose);
-  return { pong() {}, close: () => abortController.abort() };
+  return { send: () => false, close: () => abortController.abort() };
 
   async function read() {
     const options = { headers, cache: "no-store", signal: abortController.signal };
@@ -293,10 +370,19 @@ function openEventStream(url, { token, onMessage, onClose }) {
   }
 }
 
-async function refusal(response) {
-  const body = await response.json().catch(() => ({}));
+/**
+ * Returns why a request failed. `status` is only there if notifymux itself responded: what a proxy says passes with its
+ * deploy. Also for the status page.
+ *
+ * @param {Response} response
+ * @returns {Promise<{ status?: number, wait: number, reason: string }>}
+ */
+export async function refusal(response) {
+  const body = await response.json().catch(() => null);
+  const isOwn = body?.server === "notifymux";
   const wait = 1000 * (Number(response.headers.get("retry-after")) || 0);
-  return { status: response.status, wait, reason: body.error ?? `HTTP ${response.status}` };
+  const reason = isOwn ? String(body.error) : `HTTP ${response.status}`;
+  return { status: isOwn ? response.status : undefined, wait, reason };
 }
 
 // ---- ids

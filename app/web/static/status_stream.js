@@ -1,8 +1,12 @@
-// Receives the status once a second over server-sent events, and reconnects automatically.
+// Receives the status once a second over server-sent events, and reconnects automatically, but not while the page is
+// hidden. When the device or the page wakes up, the connection may be dead: a new one takes its place.
+
+import { dropDeadConnections, isHidden, onWake, refusal } from "./notifymux.js";
 
 const INITIAL_DELAY_MS = 500;
 const MAX_DELAY_MS = 5_000;
 const IDLE_TIMEOUT_MS = 5_000; // the server sends a message every second
+const WAKE_TIMEOUT_MS = 3_000; // until the first message after waking up
 
 /**
  * @typedef {object} Connection
@@ -16,6 +20,7 @@ export class StatusStream {
   #token;
   #onStatus;
   #onConnection;
+  #openedAt; // when the last attempt began
   #attempt = 0; // consecutive failures
   #abortController = new AbortController();
   #idleTimer;
@@ -32,9 +37,7 @@ export class StatusStream {
     this.#token = token;
     this.#onStatus = onStatus;
     this.#onConnection = onConnection;
-    const retry = () => this.#retryTimer !== undefined && this.#open();
-    addEventListener("online", retry);
-    document.addEventListener("visibilitychange", () => document.hidden || retry());
+    onWake(() => this.#wake(), new AbortController().signal);
     this.#open();
   }
 
@@ -52,21 +55,30 @@ export class StatusStream {
     if (!this.#isRefused) this.#open();
   }
 
-  #open() {
+  #wake() {
+    const isFresh = Date.now() - this.#openedAt < WAKE_TIMEOUT_MS && this.#retryTimer === undefined;
+    if (this.#isRefused || isFresh) return;
+    this.#attempt = 0;
+    this.#open(WAKE_TIMEOUT_MS);
+    dropDeadConnections(document.baseURI);
+  }
+
+  #open(timeout = IDLE_TIMEOUT_MS) {
     this.#abortController.abort();
     clearTimeout(this.#retryTimer);
     this.#retryTimer = undefined;
     this.#isRefused = false;
     this.#abortController = new AbortController();
     const { signal } = this.#abortController;
-    this.#restartIdleTimer(signal);
+    this.#openedAt = Date.now();
+    this.#restartIdleTimer(signal, timeout);
     this.#read(signal).then((end) => signal.aborted || this.#onClose(end));
   }
 
-  #restartIdleTimer(signal) {
+  #restartIdleTimer(signal, timeout = IDLE_TIMEOUT_MS) {
     clearTimeout(this.#idleTimer);
     const onTimeout = () => signal.aborted || this.#onClose({ reason: "the server sends nothing" });
-    this.#idleTimer = setTimeout(onTimeout, IDLE_TIMEOUT_MS);
+    this.#idleTimer = setTimeout(onTimeout, timeout);
   }
 
   // Uses fetch instead of EventSource: fetch gives the status of a refused request and sends the token in a header.
@@ -110,12 +122,7 @@ export class StatusStream {
     }
     this.#attempt += 1;
     const maxDelay = Math.min(MAX_DELAY_MS, INITIAL_DELAY_MS * 2 ** (this.#attempt - 1));
-    this.#retryTimer = setTimeout(() => this.#open(), maxDelay * (0.5 + Math.random() / 2));
+    this.#retryTimer = setTimeout(() => isHidden() || this.#open(), maxDelay * (0.5 + Math.random() / 2));
     this.#onConnection({ name: "lost", reason });
   }
-}
-
-async function refusal(response) {
-  const body = await response.json().catch(() => ({}));
-  return { status: response.status, reason: String(body.error ?? `HTTP ${response.status}`) };
 }
