@@ -5,10 +5,12 @@ import random
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
+from app.web.client_address import client_address
 from app.web.tokens import Claims, TokenError, Tokens
 
 logger = logging.getLogger(__name__)
@@ -25,6 +27,14 @@ def try_later(reason: str) -> Rejected:
     """Return a rejection for lack of room, after which each client comes back at another time."""
     delay = random.randint(1, _MAX_RETRY_AFTER_SECONDS)  # noqa: S311 - spreads clients
     return Rejected(503, reason, {"retry-after": str(delay)})
+
+
+class Admission(NamedTuple):
+    """What is known of a client that is accepted."""
+
+    expires: float | None  # when the connection is to be closed, in Unix seconds; None for never
+    owner: str | None  # to whom its client id belongs
+    address: str
 
 
 class AccessControl:
@@ -48,16 +58,14 @@ class AccessControl:
         self._was_full = False
 
     @contextmanager
-    def authorize_client(self, connection: HTTPConnection, match: str) -> Iterator[float | None]:
-        """Accept a client of a match, or raise `Rejected`; count it for as long as the context lasts.
-
-        Yield when the connection is to be closed, in Unix seconds; None for never.
-        """
+    def authorize_client(self, connection: HTTPConnection, match: str) -> Iterator[Admission]:
+        """Accept a client of a match, or raise `Rejected`; count it for as long as the context lasts."""
         claims = self._authenticate(connection)
         if not claims.allow(match):
             raise Rejected(403, "the token is not good for this match")
-        with self._reserve_slot(connection.client.host if connection.client else ""):
-            yield claims.expires
+        address = client_address(connection.client and connection.client.host)
+        with self._reserve_slot(address):
+            yield Admission(claims.expires, claims.owner, address)
 
     def authorize_operator(self, connection: HTTPConnection) -> float | None:
         """Accept an operator, who may read the status and the metrics, or raise `Rejected`. It is not counted.
@@ -68,6 +76,14 @@ class AccessControl:
         if not claims.operator:
             raise _unauthorized("the token's claim operator is not true")
         return claims.expires
+
+    def is_operator(self, connection: HTTPConnection) -> bool:
+        """Whether `authorize_operator` would accept a connection."""
+        try:
+            self.authorize_operator(connection)
+        except Rejected:
+            return False
+        return True
 
     def allows_origin(self, origin: str, host: str) -> bool:
         """Whether a page of `origin` may connect to `host`, which is the client's name for this server."""

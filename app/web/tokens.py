@@ -15,6 +15,7 @@ class Claims(NamedTuple):
     matches: Collection[str] | None  # for which the token is valid; None for all
     expires: float | None  # Unix seconds
     operator: bool = False  # whether the token is valid for the status and the metrics
+    owner: str | None = None  # to whom a client id belongs that is used with the token; None without tokens
 
     def allow(self, match: str) -> bool:
         """Whether the token is valid for a match."""
@@ -51,7 +52,13 @@ class Tokens:
             raise TokenError(f"the token is not valid ({type(error).__name__})") from None
         expires = claims.get("exp")
         expires_at = None if expires is None else float(expires)
-        return Claims(_matches(claims), expires_at, claims.get("operator") is True)
+        return Claims(_matches(claims), expires_at, claims.get("operator") is True, _owner(claims, token))
+
+
+def _owner(claims: dict[str, Any], token: str) -> str:
+    """Return the claim `sub`. Without it, each token is another owner: nothing says that two are of the same one."""
+    subject = claims.get("sub")
+    return f"token {hash(token)}" if subject is None else f"sub {subject}"
 
 
 def _matches(claims: dict[str, Any]) -> frozenset[str] | None:
