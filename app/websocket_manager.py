@@ -54,7 +54,15 @@ class MatchDataWebSocketManager:
         self._query = _snapshot_query(connect_to, settings)
         router = Router(settings.routing_key, settings.latest_wins_channels)
         fetch_snapshot = self._query.run if self._query else _no_snapshot
-        self.hub = Hub(router, fetch_snapshot, self._read_range, settings.client_queue_bytes, settings.history_bytes)
+        self.hub = Hub(
+            router,
+            fetch_snapshot,
+            self._read_range,
+            settings.client_queue_bytes,
+            settings.history_bytes,
+            snapshot_pool=settings.snapshot_pool,
+            snapshot_timeout=settings.snapshot_timeout,
+        )
         self.event_stats = EventStats(self.hub, RecentEvents(router), sends_canaries=not use_redis)
         self._source = _source(connect_to, redis_url if use_redis else None, use_redis, settings, self.event_stats)
         self._task: asyncio.Task[None] | None = None
@@ -128,6 +136,8 @@ class MatchDataWebSocketManager:
             restarted=hub.restarted,
             snapshots=self._query.queries if self._query else 0,
             failed_snapshots=self._query.failures if self._query else 0,
+            waiting_snapshots=hub.snapshots.waiting,
+            oldest_snapshot_wait=hub.snapshots.oldest_wait,
             queue_bytes=self._queue_bytes,
             p50=stats.end_to_end.percentile(50, now),
             p99=stats.end_to_end.percentile(99, now),

@@ -12,6 +12,7 @@ from notifymux.event import EventId
 
 Write = Callable[[MessageBatch], bool]
 Send = Callable[[Sequence[Message]], Awaitable[bool]]
+ClientKey = tuple[str | None, str]
 
 
 class CloseCode(IntEnum):
@@ -42,21 +43,40 @@ class Client:
         match: the match whose events the client receives.
         name: the client id.
         queue_bytes: limit of the queue.
+        owner: to whom the client id belongs; None where there are no tokens.
+        address: where the client connects from.
     """
 
-    __slots__ = ("_send", "_sending", "_skip_until", "_write", "closing", "match", "name", "queue", "streaming")
+    __slots__ = (
+        "_send",
+        "_sending",
+        "_write",
+        "address",
+        "closing",
+        "match",
+        "name",
+        "owner",
+        "queue",
+        "skip_until",
+        "streaming",
+    )
 
-    def __init__(self, match: str, name: str, queue_bytes: int) -> None:
-        self.match, self.name = match, name
+    def __init__(self, match: str, name: str, queue_bytes: int, *, owner: str | None = None, address: str = "") -> None:
+        self.match, self.name, self.owner, self.address = match, name, owner, address
         self.queue = SendQueue(queue_bytes)
         # Done, with the code, as soon as the connection has to be closed.
         self.closing: asyncio.Future[CloseCode] = asyncio.get_running_loop().create_future()
         # Whether `send` sends. The hub fetches the snapshot or the missed events first; `start` gets all until then.
         self.streaming = False
-        self._skip_until: EventId | None = None
+        self.skip_until: EventId | None = None  # events up to this one are not sent: the client has them
         self._write: Write | None = None
         self._send: Send | None = None
         self._sending: asyncio.Task[None] | None = None  # while something waits
+
+    @property
+    def key(self) -> ClientKey:
+        """What no two clients of a match have in common."""
+        return self.owner, self.name
 
     def attach(self, write: Write, send: Send) -> None:
         """Send what is queued, and every message from now on, over a connection.
@@ -81,7 +101,7 @@ class Client:
         """
         if not self.closing.done():
             self.queue.push_unbounded([first, *missed])
-            self.streaming, self._skip_until = True, skip_until
+            self.streaming, self.skip_until = True, skip_until
             self._start_sending()
 
     def send(self, batch: MessageBatch) -> bool:
@@ -91,7 +111,7 @@ class Client:
         """
         if not self.streaming:
             return True
-        if self._skip_until is not None:
+        if self.skip_until is not None:
             batch = self._drop_already_seen(batch)
             if not batch.messages:
                 return True
@@ -123,10 +143,10 @@ class Client:
         """Return the messages that the client does not have. Ids only rise, so the first new one ends the skipping."""
         kept = []
         for message in batch.messages:
-            if self._skip_until is not None and message.parsed_id is not None:
-                if message.parsed_id <= self._skip_until:
+            if self.skip_until is not None and message.parsed_id is not None:
+                if message.parsed_id <= self.skip_until:
                     continue
-                self._skip_until = None
+                self.skip_until = None
             kept.append(message)
         return MessageBatch(kept)
 

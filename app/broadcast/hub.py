@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 
-from app.broadcast.client import Client, CloseCode
+from app.broadcast.client import Client, ClientKey, CloseCode
 from app.broadcast.messages import Message, MessageBatch, Update, initial_load, recovered, resync
 from app.broadcast.replay_buffer import Cursor, ReplayBuffer
 from app.broadcast.router import Router
@@ -18,10 +18,28 @@ from notifymux.event import Event, EventId
 
 logger = logging.getLogger(__name__)
 
+_CATCH_UP_SECONDS = 3.0  # that a worker may be behind another from which a client comes
 _MAX_SNAPSHOTS = 3  # that are fetched for a client while gaps make each of them useless
 
 ReadRange = Callable[[EventId, EventId], Awaitable[list[Event] | None]]
 FirstMessage = Callable[[str, EventId | None, bytes, str | None], Message]
+
+
+class _Crowd:
+    """Clients of one match that wait for one snapshot, and the task that waits for them, which they end by leaving."""
+
+    def __init__(self, clients: Iterable[Client]) -> None:
+        self.clients = {client for client in clients if not client.closing.done()}
+        self._task = asyncio.current_task()
+        self._end_if_empty()
+
+    def leave(self, client: Client) -> None:
+        self.clients.discard(client)
+        self._end_if_empty()
+
+    def _end_if_empty(self) -> None:
+        if not self.clients and self._task:
+            self._task.cancel()
 
 
 class Hub:
@@ -33,15 +51,26 @@ class Hub:
         read_range: reads events that the replay buffer has dropped: those after one id up to another, or None.
         queue_bytes: limit of a client's queue.
         replay_bytes: limit of the replay buffer.
+        snapshot_pool: the most snapshot queries at once.
+        snapshot_timeout: seconds that a query may take.
     """
 
     def __init__(
-        self, router: Router, fetch_snapshot: FetchSnapshot, read_range: ReadRange, queue_bytes: int, replay_bytes: int
+        self,
+        router: Router,
+        fetch_snapshot: FetchSnapshot,
+        read_range: ReadRange,
+        queue_bytes: int,
+        replay_bytes: int,
+        *,
+        snapshot_pool: int,
+        snapshot_timeout: float,
     ) -> None:
         self._router, self._read_range, self._queue_bytes = router, read_range, queue_bytes
         self._buffer = ReplayBuffer(replay_bytes)
-        self._snapshots = SnapshotCache(fetch_snapshot, self._buffer)
-        self._matches: dict[str, dict[str, Client]] = {}
+        self.snapshots = SnapshotCache(fetch_snapshot, self._buffer, snapshot_pool, snapshot_timeout)
+        self._matches: dict[str, dict[ClientKey, Client]] = {}
+        self._crowds: dict[Client, _Crowd] = {}
         self._started = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self.unroutable = UnroutableEvents(router)
@@ -57,16 +86,18 @@ class Hub:
         """The bytes that wait for all clients."""
         return sum(client.queue.bytes for clients in self._matches.values() for client in clients.values())
 
-    def join(self, match: str, name: str, last: EventId | None = None) -> Client:
+    def join(
+        self, match: str, name: str, last: EventId | None = None, *, owner: str | None = None, address: str = ""
+    ) -> Client:
         """Add a client. It starts with the events after `last`, or without it with a snapshot.
 
-        If the name is in use in this match, the older client is closed.
+        If its owner has used the name in this match already, the older client is closed.
         """
-        client = Client(match, name, self._queue_bytes)
+        client = Client(match, name, self._queue_bytes, owner=owner, address=address)
         clients = self._matches.setdefault(match, {})
-        if older := clients.get(name):
+        if older := clients.get(client.key):
             older.close(CloseCode.REPLACED)
-        clients[name] = client
+        clients[client.key] = client
         self._spawn(self._start_client(client, last, self._buffer.cursor))
         return client
 
@@ -74,10 +105,12 @@ class Hub:
         """Remove a client, but not one that has replaced it."""
         client.close(CloseCode.DISCONNECTED)
         clients = self._matches.get(client.match, {})
-        if clients.get(client.name) is client:
-            del clients[client.name]
+        if clients.get(client.key) is client:
+            del clients[client.key]
             if not clients:
                 del self._matches[client.match]
+        if crowd := self._crowds.pop(client, None):
+            crowd.leave(client)
 
     def start(self, position: EventId | None, recent: Sequence[Event]) -> None:
         """Set the position and fill the replay buffer; clients that a timeout started before this start again."""
@@ -134,6 +167,7 @@ class Hub:
         else:
             self.recovered += 1
             client.start(recovered(client.match, last), missed, skip_until=last)
+            await self._resync_unless_reached(client, last)
 
     async def _replay(self, match: str, last: EventId) -> list[Update] | None:
         """Return the match's events after `last`; None if some of them are not to be had."""
@@ -141,9 +175,26 @@ class Hub:
         if position is None or last.epoch != position.epoch:
             return None  # there is a gap between two epochs
         if last >= position:
-            return []  # the client received it from a worker that was ahead of this one
+            return []  # the client received it from a worker that is ahead of this one
         buffered = self._buffer.after(match, last)
         return await self._read_back(match, last, position) if buffered is None else buffered
+
+    async def _resync_unless_reached(self, client: Client, last: EventId) -> None:
+        """Restart a client from a snapshot if this worker does not get as far as its `last` within a few seconds.
+
+        Nobody may have seen that id: then the client would be sent nothing until the count gets there.
+        """
+        if self._is_ahead(client, last):
+            await asyncio.sleep(_CATCH_UP_SECONDS)
+            if self._is_ahead(client, last):
+                logger.info("a client came from an id that this worker did not reach within %g s", _CATCH_UP_SECONDS)
+                client.pause()
+                await self._start_from_snapshot([client], self._buffer.cursor, resync)
+
+    def _is_ahead(self, client: Client, last: EventId) -> bool:
+        """Whether a client skips events until one that this worker has not received. A gap ends the skipping."""
+        position = self._buffer.position
+        return client.streaming and client.skip_until == last and (position is None or position < last)
 
     async def _read_back(self, match: str, last: EventId, position: EventId) -> list[Update] | None:
         """Return the match's events after `last`, read up to `position` and then buffered; None as in `_replay`."""
@@ -164,7 +215,7 @@ class Hub:
         """
         match = clients[0].match
         for _ in range(_MAX_SNAPSHOTS):
-            cached = await self._snapshots.get(match)
+            cached = await self._snapshot(match, clients)
             start = self._replay_start(cached, joined)
             missed = self._buffer.since(match, start)
             if missed is not None:
@@ -175,6 +226,16 @@ class Hub:
         self._log("snapshots", "match %r: there was a gap during each of %d snapshots", match, _MAX_SNAPSHOTS)
         for client in clients:
             client.close(CloseCode.SLOW)
+
+    async def _snapshot(self, match: str, clients: Sequence[Client]) -> CachedSnapshot:
+        """Return a snapshot for clients of one match. When all of them have left, the task that calls this ends."""
+        crowd = _Crowd(clients)
+        self._crowds.update(dict.fromkeys(crowd.clients, crowd))
+        try:
+            return await self.snapshots.get(match, {client.address for client in crowd.clients})
+        finally:
+            for client in crowd.clients:
+                del self._crowds[client]
 
     def _replay_start(self, cached: CachedSnapshot, joined: Cursor) -> Cursor:
         """Return where the events begin that follow a snapshot: at the earlier one of two places.
@@ -205,4 +266,4 @@ class Hub:
     async def aclose(self) -> None:
         """Cancel the work that still runs for clients."""
         await cancel_tasks(self._tasks)
-        await self._snapshots.aclose()
+        await self.snapshots.aclose()

@@ -3,11 +3,13 @@
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
+from functools import partial
 from typing import NamedTuple
 
 from app.broadcast.replay_buffer import Cursor, ReplayBuffer
 from app.broadcast.snapshot_query import Snapshot
+from app.broadcast.snapshot_queue import SnapshotQueue
 from app.core.tasks import cancel_tasks
 
 FetchSnapshot = Callable[[str], Awaitable[Snapshot]]
@@ -25,6 +27,13 @@ class CachedSnapshot(NamedTuple):
     queried_at: tuple[float, ...]  # when the last queries for this match began, on the monotonic clock
 
 
+class _Pending(NamedTuple):
+    """A match whose query waits for its turn, or runs."""
+
+    since: float  # on the monotonic clock
+    result: asyncio.Future[CachedSnapshot]
+
+
 class SnapshotCache:
     """Runs one query at a time for a match, and uses its result until the match has a newer event.
 
@@ -33,24 +42,55 @@ class SnapshotCache:
     Args:
         fetch: runs the query.
         buffer: the events since.
+        slots: the most queries at once. Further matches wait for their turn.
+        patience: seconds after which a match gives up its turn, if no query has succeeded for so long.
     """
 
-    def __init__(self, fetch: FetchSnapshot, buffer: ReplayBuffer) -> None:
-        self._fetch, self._buffer = fetch, buffer
-        self._running: dict[str, asyncio.Task[CachedSnapshot]] = {}
+    def __init__(self, fetch: FetchSnapshot, buffer: ReplayBuffer, slots: int, patience: float) -> None:
+        self._fetch, self._buffer, self._patience = fetch, buffer, patience
+        self._queue = SnapshotQueue(slots)
+        self._pending: dict[str, _Pending] = {}  # the one that waits the longest is the first
+        self._running: set[asyncio.Task[CachedSnapshot]] = set()
+        self._is_closed = False
+        self._succeeded_at = time.monotonic()
         self._cached: OrderedDict[str, CachedSnapshot] = OrderedDict()
         self._bytes = 0
 
-    async def get(self, match: str) -> CachedSnapshot:
-        """Return a snapshot of the match. The caller adds the events since its cursor."""
+    @property
+    def waiting(self) -> int:
+        """The number of matches that wait for their turn."""
+        return len(self._queue)
+
+    @property
+    def oldest_wait(self) -> float:
+        """Seconds that the first of them has waited; 0 if none waits."""
+        waiting = (pending for match, pending in self._pending.items() if not self._queue.is_running(match))
+        return time.monotonic() - first.since if (first := next(waiting, None)) else 0.0
+
+    async def get(self, match: str, addresses: Collection[str]) -> CachedSnapshot:
+        """Return a snapshot of the match, for clients of these addresses. The caller adds the events since its cursor.
+
+        If it is cancelled, and nobody else waits for the match, a query that has not begun is not run.
+        """
         cached = self._cached.get(match)
         if cached and self._is_usable(match, cached):
             return cached
-        task = self._running.get(match)
-        if task is None:
-            task = self._running[match] = asyncio.create_task(self._query(match, cached.queried_at if cached else ()))
-            task.add_done_callback(lambda _: self._running.pop(match))
-        return await asyncio.shield(task)
+        pending = self._pending.get(match)
+        if pending is None:
+            pending = self._pending[match] = _Pending(time.monotonic(), asyncio.get_running_loop().create_future())
+        self._queue.add(match, addresses)
+        self._begin_queries()
+        try:
+            return await asyncio.shield(pending.result)  # which others may wait for
+        except asyncio.CancelledError:
+            if not pending.result.done():
+                self._leave(match, addresses)
+            raise
+
+    def _leave(self, match: str, addresses: Collection[str]) -> None:
+        self._queue.remove(match, addresses)
+        if match not in self._queue:
+            del self._pending[match]
 
     def _is_usable(self, match: str, cached: CachedSnapshot) -> bool:
         if not self._buffer.contains(cached.cursor):
@@ -59,11 +99,44 @@ class SnapshotCache:
             return True
         return sum(time.monotonic() - at < _PERIOD_SECONDS for at in cached.queried_at) >= _MAX_QUERIES
 
-    async def _query(self, match: str, queried_at: tuple[float, ...]) -> CachedSnapshot:
+    def _begin_queries(self) -> None:
+        while not self._is_closed and (match := self._queue.begin()) is not None:
+            task = asyncio.create_task(self._query(match))
+            self._running.add(task)
+            task.add_done_callback(partial(self._on_end, match))
+
+    async def _query(self, match: str) -> CachedSnapshot:
+        cached = self._cached.get(match)
+        queried_at = cached.queried_at if cached else ()
         cursor, now = self._buffer.cursor, time.monotonic()
-        result = CachedSnapshot(cursor, await self._fetch(match), (*queried_at, now)[-_MAX_QUERIES:])
-        self._add(match, result)
-        return result
+        return CachedSnapshot(cursor, await self._fetch(match), (*queried_at, now)[-_MAX_QUERIES:])
+
+    def _on_end(self, match: str, task: asyncio.Task[CachedSnapshot]) -> None:
+        self._running.discard(task)
+        self._queue.end(match)
+        result = self._pending.pop(match).result
+        if task.cancelled():
+            result.cancel()
+        elif error := task.exception():
+            result.set_exception(error)
+        else:
+            self._add(match, task.result())
+            result.set_result(task.result())
+            self._note_outcome(task.result().snapshot)
+        self._begin_queries()
+
+    def _note_outcome(self, snapshot: Snapshot) -> None:
+        now = time.monotonic()
+        if snapshot.error is None:
+            self._succeeded_at = now
+            return
+        if now - self._succeeded_at < self._patience:
+            return
+        for match, pending in list(self._pending.items()):
+            if now - pending.since >= self._patience and not self._queue.is_running(match):
+                self._queue.give_up(match)
+                del self._pending[match]
+                pending.result.set_result(CachedSnapshot(self._buffer.cursor, snapshot, ()))
 
     def _add(self, match: str, result: CachedSnapshot) -> None:
         if older := self._cached.pop(match, None):
@@ -75,7 +148,8 @@ class SnapshotCache:
 
     async def aclose(self) -> None:
         """Cancel the queries that still run."""
-        await cancel_tasks(self._running.values())
+        self._is_closed = True
+        await cancel_tasks(self._running)
 
 
 def _size(cached: CachedSnapshot) -> int:

@@ -27,6 +27,8 @@ class WorkerReport(NamedTuple):
     restarted: int  # clients that wanted to resume and started from a snapshot
     snapshots: int  # queries
     failed_snapshots: int
+    waiting_snapshots: int  # matches that wait for their turn
+    oldest_snapshot_wait: float  # seconds
     queue_bytes: int  # queued for all clients, within the last second
     p50: float | None  # seconds from NOTIFY to this worker, in the last minute
     p99: float | None

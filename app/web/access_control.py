@@ -4,11 +4,13 @@ import random
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
 from app.monitoring.refusals import Cause
+from app.web.client_address import client_address
 from app.web.origins import canonical_origin, is_of_host
 from app.web.tokens import Claims, TokenError, Tokens
 
@@ -39,6 +41,14 @@ def try_later(reason: str) -> Rejected:
     return Rejected(503, Cause.FULL, reason, {"retry-after": str(delay)})
 
 
+class Admission(NamedTuple):
+    """What is known of a client that is accepted."""
+
+    expires: float | None  # when the connection is to be closed, in Unix seconds; None for never
+    owner: str | None  # to whom its client id belongs
+    address: str
+
+
 class AccessControl:
     """Decides whether a connection is accepted, and counts clients.
 
@@ -58,16 +68,14 @@ class AccessControl:
         self._addresses: Counter[str] = Counter()
 
     @contextmanager
-    def authorize_client(self, connection: HTTPConnection, match: str) -> Iterator[float | None]:
-        """Accept a client of a match, or raise `Rejected`; count it for as long as the context lasts.
-
-        Yield when the connection is to be closed, in Unix seconds; None for never.
-        """
+    def authorize_client(self, connection: HTTPConnection, match: str) -> Iterator[Admission]:
+        """Accept a client of a match, or raise `Rejected`; count it for as long as the context lasts."""
         claims = self._authenticate(connection)
         if not claims.allow(match):
             raise Rejected(403, Cause.MATCH, "the token is not good for this match")
-        with self._reserve_slot(connection.client.host if connection.client else ""):
-            yield claims.expires
+        address = client_address(connection.client and connection.client.host)
+        with self._reserve_slot(address):
+            yield Admission(claims.expires, claims.owner, address)
 
     def authorize_operator(self, connection: HTTPConnection) -> float | None:
         """Accept an operator, who may read the status and the metrics, or raise `Rejected`. It is not counted.
@@ -78,6 +86,14 @@ class AccessControl:
         if not claims.operator:
             raise _unauthorized("the token's claim operator is not true")
         return claims.expires
+
+    def is_operator(self, connection: HTTPConnection) -> bool:
+        """Whether `authorize_operator` would accept a connection."""
+        try:
+            self.authorize_operator(connection)
+        except Rejected:
+            return False
+        return True
 
     def allows_origin(self, origin: str, host: str) -> bool:
         """Whether a page of `origin` may connect to `host`, which is the client's name for this server."""

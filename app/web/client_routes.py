@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from app.core.config import Settings
-from app.web.access_control import AccessControl
+from app.web.access_control import AccessControl, Admission
 from app.web.client_session import ClientSession, Transport
 from app.web.origins import canonical_origin
 from app.web.transports import EventStreamTransport, WebSocketTransport
@@ -92,26 +92,28 @@ class ClientRoutes:
             Mount("/static", _Static(directory=_STATIC), middleware=[self._cors]),
         ]
 
-    async def readyz(self, _: Request) -> Response:
-        """Respond with 200 if a canary arrived within the last seconds, else with 503 and the reasons."""
-        if reasons := self._manager.unready():
-            reasons += await self._explain()
-        body = {
+    async def readyz(self, request: Request) -> Response:
+        """Respond with 200 if a canary arrived within the last seconds, else with 503; to operators with the reasons.
+
+        The reasons name hosts, and quote what servers say.
+        """
+        reasons = self._manager.unready()
+        body: dict[str, Any] = {
             "ready": not reasons,
             "state": "broken" if self._manager.broken else "degraded" if reasons else "ready",
-            "mode": self._manager.mode,
-            "reasons": reasons,
-            "clients": len(self._manager.hub),
         }
+        if self._access.is_operator(request):
+            explained = [*reasons, *(await self._explain())] if reasons else []
+            body |= {"mode": self._manager.mode, "reasons": explained, "clients": len(self._manager.hub)}
         return JSONResponse(body, status_code=503 if reasons else 200, headers={"cache-control": "no-store"})
 
     async def match_socket(self, websocket: WebSocket) -> None:
         """Serve one client of one match over a WebSocket."""
         match, name = websocket.path_params["match_id"], websocket.path_params["client_id"]
         try:
-            with self._access.authorize_client(websocket, match) as expires:
+            with self._access.authorize_client(websocket, match) as admission:
                 await websocket.accept(headers=[_worker_header()])
-                await self._serve(websocket, WebSocketTransport(websocket), name, expires)
+                await self._serve(websocket, WebSocketTransport(websocket), name, admission)
         except WebSocketDisconnect:
             pass  # the client left before it was accepted
 
@@ -120,16 +122,17 @@ class ClientRoutes:
         return partial(self._stream, request) if request.method == "GET" else Response(status_code=204)
 
     async def _stream(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._access.authorize_client(request, request.path_params["match_id"]) as expires:
+        with self._access.authorize_client(request, request.path_params["match_id"]) as admission:
             transport = EventStreamTransport(scope, receive, send)
             await transport.begin([_worker_header()])
-            await self._serve(request, transport, uuid4().hex, expires)
+            await self._serve(request, transport, uuid4().hex, admission)
 
-    async def _serve(self, connection: HTTPConnection, transport: Transport, name: str, expires: float | None) -> None:
-        hub = self._manager.hub
-        client = hub.join(connection.path_params["match_id"], name, _last_event_id(connection))
+    async def _serve(self, connection: HTTPConnection, transport: Transport, name: str, admission: Admission) -> None:
+        hub, match = self._manager.hub, connection.path_params["match_id"]
+        last = _last_event_id(connection)
+        client = hub.join(match, name, last, owner=admission.owner, address=admission.address)
         try:
-            await ClientSession(transport, client, self._settings.ping_interval, expires).run()
+            await ClientSession(transport, client, self._settings.ping_interval, admission.expires).run()
         finally:
             hub.leave(client)
 

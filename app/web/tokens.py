@@ -20,6 +20,7 @@ class Claims(NamedTuple):
     matches: Collection[str] | None  # for which the token is valid; None for all
     expires: float | None  # when a connection with this token is to be closed, Unix seconds
     operator: bool = False  # whether the token is valid for the status and the metrics
+    owner: str | None = None  # to whom a client id belongs that is used with the token; None without tokens
 
     def allow(self, match: str) -> bool:
         """Whether the token is valid for a match."""
@@ -56,7 +57,7 @@ class Tokens:
             raise TokenError("the token has expired") from None
         except (jwt.InvalidTokenError, RecursionError, OverflowError, TypeError, ValueError) as error:
             raise TokenError(f"the token is not valid ({type(error).__name__})") from None
-        return Claims(_matches(claims), expires, claims.get("operator") is True)
+        return Claims(_matches(claims), expires, claims.get("operator") is True, _owner(claims, token))
 
 
 def _expires(claims: dict[str, Any]) -> float | None:
@@ -68,6 +69,12 @@ def _expires(claims: dict[str, Any]) -> float | None:
         return None
     expires = float(claims["exp"])
     return expires if expires > time.time() else expires + LEEWAY_SECONDS
+
+
+def _owner(claims: dict[str, Any], token: str) -> str:
+    """Return the claim `sub`. Without it, each token is another owner: nothing says that two are of the same one."""
+    subject = claims.get("sub")
+    return f"token {hash(token)}" if subject is None else f"sub {subject}"
 
 
 def _matches(claims: dict[str, Any]) -> frozenset[str] | None:

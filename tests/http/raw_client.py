@@ -28,10 +28,12 @@ class RawClient:
     Args:
         port: the server's.
         window: bytes of the kernel's receive buffer; None for the default.
+        address: the client's own, any of 127.0.0.0/8.
     """
 
-    def __init__(self, port: int, window: int | None = None) -> None:
+    def __init__(self, port: int, window: int | None = None, address: str = "127.0.0.1") -> None:
         self.socket = socket.socket()
+        self.socket.bind((address, 0))
         if window:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
         self.socket.settimeout(10)

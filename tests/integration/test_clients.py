@@ -119,6 +119,24 @@ def test_a_client_that_reconnects_to_any_worker_gets_exactly_what_it_missed(
             assert numbers(client) == [3, *range(5, number + 1)]
 
 
+@over_both
+def test_an_id_from_the_future_is_a_resync_and_not_silence(
+    redis_settings: dict[str, str], connection: psycopg.Connection, start_app: StartApp, connect: Connect
+) -> None:
+    app = start_app(redis_settings | {"SNAPSHOT_QUERY": COUNTED}).wait_until_ready()
+    with app.client(1) as client:
+        client.wait_for_initial_load()
+        notify(connection, 1)
+        epoch = client.wait_for_updates(1)[0]["id"].partition("-")[0]
+    with connect(app, query=f"?last_event_id={epoch}-999999999999") as client:
+        client.wait_for_initial_load()
+        resync = wait_until(lambda: client.of_type("resync"))[0]
+        assert resync["data"] is not None
+        notify(connection, 2)
+        client.wait_for_updates(1)
+        assert numbers(client) == [2]
+
+
 def test_an_event_streams_header_takes_precedence_over_its_query(
     redis_settings: dict[str, str], connection: psycopg.Connection, start_app: StartApp
 ) -> None:
@@ -518,6 +536,32 @@ def test_a_token_that_expires_ends_the_connection(
         else:
             client.wait_until_ended()
         assert time.time() >= jwt.decode(token, SECRET, ["HS256"], {"verify_exp": False})["exp"]
+
+
+def test_with_tokens_a_client_id_belongs_to_the_tokens_subject(
+    postgres_settings: dict[str, str], start_app: StartApp
+) -> None:
+    app = start_app(postgres_settings | {"WS_JWT_SECRET": SECRET}).wait_until_ready()
+
+    def client_of(**claims: str) -> Client:
+        return app.client(1, "phone", f"?token={jwt.encode(claims, SECRET)}")
+
+    with client_of(sub="ann") as ann, client_of(sub="bob") as bob, client_of(jti="1") as nobody, client_of(jti="2"):
+        with client_of(sub="ann", jti="renewed"):
+            assert ann.wait_until_closed() == 3510
+        for other in (bob, nobody):
+            other.wait_for_initial_load()
+            assert other.code is None
+
+
+def test_with_tokens_readyz_tells_strangers_the_state_and_operators_the_reasons(
+    redis_settings: dict[str, str], start_app: StartApp
+) -> None:
+    app = start_app(redis_settings | {"WS_JWT_SECRET": SECRET, "REDIS_URL": "redis://127.0.0.1:1"})
+    operator, other = (jwt.encode({"operator": value}, SECRET) for value in (True, False))
+    wait_until(lambda: "127.0.0.1:1" in str(app.get(f"/readyz?token={operator}")[1]))
+    for query in ("", f"?token={other}", "?token=wrong"):
+        assert app.get(f"/readyz{query}") == (503, {"ready": False, "state": "degraded"})
 
 
 @over_both

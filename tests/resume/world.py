@@ -90,7 +90,15 @@ class Worker:
         self.pending: list[Callable[[], None]] = []  # answers of PostgreSQL and Redis, in any order
         self.fails = False
         self.range_reads = 0  # that found everything
-        self.hub = Hub(Router("match_id", [CLOCK]), self._fetch_snapshot, self._read_range, QUEUE_BYTES, REPLAY_BYTES)
+        self.hub = Hub(
+            Router("match_id", [CLOCK]),
+            self._fetch_snapshot,
+            self._read_range,
+            QUEUE_BYTES,
+            REPLAY_BYTES,
+            snapshot_pool=100,
+            snapshot_timeout=5.0,
+        )
         recent = self._same_epoch(database.log[-recent_events:]) if recent_events and database.numbered else []
         self.hub.start(database.last if database.numbered else None, recent)
 

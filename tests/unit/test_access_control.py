@@ -8,6 +8,7 @@ import pytest
 from starlette.requests import HTTPConnection
 
 from app.web.access_control import AccessControl, Rejected
+from app.web.client_address import client_address
 from app.web.tokens import Tokens
 
 SECRET = "a secret that is long enough for HS256"
@@ -93,8 +94,8 @@ def test_a_token_is_in_the_header_or_the_query_and_the_header_takes_precedence()
         connection({"Authorization": f"Bearer {token}"}, query="token=wrong"),
         connection({"Authorization": "Basic eDp5"}, query=f"token={token}"),
     ):
-        with access.authorize_client(given, "1") as expires:
-            assert expires == 4_000_000_000
+        with access.authorize_client(given, "1") as admission:
+            assert admission.expires == 4_000_000_000
     assert rejected(access, connection({"Authorization": "Bearer wrong"}, query=f"token={token}")).status_code == 401
 
 
@@ -164,3 +165,33 @@ def test_an_operator_does_not_count_as_a_client() -> None:
     access = AccessControl(None, [], 1, 1)
     with access.authorize_client(connection(), "1"):
         access.authorize_operator(connection())
+
+
+def owner(access: AccessControl, claims: dict[str, str]) -> str | None:
+    with access.authorize_client(connection(query=f"token={jwt.encode(claims, SECRET)}"), "1") as admission:
+        return admission.owner
+
+
+def test_a_client_id_belongs_to_the_tokens_subject_and_without_one_to_the_token() -> None:
+    access = AccessControl(Tokens(SECRET, "HS256"), [], MAX_CLIENTS)
+    assert owner(access, {"sub": "ann", "jti": "1"}) == owner(access, {"sub": "ann", "jti": "2"})
+    owners = [owner(access, claims) for claims in ({"sub": "ann"}, {"sub": "bob"}, {"jti": "1"}, {"jti": "2"})]
+    assert len(set(owners)) == 4
+    with AccessControl(None, [], MAX_CLIENTS).authorize_client(connection(), "1") as admission:
+        assert admission.owner is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("192.0.2.1", "192.0.2.2", False),
+        ("192.0.2.1", "::ffff:192.0.2.1", True),
+        ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
+        ("2001:db8::1", "2001:db8::2:3:4:5", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("unix:", "", False),
+        ("not an address", "not an address", True),
+    ],
+)
+def test_one_place_is_an_ipv4_address_or_the_first_half_of_an_ipv6_address(one: str, other: str, same: bool) -> None:
+    assert (client_address(one) == client_address(other)) is same

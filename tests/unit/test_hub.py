@@ -14,14 +14,22 @@ from app.broadcast.messages import Message, MessageBatch
 from app.broadcast.router import Router
 from app.broadcast.snapshot_query import Snapshot
 from notifymux.event import Event, EventId
-from tests.support.loops import async_test, run_ready_tasks
+from tests.support.loops import async_test, run_ready_tasks, wait_until_async
 
 
 class World:
     """A hub, and the snapshot queries and range reads that it waits for."""
 
     def __init__(self, *, queue_bytes: int = 10_000, replay_bytes: int = 10_000, started: bool = True) -> None:
-        self.hub = Hub(Router("match_id"), self._fetch_snapshot, self._read_range, queue_bytes, replay_bytes)
+        self.hub = Hub(
+            Router("match_id"),
+            self._fetch_snapshot,
+            self._read_range,
+            queue_bytes,
+            replay_bytes,
+            snapshot_pool=2,
+            snapshot_timeout=5.0,
+        )
         self.queries: list[asyncio.Future[Snapshot]] = []
         self.reads: list[tuple[EventId, EventId, asyncio.Future[list[Event] | None]]] = []
         if started:
@@ -115,6 +123,25 @@ async def test_a_client_that_was_ahead_of_this_worker_gets_no_event_twice() -> N
         world.hub.deliver([event(number)])
     assert ids(await received(client)) == ["7-4"]
     assert not world.queries
+
+
+@async_test
+async def test_an_id_that_this_worker_does_not_reach_within_the_bound_is_a_resync(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("app.broadcast.hub._CATCH_UP_SECONDS", 0.01)
+    world = World()
+    world.hub.deliver([event(1)])
+    future, ahead = world.hub.join("1", "future", EventId(7, 10**15)), world.hub.join("1", "ahead", EventId(7, 3))
+    assert (ids(await received(future)), ids(await received(ahead))) == ([f"7-{10**15}"], ["7-3"])
+    world.hub.deliver([event(2), event(3, 2)])
+    await wait_until_async(lambda: world.queries)
+    await world.answer(b'"now"')
+    world.hub.deliver([event(4)])
+    [first, second] = await received(future)
+    assert (first["type"], first["id"], first["data"]) == ("resync", "7-3", "now")
+    assert second["id"] == "7-4"
+    assert ids(await received(ahead)) == ["7-4"], "it had them all"
 
 
 @async_test
@@ -251,6 +278,34 @@ async def test_a_client_that_leaves_during_the_snapshot_query_gets_nothing_and_o
     await world.answer()
     assert await received(gone) == []
     assert len(await received(stays)) == 1
+
+
+@async_test
+async def test_the_snapshot_of_clients_that_have_left_is_not_queried_and_nothing_is_kept_of_them() -> None:
+    world = World()
+    strangers = [world.hub.join(f"made-up-{number}", "c", address="192.0.2.1") for number in range(50)]
+    await run_ready_tasks()
+    for stranger in strangers:
+        world.hub.leave(stranger)
+    newcomer = world.hub.join("1", "c", address="192.0.2.2")
+    await world.answer()
+    await world.answer()
+    await world.answer(b'"score"')
+    assert (await received(newcomer))[0]["data"] == "score"
+    assert not world.queries
+    assert not world.hub._crowds
+
+
+@async_test
+async def test_a_client_id_belongs_to_its_owner() -> None:
+    world = World()
+    first = world.hub.join("1", "c", owner="sub a")
+    other = world.hub.join("1", "c", owner="sub b")
+    again = world.hub.join("1", "c", owner="sub a")
+    await run_ready_tasks()
+    assert first.closing.result() == CloseCode.REPLACED
+    assert not other.closing.done()
+    assert not again.closing.done()
 
 
 @async_test

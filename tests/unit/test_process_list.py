@@ -77,6 +77,8 @@ def test_a_worker_reads_its_own_row_as_others_read_it_from_the_registry() -> Non
         restarted=7,
         snapshots=8,
         failed_snapshots=9,
+        waiting_snapshots=11,
+        oldest_snapshot_wait=0.5,
         queue_bytes=10,
         p50=0.0011,
         p99=None,

@@ -3,6 +3,7 @@
 import asyncio
 
 import msgspec
+import pytest
 
 from app.broadcast.replay_buffer import ReplayBuffer
 from app.broadcast.router import Router
@@ -11,6 +12,9 @@ from app.broadcast.snapshot_query import Snapshot
 from notifymux.event import Event, EventId
 from tests.support.loops import async_test, run_ready_tasks
 
+SLOTS, PATIENCE = 2, 0.0
+HOME = ["192.0.2.1"]
+
 
 class Queries:
     """A cache whose queries end when the test has them end."""
@@ -18,7 +22,7 @@ class Queries:
     def __init__(self) -> None:
         self.buffer = ReplayBuffer(100_000)
         self.buffer.restart(EventId(7, 0))
-        self.cache = SnapshotCache(self._fetch, self.buffer)
+        self.cache = SnapshotCache(self._fetch, self.buffer, SLOTS, PATIENCE)
         self.running: list[tuple[str, asyncio.Future[Snapshot]]] = []
         self.count = 0
         self._events = 0
@@ -42,7 +46,7 @@ class Queries:
 
     async def get(self, match: str = "1") -> CachedSnapshot:
         """Return a snapshot; end its query at once."""
-        task = asyncio.create_task(self.cache.get(match))
+        task = asyncio.create_task(self.cache.get(match, HOME))
         await run_ready_tasks()
         if self.running:
             self.end()
@@ -52,7 +56,7 @@ class Queries:
 @async_test
 async def test_all_clients_that_wait_for_a_match_share_one_query() -> None:
     queries = Queries()
-    tasks = [asyncio.create_task(queries.cache.get("1")) for _ in range(1000)]
+    tasks = [asyncio.create_task(queries.cache.get("1", HOME)) for _ in range(1000)]
     await run_ready_tasks()
     assert len(queries.running) == 1
     queries.end(Snapshot(b'"once"'))
@@ -62,7 +66,7 @@ async def test_all_clients_that_wait_for_a_match_share_one_query() -> None:
 @async_test
 async def test_matches_do_not_wait_for_each_other() -> None:
     queries = Queries()
-    tasks = [asyncio.create_task(queries.cache.get(match)) for match in ("1", "2")]
+    tasks = [asyncio.create_task(queries.cache.get(match, HOME)) for match in ("1", "2")]
     await run_ready_tasks()
     assert sorted(match for match, _ in queries.running) == ["1", "2"]
     queries.end()
@@ -84,7 +88,7 @@ async def test_a_snapshot_is_reused_until_its_match_has_a_newer_event() -> None:
 @async_test
 async def test_an_event_during_the_query_makes_its_snapshot_old() -> None:
     queries = Queries()
-    task = asyncio.create_task(queries.cache.get("1"))
+    task = asyncio.create_task(queries.cache.get("1", HOME))
     await run_ready_tasks()
     queries.event()
     queries.end()
@@ -119,7 +123,7 @@ async def test_after_a_gap_the_query_runs_again_however_often() -> None:
 async def test_a_failed_query_is_repeated_but_at_most_three_times_in_ten_seconds() -> None:
     queries = Queries()
     for _ in range(10):
-        task = asyncio.create_task(queries.cache.get("1"))
+        task = asyncio.create_task(queries.cache.get("1", HOME))
         await run_ready_tasks()
         if queries.running:
             queries.end(Snapshot(b"null", "no"))
@@ -130,7 +134,7 @@ async def test_a_failed_query_is_repeated_but_at_most_three_times_in_ten_seconds
 @async_test
 async def test_a_client_that_stops_waiting_does_not_end_the_query_of_others() -> None:
     queries = Queries()
-    stops, waits = (asyncio.create_task(queries.cache.get("1")) for _ in range(2))
+    stops, waits = (asyncio.create_task(queries.cache.get("1", HOME)) for _ in range(2))
     await run_ready_tasks()
     stops.cancel()
     await run_ready_tasks()
@@ -143,11 +147,11 @@ async def test_the_cache_is_limited_in_bytes_and_drops_the_oldest_snapshot() -> 
     queries = Queries()
     large = Snapshot(b'"' + b"x" * 6 * 2**20 + b'"')
     for match in ("1", "2", "3"):
-        task = asyncio.create_task(queries.cache.get(match))
+        task = asyncio.create_task(queries.cache.get(match, HOME))
         await run_ready_tasks()
         queries.end(large)
         await task
-    assert await queries.cache.get("3")
+    assert await queries.cache.get("3", HOME)
     assert queries.count == 3
     await queries.get("1")
     assert queries.count == 4
@@ -156,8 +160,77 @@ async def test_the_cache_is_limited_in_bytes_and_drops_the_oldest_snapshot() -> 
 @async_test
 async def test_aclose_cancels_running_queries() -> None:
     queries = Queries()
-    task = asyncio.create_task(queries.cache.get("1"))
+    task = asyncio.create_task(queries.cache.get("1", HOME))
     await run_ready_tasks()
     await queries.cache.aclose()
     await run_ready_tasks()
     assert task.cancelled()
+
+
+def asks(queries: Queries, match: str, *addresses: str) -> asyncio.Task[CachedSnapshot]:
+    return asyncio.create_task(queries.cache.get(match, addresses))
+
+
+@async_test
+async def test_a_query_that_nobody_waits_for_any_more_is_not_begun() -> None:
+    queries = Queries()
+    running = [asks(queries, match, "home") for match in ("1", "2")]
+    left, also_left, stays = asks(queries, "3", "stranger"), asks(queries, "4", "stranger"), asks(queries, "4", "home")
+    await run_ready_tasks()
+    assert queries.cache.waiting == 2
+    left.cancel()
+    also_left.cancel()
+    await run_ready_tasks()
+    assert queries.cache.waiting == 1
+    queries.end()
+    queries.end()
+    await run_ready_tasks()
+    assert [match for match, _ in queries.running] == ["4"]
+    queries.end(Snapshot(b"4"))
+    await asyncio.gather(*running)
+    assert (await stays).snapshot.data == b"4"
+
+
+@async_test
+async def test_who_comes_back_while_the_query_of_a_client_that_left_runs_gets_its_result() -> None:
+    queries = Queries()
+    asks(queries, "1", "stranger").cancel()
+    left = asks(queries, "1", "stranger")
+    await run_ready_tasks()
+    left.cancel()
+    await run_ready_tasks()
+    back = asks(queries, "1", "home")
+    await run_ready_tasks()
+    queries.end(Snapshot(b"1"))
+    assert (await back).snapshot.data == b"1"
+    assert queries.count == 1
+
+
+@async_test
+async def test_who_waited_for_long_is_served_without_a_snapshot_only_if_no_query_succeeds() -> None:
+    queries = Queries()  # whose patience is 0 s
+    first, second, third, fourth = (asks(queries, match, "home") for match in ("1", "2", "3", "4"))
+    await run_ready_tasks()
+    queries.end(Snapshot(b"1"))
+    await first
+    await run_ready_tasks()
+    assert (queries.cache.waiting, third.done(), fourth.done()) == (1, False, False)
+    queries.end(Snapshot(b"null", "PostgreSQL is away"))
+    assert (await second).snapshot.error
+    assert (await fourth).snapshot.error == "PostgreSQL is away"
+    assert not third.done(), "its query runs"
+    queries.end(Snapshot(b"3"))
+    assert (await third).snapshot.data == b"3"
+    assert queries.cache.waiting == 0
+    assert queries.cache.oldest_wait == 0.0
+
+
+@async_test
+async def test_a_bug_in_a_query_reaches_who_waits_and_frees_its_slot() -> None:
+    queries = Queries()
+    waits = asks(queries, "1", "home")
+    await run_ready_tasks()
+    queries.running.pop()[1].set_exception(ZeroDivisionError())
+    with pytest.raises(ZeroDivisionError):
+        await waits
+    assert (await queries.get("1")).snapshot.data == b"2"
