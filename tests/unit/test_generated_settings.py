@@ -135,6 +135,9 @@ class Case:
         self.seed = seed
         self.leads_to_a_server = False
         self.environment = dict(self._entry() for _ in range(self._random.choice((0, 1, 1, 2, 4))))
+        if self._random.random() < 0.5:
+            self.environment.setdefault("DB_HOST", "db")
+            self.leads_to_a_server = True
         self.kind = self._random.choice(("file",) * 8 + ("none", "folder", "dangling"))
         self.leads_to_a_server |= self.kind in {"folder", "dangling"}
         self.dotenv = b""
