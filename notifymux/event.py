@@ -11,6 +11,9 @@ import msgspec
 
 NULL = b"null"
 
+# In valid JSON a line break is white space, because within a string it has to be escaped.
+_LINE_BREAKS_TO_SPACES = bytes.maketrans(b"\r\n", b"  ")
+
 # JSON parsers limit the depth of what they parse. A payload with more brackets than the first is parsed once more with
 # the second added around it, so that an event and a message built around the payload stay within a parser's limit.
 _MAX_UNCHECKED_BRACKETS, _SPARE_DEPTH = 100, 300
@@ -68,11 +71,13 @@ _validator = msgspec.json.Decoder(msgspec.Raw)
 
 
 def decode(text: bytes) -> Event:
-    """Parse an event's JSON text.
+    """Parse an event's JSON text. The payload is on one line, whatever program wrote it.
 
     Raises:
         msgspec.DecodeError: it is not an event (`msgspec.ValidationError` is a subclass).
     """
+    if b"\n" in text or b"\r" in text:
+        text = text.translate(_LINE_BREAKS_TO_SPACES)
     try:
         event = _decoder.decode(text)
         text.decode()  # the decoder does not check that the strings in a payload are UTF-8
@@ -112,10 +117,6 @@ def _json_name(channel: str) -> bytes:
 @lru_cache(maxsize=16)  # all notifications of one read have the same time
 def _json_time(at: float, digits: int) -> bytes:
     return b"%.*f" % (digits, at)
-
-
-# In valid JSON a line break is white space, because within a string it has to be escaped.
-_LINE_BREAKS_TO_SPACES = bytes.maketrans(b"\r\n", b"  ")
 
 
 def payload_json(payload: bytes) -> bytes:

@@ -88,9 +88,17 @@ class RedisNotifierService:
 
         Raises:
             RuntimeError: `connect` was not called.
+            TypeError: the channel is no text, or the payload has no JSON.
+            ValueError: no subscriber could read the event, for example because its payload nests too deeply.
             redis.RedisError: the event may or may not have been published.
         """
-        text = encode(channel, msgspec.json.encode(payload), time.time())
+        if not isinstance(channel, str):
+            raise TypeError(f"the channel is {type(channel).__name__}; it takes text")
+        try:
+            text = encode(channel, msgspec.json.encode(payload), time.time())
+            decode(text)
+        except RecursionError:
+            raise ValueError("the payload nests too deeply") from None
         return await self._ask(self._publish(self._connected().client, text))
 
     async def _publish(self, client: Redis, text: bytes) -> int:

@@ -28,7 +28,7 @@ class Message(msgspec.Struct, gc=False):
 
     Args:
         built: its JSON text, on one line.
-        event_id: the id that a client remembers after it; None if it has none.
+        event_id: the id that a client remembers after it; empty if it is to forget the one before, None if to keep it.
         row: identifies the row whose whole state it carries, so that a newer message may replace it; None if none may.
     """
 
@@ -45,14 +45,14 @@ class Message(msgspec.Struct, gc=False):
     @property
     def parsed_id(self) -> EventId | None:
         """`event_id` as numbers, parsed at most once and only where ids are compared; None without an id."""
-        if self._parsed_id is None and self.event_id is not None:
+        if self._parsed_id is None and self.event_id:
             self._parsed_id = EventId.parse(self.event_id)
         return self._parsed_id
 
     @property
     def sse_chunk(self) -> bytes:
         """The message as a server-sent event (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
-        id_line = b"id: %b\n" % self.event_id.encode() if self.event_id else b""
+        id_line = b"" if self.event_id is None else b"id: %b\n" % self.event_id.encode()
         return b"%bdata: %b\n\n" % (id_line, self.text)
 
 
@@ -135,9 +135,10 @@ def resync(match: str, position: EventId | None, data: bytes, error: str | None)
 
 
 def _first_message(head: bytes, match: str, position: EventId | None, data: bytes, error: str | None) -> Message:
-    event_id = str(position) if position else None
+    # Without a position, what a client last heard is no place to resume from: it would hear again what follows here.
+    event_id = str(position) if position else ""
     json_error = b',"error":%b' % msgspec.json.encode(error) if error else b""
-    parts = head, msgspec.json.encode(event_id), match_to_json(match), data, json_error
+    parts = head, msgspec.json.encode(event_id or None), match_to_json(match), data, json_error
     return Message(b'{%b,"id":%b,"match_id":%b,"data":%b%b}' % parts, event_id)
 
 

@@ -150,6 +150,47 @@ def test_an_event_streams_header_takes_precedence_over_its_query(
         assert numbers(client) == [2]
 
 
+@over_both
+@pytest.mark.parametrize("line_break", [b"\n", b"\r", b"\r\n", b"\n\n"])
+def test_a_published_text_of_several_lines_is_one_message(
+    redis_settings: dict[str, str], start_app: StartApp, connect: Connect, line_break: bytes
+) -> None:
+    lines = [b"{", b'"channel": "match_change",', b'"payload": {"match_id":', b"1,", b'"data": {"n":', b"5}}", b"}"]
+    with (
+        connect(start_app(redis_settings).wait_until_ready()) as client,
+        closing(redis.Redis.from_url(redis_settings["REDIS_URL"])) as publisher,
+    ):
+        client.wait_for_initial_load()
+        publisher.publish(f"{redis_settings['REDIS_NAMESPACE']}:events", line_break.join(lines))
+        client.wait_for_updates(1)
+        assert numbers(client) == [5]
+        if isinstance(client, EventStream):
+            assert {line.partition(":")[0] for line in client.lines} <= {"retry", "id", "data", ""}
+
+
+def last_event_id(stream: EventStream, before: str) -> str:
+    """Return the id that an EventSource sends when it reconnects; it keeps that of the connection before."""
+    ids = [line.partition(":")[2].strip() for line in stream.lines if line.startswith("id:")]
+    return ids[-1] if ids else before
+
+
+def test_an_event_stream_repeats_nothing_over_a_switch_to_direct_mode_and_back(
+    redis_settings: dict[str, str], connection: psycopg.Connection, start_app: StartApp
+) -> None:
+    app = start_app(redis_settings).wait_until_ready()
+    direct = start_app(redis_settings | {"USE_REDIS_NOTIFIER": "false"}).wait_until_ready()
+    last, heard = "", []
+    for server, number in ((app, 1), (direct, 2), (app, 3)):
+        headers = {"Last-Event-ID": last} if last else {}
+        with server.stream(1, headers=headers) as client:
+            client.wait_for_initial_load()
+            notify(connection, number)
+            client.wait_for_updates(1)
+            heard += numbers(client)
+            last = last_event_id(client, last)
+    assert heard == [1, 2, 3]
+
+
 def test_events_that_the_worker_has_dropped_are_read_from_the_stream(
     redis_settings: dict[str, str], connection: psycopg.Connection, start_app: StartApp
 ) -> None:

@@ -26,8 +26,9 @@ DEEP = "[" * 3000 + "]" * 3000  # an event that nests so deeply is text (`payloa
 # Each is tried as a value of every type. What a type takes is then written.
 TEXTS = (
     "", "0", "1", "-1", "1.5", "1e200000", "-1e-16000", "NaN", "Infinity", "-Infinity", "t", "true", "a", "ab", "'",
-    "\\", "null", "{}", "[]", "[1]", "{1}", "{NULL}", '{"a": 1}', '"\\u0000"', '"\\ud800"', '"\\udc00\\ud800"', '"\\u00e9"',
-    '"\\u20ac"', '{"\\u0000": 1}', "1e400", '{"a": 1e200000}', DEEP, '"' + "x" * 9000 + '"',
+    "\\",
+    "null", "{}", "[]", "[1]", "{1}", "{NULL}", '{"a": 1}', '"\\u0000"', '"\\ud800"', '"\\udc00\\ud800"',
+    '"\\u00e9"', '"\\u20ac"', '{"\\u0000": 1}', "1e400", '{"a": 1e200000}', DEEP, '"' + "x" * 9000 + '"',
     "2026-11-28", "infinity", "-infinity", "4714-11-24 BC", "294276-12-31 23:59:59", "24:00:00", "12:00:00+15:59",
     "178000000 years", "192.0.2.1", "::/0", "08:00:2b:01:02:03", "08:00:2b:01:02:03:04:05", "(1,2)", "(1,2),(3,4)",
     "[(1,2),(3,4)]", "((1,2),(3,4))", "<(1,2),3>", "{1,2,3}", "(,)", "[1,2)", "empty", "{[1,2)}", "<a>&#0;</a>",
@@ -51,7 +52,9 @@ END $$
 """
 TYPES = """
 SELECT format_type(oid, NULL) FROM pg_type t
-WHERE typtype IN ('b', 'e', 'd', 'r', 'm') AND typarray <> 0 AND typnamespace IN ('pg_catalog'::regnamespace, 'public'::regnamespace)
+WHERE typtype IN ('b', 'e', 'd', 'r', 'm') AND typarray <> 0
+  
+    AND typnamespace IN ('pg_catalog'::regnamespace, 'public'::regnamespace)
 UNION ALL VALUES ('pair'), ('kind[]'), ('json[]'), ('text[]'), ('numeric[]') ORDER BY 1
 """
 

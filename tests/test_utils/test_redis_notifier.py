@@ -147,6 +147,40 @@ async def test_a_service_can_be_connected_again(redis_url: str, channel: str) ->
     assert recorder.payloads == [0, 1, 2]
 
 
+DEEP: Any = None
+for _ in range(20_000):
+    DEEP = [DEEP]
+
+
+@pytest.mark.parametrize(
+    ("event_channel", "payload"),
+    [
+        (None, 1),
+        (5, 1),
+        (b"match_change", 1),
+        ("match_change", DEEP),
+        ("\ud800", 1),
+        ("match_change", {"a": {1, object()}}),
+    ],
+    ids=["None", "a number", "bytes", "a deep payload", "a surrogate", "no JSON"],
+)
+@async_test
+async def test_what_no_subscriber_could_read_is_refused_and_not_published(
+    redis_url: str, channel: str, client: redis.Redis, event_channel: Any, payload: Any
+) -> None:
+    with closing(client.pubsub(ignore_subscribe_messages=True)) as pubsub:  # type: ignore[no-untyped-call]
+        pubsub.subscribe(channel)
+        await subscribed(client, channel)
+        service = RedisNotifierService(redis_url, channel)
+        await service.connect()
+        with pytest.raises((TypeError, ValueError)):
+            await service.publish(event_channel, payload)
+        assert await service.publish("match_change", "a later one") == 1
+        message = await wait_until_async(lambda: pubsub.get_message(timeout=0))
+        await service.disconnect()
+    assert json.loads(message["data"])["payload"] == "a later one"
+
+
 @async_test
 async def test_a_published_event_has_no_id(redis_url: str, channel: str, client: redis.Redis) -> None:
     with closing(client.pubsub(ignore_subscribe_messages=True)) as pubsub:  # type: ignore[no-untyped-call]

@@ -192,7 +192,7 @@ def test_a_server_sent_event_is_an_id_line_and_a_data_line() -> None:
     assert message
     assert message.sse_chunk == b"id: 5-6\ndata: " + message.text + b"\n\n"
     assert PING.sse_chunks == b'data: {"type":"ping"}\n\n'
-    assert initial_load("1", None, NULL, None).sse_chunk.startswith(b"data: ")
+    assert initial_load("1", None, NULL, None).sse_chunk.startswith(b"id: \ndata: ")
 
 
 @pytest.mark.parametrize(
