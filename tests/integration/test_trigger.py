@@ -53,7 +53,6 @@ END $$
 TYPES = """
 SELECT format_type(oid, NULL) FROM pg_type t
 WHERE typtype IN ('b', 'e', 'd', 'r', 'm') AND typarray <> 0
-  
     AND typnamespace IN ('pg_catalog'::regnamespace, 'public'::regnamespace)
 UNION ALL VALUES ('pair'), ('kind[]'), ('json[]'), ('text[]'), ('numeric[]') ORDER BY 1
 """
