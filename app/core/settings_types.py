@@ -1,5 +1,6 @@
 """The types of settings: how a text becomes a value, which values are accepted, and what an error says of that."""
 
+import ipaddress
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -100,12 +101,25 @@ def _is_public_key(key: Secret) -> bool:
     return "PRIVATE" not in pem
 
 
+def _listening_host(text: str) -> str:
+    """Return an IPv6 address without its brackets, anything else as it is."""
+    host = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    if ":" in host:
+        ipaddress.IPv6Address(host)  # or ValueError
+    return host
+
+
 TEXT = SettingType()
 SECRET = SettingType(convert=Secret, is_secret=True)
 PATH = SettingType(convert=Path)
 NAMES = SettingType(convert=_names)
 BOOLEAN = SettingType("true or false", lambda text: _BOOLEANS.get(text.lower()), lambda value: value is not None)
 PORT = whole_number(1, 65535)
+LISTENING_HOST = SettingType(
+    "an IPv4 or IPv6 address or a name of this machine; the port is PORT",
+    _listening_host,
+    re.compile(r"[^/\s@,\[\]]+").fullmatch,
+)
 HOSTS = SettingType(
     "a host, or several by comma",
     lambda text: ",".join(host.strip() for host in text.split(",")),
