@@ -10,6 +10,7 @@ from app.core import metrics, setting_names
 from app.core.config import load_settings_or_exit, where_settings_come_from
 from app.core.logging_config import logging_config
 from app.core.operator_errors import OperatorError
+from app.core.settings_sources import SettingsError
 from app.core.settings_types import MIN_SECRET_BYTES
 from app.main import compose
 from app.web.gunicorn_master import spare_workers_after_a_pause
@@ -23,14 +24,15 @@ _metrics_in_files = True  # of the master, which workers inherit
 _settings = load_settings_or_exit()
 try:
     compose(_settings)
-except OperatorError as error:
+    _settings.serving_address.check(taken_is_wrong=False)  # gunicorn tries again, for some seconds
+    bind = _settings.serving_address.bind_text()
+except (OperatorError, SettingsError) as error:
     print(f"notifymux: {error}", file=sys.stderr)  # noqa: T201 - logging is not set up yet
     raise SystemExit(2) from None
 # What the master has imported, workers share. Composing has imported all else that they need, but for the event loop,
 # which uvicorn imports by its name.
 import_module("uvicorn.loops.uvloop")
 
-bind = f"{_settings.host}:{_settings.port}"
 workers = _settings.web_concurrency
 worker_class = "app.web.gunicorn_worker.Worker"
 forwarded_allow_ips = _settings.forwarded_allow_ips

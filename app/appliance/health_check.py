@@ -12,7 +12,6 @@ from http import HTTPStatus
 from app.core.config import Settings, load_settings, load_settings_or_exit
 from app.core.settings_sources import SettingsError
 
-_LOCAL = {"0.0.0.0", "127.0.0.1", "::", "[::]"}  # noqa: S104 - compared, not bound
 _TIMEOUT_SECONDS = 4.0  # twice that is less than HEALTHCHECK waits
 
 
@@ -53,17 +52,13 @@ def unready(settings: Settings) -> str:
 
 def _get(settings: Settings, path: str) -> tuple[int, str]:
     """Return the status and the body, on one line, of a response; 0 and the error without one."""
-    connection = http.client.HTTPConnection(host(settings), settings.port, timeout=_TIMEOUT_SECONDS)
+    address = settings.serving_address
+    connection = http.client.HTTPConnection(address.local_host, address.port, timeout=_TIMEOUT_SECONDS)
     try:
         connection.request("GET", path)
         response = connection.getresponse()
         return response.status, " ".join(response.read().decode(errors="replace").split())
     except (OSError, http.client.HTTPException) as error:
-        return 0, f"nothing answers at {host(settings)}:{settings.port} ({error})"
+        return 0, f"nothing answers at {address.url} ({error})"
     finally:
         connection.close()
-
-
-def host(settings: Settings) -> str:
-    """Return the host under which this machine reaches the server."""
-    return "localhost" if settings.host in _LOCAL else settings.host

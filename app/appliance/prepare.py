@@ -15,7 +15,7 @@ from app.appliance.embedded.servers import HOST, EmbeddedServers, write_private
 from app.core.config import Settings, load_settings_or_exit
 from app.core.logging_config import configure_logging
 from app.core.setting_names import misnamed
-from app.core.settings_sources import EMBEDDED_ENV_FILE, RUN_DIR, servers_given, setting_texts
+from app.core.settings_sources import EMBEDDED_ENV_FILE, RUN_DIR, SettingsError, servers_given, setting_texts
 
 _SOCKET = RUN_DIR / "supervisor.sock"
 _SOCKET_PATH_LIMIT = 107 - len(".4194304")  # supervisord binds a name with its pid first
@@ -38,7 +38,10 @@ def main() -> None:
     EMBEDDED_ENV_FILE.unlink(missing_ok=True)  # so that `servers_given` and the settings are the user's
     settings = load_settings_or_exit()
     configure_logging("appliance", settings.log_level, settings.log_format)
-    _check_port(settings)
+    try:
+        settings.serving_address.check()
+    except SettingsError as error:
+        raise ApplianceError(str(error)) from None
     standby = ["standby"] if settings.listener_standby else []
     if servers_given():
         _write_programs(*standby)
@@ -71,16 +74,6 @@ def _check_not_running() -> None:
     with socket.socket(socket.AF_UNIX) as client:
         if client.connect_ex(str(path)) == 0:
             raise ApplianceError(f"already running in {Path.cwd()}: supervisorctl shutdown stops it")
-
-
-def _check_port(settings: Settings) -> None:
-    host, port = settings.host.strip("[]"), settings.port
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        socket.create_server((host, port), family=family).close()
-    except OSError as error:
-        reason = str(error.strerror).partition(" (")[0]
-        raise ApplianceError(f"PORT={port} on HOST={settings.host}: {reason}; stop what uses it, or set PORT") from None
 
 
 def check_demo_is_meant(settings: Settings) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from app.appliance import ApplianceError
 from app.appliance.embedded import postgres
 from app.appliance.embedded.servers import HOST, EmbeddedServers, password_file
-from app.appliance.health_check import host, unready
+from app.appliance.health_check import unready
 from app.core.config import Settings, load_settings_or_exit
 from app.core.settings_sources import servers_given
 
@@ -24,7 +24,7 @@ def main() -> None:
     """
     settings = load_settings_or_exit()
     _wait_until_ready(settings)
-    lines = ["", f"  notifymux is ready: http://{host(settings)}:{settings.port}", "", *_hints()]
+    lines = ["", f"  notifymux is ready: {settings.serving_address.url}", "", *_hints()]
     sys.stdout.write("\n".join([*lines, "", "  Ctrl-C stops everything.", "", ""]))
 
 

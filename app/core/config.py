@@ -14,6 +14,7 @@ from typing import Any
 from app.core import libpq_environment
 from app.core import settings_types as types
 from app.core.logging_config import FORMATS, LEVELS
+from app.core.serving_address import ServingAddress
 from app.core.settings_sources import SettingsError, check_quotes, given_empty, names_by_source, setting_texts, shown
 from app.core.settings_types import Secret, SettingType
 
@@ -92,7 +93,7 @@ class Settings:
     )
 
     web_concurrency: int = _setting(4, types.whole_number(1, 256), "gunicorn workers")
-    host: str = _setting("0.0.0.0", types.TEXT, "the address to serve on")  # noqa: S104 - a container serves its network
+    host: str = _setting("0.0.0.0", types.LISTENING_HOST, "the address to serve on; :: for IPv6 and IPv4")  # noqa: S104 - a container serves its network
     port: int = _setting(8000, types.PORT, "the port to serve on")
     root_path: str = _setting(
         "",
@@ -153,6 +154,11 @@ class Settings:
     )
     log_level: str = _setting("info", types.one_of(*LEVELS), "the least severe lines to log")
     log_format: str = _setting("text", types.one_of(*FORMATS), "log lines as text or as JSON")
+
+    @property
+    def serving_address(self) -> ServingAddress:
+        """HOST and PORT."""
+        return ServingAddress(self.host, self.port)
 
 
 _ignored: list[str] = []  # variables of libpq that were set, for the log

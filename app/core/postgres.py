@@ -6,6 +6,7 @@ from psycopg import conninfo as libpq
 
 from app.core.config import Settings
 from app.core.operator_errors import OperatorError
+from app.core.serving_address import with_port
 from app.core.settings_sources import read_secret
 
 CONNECT_TIMEOUT_SECONDS = 3
@@ -72,7 +73,7 @@ def describe_server(url: str) -> str:
     parts = libpq.conninfo_to_dict(url)
     hosts, ports = str(parts.get("host", "localhost")).split(","), str(parts.get("port", "")).split(",")
     ports = ports if len(ports) > 1 else ports * len(hosts)
-    servers = ",".join(f"{host}:{port}" if port else host for host, port in zip(hosts, ports, strict=True))
+    servers = ",".join(with_port(host, port) if port else host for host, port in zip(hosts, ports, strict=True))
     return f"{servers}, database {parts.get('dbname', '?')}"
 
 

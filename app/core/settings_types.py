@@ -1,5 +1,6 @@
 """The types of settings: how a text becomes a value, which values are accepted, and what an error says of that."""
 
+import ipaddress
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -160,6 +161,14 @@ def _public_key(text: str) -> Secret:
     return Secret(pem)
 
 
+def _listening_host(text: str) -> str:
+    """Return an IPv6 address without its brackets, anything else as it is."""
+    host = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    if ":" in host:
+        ipaddress.IPv6Address(host)  # or ValueError
+    return host
+
+
 TEXT = SettingType()
 NAME = SettingType("a name alone", accepts=lambda name: not _NO_NAME.search(name), is_secret=True)  # it may be a URL
 SECRET = SettingType(convert=Secret, is_secret=True)
@@ -167,6 +176,11 @@ PATH = SettingType(convert=Path)
 NAMES = SettingType(convert=_names)
 BOOLEAN = SettingType("true or false", lambda text: _BOOLEANS.get(text.lower()), lambda value: value is not None)
 PORT = whole_number(1, 65535)
+LISTENING_HOST = SettingType(
+    "an IPv4 or IPv6 address or a name of this machine; the port is PORT",
+    _listening_host,
+    re.compile(r"[^/\s@,\[\]]+").fullmatch,
+)
 HOSTS = SettingType("a host, or several by comma", _hosts, is_secret=True)  # what is no host may hold a password
 PORTS = SettingType(f"{PORT.takes}, or several by comma, one for each host", _ports)
 CHANNELS = SettingType(

@@ -71,7 +71,7 @@ def test_a_container_is_unhealthy_when_a_bug_ended_its_source_or_when_nothing_an
         assert "this worker's source of events has ended" in result.stderr
     result = health_check(tmp_path, NO_SERVERS | address(app))
     assert result.returncode == 1
-    assert f"nothing answers at localhost:{app.port}" in result.stderr
+    assert f"nothing answers at http://localhost:{app.port}" in result.stderr
 
 
 def test_a_container_whose_server_is_frozen_is_unhealthy(tmp_path: Path, start_app: StartApp) -> None:
