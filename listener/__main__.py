@@ -17,6 +17,7 @@ from redis import Redis
 
 from app.core import metrics
 from app.core.config import Settings, load_settings_or_exit, where_settings_come_from
+from app.core.home import enter_home
 from app.core.liveness_file import LivenessFile
 from app.core.logging_config import configure_logging
 from app.core.operator_errors import OperatorError
@@ -52,6 +53,7 @@ def main() -> int:
     verifying = commands.add_parser("verify", help="check the whole path, and say what to do about each failure")
     verifying.add_argument("--json", action="store_true", help="for programs")
     arguments = parser.parse_args()
+    enter_home()
     settings = load_settings_or_exit()
     return verify(settings, in_json=arguments.json) if arguments.command == "verify" else listen(settings)
 
