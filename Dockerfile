@@ -29,7 +29,9 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/* \
  && useradd --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin notifymux
 WORKDIR /srv/notifymux
-ENV PATH=/srv/notifymux/.venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+# With the two folders, `docker exec -w` runs a program in any folder.
+ENV PATH=/srv/notifymux/.venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONPATH=/srv/notifymux NOTIFYMUX_HOME=/srv/notifymux
 COPY --from=builder /srv/notifymux/.venv .venv
 COPY entrypoint.sh supervisord.conf ./
 COPY app app

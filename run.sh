@@ -1,6 +1,23 @@
 #!/bin/sh
 # Runs everything on this machine: embedded PostgreSQL and Valkey, a demo match, http://localhost:8000. Ctrl-C stops it.
 set -eu
+
+usage() {
+    cat <<'END'
+Usage: ./run.sh
+Makes .venv (PYTHON chooses the interpreter), and runs the listener and the web workers on this machine; without DB_HOST
+and REDIS_URL also an embedded PostgreSQL and Valkey, and a demo match. Ctrl-C stops everything.
+Settings are environment variables, or lines of .env; docs/settings.md lists them. The checks of settings and servers:
+  .venv/bin/python -m listener verify
+END
+}
+
+case "${1:-}" in
+    '') ;;
+    -h | --help | help) usage && exit 0 ;;
+    *) echo "notifymux: it takes no arguments: $*" >&2 && usage >&2 && exit 2 ;;
+esac
+
 cd "$(dirname "$0")"
 . tools/venv.sh
 

@@ -17,6 +17,7 @@ from redis import Redis
 
 from app.core import metrics, setting_names
 from app.core.config import Settings, load_settings_or_exit, where_settings_come_from
+from app.core.home import enter_home
 from app.core.liveness_file import LivenessFile
 from app.core.logging_config import configure_logging
 from app.core.operator_errors import OperatorError
@@ -58,6 +59,7 @@ def main() -> int:
         help='notify {"verify": …} on your channels too; every program that LISTENs there hears it',
     )
     arguments = parser.parse_args()
+    enter_home()
     settings = load_settings_or_exit()
     if arguments.command != "verify":
         return listen(settings)

@@ -7,6 +7,7 @@ import sys
 signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends every command without a traceback, also during imports
 
 from app.appliance import ApplianceError  # noqa: E402 - see above
+from app.core.home import enter_home  # noqa: E402
 
 # Each command imports its own module only: it starts sooner and takes less memory.
 _COMMANDS = {
@@ -26,6 +27,7 @@ def main(arguments: list[str]) -> None:
     function = _COMMANDS.get(" ".join(arguments))
     if function is None:
         sys.exit(f"usage: python -m app.appliance {'|'.join(_COMMANDS)}")
+    enter_home()
     try:
         pkgutil.resolve_name(function)()
     except ApplianceError as error:

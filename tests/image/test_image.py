@@ -52,6 +52,9 @@ class Container:
     def exec(self, *command: str) -> str:
         return self._engine("exec", self.name, *command, check=False)
 
+    def exec_in(self, folder: str, *command: str) -> str:
+        return self._engine("exec", "--workdir", folder, self.name, *command, check=False)
+
     def stop(self) -> int:
         self._engine("stop", "--time", "10", self.name)  # Docker's own grace; 137 is the code of who needs longer
         return int(self._engine("inspect", "--format", "{{.State.ExitCode}}", self.name))
@@ -101,6 +104,8 @@ def test_the_image_alone_is_the_demo_and_supervisorctl_works_in_it(container: Co
     assert status.count("RUNNING") == 6, status
     assert "started" in container.exec("supervisorctl", "restart", "listener")
     container.ready()
+    assert "Redis writes" in container.exec_in("/tmp", "python", "-m", "listener", "verify")
+    assert container.exec_in("/tmp", "python", "-m", "app.appliance", "ready") == ""
     assert container.exec("id", "-u") != "0"
     assert container.stop() == 0
 
@@ -159,6 +164,10 @@ def test_arguments_run_instead_and_a_sidecar_logs_which_setting_is_missing(engin
     )
     assert result.returncode == 2
     assert "DB_HOST is not set" in result.stdout
+
+
+def test_help_says_what_there_is_to_run(engine: Engine, image: str) -> None:
+    assert "python -m listener verify" in engine("run", "--rm", image, "--help")
 
 
 def test_the_image_holds_no_pip_and_no_compiler(engine: Engine, image: str) -> None:
