@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 OTHER_CHANNELS = "(other channels)"  # counts for every channel after the first ones
 _MAX_CHANNELS = 20
+_MAX_CHANNEL_CHARACTERS = 63  # PostgreSQL has no longer ones, unlike who publishes directly
 _HALF_PAIR = "half of a surrogate pair, such as \\ud800, is not Unicode"
 
 _text_decoder = msgspec.json.Decoder(str)
@@ -57,15 +58,15 @@ class UnroutableEvents:
         payload = bytes(event.payload)
         if event.channel == MUX_CHANNEL or is_verification(payload):
             return
-        cause = self._cause(payload)
-        if len(self._channels) < _MAX_CHANNELS:
-            self._channels.add(event.channel)
-        key = event.channel if event.channel in self._channels else OTHER_CHANNELS, cause
+        cause, channel = self._cause(payload), event.channel
+        if len(self._channels) < _MAX_CHANNELS and len(channel) <= _MAX_CHANNEL_CHARACTERS:
+            self._channels.add(channel)
+        key = channel if channel in self._channels else OTHER_CHANNELS, cause
         self._counts[key] += 1
         if self._counts[key] == 1:
             logger.warning(
                 "no client hears an event on channel %r: %s%s; further ones of this kind are only counted",
-                event.channel,
+                channel[:_MAX_CHANNEL_CHARACTERS],
                 self._describe(cause),
                 _detail(cause, payload),
             )

@@ -74,7 +74,7 @@ def run_checks(client: redis.Redis, names: RedisNames, info: Info) -> Iterator[C
         yield memory(info)
         yield persistence(client, info)
     else:
-        yield warned("Redis INFO", "this user may not see version and memory", "give it +info +config|get")
+        yield warned("Redis INFO", "this user may not see version and memory", "give it +info +config|get +select")
     for name, check in (("Redis writes", writes), ("append script", script), ("listeners", listeners)):
         try:
             yield check(client, names)
