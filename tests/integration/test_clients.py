@@ -337,10 +337,11 @@ def request(
     return response
 
 
+@pytest.mark.parametrize("setting", ["https://live.example.com", "https://Live.example.com:443/"])
 def test_a_page_of_a_named_origin_may_read_event_streams_and_import_the_client(
-    postgres_settings: dict[str, str], start_app: StartApp
+    postgres_settings: dict[str, str], start_app: StartApp, setting: str
 ) -> None:
-    app = start_app(postgres_settings | {"ALLOWED_ORIGINS": "https://live.example.com"}).wait_until_ready()
+    app = start_app(postgres_settings | {"ALLOWED_ORIGINS": setting}).wait_until_ready()
     named, other = {"Origin": "https://live.example.com"}, {"Origin": "https://evil.example"}
     preflight = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "authorization"}
     assert request(app, "OPTIONS", named | preflight).status == 200
@@ -353,6 +354,15 @@ def test_a_page_of_a_named_origin_may_read_event_streams_and_import_the_client(
         assert "access-control-allow-origin" not in events.response.headers
     with app.client(1, headers=named) as client:
         client.wait_for_initial_load()
+
+
+def test_a_path_with_a_slash_too_many_is_refused_by_notifymux_and_redirects_to_no_other_host(
+    postgres_settings: dict[str, str], start_app: StartApp
+) -> None:
+    app = start_app(postgres_settings).wait_until_ready()
+    for path in ("/api/matches/1/events/", "/readyz/", "/metrics/", "/static", "//evil.example/", "/nowhere"):
+        assert request(app, "GET", {"Host": "evil.example"}, path).headers["location"] is None
+        assert get(app.port, path) == (404, {"error": "Not Found", "server": "notifymux"}), path
 
 
 def test_head_of_an_event_stream_does_not_hang(postgres_settings: dict[str, str], start_app: StartApp) -> None:
