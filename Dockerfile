@@ -43,5 +43,5 @@ USER 10001:10001
 VOLUME /srv/notifymux/data
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=15s --timeout=5s --start-period=60s CMD ["python", "-m", "app.appliance", "ready"]
+HEALTHCHECK --interval=15s --timeout=10s --start-period=60s CMD ["python", "-m", "app.appliance", "alive"]
 ENTRYPOINT ["./entrypoint.sh"]

@@ -40,6 +40,7 @@ control_socket_disable = True
 graceful_timeout = 4  # seconds: less than the watchdog waits, which is less than Docker does
 timeout = 20  # seconds without a heartbeat until gunicorn replaces a worker
 keepalive = 75  # seconds
+loglevel = _settings.log_level
 logconfig_dict = logging_config("app", _settings.log_level, _settings.log_format) | {
     "loggers": {name: {"handlers": [], "propagate": True} for name in ("gunicorn.error", "gunicorn.access")}
 }

@@ -1,31 +1,67 @@
-"""Asks the appliance on this machine whether it is ready, for HEALTHCHECK."""
+"""Asks the appliance on this machine whether it is alive, for HEALTHCHECK, and whether it is ready.
+
+What ends a container whose HEALTHCHECK fails mends nothing by that in an outage of PostgreSQL or Redis, and loses what
+the listener holds. So alive is everything that does not need a restart.
+"""
 
 import http.client
+import json
 import sys
+from http import HTTPStatus
 
-from app.core.config import Settings, load_settings_or_exit
+from app.core.config import Settings, load_settings, load_settings_or_exit
+from app.core.settings_sources import SettingsError
 
 _LOCAL = {"0.0.0.0", "127.0.0.1", "::", "[::]"}  # noqa: S104 - compared, not bound
+_TIMEOUT_SECONDS = 4.0  # twice that is less than HEALTHCHECK waits
 
 
-def main() -> None:
+def alive() -> None:
+    """End with exit code 0 unless a restart is needed; else print the reason and end with 1."""
+    try:
+        settings = load_settings()
+    except SettingsError as error:  # they were edited since the start, and no restart mends them
+        print(f"notifymux: {error}")  # noqa: T201 - for `docker inspect`
+        return
+    if reason := needs_restart(settings):
+        sys.exit(reason)
+
+
+def ready() -> None:
     """End with exit code 0 if the appliance is ready; else print the reasons and end with 1."""
     if reasons := unready(load_settings_or_exit()):
         sys.exit(reasons)
 
 
+def needs_restart(settings: Settings) -> str:
+    """Return why only a restart helps: /healthz does not answer, or a bug ended a worker's source of events."""
+    status, answer = _get(settings, "/healthz")
+    if status != HTTPStatus.OK:
+        return answer
+    _, answer = _get(settings, "/readyz")
+    try:
+        return answer if json.loads(answer)["state"] == "broken" else ""
+    except (ValueError, TypeError, KeyError):
+        return ""  # /readyz did not answer, and /healthz did
+
+
 def unready(settings: Settings) -> str:
     """Return why the appliance is not ready, in the words of /readyz; nothing when it is."""
-    connection = http.client.HTTPConnection(host(settings), settings.port, timeout=3)
+    status, answer = _get(settings, "/readyz")
+    return "" if status == HTTPStatus.OK else answer
+
+
+def _get(settings: Settings, path: str) -> tuple[int, str]:
+    """Return the status and the body, on one line, of a response; 0 and the error without one."""
+    connection = http.client.HTTPConnection(host(settings), settings.port, timeout=_TIMEOUT_SECONDS)
     try:
-        connection.request("GET", "/readyz")
+        connection.request("GET", path)
         response = connection.getresponse()
-        answer = " ".join(response.read().decode(errors="replace").split())
+        return response.status, " ".join(response.read().decode(errors="replace").split())
     except (OSError, http.client.HTTPException) as error:
-        return f"nothing answers at {host(settings)}:{settings.port} ({error})"
+        return 0, f"nothing answers at {host(settings)}:{settings.port} ({error})"
     finally:
         connection.close()
-    return "" if response.status == http.HTTPStatus.OK else answer
 
 
 def host(settings: Settings) -> str:

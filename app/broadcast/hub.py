@@ -10,6 +10,7 @@ from app.broadcast.messages import Message, MessageBatch, Update, initial_load, 
 from app.broadcast.replay_buffer import Cursor, ReplayBuffer
 from app.broadcast.router import Router
 from app.broadcast.snapshot_cache import CachedSnapshot, FetchSnapshot, SnapshotCache
+from app.core.log_throttle import LogThrottle
 from app.core.progress_timeout import TAKEOVER_TIMEOUT_SECONDS
 from app.core.tasks import cancel_tasks, start_task
 from notifymux.event import Event, EventId
@@ -71,6 +72,7 @@ class Hub:
         self._crowds: dict[Client, _Crowd] = {}
         self._started = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._log = LogThrottle(logger)  # of what clients cause
         self.slow_closes = 0
         self.recovered = self.restarted = 0  # clients that reconnected: with what they missed, or with a snapshot
 
@@ -131,7 +133,7 @@ class Hub:
             for client in self._matches[match].values():
                 if not client.send(batch):
                     self.slow_closes += 1
-                    logger.warning("client %r of match %r is too slow and is closed", client.name, match)
+                    self._log("slow", "client %r of match %r is too slow and is closed", client.name, match)
                     client.close(CloseCode.SLOW)
 
     def gap(self, position: EventId | None, why: str) -> None:
@@ -217,7 +219,7 @@ class Hub:
                 for client in clients:
                     client.start(message, missed)
                 return
-        logger.warning("match %r: there was a gap during each of %d snapshots", match, _MAX_SNAPSHOTS)
+        self._log("snapshots", "match %r: there was a gap during each of %d snapshots", match, _MAX_SNAPSHOTS)
         for client in clients:
             client.close(CloseCode.SLOW)
 

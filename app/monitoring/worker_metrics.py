@@ -6,6 +6,7 @@ import time
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from app.core.metrics import LATENCY_BUCKETS_SECONDS, LOCK_WAIT_SECONDS, LOCK_WAITERS, CounterSync
+from app.monitoring.refusals import Cause, refusals
 from app.monitoring.worker_report import WorkerState
 from app.sources.base import GapReason
 
@@ -34,6 +35,7 @@ class WorkerMetrics:
         self._gaps = counter("worker_gaps", "Gaps that workers announced to their clients.", "cause")
         self._reconnects = counter("worker_reconnects", "Outages of a worker's server that ended.", "server")
         self._slow_closes = counter("slow_closes", "Clients closed because they were too slow.")
+        self._refusals = counter("refused", "Connections and requests that were refused.", "cause")
         self._resumes = counter("resumes", "Clients that reconnected with a last event id.", "outcome")
         self._snapshots = counter("snapshot_queries", "Snapshot queries that were run.")
         self._failed_snapshots = counter("snapshot_failures", "Snapshot queries that failed or timed out.")
@@ -73,6 +75,8 @@ class WorkerMetrics:
             sync(self._gaps.labels(reason.name.lower()), report.gaps[reason])
         sync(self._reconnects.labels(report.mode), report.source.reconnects)
         sync(self._slow_closes, report.slow_closes)
+        for cause in Cause:
+            sync(self._refusals.labels(cause), refusals.counts[cause])
         sync(self._resumes.labels("recovered"), report.recovered)
         sync(self._resumes.labels("snapshot"), report.restarted)
         sync(self._snapshots, report.snapshots)

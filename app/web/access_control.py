@@ -1,6 +1,5 @@
 """Access control: by the page's origin, by token, and by the number of clients."""
 
-import logging
 import random
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -10,23 +9,35 @@ from typing import NamedTuple
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
+from app.monitoring.refusals import Cause
 from app.web.client_address import client_address
 from app.web.tokens import Claims, TokenError, Tokens
 
-logger = logging.getLogger(__name__)
-
-_MAX_LOGGED_ORIGINS = 20
 _MAX_RETRY_AFTER_SECONDS = 10
 
 
 class Rejected(HTTPException):
-    """A connection is refused. The response, also to a WebSocket's handshake, is `{"error": detail}` as JSON."""
+    """A connection is refused. The response, also to a WebSocket's handshake, is `{"error": reason}` as JSON.
+
+    Args:
+        status: of the response.
+        cause: for the metric.
+        reason: for the client and for the log; one of a few texts.
+        headers: of the response.
+        details: for the log only; may come from the client.
+    """
+
+    def __init__(
+        self, status: int, cause: Cause, reason: str, headers: dict[str, str] | None = None, details: str = ""
+    ) -> None:
+        super().__init__(status, reason, headers)
+        self.cause, self.details = cause, details
 
 
 def try_later(reason: str) -> Rejected:
     """Return a rejection for lack of room, after which each client comes back at another time."""
     delay = random.randint(1, _MAX_RETRY_AFTER_SECONDS)  # noqa: S311 - spreads clients
-    return Rejected(503, reason, {"retry-after": str(delay)})
+    return Rejected(503, Cause.FULL, reason, {"retry-after": str(delay)})
 
 
 class Admission(NamedTuple):
@@ -54,15 +65,13 @@ class AccessControl:
         self._max_clients, self._max_per_address = max_clients, max_per_address
         self._clients = 0
         self._addresses: Counter[str] = Counter()
-        self._logged_origins: set[str] = set()
-        self._was_full = False
 
     @contextmanager
     def authorize_client(self, connection: HTTPConnection, match: str) -> Iterator[Admission]:
         """Accept a client of a match, or raise `Rejected`; count it for as long as the context lasts."""
         claims = self._authenticate(connection)
         if not claims.allow(match):
-            raise Rejected(403, "the token is not good for this match")
+            raise Rejected(403, Cause.MATCH, "the token is not good for this match")
         address = client_address(connection.client and connection.client.host)
         with self._reserve_slot(address):
             yield Admission(claims.expires, claims.owner, address)
@@ -104,10 +113,8 @@ class AccessControl:
         # Every browser sends this header, and no page can prevent it. Other programs don't.
         if origin is None or self.allows_origin(origin, connection.headers.get("host", "")):
             return
-        if origin not in self._logged_origins and len(self._logged_origins) < _MAX_LOGGED_ORIGINS:
-            self._logged_origins.add(origin)
-            logger.warning("pages of %r are refused: ALLOWED_ORIGINS does not name them", origin)
-        raise Rejected(403, "pages of this origin may not connect")
+        details = f"ALLOWED_ORIGINS does not name {origin}"
+        raise Rejected(403, Cause.ORIGIN, "pages of this origin may not connect", details=details)
 
     @contextmanager
     def _reserve_slot(self, address: str) -> Iterator[None]:
@@ -123,18 +130,14 @@ class AccessControl:
                 del self._addresses[address]
 
     def _check_limits(self, address: str) -> None:
-        is_full = self._clients >= self._max_clients
-        if is_full and not self._was_full:
-            logger.warning("this worker is full: more than %d clients are refused", self._max_clients)
-        self._was_full = is_full
-        if is_full:
+        if self._clients >= self._max_clients:
             raise try_later("this worker is full")
         if self._max_per_address is not None and self._addresses[address] >= self._max_per_address:
             raise try_later("too many clients of this address")
 
 
 def _unauthorized(reason: str) -> Rejected:
-    return Rejected(401, reason, {"www-authenticate": "Bearer"})
+    return Rejected(401, Cause.TOKEN, reason, {"www-authenticate": "Bearer"})
 
 
 def _token(connection: HTTPConnection) -> str | None:

@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.tasks import cancel_tasks, start_task
+from app.monitoring.refusals import refusals
 from app.web.access_control import Rejected
 from app.websocket_manager import MatchDataWebSocketManager
 
@@ -60,4 +61,5 @@ def _security_headers(app: ASGIApp) -> ASGIApp:
 async def _reject(_: Request, error: Exception) -> Response:
     """Starlette sends this response to a WebSocket's handshake too, since uvicorn has the extension for it."""
     rejected = cast("Rejected", error)
+    refusals.add(rejected.cause, rejected.detail, rejected.details)
     return JSONResponse({"error": rejected.detail}, rejected.status_code, rejected.headers)

@@ -2,6 +2,8 @@
 
 import gc
 import logging
+import socket
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from uvicorn_worker import UvicornWorker
@@ -30,8 +32,23 @@ class Worker(UvicornWorker):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.config.root_path = self.cfg.root_path
-        # Its info lines have paths with their queries, which may contain tokens; its warnings are clients' mistakes.
-        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+        # gunicorn's wrappers of sockets hide them from uvloop, which then closes their descriptors before uvicorn does.
+        self.sockets: list[socket.socket] = _plain(self.sockets)
+        _log_errors_only(logging.getLogger("uvicorn.error"))
+
+
+def _plain(listeners: Iterable[Any]) -> list[socket.socket]:
+    return [listener.sock for listener in listeners]
+
+
+def _log_errors_only(logger: logging.Logger) -> None:
+    """Have uvicorn's logger use the format of all lines.
+
+    Its info lines have paths with their queries, which may contain tokens. Its warnings are clients' mistakes, which
+    the protocols count themselves.
+    """
+    logger.handlers, logger.propagate = [], True
+    logger.setLevel(logging.ERROR)
 
 
 def collect_seldom() -> None:

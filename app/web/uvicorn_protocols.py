@@ -8,16 +8,18 @@ import asyncio
 import os
 import random
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.http11 import Request
 from websockets.protocol import State
 
 from app.broadcast.messages import MessageBatch
+from app.monitoring.refusals import Cause, refusals
 
 # Keys of a scope's `extensions`. The value of `ABORT` is a function that drops the connection at once: a close would
 # wait, in memory, for a client that does not read. That of `WRITE` writes a `MessageBatch` at once; it returns False,
@@ -57,6 +59,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_bytes += len(data)
             if self._head_bytes > _MAX_HEAD_BYTES:
+                refusals.add(Cause.REQUEST, f"a request's head is larger than {_MAX_HEAD_BYTES} bytes")
                 self.transport.abort()
                 return
         super().data_received(data)
@@ -74,6 +77,11 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         if self.cycle is not None and any(name in _BODY_HEADERS for name, _ in self.headers):
             self.cycle.keep_alive = False
+
+    def send_400_response(self, msg: str) -> None:
+        """Called by uvicorn for what is not HTTP. Counts it."""
+        refusals.add(Cause.REQUEST, "what was sent is not HTTP")
+        super().send_400_response(msg)
 
     def handle_websocket_upgrade(self) -> None:
         """Called by uvicorn when the WebSocket protocol takes over. Breaks the cycles of references to this object.
@@ -96,17 +104,22 @@ class HttpProtocol(HttpToolsProtocol):
             self.loop.call_later(DRAIN_SECONDS * (0.1 + 0.9 * random.random()), self._end_response)  # noqa: S311
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        """Called by uvicorn for each request. Keeps its cycle, and has `send` notice a closed transport.
+        """Called by uvicorn for each request. Keeps its cycle, and has uvicorn notice a closed transport.
 
-        uvloop closes a connection that is reset or aborted at once, but calls `connection_lost` an iteration later.
+        uvloop closes a connection that is reset or aborted at once, but calls `connection_lost` an iteration later. So
+        uvicorn would log a response that is cut off as the application's bug.
         """
+
+        def notice_closed() -> None:
+            cycle.disconnected = cycle.disconnected or self.transport.is_closing()
 
         async def serve(scope: Any, receive: Any, send: Any) -> None:
             async def send_unless_closed(message: Any) -> None:
-                cycle.disconnected = cycle.disconnected or self.transport.is_closing()
+                notice_closed()
                 await send(message)
 
             await app(scope, receive, send_unless_closed)
+            notice_closed()
 
         self._serving = cycle
         super()._start_asgi_task(cycle, serve)
@@ -191,8 +204,27 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
                 return
             super().data_received(data[start : start + _PARSE_BYTES])
         if not self.handshake_initiated:
+            refusals.add(Cause.HANDSHAKE, "a WebSocket's handshake is not HTTP", str(self.conn.handshake_exc))
             self.transport.write(b"".join(self.conn.data_to_send()))
             self.transport.close()
+
+    def handle_connect(self, event: Request) -> None:
+        """Called by uvicorn for a handshake. Counts those that are refused here."""
+        super().handle_connect(event)
+        if self.close_sent:
+            refusals.add(Cause.HANDSHAKE, "a WebSocket's handshake is not valid", str(self.conn.handshake_exc))
+
+    def send(self, message: Any) -> Coroutine[Any, Any, None]:
+        """Called by the application. Has uvicorn count a response in place of the handshake as its end.
+
+        Otherwise uvicorn logs each of them as the application's bug.
+        """
+        is_response = message["type"] == "websocket.http.response.body"
+        return self._send_response(message) if is_response else super().send(message)
+
+    async def _send_response(self, message: Any) -> None:
+        await super().send(message)
+        self.handshake_complete = self.handshake_complete or self.close_sent
 
     def handle_events(self) -> None:
         """Called by uvicorn's `data_received`. Closes with 1008 if a client sends too many frames."""
@@ -227,6 +259,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         Otherwise uvicorn logs what the application still sends as the application's bug.
         """
         super().handle_parser_exception()
+        close = self.conn.close_sent
+        if close is not None:
+            refusals.add(Cause.FRAME, f"a client's WebSocket is closed with {close.code}", close.reason)
         self.disconnected = True
 
     def send_receive_event_to_app(self) -> None:

@@ -37,7 +37,11 @@ def test_ten_megabytes_of_lines_arrive_each_once_and_in_order(tmp_path: Path) ->
         # Only the newest lines are looked at: what takes long here keeps the reader of the log from reading, and beyond
         # a bound the appliance drops what nobody reads.
         last, dropped = f"line {LINES - 1} ", "lines were dropped"
-        wait_until(lambda: any(line.startswith(last) for line in appliance.lines[-10:]), 60, lambda: appliance.log[-500:])
+
+        def has_arrived() -> bool:
+            return any(line.startswith(last) for line in appliance.lines[-10:])
+
+        wait_until(has_arrived, 60, lambda: appliance.log[-500:])
         assert not [line for line in appliance.lines if dropped in line]
         logged = [line for line in appliance.lines if line.startswith("line ")]
         assert logged == [f"line {number} " + "x" * 100 for number in range(LINES)]

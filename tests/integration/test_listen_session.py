@@ -94,7 +94,10 @@ def test_a_cancelled_query_is_a_failure_and_no_lost_session(
 ) -> None:
     session = ListenSession(listening.pgconn)
     session.send("SELECT pg_sleep(60)")
-    connection.execute("SELECT pg_cancel_backend(%s)", [listening.pgconn.backend_pid])
+    backend = [listening.pgconn.backend_pid]
+    sleeps = "SELECT FROM pg_stat_activity WHERE pid = %s AND wait_event = 'PgSleep'"
+    wait_until(lambda: connection.execute(sleeps, backend).rowcount)  # a cancel before the query begins cancels nothing
+    connection.execute("SELECT pg_cancel_backend(%s)", backend)
     assert answer(session) == []
     assert isinstance(session.take_failure(), psycopg.errors.QueryCanceled)
 

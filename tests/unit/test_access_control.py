@@ -56,21 +56,15 @@ def test_a_star_allows_every_page() -> None:
     assert access.allows_origin("http://any.example", "")
 
 
-def test_a_page_of_another_site_is_refused_and_a_program_needs_no_origin(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_page_of_another_site_is_refused_and_a_program_needs_no_origin() -> None:
     access = AccessControl(None, [], MAX_CLIENTS)
     with access.authorize_client(connection({"Host": "live.example.com"}), "1"):
         pass
-    for _ in range(3):
-        page = connection({"Host": "live.example.com", "Origin": "http://evil.example"})
-        assert rejected(access, page).status_code == 403
-    assert caplog.text.count("http://evil.example") == 1, "logged once"
-
-
-def test_at_most_20_refused_origins_are_logged(caplog: pytest.LogCaptureFixture) -> None:
-    access = AccessControl(None, [], MAX_CLIENTS)
-    for number in range(100):
-        rejected(access, connection({"Host": "a", "Origin": f"http://{number}.example"}))
-    assert len(caplog.records) == 20
+    page = connection({"Host": "live.example.com", "Origin": "http://evil.example"})
+    refused = rejected(access, page)
+    assert refused.status_code == 403
+    assert "evil" not in refused.detail, "what the client sent is in the log only"
+    assert refused.details == "ALLOWED_ORIGINS does not name http://evil.example"
 
 
 def test_a_token_is_in_the_header_or_the_query_and_the_header_takes_precedence() -> None:
@@ -97,9 +91,7 @@ def test_without_a_valid_token_the_status_is_401_and_with_one_for_another_match_
     assert rejected(access, connection(query=f"token={token}"), "2").status_code == 403
 
 
-def test_a_full_worker_refuses_clients_until_one_leaves(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_a_full_worker_refuses_clients_until_one_leaves() -> None:
     access = AccessControl(None, [], 2)
     with ExitStack() as stack:
         for number in range(2):
@@ -109,7 +101,6 @@ def test_a_full_worker_refuses_clients_until_one_leaves(
             assert full.status_code == 503
             assert full.headers
             assert 1 <= int(full.headers["retry-after"]) <= 10
-    assert caplog.text.count("is full") == 1, "logged once"
     with access.authorize_client(connection(), "1"):
         pass
 
