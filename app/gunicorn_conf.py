@@ -14,7 +14,7 @@ from app.core.settings_sources import SettingsError
 from app.core.settings_types import MIN_SECRET_BYTES
 from app.main import compose
 from app.web.gunicorn_master import spare_workers_after_a_pause
-from app.web.gunicorn_worker import collect_seldom
+from app.web.gunicorn_worker import KEEP_ALIVE_SECONDS, collect_seldom
 from app.web.open_files import allow_open_files, warn_of_low_limit
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ root_path = _settings.root_path
 control_socket_disable = True
 graceful_timeout = 4  # seconds: less than the watchdog waits, which is less than Docker does
 timeout = 20  # seconds without a heartbeat until gunicorn replaces a worker
-keepalive = 75  # seconds
+keepalive = KEEP_ALIVE_SECONDS
 loglevel = _settings.log_level
 logconfig_dict = logging_config("app", _settings.log_level, _settings.log_format) | {
     "loggers": {name: {"handlers": [], "propagate": True} for name in ("gunicorn.error", "gunicorn.access")}

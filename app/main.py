@@ -23,7 +23,8 @@ from app.web.access_control import AccessControl
 from app.web.admin_routes import AdminRoutes
 from app.web.application import Task, application
 from app.web.client_routes import ClientRoutes
-from app.web.open_files import room_for_clients
+from app.web.connection_limit import ConnectionLimit
+from app.web.open_files import room_for_clients, room_for_others
 from app.web.tokens import Tokens
 from app.websocket_manager import MatchDataWebSocketManager
 from notifymux.redis_client import RedisAddress, async_client, describe_redis
@@ -51,7 +52,8 @@ def compose(settings: Settings) -> Starlette:
         *AdminRoutes(status, metrics, access).routes(settings.status_page),
     ]
     tasks: list[Task] = [partial(run_periodically, manager.sample, metrics.update)]
-    return application(manager, routes, [*tasks, registry.run] if registry else tasks)
+    connections = ConnectionLimit(room_for_others(settings.max_clients))
+    return application(manager, routes, [*tasks, registry.run] if registry else tasks, connections)
 
 
 async def run_periodically(*calls: Callable[[], None]) -> None:

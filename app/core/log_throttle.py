@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 SECONDS = 60.0  # between two lines of one cause
 MAX_CAUSES = 100
-_MAX_CHARACTERS = 500  # of a line
+MAX_CHARACTERS = 500  # of a line
 _OTHER = "other causes"
 
 
@@ -58,7 +58,7 @@ class _Cause:
 
 def escaped(text: str) -> str:
     """Return text on one line of bounded length: what a terminal would not print as it is, is escaped."""
-    cut = text if len(text) <= _MAX_CHARACTERS else f"{text[:_MAX_CHARACTERS]}…"
+    cut = text if len(text) <= MAX_CHARACTERS else f"{text[:MAX_CHARACTERS]}…"
     if cut.isprintable():
         return cut
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in cut)

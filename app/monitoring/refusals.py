@@ -14,6 +14,7 @@ class Cause(StrEnum):
     TOKEN = "token"  # noqa: S105 - none is shown, or one that is invalid, expired or not an operator's
     MATCH = "match"  # the token is for other matches
     FULL = "full"  # no room is left
+    IDLE = "idle"  # too many connections serve no client
     REQUEST = "request"  # it is not HTTP, or its head is too large
     HANDSHAKE = "handshake"  # a WebSocket's is not valid
     FRAME = "frame"  # a WebSocket's client breaks the protocol or sends too much

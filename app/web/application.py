@@ -15,6 +15,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.core.tasks import cancel_tasks, start_task
 from app.monitoring.refusals import refusals
 from app.web.access_control import Rejected
+from app.web.connection_limit import ConnectionLimit
+from app.web.uvicorn_protocols import CONNECTIONS
 from app.websocket_manager import MatchDataWebSocketManager
 
 Task = Callable[[], Coroutine[None, None, None]]
@@ -26,15 +28,20 @@ _SECURITY_HEADERS = [
 ]
 
 
-def application(manager: MatchDataWebSocketManager, routes: Sequence[BaseRoute], tasks: Iterable[Task]) -> Starlette:
-    """Return the application around a manager; `tasks` run for as long as it does."""
+def application(
+    manager: MatchDataWebSocketManager, routes: Sequence[BaseRoute], tasks: Iterable[Task], connections: ConnectionLimit
+) -> Starlette:
+    """Return the application around a manager; `tasks` run for as long as it does.
+
+    `connections` is for the server's protocol, which finds it in the application's state.
+    """
 
     @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+    async def lifespan(_: Starlette) -> AsyncIterator[dict[str, ConnectionLimit]]:
         await manager.startup()
         running = [start_task(task(), "a bug ended a part of this worker") for task in tasks]
         try:
-            yield
+            yield {CONNECTIONS: connections}
         finally:
             await cancel_tasks(running)
             await manager.shutdown()

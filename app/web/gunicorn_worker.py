@@ -11,6 +11,7 @@ from uvicorn_worker import UvicornWorker
 from app.web.uvicorn_protocols import DRAIN_SECONDS, HttpProtocol, WebSocketProtocol
 
 _GC_THRESHOLD_OBJECTS = 20_000  # with Python's 700, collections take half of the time when thousands reconnect
+KEEP_ALIVE_SECONDS = 75  # that a connection may be idle between two requests
 MAX_MESSAGE_BYTES = 4096  # of a client, which sends nothing but pings and pongs
 
 

@@ -5,6 +5,7 @@ import resource
 
 RESERVED_FILES = 90  # of a worker, for its servers, its own files and for probes: never for clients
 SPARE_FILES = 500  # what it asks for besides its clients' sockets
+MIN_OTHERS, MAX_OTHERS = 40, 1000  # connections that serve no client; the least of them are among the reserved files
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +23,14 @@ def room_for_clients(max_clients: int) -> int:
     """Return how many clients this process can have: `max_clients`, or fewer if its limit does not allow so many."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return max_clients if limit == resource.RLIM_INFINITY else min(max_clients, max(0, limit - RESERVED_FILES))
+
+
+def room_for_others(max_clients: int) -> int:
+    """Return how many connections may be open that serve no client: half-open ones, idle ones and short requests."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return MAX_OTHERS
+    return min(MAX_OTHERS, max(MIN_OTHERS, limit - RESERVED_FILES - room_for_clients(max_clients)))
 
 
 def warn_of_low_limit(max_clients: int) -> None:

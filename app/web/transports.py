@@ -10,7 +10,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from app.broadcast.client import CloseCode
 from app.broadcast.messages import Message, MessageBatch
-from app.web.uvicorn_protocols import ABORT, WRITE
+from app.web.uvicorn_protocols import ABORT, STREAM, WRITE
 
 _STREAM_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -57,9 +57,11 @@ class EventStreamTransport:
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._receive, self._send = receive, send
         self.write, self.abort = _extensions(scope)
+        self._is_stream: Callable[[], None] = (scope.get("extensions") or {}).get(STREAM, lambda: None)
 
     async def begin(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
         """Send the response's head with these headers besides its own, and the delay before a reconnect."""
+        self._is_stream()
         await self._send({"type": "http.response.start", "status": 200, "headers": [*_STREAM_HEADERS, *headers]})
         await self._send_body(b"retry: %d\n\n" % random.randint(*_RECONNECT_DELAY_MS))  # noqa: S311 - spreads clients
 

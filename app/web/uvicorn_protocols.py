@@ -20,11 +20,17 @@ from websockets.protocol import State
 
 from app.broadcast.messages import MessageBatch
 from app.monitoring.refusals import Cause, refusals
+from app.web.client_address import client_address
+from app.web.connection_limit import ConnectionLimit
 
 # Keys of a scope's `extensions`. The value of `ABORT` is a function that drops the connection at once: a close would
 # wait, in memory, for a client that does not read. That of `WRITE` writes a `MessageBatch` at once; it returns False,
-# and writes nothing, while earlier bytes wait. It must not be called after the application's own close.
-ABORT, WRITE = "notifymux.abort", "notifymux.write"
+# and writes nothing, while earlier bytes wait. It must not be called after the application's own close. `STREAM` is
+# to be called when a response goes on until one side ends it: the limit of connections does not count it then.
+ABORT, WRITE, STREAM = "notifymux.abort", "notifymux.write", "notifymux.stream"
+
+# The key of the `ConnectionLimit` in the state that the application's lifespan returns.
+CONNECTIONS = "notifymux.connections"
 
 DRAIN_SECONDS = 2.0  # over which a worker that ends closes its clients, so that they don't all reconnect at once
 _HEAD_TIMEOUT_SECONDS = 10.0  # for a request's head
@@ -44,12 +50,16 @@ class HttpProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._descriptor: int | None = None
         self._serving: RequestResponseCycle | None = None  # uvicorn's `cycle` may be a later one that is pipelined
+        self._connections: ConnectionLimit = self.app_state[CONNECTIONS]
+        self._address = ""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Called by asyncio. Starts the timeout of the first head."""
         super().connection_made(transport)
         _set_tcp_user_timeout(transport)
         self._descriptor = _plain_descriptor(transport)
+        self._address = client_address(self.client and self.client[0])
+        self._note_activity()
         self._expect_head()
 
     def data_received(self, data: bytes) -> None:
@@ -67,13 +77,14 @@ class HttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Called by httptools at a request's first byte. Adds the extensions to the scope that uvicorn makes here."""
         super().on_message_begin()
-        self.scope["extensions"] = _extensions(self.transport.abort, self._write_chunks)
+        self.scope["extensions"] = _extensions(self.transport.abort, self._write_chunks) | {STREAM: self._leave_limit}
         if self._head_timer is None:
             self._expect_head()
 
     def on_headers_complete(self) -> None:
         """Called by httptools. Stops the timeout. A request with a body is the last one: no endpoint reads it."""
         self._stop_head_timer()
+        self._note_activity()
         super().on_headers_complete()
         if self.cycle is not None and any(name in _BODY_HEADERS for name, _ in self.headers):
             self.cycle.keep_alive = False
@@ -83,17 +94,25 @@ class HttpProtocol(HttpToolsProtocol):
         refusals.add(Cause.REQUEST, "what was sent is not HTTP")
         super().send_400_response(msg)
 
+    def on_response_complete(self) -> None:
+        """Called by uvicorn. Notes that the connection is idle now."""
+        super().on_response_complete()
+        if not self.transport.is_closing():
+            self._note_activity()
+
     def handle_websocket_upgrade(self) -> None:
         """Called by uvicorn when the WebSocket protocol takes over. Breaks the cycles of references to this object.
 
         With them it would stay in memory, for each client, until the garbage collector runs.
         """
+        self._leave_limit()
         super().handle_websocket_upgrade()
         del self.parser, self.scope
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by asyncio. Ends the response that is served; uvicorn ends only the last one that was requested."""
         self._stop_head_timer()
+        self._leave_limit()
         super().connection_lost(exc)
         self._end_response()
 
@@ -137,6 +156,12 @@ class HttpProtocol(HttpToolsProtocol):
             self._serving.disconnected = True
             self._serving.message_event.set()
             self.transport.close()
+
+    def _note_activity(self) -> None:
+        self._connections.add(self._address, self, self.transport.abort)
+
+    def _leave_limit(self) -> None:
+        self._connections.discard(self._address, self)
 
     def _expect_head(self) -> None:
         self._head_bytes = 0

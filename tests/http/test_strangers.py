@@ -1,17 +1,25 @@
 """What one address can make a worker do at a time, while others come and stay."""
 
+import re
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests.conftest import StartApp, StartListener
 from tests.http.raw_client import RawClient
+from tests.support.programs import Client, EventStream
 from tests.support.waiting import wait_until
+from tests.support.wrapped import WrappedApp
 
 STRANGER, HOME = "127.0.0.2", "127.0.0.1"
+from_both = pytest.mark.parametrize(
+    "stranger", [STRANGER, HOME], ids=["another address", "the same address, as behind a proxy"]
+)
 SLOW_QUERY = "SELECT to_json(%(match_id)s::text) FROM pg_sleep(0.2)"
 
 
@@ -36,7 +44,7 @@ def made_up_matches(port: int, address: str, each_second: float = 75.0) -> Itera
         thread.join()
 
 
-@pytest.mark.parametrize("stranger", [STRANGER, HOME], ids=["another address", "the same address, as behind a proxy"])
+@from_both
 def test_matches_that_a_stranger_asks_for_and_leaves_delay_no_newcomers_snapshot(
     settings: dict[str, str], start_listener: StartListener, start_app: StartApp, stranger: str
 ) -> None:
@@ -50,3 +58,49 @@ def test_matches_that_a_stranger_asks_for_and_leaves_delay_no_newcomers_snapshot
                 first = newcomer.wait_for_initial_load()
             assert (first.get("error"), first["data"]) == (None, f"final-{number}")
             assert time.monotonic() - began < 2
+
+
+FILES = 150  # that the worker may open
+UNFINISHED, IDLE = b"GET /healthz HT", b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@from_both
+def test_connections_that_are_no_clients_take_neither_probes_nor_clients_their_room_and_it_is_said(
+    settings: dict[str, str],
+    connection: psycopg.Connection,
+    start_listener: StartListener,
+    tmp_path: Path,
+    stranger: str,
+) -> None:
+    start_listener(settings).wait_until_aligned()
+    with WrappedApp(["prlimit", f"--nofile={FILES}:{FILES}"], tmp_path, settings) as app, ExitStack() as stack:
+        app.wait_until_ready()
+        clients: list[Client | EventStream] = [stack.enter_context(app.stream(1))]
+        clients += [stack.enter_context(app.client(1, f"client-{number}")) for number in range(20)]
+        for number in range(2 * FILES):
+            idle = stack.enter_context(RawClient(app.port, address=stranger))
+            idle.send(IDLE if number % 2 else UNFINISHED)
+            if number % 20 == 0:
+                assert app.get("/healthz") == (200, {"alive": True})
+        for path in ("/healthz", "/readyz", "/metrics", "/api/status", "/static/notifymux.js"):
+            assert app.get(path)[0] == 200, path
+        connection.execute("""SELECT pg_notify('match_change', '{"match_id": 1, "data": {}}')""")
+        stack.enter_context(app.client(2, "newcomer")).wait_for_initial_load()
+        for client in clients:
+            client.wait_for_updates(1)
+        [said] = [line for line in app.lines if "serve no client" in line]
+        assert stranger in said
+        wait_until(lambda: re.search(rb'refused_total{cause="idle"} [1-9]', app.get("/metrics")[1]))
+
+
+def test_of_another_address_no_idle_connection_is_closed(
+    settings: dict[str, str], start_listener: StartListener, tmp_path: Path
+) -> None:
+    start_listener(settings).wait_until_aligned()
+    with WrappedApp(["prlimit", f"--nofile={FILES}:{FILES}"], tmp_path, settings) as app, ExitStack() as stack:
+        app.wait_until_ready()
+        kept = stack.enter_context(RawClient(app.port, address=HOME))
+        kept.send(IDLE).read_until(b'{"alive":true}')
+        strangers = [stack.enter_context(RawClient(app.port, address=STRANGER)) for _ in range(FILES)]
+        assert strangers[0].read_all() == b"", "the first of them is closed"
+        kept.send(IDLE).read_until(b'{"alive":true}')
