@@ -45,7 +45,7 @@ def test_where_everything_works_nothing_fails(
     assert set(verified.with_status("warning")) == {"tokens", "workers", *triggers}
     assert {f"channel {channel}" for channel in DEFAULT_CHANNELS} < set(verified.with_status("ok"))
     assert verified.text("LISTEN sessions") == "1 (1 notifymux-listener/pod-1)"
-    assert verified.text("triggers scoreboard_change") == "on scoreboard"
+    assert verified.text("triggers scoreboard_change") == "on public.scoreboard"
     assert f"pod-1:{listener.pid} " in verified.text("listeners")
     assert all(check["remedy"] for check in verified.checks.values() if check["status"] != "ok")
 
