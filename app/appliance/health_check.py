@@ -7,12 +7,14 @@ the listener holds. So alive is everything that does not need a restart.
 import http.client
 import json
 import sys
+import time
 from http import HTTPStatus
 
 from app.core.config import Settings, load_settings, load_settings_or_exit
 from app.core.settings_sources import SettingsError
 
 _LOCAL = {"0.0.0.0", "127.0.0.1", "::", "[::]"}  # noqa: S104 - compared, not bound
+_TOKEN_SECONDS = 60
 _TIMEOUT_SECONDS = 4.0  # twice that is less than HEALTHCHECK waits
 
 
@@ -55,13 +57,23 @@ def _get(settings: Settings, path: str) -> tuple[int, str]:
     """Return the status and the body, on one line, of a response; 0 and the error without one."""
     connection = http.client.HTTPConnection(host(settings), settings.port, timeout=_TIMEOUT_SECONDS)
     try:
-        connection.request("GET", path)
+        connection.request("GET", path, headers=_as_operator(settings))
         response = connection.getresponse()
         return response.status, " ".join(response.read().decode(errors="replace").split())
     except (OSError, http.client.HTTPException) as error:
         return 0, f"nothing answers at {host(settings)}:{settings.port} ({error})"
     finally:
         connection.close()
+
+
+def _as_operator(settings: Settings) -> dict[str, str]:
+    """Return a header with an operator's token, which is told the reasons, where this machine has the secret."""
+    if settings.ws_jwt_secret is None:
+        return {}
+    import jwt  # noqa: PLC0415 - most appliances have no secret
+
+    claims = {"operator": True, "exp": int(time.time()) + _TOKEN_SECONDS}
+    return {"Authorization": f"Bearer {jwt.encode(claims, settings.ws_jwt_secret.get_secret_value(), 'HS256')}"}
 
 
 def host(settings: Settings) -> str:
