@@ -5,7 +5,10 @@ import re
 
 from redis.backoff import EqualJitterBackoff
 
+from notifymux.printable import printable
+
 _BASE_SECONDS = 0.1  # the first delay is at most twice this
+_MAX_CHARACTERS = 1000  # of an error's line
 _MAX_DOUBLINGS = 10  # after these the delay is at its cap; more would only overflow
 # What Redis and redis-py quote in an error. Commands have secrets, scripts and events as their arguments.
 _QUOTATIONS = re.compile(
@@ -60,9 +63,11 @@ class ReconnectState:
 
 
 def one_line(error: BaseException | str) -> str:
-    """Return an error's message on one line, or its type's name if it has no message.
+    """Return an error's message on one printable line of bounded length, or its type's name if it has no message.
 
+    A server quotes what it does not understand, and that may come from anybody.
     Redis quotes the arguments of a command that it doesn't know, and redis-py those of one that fails in a pipeline.
     They may be secrets or events, and are cut off, as is the place in a script.
     """
-    return _QUOTATIONS.sub("", " ".join(str(error).split())) or type(error).__name__
+    text = _QUOTATIONS.sub("", " ".join(str(error).split())) or type(error).__name__
+    return printable(text if len(text) <= _MAX_CHARACTERS else f"{text[:_MAX_CHARACTERS]}…")

@@ -187,7 +187,7 @@ class Hub:
         if self._is_ahead(client, last):
             await asyncio.sleep(_CATCH_UP_SECONDS)
             if self._is_ahead(client, last):
-                logger.info("a client came from an id that this worker did not reach within %g s", _CATCH_UP_SECONDS)
+                self._log("ahead", "clients came with ids that are not reached within %g s: resync", _CATCH_UP_SECONDS)
                 client.pause()
                 await self._start_from_snapshot([client], self._buffer.cursor, resync)
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import psycopg
 
+from app.core.log_throttle import LogThrottle
 from app.core.operator_errors import with_remedy
 from app.core.settings_sources import SettingsError
 from app.core.snapshot_connection import SnapshotConnection
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 _MAX_IDLE_SECONDS = 5.0  # then an unused connection is closed
 _RETRY_SECONDS = 0.5  # between two tries to connect
 _CLOSE_TIMEOUT_SECONDS = 1.0
+_MAX_LOGGED_ID = 100  # characters
 _FAILURE = "the snapshot could not be taken; updates follow"
 
 Attempt = asyncio.Future[tuple[SnapshotConnection, bytes | None]]
@@ -53,6 +55,7 @@ class SnapshotQuery:
         self._running: set[Attempt] = set()
         self._idle: dict[SnapshotConnection, asyncio.TimerHandle] = {}
         self._is_closed = False
+        self._log = LogThrottle(logger)
         self.queries = self.failures = 0
 
     async def close(self) -> None:
@@ -71,14 +74,15 @@ class SnapshotQuery:
             async with asyncio.timeout(self._timeout):
                 value = await self._value(match, progress)
         except TimeoutError:
-            return self._failed(match, progress.failure or f"{progress.step} takes longer than {self._timeout:g} s")
+            reason = progress.failure or f"{progress.step} takes longer than {self._timeout:g} s"
+            return self._failed(match, progress.step, reason)
         except (psycopg.Error, OSError, SettingsError) as error:
-            return self._failed(match, _explained(error))
+            return self._failed(match, _cause(error), _explained(error))
         return Snapshot(NULL if value is None else payload_json(value))
 
-    def _failed(self, match: str, reason: str) -> Snapshot:
+    def _failed(self, match: str, cause: str, reason: str) -> Snapshot:
         self.failures += 1
-        logger.warning("the snapshot of match %r failed: %s", match, reason)
+        self._log(cause, "the snapshot of match %s failed: %s", match[:_MAX_LOGGED_ID], reason)
         return Snapshot(NULL, _FAILURE)
 
     async def _value(self, match: str, progress: "_Progress") -> bytes | None:
@@ -154,5 +158,16 @@ class _Progress:
         return max(0.0, self._deadline - time.monotonic())
 
 
+def _cause(error: Exception) -> str:
+    return getattr(error, "sqlstate", None) or type(error).__name__
+
+
 def _explained(error: Exception) -> str:
-    return one_line(with_remedy(error) if isinstance(error, psycopg.Error) else error)
+    """Return why a query failed. What PostgreSQL quotes of it is left out: it has the match id in it once more."""
+    if not isinstance(error, psycopg.Error):
+        return one_line(error)
+    known = with_remedy(error)
+    if known is not error or error.diag.message_primary is None:
+        return one_line(known)
+    hint = error.diag.message_hint
+    return one_line(error.diag.message_primary + (f"; {hint}" if hint else ""))

@@ -4,6 +4,8 @@ import logging
 import time
 from collections.abc import Callable
 
+from notifymux.printable import printable
+
 SECONDS = 60.0  # between two lines of one cause
 MAX_CAUSES = 100
 MAX_CHARACTERS = 500  # of a line
@@ -58,7 +60,4 @@ class _Cause:
 
 def escaped(text: str) -> str:
     """Return text on one line of bounded length: what a terminal would not print as it is, is escaped."""
-    cut = text if len(text) <= MAX_CHARACTERS else f"{text[:MAX_CHARACTERS]}…"
-    if cut.isprintable():
-        return cut
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in cut)
+    return printable(text if len(text) <= MAX_CHARACTERS else f"{text[:MAX_CHARACTERS]}…")

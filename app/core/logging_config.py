@@ -13,6 +13,7 @@ import time
 from typing import Any
 
 from app.core.bounded_writer import BoundedWriter
+from notifymux.printable import printable
 
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("text", "json")
@@ -29,6 +30,10 @@ class _TextFormatter(logging.Formatter):
     def __init__(self, program: str) -> None:
         super().__init__(f"%(asctime)s {program} %(levelname)s %(message)s")
         self._program = program
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
+        """Format all but the traceback, on one line: what strangers send must not act on the terminal that shows it."""
+        return printable(super().formatMessage(record))
 
 
 class _JsonFormatter(_TextFormatter):

@@ -2,10 +2,12 @@
 
 import http.client
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -18,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.conftest import StartApp, fresh_database, fresh_redis_place, redis_mode
+from tests.support.process import Process
 from tests.support.programs import App, Client, EventStream, Listener, get
 from tests.support.waiting import hold_for, wait_until
 
@@ -606,13 +609,18 @@ def test_with_tokens_a_client_id_belongs_to_the_tokens_subject(
 
 
 def test_with_tokens_readyz_tells_strangers_the_state_and_operators_the_reasons(
-    redis_settings: dict[str, str], start_app: StartApp
+    redis_settings: dict[str, str], start_app: StartApp, tmp_path: Path
 ) -> None:
-    app = start_app(redis_settings | {"WS_JWT_SECRET": SECRET, "REDIS_URL": "redis://127.0.0.1:1"})
+    settings = redis_settings | {"WS_JWT_SECRET": SECRET, "REDIS_URL": "redis://127.0.0.1:1"}
+    app = start_app(settings)
     operator, other = (jwt.encode({"operator": value}, SECRET) for value in (True, False))
     wait_until(lambda: "127.0.0.1:1" in str(app.get(f"/readyz?token={operator}")[1]))
     for query in ("", f"?token={other}", "?token=wrong"):
         assert app.get(f"/readyz{query}") == (503, {"ready": False, "state": "degraded"})
+    command = [sys.executable, "-m", "app.appliance", "ready"]
+    with Process(command, tmp_path, settings | {"HOST": "127.0.0.1", "PORT": str(app.port)}) as ready:
+        assert ready.exit_code() == 1
+        assert "127.0.0.1:1" in ready.log, "this machine has the secret"
 
 
 @over_both

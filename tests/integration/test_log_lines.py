@@ -5,11 +5,12 @@ import os
 import re
 import signal
 from collections.abc import Mapping
+from contextlib import ExitStack
 
 import jwt
 import pytest
 
-from tests.conftest import StartApp
+from tests.conftest import StartApp, StartListener
 from tests.http.raw_client import SOCKET_HEADERS, RawClient, frame, statuses
 from tests.support.programs import App
 from tests.support.waiting import wait_until
@@ -110,3 +111,18 @@ def test_gunicorns_lines_have_the_log_level_too(start_app: StartApp) -> None:
     os.kill(app.pid, signal.SIGTTIN)  # "Handling signal: ttin", and one more worker
     assert app.stop() == 0
     assert app.lines == []
+
+
+def test_snapshots_that_fail_for_what_strangers_ask_are_one_bounded_line_without_terminal_escapes(
+    settings: dict[str, str], start_listener: StartListener, start_app: StartApp
+) -> None:
+    start_listener(settings).wait_until_aligned()
+    app = start_app(settings | {"SNAPSHOT_QUERY": "SELECT to_json(%(match_id)s::uuid)"}).wait_until_ready()
+    with ExitStack() as stack:
+        for match in (*(f"\x1b[31m{number}\x9b2J\r" for number in range(TIMES)), "x" * 5000):
+            client = stack.enter_context(app.client(match))
+            assert client.wait_for_initial_load()["error"]
+    [line] = [line for line in app.lines if "snapshot of match" in line]
+    assert r"the snapshot of match \x1b[31m0\x9b2J\r failed: invalid input syntax for type uuid" in line
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", app.log)
+    assert max(map(len, app.lines)) < 1000
