@@ -33,7 +33,7 @@ WORKDIR /srv/notifymux
 ENV PATH=/srv/notifymux/.venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     PYTHONPATH=/srv/notifymux NOTIFYMUX_HOME=/srv/notifymux
 COPY --from=builder /srv/notifymux/.venv .venv
-COPY entrypoint.sh supervisord.conf ./
+COPY entrypoint.sh supervisord.conf gunicorn.conf.py ./
 COPY app app
 COPY listener listener
 COPY notifymux notifymux

@@ -6,13 +6,12 @@ from importlib import import_module
 from typing import Any
 
 from app.appliance.supervision.parent_death import terminate_with_parent
+from app.composition import compose_or_exit
 from app.core import metrics, setting_names
 from app.core.config import load_settings_or_exit, where_settings_come_from
 from app.core.logging_config import logging_config
-from app.core.operator_errors import OperatorError
 from app.core.settings_sources import SettingsError
 from app.core.settings_types import MIN_SECRET_BYTES
-from app.main import compose
 from app.web.gunicorn_master import spare_workers_after_a_pause
 from app.web.gunicorn_worker import KEEP_ALIVE_SECONDS, collect_seldom
 from app.web.open_files import allow_open_files, warn_of_low_limit
@@ -22,11 +21,11 @@ logger = logging.getLogger(__name__)
 _metrics_in_files = True  # of the master, which workers inherit
 
 _settings = load_settings_or_exit()
+compose_or_exit(_settings)
 try:
-    compose(_settings)
     _settings.serving_address.check(taken_is_wrong=False)  # gunicorn tries again, for some seconds
     bind = _settings.serving_address.bind_text()
-except (OperatorError, SettingsError) as error:
+except SettingsError as error:
     print(f"notifymux: {error}", file=sys.stderr)  # noqa: T201 - logging is not set up yet
     raise SystemExit(2) from None
 # What the master has imported, workers share. Composing has imported all else that they need, but for the event loop,

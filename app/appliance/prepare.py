@@ -12,6 +12,7 @@ from app.appliance import ApplianceError
 from app.appliance.embedded import postgres, valkey
 from app.appliance.embedded.data_lock import acquire
 from app.appliance.embedded.servers import HOST, EmbeddedServers, write_private
+from app.appliance.memory_limit import warn_of_little_memory
 from app.core.config import Settings, load_settings_or_exit
 from app.core.logging_config import configure_logging
 from app.core.setting_names import misnamed
@@ -42,6 +43,7 @@ def main() -> None:
         settings.serving_address.check()
     except SettingsError as error:
         raise ApplianceError(str(error)) from None
+    warn_of_little_memory(settings, demo=not servers_given())
     standby = ["standby"] if settings.listener_standby else []
     if servers_given():
         _write_programs(*standby)

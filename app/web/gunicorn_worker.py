@@ -19,7 +19,6 @@ class Worker(UvicornWorker):  # type: ignore[misc]
     """Serves the application of `app.main`."""
 
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
-        "factory": True,
         "loop": "uvloop",
         "http": HttpProtocol,
         "ws": WebSocketProtocol,

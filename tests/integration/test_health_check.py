@@ -57,14 +57,13 @@ def test_a_container_is_healthy_in_an_outage_of_both_servers(tmp_path: Path, sta
 
 def test_a_container_is_unhealthy_when_a_bug_ended_its_source_or_when_nothing_answers(tmp_path: Path) -> None:
     (tmp_path / "ended.py").write_text(
-        "from app import main\n"
         "from app.sources.redis import RedisSource\n"
         "async def run(*_): raise ZeroDivisionError\n"
         "RedisSource.run = run\n"
-        "app = main.app\n"
+        "from app.main import app\n"
     )
     path = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
-    with App(tmp_path, NO_SERVERS | path, factory="ended:app") as app:
+    with App(tmp_path, NO_SERVERS | path, program="ended:app") as app:
         wait_until(lambda: state(app) == "broken")
         result = health_check(tmp_path, NO_SERVERS | address(app))
         assert result.returncode == 1

@@ -48,9 +48,9 @@ def measure(
     ):
         listener.wait_until_aligned()
         for load in list(results) * rounds:
-            factory = "tests.isolation.program:app" if load == CALLBACK else "app.main:app"
+            program = "tests.isolation.program:app" if load == CALLBACK else "app.main:app"
             with (
-                App(folder, settings, factory=factory) as app,
+                App(folder, settings, program=program) as app,
                 _running_load(load, app.wait_until_ready().port, database),
             ):
                 before, began = _sequence(client, stream), time.monotonic()

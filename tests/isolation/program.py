@@ -7,9 +7,9 @@ from typing import Any
 
 from starlette.applications import Starlette
 
+from app.composition import compose
 from app.core.config import load_settings
 from app.core.redis_keys import RedisNames
-from app.main import compose
 from notifymux.redis_notifier import RedisNotifierService
 
 CHANNEL = "player_match_change"
@@ -19,7 +19,7 @@ async def callback(_: str, __: Any) -> None:
     await asyncio.sleep(1)
 
 
-def app() -> Starlette:
+def with_callback() -> Starlette:
     """Create the application that gunicorn serves."""
     settings = load_settings()
     application = compose(settings)
@@ -40,3 +40,6 @@ def app() -> Starlette:
 
     application.router.lifespan_context = lifespan
     return application
+
+
+app = with_callback()

@@ -59,14 +59,14 @@ class Verification(Process):
 
 
 class App(Process):
-    """gunicorn and its workers. `factory` names the function that creates the application."""
+    """gunicorn and its workers. `program` names the application."""
 
     def __init__(
-        self, folder: Path, settings: Mapping[str, str], workers: int = 1, factory: str = "app.main:app"
+        self, folder: Path, settings: Mapping[str, str], workers: int = 1, program: str = "app.main:app"
     ) -> None:
         self.port = free_port()
         address = {"HOST": "127.0.0.1", "PORT": str(self.port), "WEB_CONCURRENCY": str(workers)}
-        command = [str(Path(sys.executable).with_name("gunicorn")), "-c", "python:app.gunicorn_conf", factory]
+        command = [str(Path(sys.executable).with_name("gunicorn")), "-c", "python:app.gunicorn_conf", program]
         super().__init__(command, folder, {**address, **settings})
 
     def get(self, path: str) -> tuple[int, Any]:

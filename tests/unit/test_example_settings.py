@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import pytest
 import yaml  # type: ignore[import-untyped]
 
+from app.composition import compose
 from app.core.config import Settings, load_settings
-from app.main import compose
 from tests.support.documents import DEPLOYED, README, blocks
 from tests.support.process import ROOT
 
