@@ -16,13 +16,13 @@ import pytest
 
 from app.appliance import ApplianceError
 from app.appliance.prepare import check_demo_is_meant
+from app.composition import compose
 from app.core import setting_names
 from app.core.config import SETTINGS, Settings, load_settings, where_settings_come_from
 from app.core.operator_errors import OperatorError
 from app.core.postgres import database_url, describe, listening_conninfo
 from app.core.redis_address import redis_address
 from app.core.settings_sources import SettingsError, servers_given
-from app.main import compose
 from listener.verify import settings_checks
 from notifymux.redis_client import async_client, describe_redis, sync_client
 from tests.support.process import environment
