@@ -71,8 +71,8 @@ def test_the_images_programs_run_in_any_folder_with_the_settings_of_their_own(tm
         )
 
     checks = json.loads(run("listener", "verify", "--json").stdout)["checks"]
-    postgres, redis, *_ = [check["text"] for check in checks]
-    assert postgres.startswith("127.0.0.1:9, database ")
-    assert redis.startswith("redis://127.0.0.1:9: ")
+    texts = {check["check"]: check["text"] for check in checks}
+    assert texts["PostgreSQL"].startswith("127.0.0.1:9, database ")
+    assert texts["Redis"].startswith("redis://127.0.0.1:9: ")
     assert "nothing answers at http://localhost:9 " in run("app.appliance", "ready").stderr
     assert list(elsewhere.iterdir()) == []
