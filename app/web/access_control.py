@@ -114,7 +114,7 @@ class AccessControl:
         host = connection.headers.get("host", "")
         if origin is None or self.allows_origin(origin, host):
             return
-        details = f"ALLOWED_ORIGINS does not name {origin}, and the Host header that reaches notifymux is {host}"
+        details = f"ALLOWED_ORIGINS does not name {origin}, and Host is {host}"
         raise Rejected(403, Cause.ORIGIN, "pages of this origin may not connect", details=details)
 
     @contextmanager

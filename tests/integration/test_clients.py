@@ -296,7 +296,8 @@ def test_a_client_that_sends_many_pings_and_reads_no_answer_is_closed_and_holds_
         with suppress(ConnectionClosed):
             for _ in range(2_000):
                 flood.socket.send('{"type":"ping"}')
-        assert flood.wait_until_closed() == 1008
+        # The kernel may reset the connection, since more pings arrive after the close frame.
+        assert flood.wait_until_closed() in {1008, 1006}
         notify(connection, 1)
         other.wait_for_updates(1)
 

@@ -41,7 +41,7 @@ REFUSED = {
         socket(token(), b"Origin: http://a\x9b2Jb\xff\r\n" + SOCKET_HEADERS),
         403,
         "origin",
-        r"pages of this origin may not connect: ALLOWED_ORIGINS does not name http://a\x9b2Jbÿ",
+        r"pages of this origin may not connect: ALLOWED_ORIGINS does not name http://a\x9b2Jbÿ, and Host is x",
     ),
     "no HTTP": (b"\x16\x03\x01 TLS\r\n\r\n", 400, "request", "what was sent is not HTTP"),
     "an old handshake": (

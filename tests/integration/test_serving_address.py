@@ -75,7 +75,7 @@ WRONG_HOSTS = {
     "192.0.2.1": "HOST='192.0.2.1' is no address of this machine: set one of its own",
     "2001:db8::1": "HOST='2001:db8::1' is no address of this machine: set one of its own",
     "localhost:8000": "HOST='localhost:8000': it takes an IPv4 or IPv6 address or a name of this machine",
-    "http://localhost": "HOST='http://localhost': it takes an IPv4 or IPv6 address or a name of this machine",
+    "http://localhost": "HOST=(hidden): it takes an IPv4 or IPv6 address or a name of this machine",
     "[::1]:8000": "HOST='[::1]:8000': it takes an IPv4 or IPv6 address or a name of this machine",
     "127.0.0.1,::1": "HOST='127.0.0.1,::1': it takes an IPv4 or IPv6 address or a name of this machine",
 }

@@ -102,7 +102,11 @@ def test_the_migration_pages_table_is_what_verify_prints_of_the_demo(
     app = start_app(named, 4).wait_until_ready()
     wait_until(lambda: [app.get("/readyz")[0] for _ in range(12)] == [200] * 12)
     wait_until(lambda: "primary" in verify(named).text("listeners"), what="a heartbeat since it aligned")
-    with Process([sys.executable, "-m", "listener", "verify"], tmp_path, named) as process:
+    # As the demo's programs have them: then no server is the operator's own.
+    demo = tmp_path / "demo"
+    (demo / ".run").mkdir(parents=True)
+    (demo / ".run/embedded.env").write_text("".join(f"{name}='{value}'\n" for name, value in named.items()))
+    with Process([sys.executable, "-m", "listener", "verify"], demo, {}) as process:
         assert process.exit_code() == 0
     shown = block(MIGRATION, "", "✓ worker").splitlines()
     assert shown[-1] == process.lines[-1]
