@@ -43,7 +43,7 @@ class SnapshotCache:
         fetch: runs the query.
         buffer: the events since.
         slots: the most queries at once. Further matches wait for their turn.
-        patience: seconds after which a match gives up its turn, if no query has succeeded for so long.
+        patience: seconds after which a match gives up its turn, if PostgreSQL could not be asked for so long.
     """
 
     def __init__(self, fetch: FetchSnapshot, buffer: ReplayBuffer, slots: int, patience: float) -> None:
@@ -52,7 +52,7 @@ class SnapshotCache:
         self._pending: dict[str, _Pending] = {}  # the one that waits the longest is the first
         self._running: set[asyncio.Task[CachedSnapshot]] = set()
         self._is_closed = False
-        self._succeeded_at = time.monotonic()
+        self._answered_at = time.monotonic()  # when PostgreSQL last had a query, whatever came of it
         self._cached: OrderedDict[str, CachedSnapshot] = OrderedDict()
         self._bytes = 0
 
@@ -127,10 +127,10 @@ class SnapshotCache:
 
     def _note_outcome(self, snapshot: Snapshot) -> None:
         now = time.monotonic()
-        if snapshot.error is None:
-            self._succeeded_at = now
+        if not snapshot.is_outage:
+            self._answered_at = now
             return
-        if now - self._succeeded_at < self._patience:
+        if now - self._answered_at < self._patience:
             return
         for match, pending in list(self._pending.items()):
             if now - pending.since >= self._patience and not self._queue.is_running(match):

@@ -60,6 +60,21 @@ def test_matches_that_a_stranger_asks_for_and_leaves_delay_no_newcomers_snapshot
             assert time.monotonic() - began < 2
 
 
+def test_matches_whose_query_takes_too_long_take_nobody_elses_snapshot(
+    settings: dict[str, str], start_listener: StartListener, start_app: StartApp
+) -> None:
+    """PostgreSQL answers, so whoever waits behind three timeouts goes on waiting."""
+    start_listener(settings).wait_until_aligned()
+    query = "SELECT to_json(%(match_id)s::text) FROM pg_sleep(CASE WHEN %(match_id)s LIKE 'slow%%' THEN 60 ELSE 0 END)"
+    settings = settings | {"SNAPSHOT_QUERY": query, "SNAPSHOT_TIMEOUT": "0.5", "SNAPSHOT_POOL": "1"}
+    app = start_app(settings).wait_until_ready()
+    with ExitStack() as stack:
+        slow = [stack.enter_context(app.client(f"slow-{number}")) for number in range(3)]
+        others = [stack.enter_context(app.client(f"final-{number}")) for number in range(3)]
+        assert [client.wait_for_initial_load()["data"] for client in others] == ["final-0", "final-1", "final-2"]
+        assert all("error" in client.wait_for_initial_load() for client in slow)
+
+
 FILES = 150  # that the worker may open
 UNFINISHED, IDLE = b"GET /healthz HT", b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 
