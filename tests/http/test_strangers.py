@@ -13,7 +13,8 @@ import pytest
 from tests.conftest import StartApp, StartListener
 from tests.http.raw_client import RawClient
 from tests.support.programs import Client, EventStream
-from tests.support.waiting import wait_until
+from tests.support.servers import free_port
+from tests.support.waiting import hold_for, wait_until
 from tests.support.wrapped import WrappedApp
 
 STRANGER, HOME = "127.0.0.2", "127.0.0.1"
@@ -73,6 +74,19 @@ def test_matches_whose_query_takes_too_long_take_nobody_elses_snapshot(
         others = [stack.enter_context(app.client(f"final-{number}")) for number in range(3)]
         assert [client.wait_for_initial_load()["data"] for client in others] == ["final-0", "final-1", "final-2"]
         assert all("error" in client.wait_for_initial_load() for client in slow)
+
+
+def test_matches_that_are_left_before_the_worker_has_started_do_not_stay_in_the_queue(
+    settings: dict[str, str], start_app: StartApp
+) -> None:
+    """Without Redis, clients start after 3 s."""
+    app = start_app(settings | {"REDIS_URL": f"redis://127.0.0.1:{free_port()}"})
+    wait_until(lambda: app.get("/healthz")[0] == 200)
+    with made_up_matches(app.port, STRANGER) as matches:
+        wait_until(lambda: len(matches) > 20)
+    with app.client("final") as stays:
+        stays.wait_for_initial_load()
+    hold_for(2, lambda: b"\nnotifymux_snapshots_waiting 0.0\n" in app.get("/metrics")[1])
 
 
 FILES = 150  # that the worker may open
