@@ -1,6 +1,7 @@
 """One snapshot for all clients that need one of the same match at the same time."""
 
 import asyncio
+import sys
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection
@@ -15,7 +16,7 @@ from app.core.tasks import cancel_tasks
 FetchSnapshot = Callable[[str], Awaitable[Snapshot]]
 
 _MAX_CACHE_BYTES = 16 * 2**20
-_OVERHEAD_BYTES = 500  # memory of a cached snapshot besides its text
+_OVERHEAD_BYTES = 500  # memory of a cached snapshot besides its text and its match id, which anybody may make up
 _MAX_QUERIES, _PERIOD_SECONDS = 3, 10.0  # of one match; past that, an older snapshot is used
 
 
@@ -140,11 +141,11 @@ class SnapshotCache:
 
     def _add(self, match: str, result: CachedSnapshot) -> None:
         if older := self._cached.pop(match, None):
-            self._bytes -= _size(older)
+            self._bytes -= _size(match, older)
         self._cached[match] = result
-        self._bytes += _size(result)
+        self._bytes += _size(match, result)
         while self._bytes > _MAX_CACHE_BYTES and len(self._cached) > 1:
-            self._bytes -= _size(self._cached.popitem(last=False)[1])
+            self._bytes -= _size(*self._cached.popitem(last=False))
 
     async def aclose(self) -> None:
         """Cancel the queries that still run."""
@@ -152,5 +153,5 @@ class SnapshotCache:
         await cancel_tasks(self._running)
 
 
-def _size(cached: CachedSnapshot) -> int:
-    return len(cached.snapshot.data) + _OVERHEAD_BYTES
+def _size(match: str, cached: CachedSnapshot) -> int:
+    return len(cached.snapshot.data) + sys.getsizeof(match) + _OVERHEAD_BYTES

@@ -158,6 +158,16 @@ async def test_the_cache_is_limited_in_bytes_and_drops_the_oldest_snapshot() -> 
 
 
 @async_test
+async def test_long_match_ids_count_in_the_limit_of_the_cache() -> None:
+    """A request's head, and so an id in it, may have 32 KiB; what is found for a made-up one is small."""
+    queries = Queries()
+    for number in range(600):
+        await queries.get(f"{number}" + "x" * 30_000)
+    assert sum(map(len, queries.cache._cached)) < 16 * 2**20
+    assert queries.cache._bytes <= 16 * 2**20
+
+
+@async_test
 async def test_aclose_cancels_running_queries() -> None:
     queries = Queries()
     task = asyncio.create_task(queries.cache.get("1", HOME))
