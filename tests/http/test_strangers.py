@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 
@@ -87,6 +88,20 @@ def test_matches_that_are_left_before_the_worker_has_started_do_not_stay_in_the_
     with app.client("final") as stays:
         stays.wait_for_initial_load()
     hold_for(2, lambda: b"\nnotifymux_snapshots_waiting 0.0\n" in app.get("/metrics")[1])
+
+
+def test_requests_for_metrics_that_are_left_at_once_cost_one_answer_at_a_time(
+    settings: dict[str, str], start_app: StartApp
+) -> None:
+    app = start_app(settings)
+    wait_until(lambda: app.get("/metrics")[0] == 200)
+    [worker] = psutil.Process(app.pid).children()
+    threads = worker.num_threads()
+    for _ in range(300):
+        with RawClient(app.port, address=STRANGER) as client:
+            client.send(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert app.get("/metrics")[0] == 200
+    assert worker.num_threads() <= threads + 1
 
 
 FILES = 150  # that the worker may open
