@@ -31,13 +31,9 @@ class _Crowd:
     def __init__(self, clients: Iterable[Client]) -> None:
         self.clients = {client for client in clients if not client.closing.done()}
         self._task = asyncio.current_task()
-        self._end_if_empty()
 
     def leave(self, client: Client) -> None:
         self.clients.discard(client)
-        self._end_if_empty()
-
-    def _end_if_empty(self) -> None:
         if not self.clients and self._task:
             self._task.cancel()
 
@@ -160,6 +156,8 @@ class Hub:
         with suppress(TimeoutError):
             async with asyncio.timeout(TAKEOVER_TIMEOUT_SECONDS):
                 await self._started.wait()
+        if client.closing.done():
+            return  # nothing is read for a client that has left
         missed = None if last is None else await self._replay(client.match, last)
         if last is None or missed is None:
             self.restarted += last is not None
@@ -216,6 +214,8 @@ class Hub:
         match = clients[0].match
         for _ in range(_MAX_SNAPSHOTS):
             cached = await self._snapshot(match, clients)
+            if cached is None:
+                return
             start = self._replay_start(cached, joined)
             missed = self._buffer.since(match, start)
             if missed is not None:
@@ -227,9 +227,14 @@ class Hub:
         for client in clients:
             client.close(CloseCode.SLOW)
 
-    async def _snapshot(self, match: str, clients: Sequence[Client]) -> CachedSnapshot:
-        """Return a snapshot for clients of one match. When all of them have left, the task that calls this ends."""
+    async def _snapshot(self, match: str, clients: Sequence[Client]) -> CachedSnapshot | None:
+        """Return a snapshot for clients of one match; None if all of them have left.
+
+        When the last one leaves while this waits, the task that calls this is cancelled.
+        """
         crowd = _Crowd(clients)
+        if not crowd.clients:
+            return None
         self._crowds.update(dict.fromkeys(crowd.clients, crowd))
         try:
             return await self.snapshots.get(match, {client.address for client in crowd.clients})

@@ -1,6 +1,7 @@
 """One snapshot for all clients that need one of the same match at the same time."""
 
 import asyncio
+import sys
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection
@@ -15,7 +16,7 @@ from app.core.tasks import cancel_tasks
 FetchSnapshot = Callable[[str], Awaitable[Snapshot]]
 
 _MAX_CACHE_BYTES = 16 * 2**20
-_OVERHEAD_BYTES = 500  # memory of a cached snapshot besides its text
+_OVERHEAD_BYTES = 500  # memory of a cached snapshot besides its text and its match id, which anybody may make up
 _MAX_QUERIES, _PERIOD_SECONDS = 3, 10.0  # of one match; past that, an older snapshot is used
 
 
@@ -43,7 +44,7 @@ class SnapshotCache:
         fetch: runs the query.
         buffer: the events since.
         slots: the most queries at once. Further matches wait for their turn.
-        patience: seconds after which a match gives up its turn, if no query has succeeded for so long.
+        patience: seconds after which a match gives up its turn, if PostgreSQL could not be asked for so long.
     """
 
     def __init__(self, fetch: FetchSnapshot, buffer: ReplayBuffer, slots: int, patience: float) -> None:
@@ -52,7 +53,7 @@ class SnapshotCache:
         self._pending: dict[str, _Pending] = {}  # the one that waits the longest is the first
         self._running: set[asyncio.Task[CachedSnapshot]] = set()
         self._is_closed = False
-        self._succeeded_at = time.monotonic()
+        self._answered_at = time.monotonic()  # when PostgreSQL last had a query, whatever came of it
         self._cached: OrderedDict[str, CachedSnapshot] = OrderedDict()
         self._bytes = 0
 
@@ -127,10 +128,10 @@ class SnapshotCache:
 
     def _note_outcome(self, snapshot: Snapshot) -> None:
         now = time.monotonic()
-        if snapshot.error is None:
-            self._succeeded_at = now
+        if not snapshot.is_outage:
+            self._answered_at = now
             return
-        if now - self._succeeded_at < self._patience:
+        if now - self._answered_at < self._patience:
             return
         for match, pending in list(self._pending.items()):
             if now - pending.since >= self._patience and not self._queue.is_running(match):
@@ -140,11 +141,11 @@ class SnapshotCache:
 
     def _add(self, match: str, result: CachedSnapshot) -> None:
         if older := self._cached.pop(match, None):
-            self._bytes -= _size(older)
+            self._bytes -= _size(match, older)
         self._cached[match] = result
-        self._bytes += _size(result)
+        self._bytes += _size(match, result)
         while self._bytes > _MAX_CACHE_BYTES and len(self._cached) > 1:
-            self._bytes -= _size(self._cached.popitem(last=False)[1])
+            self._bytes -= _size(*self._cached.popitem(last=False))
 
     async def aclose(self) -> None:
         """Cancel the queries that still run."""
@@ -152,5 +153,5 @@ class SnapshotCache:
         await cancel_tasks(self._running)
 
 
-def _size(cached: CachedSnapshot) -> int:
-    return len(cached.snapshot.data) + _OVERHEAD_BYTES
+def _size(match: str, cached: CachedSnapshot) -> int:
+    return len(cached.snapshot.data) + sys.getsizeof(match) + _OVERHEAD_BYTES

@@ -26,6 +26,7 @@ _MAX_IDLE_SECONDS = 5.0  # then an unused connection is closed
 _RETRY_SECONDS = 0.5  # between two tries to connect
 _CLOSE_TIMEOUT_SECONDS = 1.0
 _MAX_LOGGED_ID = 100  # characters
+_QUERY = "the query"  # the last step of an attempt
 _FAILURE = "the snapshot could not be taken; updates follow"
 
 Attempt = asyncio.Future[tuple[SnapshotConnection, bytes | None]]
@@ -36,6 +37,7 @@ class Snapshot(NamedTuple):
 
     data: bytes
     error: str | None = None
+    is_outage: bool = False  # whether it failed before PostgreSQL had the query
 
 
 class SnapshotQuery:
@@ -75,15 +77,15 @@ class SnapshotQuery:
                 value = await self._value(match, progress)
         except TimeoutError:
             reason = progress.failure or f"{progress.step} takes longer than {self._timeout:g} s"
-            return self._failed(match, progress.step, reason)
+            return self._failed(match, progress, progress.step, reason)
         except (psycopg.Error, OSError, SettingsError) as error:
-            return self._failed(match, _cause(error), _explained(error))
+            return self._failed(match, progress, _cause(error), _explained(error))
         return Snapshot(NULL if value is None else payload_json(value))
 
-    def _failed(self, match: str, cause: str, reason: str) -> Snapshot:
+    def _failed(self, match: str, progress: "_Progress", cause: str, reason: str) -> Snapshot:
         self.failures += 1
         self._log(cause, "the snapshot of match %s failed: %s", match[:_MAX_LOGGED_ID], reason)
-        return Snapshot(NULL, _FAILURE)
+        return Snapshot(NULL, _FAILURE, is_outage=progress.step != _QUERY)
 
     async def _value(self, match: str, progress: "_Progress") -> bytes | None:
         await self._slots.acquire()
@@ -103,7 +105,7 @@ class SnapshotQuery:
             idle.close()
             idle = None
         connection = idle or self._connect(progress)
-        progress.step = "the query"
+        progress.step = _QUERY
         try:
             return connection, connection.value(self._query, match, progress.left)
         except BaseException:  # whatever it is: nobody else has the connection

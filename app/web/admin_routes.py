@@ -37,6 +37,8 @@ class AdminRoutes:
     def __init__(self, status: Status, metrics: WorkerMetrics, access: AccessControl) -> None:
         self._status, self._metrics, self._access = status, metrics, access
         self._streams = asyncio.Semaphore(_MAX_STREAMS)
+        # One at a time, for all who ask meanwhile: it goes on for those that have left.
+        self._rendering: asyncio.Task[bytes] | None = None
 
     def routes(self, status_page: bool) -> list[BaseRoute]:
         """Return all routes; those of the status only if `status_page`."""
@@ -46,7 +48,9 @@ class AdminRoutes:
     async def metrics(self, request: Request) -> Response:
         """Respond with the metrics of all processes of this pod."""
         self._access.authorize_operator(request)
-        text = await asyncio.to_thread(render, self._metrics.registry)
+        if self._rendering is None or self._rendering.done():
+            self._rendering = asyncio.create_task(asyncio.to_thread(render, self._metrics.registry))
+        text = await asyncio.shield(self._rendering)  # which others may wait for
         return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4, headers=_NO_STORE)
 
     async def status(self, request: Request) -> Response:

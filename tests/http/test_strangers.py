@@ -7,13 +7,15 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 
 from tests.conftest import StartApp, StartListener
 from tests.http.raw_client import RawClient
 from tests.support.programs import Client, EventStream
-from tests.support.waiting import wait_until
+from tests.support.servers import free_port
+from tests.support.waiting import hold_for, wait_until
 from tests.support.wrapped import WrappedApp
 
 STRANGER, HOME = "127.0.0.2", "127.0.0.1"
@@ -58,6 +60,48 @@ def test_matches_that_a_stranger_asks_for_and_leaves_delay_no_newcomers_snapshot
                 first = newcomer.wait_for_initial_load()
             assert (first.get("error"), first["data"]) == (None, f"final-{number}")
             assert time.monotonic() - began < 2
+
+
+def test_matches_whose_query_takes_too_long_take_nobody_elses_snapshot(
+    settings: dict[str, str], start_listener: StartListener, start_app: StartApp
+) -> None:
+    """PostgreSQL answers, so whoever waits behind three timeouts goes on waiting."""
+    start_listener(settings).wait_until_aligned()
+    query = "SELECT to_json(%(match_id)s::text) FROM pg_sleep(CASE WHEN %(match_id)s LIKE 'slow%%' THEN 60 ELSE 0 END)"
+    settings = settings | {"SNAPSHOT_QUERY": query, "SNAPSHOT_TIMEOUT": "0.5", "SNAPSHOT_POOL": "1"}
+    app = start_app(settings).wait_until_ready()
+    with ExitStack() as stack:
+        slow = [stack.enter_context(app.client(f"slow-{number}")) for number in range(3)]
+        others = [stack.enter_context(app.client(f"final-{number}")) for number in range(3)]
+        assert [client.wait_for_initial_load()["data"] for client in others] == ["final-0", "final-1", "final-2"]
+        assert all("error" in client.wait_for_initial_load() for client in slow)
+
+
+def test_matches_that_are_left_before_the_worker_has_started_do_not_stay_in_the_queue(
+    settings: dict[str, str], start_app: StartApp
+) -> None:
+    """Without Redis, clients start after 3 s."""
+    app = start_app(settings | {"REDIS_URL": f"redis://127.0.0.1:{free_port()}"})
+    wait_until(lambda: app.get("/healthz")[0] == 200)
+    with made_up_matches(app.port, STRANGER) as matches:
+        wait_until(lambda: len(matches) > 20)
+    with app.client("final") as stays:
+        stays.wait_for_initial_load()
+    hold_for(2, lambda: b"\nnotifymux_snapshots_waiting 0.0\n" in app.get("/metrics")[1])
+
+
+def test_requests_for_metrics_that_are_left_at_once_cost_one_answer_at_a_time(
+    settings: dict[str, str], start_app: StartApp
+) -> None:
+    app = start_app(settings)
+    wait_until(lambda: app.get("/metrics")[0] == 200)
+    [worker] = psutil.Process(app.pid).children()
+    threads = worker.num_threads()
+    for _ in range(300):
+        with RawClient(app.port, address=STRANGER) as client:
+            client.send(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert app.get("/metrics")[0] == 200
+    assert worker.num_threads() <= threads + 1
 
 
 FILES = 150  # that the worker may open

@@ -10,7 +10,8 @@ from contextlib import closing, suppress
 import psycopg
 
 from tests.http.raw_client import RawClient
-from tests.isolation.program import CHANNEL
+
+CHANNEL = "player_match_change"  # on which the callback is registered
 
 MATCH = "busy"
 # The trailing spaces make the payloads differ: PostgreSQL drops a notification that equals another of its transaction.

@@ -11,8 +11,7 @@ from app.composition import compose
 from app.core.config import load_settings
 from app.core.redis_keys import RedisNames
 from notifymux.redis_notifier import RedisNotifierService
-
-CHANNEL = "player_match_change"
+from tests.isolation.load import CHANNEL
 
 
 async def callback(_: str, __: Any) -> None:

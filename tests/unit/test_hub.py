@@ -355,3 +355,29 @@ async def test_a_payload_without_a_match_goes_to_no_client_but_advances_the_posi
     world.hub.deliver([event(2)])
     assert ids(await received(client)) == ["7-2"]
     assert ids(await received(world.hub.join("1", "d", EventId(7, 1)))) == ["7-1", "7-2"]
+
+
+@async_test
+async def test_clients_that_leave_before_they_start_leave_no_match_behind_in_the_queue() -> None:
+    """Each may be of another made-up match, so that what stays of one would have no bound."""
+    world = World(started=False)
+    before, after = world.hub.join("1", "c"), world.hub.join("2", "c")
+    world.hub.leave(before)
+    await run_ready_tasks()
+    world.hub.leave(after)
+    world.hub.start(EventId(7, 0), [])
+    await run_ready_tasks()
+    assert not world.queries
+    assert (world.hub.snapshots.waiting, world.hub.snapshots.oldest_wait) == (0, 0.0)
+    assert not world.hub.snapshots._pending
+    assert not world.hub._tasks
+
+
+@async_test
+async def test_nothing_is_read_from_the_stream_for_a_client_that_has_left() -> None:
+    world = World(replay_bytes=1_500)
+    for number in range(1, 8):
+        world.hub.deliver([event(number)])
+    world.hub.leave(world.hub.join("1", "c", EventId(7, 1)))
+    await run_ready_tasks()
+    assert not world.reads

@@ -158,6 +158,16 @@ async def test_the_cache_is_limited_in_bytes_and_drops_the_oldest_snapshot() -> 
 
 
 @async_test
+async def test_long_match_ids_count_in_the_limit_of_the_cache() -> None:
+    """A request's head, and so an id in it, may have 32 KiB; what is found for a made-up one is small."""
+    queries = Queries()
+    for number in range(600):
+        await queries.get(f"{number}" + "x" * 30_000)
+    assert sum(map(len, queries.cache._cached)) < 16 * 2**20
+    assert queries.cache._bytes <= 16 * 2**20
+
+
+@async_test
 async def test_aclose_cancels_running_queries() -> None:
     queries = Queries()
     task = asyncio.create_task(queries.cache.get("1", HOME))
@@ -207,7 +217,7 @@ async def test_who_comes_back_while_the_query_of_a_client_that_left_runs_gets_it
 
 
 @async_test
-async def test_who_waited_for_long_is_served_without_a_snapshot_only_if_no_query_succeeds() -> None:
+async def test_who_waited_for_long_is_served_without_a_snapshot_only_if_postgresql_has_had_no_query() -> None:
     queries = Queries()  # whose patience is 0 s
     first, second, third, fourth = (asks(queries, match, "home") for match in ("1", "2", "3", "4"))
     await run_ready_tasks()
@@ -215,7 +225,7 @@ async def test_who_waited_for_long_is_served_without_a_snapshot_only_if_no_query
     await first
     await run_ready_tasks()
     assert (queries.cache.waiting, third.done(), fourth.done()) == (1, False, False)
-    queries.end(Snapshot(b"null", "PostgreSQL is away"))
+    queries.end(Snapshot(b"null", "PostgreSQL is away", is_outage=True))
     assert (await second).snapshot.error
     assert (await fourth).snapshot.error == "PostgreSQL is away"
     assert not third.done(), "its query runs"
@@ -223,6 +233,20 @@ async def test_who_waited_for_long_is_served_without_a_snapshot_only_if_no_query
     assert (await third).snapshot.data == b"3"
     assert queries.cache.waiting == 0
     assert queries.cache.oldest_wait == 0.0
+
+
+@async_test
+async def test_queries_that_fail_in_postgresql_take_nobody_elses_snapshot() -> None:
+    queries = Queries()  # whose patience is 0 s
+    slow = [asks(queries, match, "home") for match in ("slow 1", "slow 2", "slow 3")]
+    waits = asks(queries, "1", "home")
+    for task in slow:
+        await run_ready_tasks()
+        queries.end(Snapshot(b"null", "the query takes longer than 5 s"))
+        assert (await task).snapshot.error
+        assert not waits.done()
+    queries.end(Snapshot(b"1"))
+    assert (await waits).snapshot.data == b"1"
 
 
 @async_test
