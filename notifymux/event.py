@@ -13,6 +13,7 @@ NULL = b"null"
 
 # In valid JSON a line break is white space, because within a string it has to be escaped.
 _LINE_BREAKS_TO_SPACES = bytes.maketrans(b"\r\n", b"  ")
+_LF, _CR = b"\n\r"  # a byte is found five times as fast by its number
 
 # JSON parsers limit the depth of what they parse. A payload with more brackets than the first is parsed once more with
 # the second added around it, so that an event and a message built around the payload stay within a parser's limit.
@@ -76,7 +77,7 @@ def decode(text: bytes) -> Event:
     Raises:
         msgspec.DecodeError: it is not an event (`msgspec.ValidationError` is a subclass).
     """
-    if b"\n" in text or b"\r" in text:
+    if _LF in text or _CR in text:
         text = text.translate(_LINE_BREAKS_TO_SPACES)
     try:
         event = _decoder.decode(text)
@@ -133,4 +134,4 @@ def payload_json(payload: bytes) -> bytes:
         payload.decode()
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return msgspec.json.encode(payload.decode(errors="replace"))
-    return payload.translate(_LINE_BREAKS_TO_SPACES) if b"\n" in payload or b"\r" in payload else payload
+    return payload.translate(_LINE_BREAKS_TO_SPACES) if _LF in payload or _CR in payload else payload

@@ -65,7 +65,7 @@ class ListenSession:
         notifies = self._pgconn.notifies
         while note := notifies():
             payload = note.extra if self._is_utf8 else to_utf8(note.extra, self._codec)
-            received.append(Notification(note.relname.decode(self._codec, errors="replace"), payload))
+            received.append(Notification(note.relname.decode(self._codec, "replace"), payload))
         return received
 
     def take_failure(self) -> psycopg.Error | None:
