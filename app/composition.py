@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 from app.core.config import Settings
 from app.core.operator_errors import OperatorError
 from app.core.postgres import database_url, describe_server, url_without_password
+from app.core.query_files import Queries
 from app.core.redis_address import redis_address
 from app.core.redis_keys import RedisNames
 from app.core.settings_sources import servers_given
@@ -31,7 +32,7 @@ from app.websocket_manager import MatchDataWebSocketManager
 from notifymux.redis_client import RedisAddress, async_client, describe_redis
 
 
-def compose(settings: Settings) -> Starlette:
+def compose(settings: Settings, queries: Queries | None = None) -> Starlette:
     """Return the application for these settings.
 
     Raises:
@@ -40,7 +41,9 @@ def compose(settings: Settings) -> Starlette:
     db_url = partial(database_url, settings) if settings.db_host else None
     redis = redis_address(settings)
     try:
-        manager = MatchDataWebSocketManager(db_url, settings.use_redis_notifier, redis, settings=settings)
+        manager = MatchDataWebSocketManager(
+            db_url, settings.use_redis_notifier, redis, settings=settings, queries=queries
+        )
     except ValueError as error:
         raise OperatorError(str(error)) from None
     limits = room_for_clients(settings.max_clients), settings.max_clients_per_address
@@ -57,10 +60,10 @@ def compose(settings: Settings) -> Starlette:
     return application(manager, routes, [*tasks, registry.run] if registry else tasks, connections)
 
 
-def compose_or_exit(settings: Settings) -> Starlette:
+def compose_or_exit(settings: Settings, queries: Queries) -> Starlette:
     """Return the application for these settings; a setting that is missing is one line, and exit code 2."""
     try:
-        return compose(settings)
+        return compose(settings, queries)
     except OperatorError as error:
         print(f"notifymux: {error}", file=sys.stderr)  # noqa: T201 - logging is not set up yet
         raise SystemExit(2) from None

@@ -8,7 +8,7 @@ from typing import Any
 from app.appliance.supervision.parent_death import terminate_with_parent
 from app.composition import compose_or_exit
 from app.core import metrics, setting_names
-from app.core.config import load_settings_or_exit, where_settings_come_from
+from app.core.config import load_queries_or_exit, load_settings_or_exit, where_settings_come_from
 from app.core.logging_config import logging_config
 from app.core.settings_sources import SettingsError
 from app.core.settings_types import MIN_SECRET_BYTES
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 _metrics_in_files = True  # of the master, which workers inherit
 
 _settings = load_settings_or_exit()
-compose_or_exit(_settings)
+compose_or_exit(_settings, load_queries_or_exit())
 try:
     _settings.serving_address.check(taken_is_wrong=False)  # gunicorn tries again, for some seconds
     bind = _settings.serving_address.bind_text()

@@ -5,15 +5,17 @@ import time
 from collections.abc import Callable
 
 from app.broadcast.hub import Hub
+from app.broadcast.queried_update import QueriedUpdate
+from app.broadcast.query_pool import QueryPool, QueryResult
 from app.broadcast.router import Router
-from app.broadcast.snapshot_query import Snapshot, SnapshotQuery
 from app.core.canary import Canary
-from app.core.config import Settings
+from app.core.config import Settings, load_queries
+from app.core.query_files import Queries
 from app.core.redis_keys import RedisNames
 from app.core.tasks import start_task
 from app.monitoring.event_stats import EventStats
 from app.monitoring.recent_events import RecentEvents
-from app.monitoring.worker_report import WorkerReport
+from app.monitoring.worker_report import QueryCounts, WorkerReport
 from app.sources.base import EventSink, EventSource
 from app.sources.postgres import PostgresSource
 from app.sources.redis import RedisSource
@@ -35,9 +37,11 @@ class MatchDataWebSocketManager:
         use_redis: True: Redis mode; False: PostgreSQL mode.
         redis_url: Redis, in Redis mode; or its address, which other connections of this process share.
         settings: everything else.
+        queries: what clients are shown; by default, what `settings` name.
 
     Raises:
         ValueError: the mode's URL is missing.
+        SettingsError: a query can't be right.
     """
 
     def __init__(
@@ -47,21 +51,24 @@ class MatchDataWebSocketManager:
         redis_url: RedisAddress | str | None = None,
         *,
         settings: Settings = _DEFAULTS,
+        queries: Queries | None = None,
     ) -> None:
         self.mode = "redis" if use_redis else "postgres"
         self._canary_timeout = 3 * settings.canary_interval + 1  # seconds
         connect_to = (lambda: db_url) if isinstance(db_url, str) else db_url
-        self._query = _snapshot_query(connect_to, settings)
-        router = Router(settings.routing_key, settings.latest_wins_channels)
-        fetch_snapshot = self._query.run if self._query else _no_snapshot
+        self._queries = load_queries(settings) if queries is None else queries
+        self._snapshots, self._rows = _query_pools(connect_to, settings, self._queries)
+        router = Router(settings.routing_key, settings.latest_wins_channels, self._queries.channels)
         self.hub = Hub(
             router,
-            fetch_snapshot,
+            self._fetch_snapshot,
             self._read_range,
             settings.client_queue_bytes,
             settings.history_bytes,
             snapshot_pool=settings.snapshot_pool,
             snapshot_timeout=settings.snapshot_timeout,
+            fetch_row=self._fetch_row if self._rows else None,
+            row_timeout=settings.query_timeout,
         )
         self.event_stats = EventStats(self.hub, RecentEvents(router), sends_canaries=not use_redis)
         self._source = _source(connect_to, redis_url if use_redis else None, use_redis, settings, self.event_stats)
@@ -80,8 +87,8 @@ class MatchDataWebSocketManager:
             task.cancel()
             await asyncio.wait([task], timeout=_CANCEL_TIMEOUT_SECONDS)
         await self.hub.aclose()
-        if self._query:
-            await self._query.close()
+        for pool in filter(None, (self._snapshots, self._rows)):
+            await pool.close()
 
     @property
     def is_connected(self) -> bool:
@@ -134,10 +141,11 @@ class MatchDataWebSocketManager:
             slow_closes=hub.slow_closes,
             recovered=hub.recovered,
             restarted=hub.restarted,
-            snapshots=self._query.queries if self._query else 0,
-            failed_snapshots=self._query.failures if self._query else 0,
+            snapshots=self._snapshots.queries if self._snapshots else 0,
+            failed_snapshots=self._snapshots.failures if self._snapshots else 0,
             waiting_snapshots=hub.snapshots.waiting,
             oldest_snapshot_wait=hub.snapshots.oldest_wait,
+            queries=self._query_counts(),
             queue_bytes=self._queue_bytes,
             p50=stats.end_to_end.percentile(50, now),
             p99=stats.end_to_end.percentile(99, now),
@@ -145,21 +153,50 @@ class MatchDataWebSocketManager:
             unroutable=hub.unroutable.report(),
         )
 
+    def _query_counts(self) -> QueryCounts:
+        if self._rows is None or self.hub.rows is None:
+            return QueryCounts()
+        rows = self.hub.rows
+        return QueryCounts(self._rows.queries, self._rows.failures, rows.merged, rows.overflows, rows.waiting)
+
+    async def _fetch_snapshot(self, match: str) -> QueryResult:
+        if self._snapshots is None or self._queries.snapshot is None:
+            return QueryResult(NULL)
+        return await self._snapshots.run(self._queries.snapshot, {"match_id": match})
+
+    async def _fetch_row(self, update: QueriedUpdate, within: float) -> QueryResult:
+        if self._rows is None:
+            raise ValueError(f"there are no queries for {update.channel}")
+        return await self._rows.run(update.query, {"match_id": update.match, **dict(update.parameters)}, within)
+
     async def _read_range(self, after: EventId, until: EventId) -> list[Event] | None:
         return await self._source.read_range(after, until)
 
 
-async def _no_snapshot(_: str) -> Snapshot:
-    return Snapshot(NULL)
-
-
-def _snapshot_query(db_url: DatabaseUrl | None, settings: Settings) -> SnapshotQuery | None:
-    if settings.snapshot_query is None:
-        return None
+def _query_pools(
+    db_url: DatabaseUrl | None, settings: Settings, queries: Queries
+) -> tuple[QueryPool | None, QueryPool | None]:
+    """Return the pools for snapshots and for rows; None where there is no query. Neither delays the other."""
+    if not (queries.snapshot or queries.channels):
+        return None, None
     if db_url is None:
-        raise ValueError("SNAPSHOT_QUERY needs DB_HOST: it takes the host of the PostgreSQL to ask")
-    name = f"notifymux-snapshot/{settings.pod_name}"
-    return SnapshotQuery(db_url, settings.snapshot_query, settings.snapshot_pool, settings.snapshot_timeout, name)
+        name = "SNAPSHOT_QUERY" if settings.snapshot_query else "QUERIES_DIR"
+        raise ValueError(f"{name} needs DB_HOST: it takes the host of the PostgreSQL to ask")
+    snapshots = QueryPool(
+        db_url,
+        settings.snapshot_pool,
+        settings.snapshot_timeout,
+        f"notifymux-snapshot/{settings.pod_name}",
+        "the snapshot could not be taken; updates follow",
+    )
+    rows = QueryPool(
+        db_url,
+        settings.snapshot_pool,
+        settings.query_timeout,
+        f"notifymux-query/{settings.pod_name}",
+        "the query failed or took too long; fetch the state",
+    )
+    return snapshots if queries.snapshot else None, rows if queries.channels else None
 
 
 def _source(

@@ -13,7 +13,7 @@ from app.appliance.embedded import postgres, valkey
 from app.appliance.embedded.data_lock import acquire
 from app.appliance.embedded.servers import HOST, EmbeddedServers, write_private
 from app.appliance.memory_limit import warn_of_little_memory
-from app.core.config import Settings, load_settings_or_exit
+from app.core.config import Settings, load_queries_or_exit, load_settings_or_exit
 from app.core.logging_config import configure_logging
 from app.core.setting_names import misnamed
 from app.core.settings_sources import EMBEDDED_ENV_FILE, RUN_DIR, SettingsError, servers_given, setting_texts
@@ -38,6 +38,7 @@ def main() -> None:
     _check_not_running()
     EMBEDDED_ENV_FILE.unlink(missing_ok=True)  # so that `servers_given` and the settings are the user's
     settings = load_settings_or_exit()
+    load_queries_or_exit()
     configure_logging("appliance", settings.log_level, settings.log_format)
     try:
         settings.serving_address.check()

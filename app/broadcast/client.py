@@ -19,6 +19,7 @@ class CloseCode(IntEnum):
     """Why a connection ends: the code of a WebSocket's close frame, with its reason."""
 
     DISCONNECTED = 0, ""  # by the client, so no close frame can be sent
+    BUG = 1011, "an error of the server: reconnect"
     EXPIRED = 3000, "the token has expired"
     SLOW = 3008, "too slow: reconnect with last_event_id"
     SILENT = 3012, "no answer to pings"
@@ -128,6 +129,12 @@ class Client:
         for message in batch.messages:
             self.queue.push(message)
         self._start_sending()
+
+    def tell(self, message: Message) -> None:
+        """Send a message that is no event, before those of the next `start`."""
+        if not self.closing.done():
+            self.queue.push_unbounded([message])
+            self._start_sending()
 
     def pause(self) -> None:
         """Drop every event until the next `start`."""

@@ -6,11 +6,14 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 
 from app.broadcast.client import Client, ClientKey, CloseCode
-from app.broadcast.messages import Message, MessageBatch, Update, initial_load, recovered, resync
+from app.broadcast.crowd import Crowd
+from app.broadcast.messages import Message, MessageBatch, Update, initial_load, recovered, resync, stale
 from app.broadcast.replay_buffer import Cursor, ReplayBuffer
 from app.broadcast.router import Router
+from app.broadcast.row_queries import RowQueries, RunQuery
 from app.broadcast.snapshot_cache import CachedSnapshot, FetchSnapshot, SnapshotCache
 from app.broadcast.unroutable import UnroutableEvents
+from app.broadcast.update_queue import merged
 from app.core.log_throttle import LogThrottle
 from app.core.progress_timeout import TAKEOVER_TIMEOUT_SECONDS
 from app.core.tasks import cancel_tasks, start_task
@@ -19,23 +22,12 @@ from notifymux.event import Event, EventId
 logger = logging.getLogger(__name__)
 
 _CATCH_UP_SECONDS = 3.0  # that a worker may be behind another from which a client comes
+_STALE_SECONDS = 0.5  # that clients may wait for a snapshot after a gap before they are told
+_MAX_RESUME_QUERIES = 50  # for a client that resumes; one that needs more starts from a snapshot
 _MAX_SNAPSHOTS = 3  # that are fetched for a client while gaps make each of them useless
 
 ReadRange = Callable[[EventId, EventId], Awaitable[list[Event] | None]]
-FirstMessage = Callable[[str, EventId | None, bytes, str | None], Message]
-
-
-class _Crowd:
-    """Clients of one match that wait for one snapshot, and the task that waits for them, which they end by leaving."""
-
-    def __init__(self, clients: Iterable[Client]) -> None:
-        self.clients = {client for client in clients if not client.closing.done()}
-        self._task = asyncio.current_task()
-
-    def leave(self, client: Client) -> None:
-        self.clients.discard(client)
-        if not self.clients and self._task:
-            self._task.cancel()
+BuildMessage = Callable[[str, EventId | None, bytes, str | None], Message]
 
 
 class Hub:
@@ -49,6 +41,8 @@ class Hub:
         replay_bytes: limit of the replay buffer.
         snapshot_pool: the most snapshot queries at once.
         snapshot_timeout: seconds that a query may take.
+        fetch_row: runs the query of an update; None where no channel has one.
+        row_timeout: seconds that an update waits for queries.
     """
 
     def __init__(
@@ -61,12 +55,15 @@ class Hub:
         *,
         snapshot_pool: int,
         snapshot_timeout: float,
+        fetch_row: RunQuery | None = None,
+        row_timeout: float = 1.0,
     ) -> None:
         self._router, self._read_range, self._queue_bytes = router, read_range, queue_bytes
         self._buffer = ReplayBuffer(replay_bytes)
         self.snapshots = SnapshotCache(fetch_snapshot, self._buffer, snapshot_pool, snapshot_timeout)
+        self.rows = self._row_queries(fetch_row, row_timeout) if fetch_row else None
         self._matches: dict[str, dict[ClientKey, Client]] = {}
-        self._crowds: dict[Client, _Crowd] = {}
+        self._crowds: dict[Client, Crowd] = {}
         self._started = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self.unroutable = UnroutableEvents(router)
@@ -76,6 +73,11 @@ class Hub:
 
     def __len__(self) -> int:
         return sum(map(len, self._matches.values()))
+
+    def _row_queries(self, run: RunQuery, timeout: float) -> RowQueries:
+        return RowQueries(
+            run, self._send, self._buffer.resize, lambda match: _close(list(self._matches[match].values())), timeout
+        )
 
     @property
     def queue_bytes(self) -> int:
@@ -94,7 +96,7 @@ class Hub:
         if older := clients.get(client.key):
             older.close(CloseCode.REPLACED)
         clients[client.key] = client
-        self._spawn(self._start_client(client, last, self._buffer.cursor))
+        self._spawn(self._start_client(client, last, self._buffer.cursor), [client])
         return client
 
     def leave(self, client: Client) -> None:
@@ -105,6 +107,8 @@ class Hub:
             del clients[client.key]
             if not clients:
                 del self._matches[client.match]
+                if self.rows:
+                    self.rows.drop(client.match)
         if crowd := self._crowds.pop(client, None):
             crowd.leave(client)
 
@@ -112,6 +116,7 @@ class Hub:
         """Set the position and fill the replay buffer; clients that a timeout started before this start again."""
         oldest = recent[0].parsed_id if recent else None
         self._buffer.restart(EventId(oldest.epoch, oldest.sequence - 1) if oldest else position)
+        self._drop_waiting()
         for event in recent:
             self._record(event)
         self._advance(recent)
@@ -128,18 +133,27 @@ class Hub:
             elif update.match in self._matches:
                 by_match.setdefault(update.match, []).append(update)
         self._advance(events)
+        send = self.rows.put if self.rows else self._send
         for match, updates in by_match.items():
-            batch = MessageBatch(updates)
-            for client in self._matches[match].values():
-                if not client.send(batch):
-                    self.slow_closes += 1
-                    self._log("slow", "client %r of match %r is too slow and is closed", client.name, match)
-                    client.close(CloseCode.SLOW)
+            send(match, updates)
+
+    def _send(self, match: str, updates: Sequence[Update]) -> None:
+        batch = MessageBatch(updates)
+        for client in self._matches[match].values():
+            if not client.send(batch):
+                self.slow_closes += 1
+                self._log("slow", "client %r of match %r is too slow and is closed", client.name, match)
+                client.close(CloseCode.SLOW)
 
     def gap(self, position: EventId | None, why: str) -> None:
         """Announce a gap to every client, with one fresh snapshot for each match."""
         self._buffer.restart(position)
+        self._drop_waiting()
         self._resync_all(why)
+
+    def _drop_waiting(self) -> None:
+        if self.rows:
+            self.rows.clear()
 
     def _record(self, event: Event) -> Update | None:
         update = self._router.route(event)
@@ -158,7 +172,7 @@ class Hub:
                 await self._started.wait()
         if client.closing.done():
             return  # nothing is read for a client that has left
-        missed = None if last is None else await self._replay(client.match, last)
+        missed = None if last is None else await self._missed(client, last)
         if last is None or missed is None:
             self.restarted += last is not None
             await self._start_from_snapshot([client], joined, initial_load)
@@ -166,6 +180,13 @@ class Hub:
             self.recovered += 1
             client.start(recovered(client.match, last), missed, skip_until=last)
             await self._resync_unless_reached(client, last)
+
+    async def _missed(self, client: Client, last: EventId) -> list[Update] | None:
+        """Return the events after `last` for a client, with the results of their queries; None as in `_replay`."""
+        updates = await self._replay(client.match, last)
+        if updates and self.rows and len(self.rows.unfetched(client.match, merged(updates))) > _MAX_RESUME_QUERIES:
+            return None
+        return await self._with_rows(client.match, updates, [client])
 
     async def _replay(self, match: str, last: EventId) -> list[Update] | None:
         """Return the match's events after `last`; None if some of them are not to be had."""
@@ -203,10 +224,31 @@ class Hub:
             return None
         updates = [update for event in events if (update := self._router.route(event)) and update.match == match]
         # No other client shares these texts, so they are limited, unlike a snapshot.
-        size = sum(len(update.text) for update in [*updates, *meanwhile])
+        size = sum(update.size for update in [*updates, *meanwhile])
         return [*updates, *meanwhile] if size <= self._queue_bytes else None
 
-    async def _start_from_snapshot(self, clients: Sequence[Client], joined: Cursor, first: FirstMessage) -> None:
+    async def _with_rows(
+        self, match: str, updates: list[Update] | None, clients: Sequence[Client]
+    ) -> list[Update] | None:
+        """Return the updates with the results of their queries, those that arrive meanwhile included.
+
+        None if there are none, or if there is a gap meanwhile. No query begins when all clients have left.
+        """
+        if updates is None or self.rows is None:
+            return updates
+        updates = merged(updates)
+        while unfetched := self.rows.unfetched(match, updates):
+            if all(client.closing.done() for client in clients):
+                break
+            before = self._buffer.cursor
+            await self.rows.fetch(unfetched)
+            meanwhile = self._buffer.since(match, before)
+            if meanwhile is None:
+                return None
+            updates += meanwhile
+        return self.rows.without_waiting(match, updates)
+
+    async def _start_from_snapshot(self, clients: Sequence[Client], joined: Cursor, first: BuildMessage) -> None:
         """Start clients of one match with a snapshot and the events that may be missing in it.
 
         A gap while the query runs makes its snapshot useless: the events between the two can't be known.
@@ -217,11 +259,13 @@ class Hub:
             if cached is None:
                 return
             start = self._replay_start(cached, joined)
-            missed = self._buffer.since(match, start)
+            missed = await self._with_rows(match, self._buffer.since(match, start), clients)
             if missed is not None:
                 message = first(match, start.position, cached.snapshot.data, cached.snapshot.error)
+                # The snapshot has what still waits for queries from before it.
+                skip_until = start.position if self.rows else None
                 for client in clients:
-                    client.start(message, missed)
+                    client.start(message, missed, skip_until)
                 return
         self._log("snapshots", "match %r: there was a gap during each of %d snapshots", match, _MAX_SNAPSHOTS)
         for client in clients:
@@ -232,12 +276,12 @@ class Hub:
 
         When the last one leaves while this waits, the task that calls this is cancelled.
         """
-        crowd = _Crowd(clients)
+        crowd = Crowd(clients)
         if not crowd.clients:
             return None
         self._crowds.update(dict.fromkeys(crowd.clients, crowd))
         try:
-            return await self.snapshots.get(match, {client.address for client in crowd.clients})
+            return await self.snapshots.get(match, [client.address for client in crowd.clients])
         finally:
             for client in crowd.clients:
                 del self._crowds[client]
@@ -261,14 +305,41 @@ class Hub:
         for clients in filter(None, streaming):
             for client in clients:
                 client.pause()
-            self._spawn(self._start_from_snapshot(clients, self._buffer.cursor, resync))
+            self._spawn(self._resync(clients, self._buffer.cursor), clients)
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+    async def _resync(self, clients: Sequence[Client], at: Cursor) -> None:
+        """Restart clients of one match from a snapshot; tell them if it takes a while that their state may be old."""
+        late = asyncio.get_running_loop().call_later(_STALE_SECONDS, _tell, clients, stale(clients[0].match))
+        try:
+            await self._start_from_snapshot(clients, at, resync)
+        finally:
+            late.cancel()
+
+    def _spawn(self, work: Coroutine[None, None, None], clients: Sequence[Client]) -> None:
+        """Start work for clients. A bug in it closes them, so that they come back: else they would wait for ever."""
         task = start_task(work, "a bug left clients without their first message")
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+
+        def end(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            if not task.cancelled() and task.exception():
+                _close(clients)
+
+        task.add_done_callback(end)
 
     async def aclose(self) -> None:
         """Cancel the work that still runs for clients."""
         await cancel_tasks(self._tasks)
         await self.snapshots.aclose()
+        if self.rows:
+            await self.rows.aclose()
+
+
+def _close(clients: Iterable[Client]) -> None:
+    for client in clients:
+        client.close(CloseCode.BUG)
+
+
+def _tell(clients: Sequence[Client], message: Message) -> None:
+    for client in clients:
+        client.tell(message)

@@ -19,7 +19,7 @@ MESSAGE_TYPES = {
     "football_event_change": "event-update",
     "player_match_change": "players-update",
 }  # by channel; any other channel's updates have its name as their type
-_ROW_NAMES = {"gameclock_change": "gameclock", "playclock_change": "playclock"}  # where the row stands a second time
+ROW_NAMES = {"gameclock_change": "gameclock", "playclock_change": "playclock"}  # where the row stands a second time
 _EMPTY = msgspec.Raw(b"")
 
 
@@ -43,6 +43,23 @@ class Message(msgspec.Struct, gc=False):
         return self.built
 
     @property
+    def chunks(self) -> tuple[bytes, ...]:
+        """The JSON in pieces; a large one is shared by all messages that contain it."""
+        return (self.text,)
+
+    @property
+    def websocket_chunks(self) -> list[bytes]:
+        """The message as a WebSocket text frame, in pieces."""
+        chunks = self.chunks
+        return [_frame_head(sum(map(len, chunks))), *chunks]
+
+    @property
+    def sse_pieces(self) -> list[bytes]:
+        """The message as a server-sent event, in pieces."""
+        id_line = b"" if self.event_id is None else b"id: %b\n" % self.event_id.encode()
+        return [id_line + b"data: ", *self.chunks, b"\n\n"]
+
+    @property
     def parsed_id(self) -> EventId | None:
         """`event_id` as numbers, parsed at most once and only where ids are compared; None without an id."""
         if self._parsed_id is None and self.event_id:
@@ -52,8 +69,27 @@ class Message(msgspec.Struct, gc=False):
     @property
     def sse_chunk(self) -> bytes:
         """The message as a server-sent event (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
-        id_line = b"" if self.event_id is None else b"id: %b\n" % self.event_id.encode()
-        return b"%bdata: %b\n\n" % (id_line, self.text)
+        return b"".join(self.sse_pieces)
+
+
+class FirstMessage(Message, gc=False, kw_only=True):
+    """A message with a snapshot, whose bytes exist once, also while they wait for many clients that read slowly.
+
+    `built` is what comes before the snapshot, `tail` what comes after it.
+    """
+
+    data: bytes
+    tail: bytes
+
+    @property
+    def chunks(self) -> tuple[bytes, ...]:
+        """The JSON in pieces."""
+        return self.built, self.data, self.tail
+
+    @property
+    def text(self) -> bytes:
+        """The JSON, on one line."""
+        return b"".join(self.chunks)
 
 
 class Update(Message, gc=False, kw_only=True):
@@ -134,18 +170,24 @@ def resync(match: str, position: EventId | None, data: bytes, error: str | None)
     return _first_message(b'"type":"resync"', match, position, data, error)
 
 
+def stale(match: str) -> Message:
+    """Return the message that announces a `resync` which has to wait for its snapshot."""
+    return Message(b'{"type":"stale","id":null,"match_id":%b}' % match_to_json(match))
+
+
 def _first_message(head: bytes, match: str, position: EventId | None, data: bytes, error: str | None) -> Message:
     # Without a position, what a client last heard is no place to resume from: it would hear again what follows here.
     event_id = str(position) if position else ""
     json_error = b',"error":%b' % msgspec.json.encode(error) if error else b""
-    parts = head, msgspec.json.encode(event_id or None), match_to_json(match), data, json_error
-    return Message(b'{%b,"id":%b,"match_id":%b,"data":%b%b}' % parts, event_id)
+    parts = head, msgspec.json.encode(event_id or None), match_to_json(match)
+    before = b'{%b,"id":%b,"match_id":%b,"data":' % parts
+    return FirstMessage(before, event_id, data=data, tail=json_error + b"}")
 
 
 @lru_cache(maxsize=1024)
 def _fixed_parts(channel: str) -> tuple[bytes, bytes, bytes]:
     """Return what every update of a channel has before its id, before its match id, and before the row again."""
-    row_name = _ROW_NAMES.get(channel)
+    row_name = ROW_NAMES.get(channel)
     return (
         b'{"type":%b,"id":' % msgspec.json.encode(MESSAGE_TYPES.get(channel, channel)),
         b',"channel":%b,"match_id":' % msgspec.json.encode(channel),

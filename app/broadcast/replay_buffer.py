@@ -63,8 +63,14 @@ class ReplayBuffer:
         self._updates.append(update)
         self._matches[update.match].append(update)
         self._bytes += update.size + _OVERHEAD_BYTES
-        while self._bytes > self._limit:
-            self._drop_oldest()
+        self._drop_beyond_limit()
+
+    def resize(self, update: Update, size: int) -> None:
+        """Count an update with another size from now on, if it is still here."""
+        if update.serial > self._floor:
+            self._bytes += size - update.size
+            update.size = size
+            self._drop_beyond_limit()
 
     def contains(self, cursor: Cursor) -> bool:
         """Whether every event since this place is here."""
@@ -90,6 +96,10 @@ class ReplayBuffer:
     def _newest(self, match: str, is_newer: Callable[[Update], bool]) -> list[Update]:
         newest_first = takewhile(is_newer, reversed(self._matches.get(match, ())))
         return list(newest_first)[::-1]
+
+    def _drop_beyond_limit(self) -> None:
+        while self._bytes > self._limit:
+            self._drop_oldest()
 
     def _drop_oldest(self) -> None:
         update = self._updates.popleft()

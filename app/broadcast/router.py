@@ -1,6 +1,6 @@
 """The match of an event, found without rebuilding the event's row."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -8,7 +8,9 @@ import msgspec
 
 from app.broadcast.match_id import match_from_json
 from app.broadcast.messages import Update
+from app.broadcast.queried_update import QueriedUpdate, query_parameters
 from app.core.canary import MUX_CHANNEL
+from app.core.query_files import QueryFile
 from notifymux.event import NULL, Event
 
 
@@ -22,10 +24,14 @@ class Router:
     Args:
         routing_key: the key of the payload whose value is the match id.
         latest_wins: channels whose rows are whole states, so that a newer event of a row may replace an older one.
+        queries: of the channels whose updates carry the result of a query.
     """
 
-    def __init__(self, routing_key: str, latest_wins: Collection[str] = ()) -> None:
+    def __init__(
+        self, routing_key: str, latest_wins: Collection[str] = (), queries: Mapping[str, QueryFile] | None = None
+    ) -> None:
         self.routing_key, self._latest_wins = routing_key, frozenset(latest_wins)
+        self._queries = queries or {}
         self._rows = msgspec.json.Decoder(_Row)
         raw, null = msgspec.Raw, msgspec.Raw(NULL)
         fields: list[tuple[str, type, Any]] = [("key", raw, null), ("operation", raw, null), ("data", raw, raw(b""))]
@@ -48,6 +54,9 @@ class Router:
         if match is None:
             return None
         data = payload.data or event.payload
+        query = self._queries.get(event.channel)
+        if query is not None and (query.deletes or bytes(payload.operation).upper() != b'"DELETE"'):
+            return self._queried(event, match, payload, data, query)
         return Update(
             b"",
             event.id,
@@ -58,6 +67,23 @@ class Router:
             match_id=payload.key,
             operation=payload.operation,
             data=data,
+        )
+
+    def _queried(self, event: Event, match: str, payload: Any, data: msgspec.Raw, query: QueryFile) -> QueriedUpdate:
+        parameters = query_parameters(query, match, event.payload)
+        row = msgspec.json.encode((event.channel, parameters)) if event.channel in self._latest_wins else None
+        return QueriedUpdate(
+            b"",
+            event.id,
+            row,
+            match=match,
+            channel=event.channel,
+            size=len(event.payload),
+            match_id=payload.key,
+            operation=payload.operation,
+            data=data,
+            query=query,
+            parameters=parameters,
         )
 
     def has_key(self, payload: bytes) -> bool:

@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 from typing import NamedTuple
 
+from app.broadcast.query_pool import QueryResult
 from app.broadcast.replay_buffer import Cursor, ReplayBuffer
-from app.broadcast.snapshot_query import Snapshot
 from app.broadcast.snapshot_queue import SnapshotQueue
 from app.core.tasks import cancel_tasks
 
-FetchSnapshot = Callable[[str], Awaitable[Snapshot]]
+FetchSnapshot = Callable[[str], Awaitable[QueryResult]]
 
 _MAX_CACHE_BYTES = 16 * 2**20
 _OVERHEAD_BYTES = 500  # memory of a cached snapshot besides its text and its match id, which anybody may make up
@@ -24,7 +24,7 @@ class CachedSnapshot(NamedTuple):
     """A snapshot: every event before `cursor` is in it, and later ones may be."""
 
     cursor: Cursor
-    snapshot: Snapshot
+    snapshot: QueryResult
     queried_at: tuple[float, ...]  # when the last queries for this match began, on the monotonic clock
 
 
@@ -126,7 +126,7 @@ class SnapshotCache:
             self._note_outcome(task.result().snapshot)
         self._begin_queries()
 
-    def _note_outcome(self, snapshot: Snapshot) -> None:
+    def _note_outcome(self, snapshot: QueryResult) -> None:
         now = time.monotonic()
         if not snapshot.is_outage:
             self._answered_at = now

@@ -10,9 +10,9 @@ class SnapshotQueue:
 
     The next query is one for the address with the fewest running ones, and among these for the one whose turn is the
     longest ago. So an address that asks for many matches delays its own clients, and any other address by one query at
-    most. An address's matches are taken in the order in which it asked. A match that several addresses wait for is
-    taken when the first of their turns comes, and that address alone is charged for it. Nothing here is longer than
-    the number of clients that wait.
+    most. Of an address's matches, the one that most of its clients wait for is taken, and among equal ones the first
+    that it asked for. A match that several addresses wait for is taken when the first of their turns comes, and that
+    address alone is charged for it. Nothing here is longer than the number of clients that wait.
 
     Args:
         slots: the most queries that run at once.
@@ -20,7 +20,7 @@ class SnapshotQueue:
 
     def __init__(self, slots: int) -> None:
         self._slots = slots
-        # By address, in the order of the turns: the matches that its clients wait for, each with the number of waits.
+        # By address, in the order of the turns: the matches that it waits for, each with the number of clients.
         self._lines: dict[str, Counter[str]] = {}
         self._addresses: dict[str, set[str]] = {}  # by match that waits
         self._running: dict[str, str] = {}  # by match: the address that is charged for its query
@@ -37,7 +37,7 @@ class SnapshotQueue:
         return match in self._running
 
     def add(self, match: str, addresses: Collection[str]) -> None:
-        """Have a match wait for some addresses, unless its query runs already."""
+        """Have a match wait for some clients, by their addresses, unless its query runs already."""
         if match in self._running:
             return
         for address in addresses:
@@ -66,7 +66,8 @@ class SnapshotQueue:
         charged = Counter(self._running.values())
         # There are fewer charged addresses than slots, so an address that is not charged is among the first `slots`.
         address = min(islice(self._lines, self._slots), key=charged.__getitem__)
-        match = next(iter(self._lines[address]))
+        line = self._lines[address]
+        match = max(line, key=line.__getitem__)  # the first of equal ones
         self._lines[address] = self._lines.pop(address)
         self.give_up(match)
         self._running[match] = address

@@ -6,17 +6,23 @@ are set, `app.core.settings_types` what each may be.
 
 import socket
 import sys
-from dataclasses import Field, dataclass, field, fields
+from collections.abc import Callable
+from dataclasses import Field, dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from app.core import libpq_environment
 from app.core import settings_types as types
 from app.core.logging_config import FORMATS, LEVELS
+from app.core.query_files import Queries, parse_query, read_queries
 from app.core.serving_address import ServingAddress
 from app.core.settings_sources import SettingsError, check_quotes, given_empty, names_by_source, setting_texts, shown
 from app.core.settings_types import Secret, SettingType
+
+T = TypeVar("T")
+
+_QUERIES_DIR = Path("queries")
 
 DEFAULT_CHANNELS = (
     "matchdata_change",
@@ -75,6 +81,12 @@ class Settings:
         None,
         types.SNAPSHOT_QUERY,
         "SQL that returns a match's snapshot as one JSON value; without it snapshots are null",
+    )
+    queries_dir: Path | None = _setting(
+        None, types.PATH, "a folder of SQL files that say what clients are shown (queries, if there is one)"
+    )
+    query_timeout: float = _setting(
+        1.0, types.seconds(0, 60), "seconds an update waits for its query before its payload's own data is sent"
     )
     snapshot_pool: int = _setting(2, types.whole_number(1, 100), "a worker's connections for snapshots; none at rest")
     snapshot_timeout: float = _setting(
@@ -208,6 +220,31 @@ def _check_together(settings: Settings) -> None:
         )
 
 
+def load_queries(settings: Settings) -> Queries:
+    """Return the team's queries, read now.
+
+    Raises:
+        SettingsError: a file can't be right; the message has one line for each.
+    """
+    folder = settings.queries_dir or _QUERIES_DIR
+    queries = read_queries(folder, settings.notify_channels, is_required=settings.queries_dir is not None)
+    if settings.snapshot_query is None:
+        return queries
+    if queries.snapshot:
+        raise SettingsError(f"SNAPSHOT_QUERY and {folder / 'snapshot.sql'} are both given: give one of them")
+    try:
+        return replace(queries, snapshot=parse_query("snapshot", settings.snapshot_query))
+    except SettingsError as error:
+        raise SettingsError(f"SNAPSHOT_QUERY: {error}") from None
+
+
+@cache
+def load_queries_or_exit() -> Queries:
+    """Return the queries of a program as `load_settings_or_exit` returns its settings."""
+    settings = load_settings_or_exit()
+    return _or_exit(lambda: load_queries(settings))
+
+
 @cache
 def load_settings_or_exit() -> Settings:
     """Return the settings of a program, read once and kept over forks: gunicorn's workers have their master's.
@@ -216,8 +253,12 @@ def load_settings_or_exit() -> Settings:
     PostgreSQL by its settings alone.
     """
     _ignored.extend(libpq_environment.forget())
+    return _or_exit(load_settings)
+
+
+def _or_exit(load: Callable[[], T]) -> T:
     try:
-        return load_settings()
+        return load()
     except SettingsError as error:
         print(f"notifymux: {error}".replace("\n", "\nnotifymux: "), file=sys.stderr)  # noqa: T201 - logging is not set up yet
         raise SystemExit(2) from None

@@ -14,6 +14,16 @@ from app.sources.base import GapReason, SourceStatus
 _MAX_UNROUTABLE_IN_HASH = 20  # channels and causes: the hash is written every second
 
 
+class QueryCounts(NamedTuple):
+    """The queries for updates, since the worker started."""
+
+    run: int = 0
+    failed: int = 0
+    merged: int = 0  # updates that a newer one covers
+    overflows: int = 0  # times that a match had too many updates that waited
+    waiting: int = 0  # updates, now
+
+
 class WorkerReport(NamedTuple):
     """A worker's state, and its counters since it started."""
 
@@ -29,6 +39,7 @@ class WorkerReport(NamedTuple):
     failed_snapshots: int
     waiting_snapshots: int  # matches that wait for their turn
     oldest_snapshot_wait: float  # seconds
+    queries: QueryCounts
     queue_bytes: int  # queued for all clients, within the last second
     p50: float | None  # seconds from NOTIFY to this worker, in the last minute
     p99: float | None

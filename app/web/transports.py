@@ -1,7 +1,7 @@
 """The two kinds of connections to clients: WebSocket, and server-sent events."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -10,7 +10,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from app.broadcast.client import CloseCode
 from app.broadcast.messages import Message, MessageBatch
-from app.web.uvicorn_protocols import ABORT, STREAM, WRITE
+from app.web.uvicorn_protocols import ABORT, SEND, STREAM, WRITE
 
 _STREAM_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -28,9 +28,12 @@ class WebSocketTransport:
     def __init__(self, websocket: WebSocket) -> None:
         self._websocket = websocket
         self.write, self.abort = _extensions(websocket.scope)
+        self._send_shared = _shared_sender(websocket.scope)
 
     async def send(self, messages: Sequence[Message]) -> bool:
         """Send messages; wait while the client does not read. Return False if the connection is lost."""
+        if self._send_shared is not None:
+            return await self._send_shared(messages)
         try:
             for message in messages:
                 await self._websocket.send_text(message.text.decode())
@@ -57,6 +60,7 @@ class EventStreamTransport:
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._receive, self._send = receive, send
         self.write, self.abort = _extensions(scope)
+        self._send_shared = _shared_sender(scope)
         self._is_stream: Callable[[], None] = (scope.get("extensions") or {}).get(STREAM, lambda: None)
 
     async def begin(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
@@ -66,8 +70,9 @@ class EventStreamTransport:
         await self._send_body(b"retry: %d\n\n" % random.randint(*_RECONNECT_DELAY_MS))  # noqa: S311 - spreads clients
 
     async def send(self, messages: Sequence[Message]) -> bool:
-        """Send messages as one chunk; wait while the client does not read. Only `receive` reports a lost connection."""
-        await self._send_body(MessageBatch(messages).sse_chunks)
+        """Send messages; wait while the client does not read. Only `receive` reports a lost connection."""
+        if self._send_shared is None or not await self._send_shared(messages):
+            await self._send_body(MessageBatch(messages).sse_chunks)
         return True
 
     async def receive(self) -> None:
@@ -87,3 +92,9 @@ def _extensions(scope: Scope) -> tuple[Callable[[MessageBatch], bool], Callable[
     """Return the functions of our own protocols to write a batch now and to abort; stand-ins under another server."""
     extensions: dict[str, Any] = scope.get("extensions") or {}
     return extensions.get(WRITE, lambda _: False), extensions.get(ABORT, lambda: None)
+
+
+def _shared_sender(scope: Scope) -> Callable[[Sequence[Message]], Awaitable[bool]] | None:
+    """Return the function of our own protocols to send messages without a copy for each client, if there is one."""
+    sender: Callable[[Sequence[Message]], Awaitable[bool]] | None = (scope.get("extensions") or {}).get(SEND)
+    return sender

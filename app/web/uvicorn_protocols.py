@@ -5,11 +5,8 @@ docstring names what calls the method and what the override adds; `tests/http` s
 """
 
 import asyncio
-import os
 import random
-import socket
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,16 +15,19 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.http11 import Request
 from websockets.protocol import State
 
-from app.broadcast.messages import MessageBatch
+from app.broadcast.messages import Message, MessageBatch
 from app.monitoring.refusals import Cause, refusals
 from app.web.client_address import client_address
 from app.web.connection_limit import ConnectionLimit
+from app.web.socket_writes import plain_descriptor, set_tcp_user_timeout, write_frames, write_now
 
 # Keys of a scope's `extensions`. The value of `ABORT` is a function that drops the connection at once: a close would
 # wait, in memory, for a client that does not read. That of `WRITE` writes a `MessageBatch` at once; it returns False,
 # and writes nothing, while earlier bytes wait. It must not be called after the application's own close. `STREAM` is
-# to be called when a response goes on until one side ends it: the limit of connections does not count it then.
-ABORT, WRITE, STREAM = "notifymux.abort", "notifymux.write", "notifymux.stream"
+# to be called when a response goes on until one side ends it: the limit of connections does not count it then. `SEND`
+# writes messages, and waits while earlier bytes wait. It copies no piece of them. It returns False, with some of them
+# not sent, if the connection is lost, or if its response has no chunks.
+ABORT, WRITE, STREAM, SEND = "notifymux.abort", "notifymux.write", "notifymux.stream", "notifymux.send"
 
 # The key of the `ConnectionLimit` in the state that the application's lifespan returns.
 CONNECTIONS = "notifymux.connections"
@@ -35,7 +35,6 @@ CONNECTIONS = "notifymux.connections"
 DRAIN_SECONDS = 2.0  # over which a worker that ends closes its clients, so that they don't all reconnect at once
 _HEAD_TIMEOUT_SECONDS = 10.0  # for a request's head
 _MAX_HEAD_BYTES = 32 * 1024
-_TCP_USER_TIMEOUT_MS = 60_000  # the kernel drops a connection whose client acknowledged nothing for so long
 _BODY_HEADERS = {b"content-length", b"transfer-encoding"}
 _MAX_FRAMES_PER_PING = 1000  # frames of any kind that a client may send between two of uvicorn's WebSocket pings
 _PARSE_BYTES = 4096  # that are parsed at once, so that a flood of frames is noticed early
@@ -56,8 +55,8 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Called by asyncio. Starts the timeout of the first head."""
         super().connection_made(transport)
-        _set_tcp_user_timeout(transport)
-        self._descriptor = _plain_descriptor(transport)
+        set_tcp_user_timeout(transport)
+        self._descriptor = plain_descriptor(transport)
         self._address = client_address(self.client and self.client[0])
         self._note_activity()
         self._expect_head()
@@ -77,7 +76,9 @@ class HttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Called by httptools at a request's first byte. Adds the extensions to the scope that uvicorn makes here."""
         super().on_message_begin()
-        self.scope["extensions"] = _extensions(self.transport.abort, self._write_chunks) | {STREAM: self._leave_limit}
+        self.scope["extensions"] = _extensions(self.transport.abort, self._write_chunks, self._send_chunks) | {
+            STREAM: self._leave_limit
+        }
         if self._head_timer is None:
             self._expect_head()
 
@@ -148,7 +149,17 @@ class HttpProtocol(HttpToolsProtocol):
         if cycle is None or not cycle.chunked_encoding or cycle.disconnected or cycle.response_complete:
             return False
         body = batch.sse_chunks
-        return _write_now(self.transport, self._descriptor, b"%x\r\n%b\r\n" % (len(body), body))
+        return write_now(self.transport, self._descriptor, b"%x\r\n%b\r\n" % (len(body), body))
+
+    async def _send_chunks(self, messages: Sequence[Message]) -> bool:
+        cycle = self._serving
+        for message in messages:
+            await self.flow.drain()
+            if cycle is None or not cycle.chunked_encoding or cycle.disconnected or cycle.response_complete:
+                return False
+            pieces = message.sse_pieces
+            self.transport.writelines([b"%x\r\n" % sum(map(len, pieces)), *pieces, b"\r\n"])
+        return True
 
     def _end_response(self) -> None:
         """Close the connection, and tell the application that its client is gone, unless the response has ended."""
@@ -213,9 +224,17 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
         `WRITE` is not a method of this object: with many clients, each lookup in a protocol is a cache miss.
         """
-        write = partial(_write_frames, self.transport, _plain_descriptor(self.transport))
-        self.scope["extensions"] |= _extensions(self.transport.abort, write)
+        write = partial(write_frames, self.transport, plain_descriptor(self.transport))
+        self.scope["extensions"] |= _extensions(self.transport.abort, write, self._send_frames)
         await super().run_asgi()
+
+    async def _send_frames(self, messages: Sequence[Message]) -> bool:
+        for message in messages:
+            await self.writable.wait()
+            if self.disconnected or self.close_sent or self.transport.is_closing():
+                return False
+            self.transport.writelines(message.websocket_chunks)
+        return True
 
     def start_keepalive(self) -> None:
         """Called by uvicorn after the handshake. Frees the request and the response, which uvicorn keeps."""
@@ -312,36 +331,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             super().shutdown()
 
 
-def _extensions(abort: Callable[[], None], write: Callable[[MessageBatch], bool]) -> dict[str, Any]:
-    return {ABORT: abort, WRITE: write}
-
-
-def _write_frames(transport: asyncio.Transport, descriptor: int | None, batch: MessageBatch) -> bool:
-    return _write_now(transport, descriptor, batch.websocket_frames)
-
-
-def _write_now(transport: asyncio.Transport, descriptor: int | None, data: bytes) -> bool:
-    """Write to the socket itself if it is a plain one: uvloop would queue the data until its next iteration."""
-    if transport.get_write_buffer_size() or transport.is_closing():
-        return False
-    written = 0
-    if descriptor is not None:
-        try:  # noqa: SIM105 - `suppress` takes as long as the rest of this function without the system call
-            written = os.write(descriptor, data)
-        except OSError:  # the transport meets the same error and handles it
-            pass
-    if written < len(data):
-        transport.write(data[written:])
-    return True
-
-
-def _plain_descriptor(transport: asyncio.Transport) -> int | None:
-    connection = transport.get_extra_info("socket")
-    return None if connection is None or transport.get_extra_info("sslcontext") else connection.fileno()
-
-
-def _set_tcp_user_timeout(transport: asyncio.Transport) -> None:
-    connection = transport.get_extra_info("socket")
-    if connection is not None and connection.family in (socket.AF_INET, socket.AF_INET6):
-        with suppress(OSError):  # the client is gone already
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _TCP_USER_TIMEOUT_MS)
+def _extensions(
+    abort: Callable[[], None],
+    write: Callable[[MessageBatch], bool],
+    send: Callable[[Sequence[Message]], Awaitable[bool]],
+) -> dict[str, Any]:
+    return {ABORT: abort, WRITE: write, SEND: send}

@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from app.core.config import Settings
 from app.core.redis_keys import RedisNames
 from listener.sequencer.process_state import fingerprint
-from listener.verify import end_to_end, postgres_checks, redis_checks, settings_checks, snapshot_checks
+from listener.verify import end_to_end, postgres_checks, query_checks, redis_checks, settings_checks
 from listener.verify.result import Check, failed
 
 
@@ -45,7 +45,7 @@ def run(settings: Settings, options: Options, url: str, client: redis.Redis) -> 
             if connection.pgconn.transaction_status != TransactionStatus.IDLE:
                 connection = None  # it does not answer
             else:
-                yield from snapshot_checks.run_checks(settings, url, options.match)
+                yield from query_checks.run_checks(settings, url, options.match)
         check, info = redis_checks.connect(client, settings.redis_url.get_secret_value())
         yield check
         if info is not None:

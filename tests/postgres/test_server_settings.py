@@ -16,7 +16,7 @@ from app.core.canary import Canary, read_canary
 from app.core.listen_session import ListenSession
 from app.core.postgres import canary_sql, listen_sql, listening_conninfo
 from app.core.postgres_connect import OpenSession, inspect, lock_wait, open_session
-from app.core.snapshot_connection import SnapshotConnection
+from app.core.query_connection import QueryConnection
 from listener.verify import postgres_checks
 from listener.verify.result import CheckStatus
 from tests.conftest import StartApp, StartListener, Verify
@@ -152,8 +152,8 @@ def test_no_setting_that_a_role_can_have_changes_what_a_session_reads(primary: P
             assert lock_wait(opened.connection.pgconn).sessions == 0
             checks = {check.name: check for check in postgres_checks.run_checks(opened.connection, ["c"], 1)}
             assert checks["triggers c"].status is CheckStatus.WARNING, (name, value, checks)
-        snapshots = SnapshotConnection.open(conninfo, "notifymux-snapshot", 5.0)
-        text = snapshots.value(b"SELECT json_build_object('it''s', %(match_id)s::text)", "a'b\\c", 5.0)
+        snapshots = QueryConnection.open(conninfo, "notifymux-snapshot", 5.0)
+        text = snapshots.value(b"SELECT json_build_object('it''s', %(match_id)s::text)", {"match_id": "a'b\\c"}, 5.0)
         assert msgspec.json.decode(text or b"") == {"it's": "a'b\\c"}, (name, value)
         assert snapshots.is_usable()
         snapshots.close()

@@ -11,8 +11,9 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from app.broadcast.snapshot_query import Snapshot, SnapshotQuery
-from app.core import snapshot_connection
+from app.broadcast.query_pool import QueryPool, QueryResult
+from app.core import query_connection
+from app.core.query_files import parse_query
 from tests.support.loops import async_test
 from tests.support.postgres_cluster import PostgresServer
 from tests.support.proxy import Proxy
@@ -22,11 +23,22 @@ pytestmark = pytest.mark.long
 PORT = "SELECT to_json(%(match_id)s || ' of ' || current_setting('port'))"
 
 
+class Snapshots(QueryPool):
+    """A pool whose query is always the same."""
+
+    def __init__(self, url: Callable[[], str], query: str, connections: int, timeout: float) -> None:
+        super().__init__(url, connections, timeout, "notifymux-snapshot/test", "the snapshot could not be taken")
+        self._snapshot = parse_query("snapshot", query)
+
+    async def of(self, match: str) -> QueryResult:
+        return await self.run(self._snapshot, {"match_id": match})
+
+
 @asynccontextmanager
 async def snapshots(
     url: Callable[[], str], query: str = PORT, timeout: float = 5.0, connections: int = 1
-) -> AsyncIterator[SnapshotQuery]:
-    queries = SnapshotQuery(url, query, connections, timeout, "notifymux-snapshot/test")
+) -> AsyncIterator[Snapshots]:
+    queries = Snapshots(url, query, connections, timeout)
     try:
         yield queries
     finally:
@@ -45,9 +57,9 @@ async def beats(seconds: float = 0.05) -> None:
         assert time.monotonic() - before < seconds + 0.5, "the loop was held up"
 
 
-async def while_the_loop_goes_on(queries: SnapshotQuery, match: str = "7") -> Snapshot:
+async def while_the_loop_goes_on(queries: Snapshots, match: str = "7") -> QueryResult:
     beating = asyncio.create_task(beats())
-    snapshot = await queries.run(match)
+    snapshot = await queries.of(match)
     assert not beating.done(), "the loop was held up"
     beating.cancel()
     return snapshot
@@ -59,8 +71,8 @@ def test_a_match_is_one_value_whatever_it_is_called(primary: PostgresServer) -> 
         async with snapshots(primary.conninfo, "SELECT to_json(%(match_id)s::text) -- 100%%") as queries:
             for match in ("7", "it's", "a\\b", "%s", "ünï", "'; DROP TABLE score; --"):
                 expected = f'"{match}"'.replace("\\", "\\\\").encode()
-                assert (await queries.run(match)).data == expected
-            assert (await queries.run("\0")).error
+                assert (await queries.of(match)).data == expected
+            assert (await queries.of("\0")).error
 
     run()
     assert primary.value("SELECT count(*) FROM score") == 0
@@ -72,13 +84,13 @@ def test_a_frozen_server_is_given_up_in_time_and_the_reason_is_logged(
     @async_test
     async def run() -> None:
         async with snapshots(primary.conninfo, timeout=2.0) as queries:
-            assert (await queries.run("1")).error is None
+            assert (await queries.of("1")).error is None
             primary.freeze()
             began = time.monotonic()
             assert (await while_the_loop_goes_on(queries)).error
             assert time.monotonic() - began < 2.5
             primary.thaw()
-            assert (await queries.run("2")).error is None
+            assert (await queries.of("2")).error is None
 
     with caplog.at_level(logging.WARNING):
         run()
@@ -90,7 +102,7 @@ def test_a_query_that_takes_too_long_names_itself(primary: PostgresServer, caplo
     @async_test
     async def run() -> None:
         async with snapshots(primary.conninfo, "SELECT %(match_id)s, pg_sleep(60)", timeout=0.5) as queries:
-            assert (await queries.run("7")).error
+            assert (await queries.of("7")).error
 
     with caplog.at_level(logging.WARNING):
         run()
@@ -123,11 +135,11 @@ def test_an_idle_connection_whose_path_was_cut_is_not_used(primary: PostgresServ
     @async_test
     async def run() -> None:
         async with snapshots(at(primary, address)) as queries:
-            assert (await queries.run("1")).error is None
+            assert (await queries.of("1")).error is None
             address.drop()
-            assert (await queries.run("2")).error is None
+            assert (await queries.of("2")).error is None
             address.stall_established()
-            assert (await queries.run("3")).error is None
+            assert (await queries.of("3")).error is None
 
     run()
 
@@ -135,16 +147,16 @@ def test_an_idle_connection_whose_path_was_cut_is_not_used(primary: PostgresServ
 def test_a_connection_that_is_always_in_use_follows_its_address_in_the_end(
     primary: PostgresServer, standby: PostgresServer, address: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(snapshot_connection, "_MAX_AGE_SECONDS", 0.5)
+    monkeypatch.setattr(query_connection, "_MAX_AGE_SECONDS", 0.5)
 
     @async_test
     async def run() -> None:
         async with snapshots(at(primary, address)) as queries:
-            assert (await queries.run("1")).data.decode() == f'"1 of {primary.port}"'
+            assert (await queries.of("1")).data.decode() == f'"1 of {primary.port}"'
             standby.promote()
             address._server_port = standby.port  # no connection is cut
             deadline = time.monotonic() + 5
-            while (await queries.run("2")).data.decode() != f'"2 of {standby.port}"':
+            while (await queries.of("2")).data.decode() != f'"2 of {standby.port}"':
                 assert time.monotonic() < deadline
 
     run()
@@ -175,7 +187,7 @@ def test_unused_connections_are_closed(primary: PostgresServer, monkeypatch: pyt
     @async_test
     async def run() -> None:
         async with snapshots(primary.conninfo, connections=3) as queries:
-            found = await asyncio.gather(*(queries.run(str(number)) for number in range(20)))
+            found = await asyncio.gather(*(queries.of(str(number)) for number in range(20)))
             assert all(snapshot.error is None for snapshot in found)
             assert 1 <= primary.value(sessions) <= 3
             deadline = time.monotonic() + 5

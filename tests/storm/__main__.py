@@ -1,6 +1,7 @@
-"""`python -m tests.storm [--clients 5000] [--workers 2] [--matches 20]`: many clients that reconnect at once.
+"""`python -m tests.storm [--clients 5000] [--workers 2] [--matches 20] [--gap]`: many clients that reconnect at once.
 
-It prints the memory of idle clients, and for each kind of storm how long it takes until all clients are served again.
+It prints the memory of idle clients, and for each kind of storm how long it takes until all clients are served again;
+with `--gap` how long it takes until all have a new snapshot after a gap, with a query that takes 20 ms.
 """
 
 import argparse
@@ -16,6 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--clients", type=int, default=5000)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--matches", type=int, default=20)
+    parser.add_argument("--gap", action="store_true")
     options = parser.parse_args(arguments)
     with (
         temporary_servers("storm") as servers,
@@ -26,9 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.clients,
             options.workers,
             options.matches,
+            query_seconds=0.02 if options.gap else 0,
         ) as environment,
     ):
-        sys.stdout.write(table(environment, *run(environment)) + "\n")
+        sys.stdout.write((gap_text(environment) if options.gap else table(environment, *run(environment))) + "\n")
     return 0
 
 
@@ -42,6 +45,19 @@ def run(environment: Environment) -> tuple[WorkerMemory, list[Storm]]:
         environment.storm("a worker killed, without", with_id=False, kill_worker=True),
     ]
     return memory, storms
+
+
+def gap_text(environment: Environment) -> str:
+    """Connect the clients, have a gap, and format its figures."""
+    memory = environment.connect_clients()
+    gap = environment.gap()
+    environment.assert_complete()
+    return (
+        f"{environment.clients} clients, {environment.workers} workers, a gap: half had a new snapshot after"
+        f" {gap.half:.2f} s, all after {gap.all:.2f} s, {gap.stale} were told that they wait;"
+        f" at most {gap.connections} connections for snapshots;"
+        f" workers' memory, PSS: {memory.after / 2**20:.0f} MiB before, at most {gap.memory / 2**20:.0f} MiB"
+    )
 
 
 def table(environment: Environment, memory: WorkerMemory, storms: Sequence[Storm]) -> str:

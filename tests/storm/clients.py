@@ -5,6 +5,7 @@ Reads one command per line from standard input, and answers each with one line o
 - `connect`: connects all clients, 500 per second; answers when all are served.
 - `reconnect with-id`, `reconnect without-id`: drops all connections; the clients reconnect within a second, with their
   last id or without; answers when all are served.
+- `gap`: answers when all clients have received a `resync`.
 - `state`: the numbers that the clients of each match have, and the errors so far.
 """
 
@@ -80,7 +81,10 @@ class Client:
             connection.send(_PONG_MESSAGE)
         elif connection is self._connection:
             self.last_id = message["id"] or self.last_id
-            self._apply(message)
+            if message["type"] == "stale":
+                self.pool.stale += 1
+            else:
+                self._apply(message)
 
     def _apply(self, message: dict[str, Any]) -> None:
         if message["type"] in {"initial-load", "resync"}:
@@ -158,7 +162,7 @@ class ClientPool:
     def __init__(self, port: int, clients: int, matches: int) -> None:
         self.port, self.matches = port, matches
         self.losses: Counter[str] = Counter()  # connections lost before or after they were served, by reason
-        self.missed = self.errors = 0
+        self.missed = self.errors = self.stale = 0
         self._recovered: Counter[bool] = Counter()
         self._times: list[float] = []
         self._started = 0.0
@@ -189,8 +193,11 @@ class ClientPool:
         self._recovered.clear()
         self.losses.clear()
         self._all_served.clear()
+        self.stale = 0
         for index, client in enumerate(self._clients):
-            if command == "connect":
+            if command == "gap":
+                client.is_served = False
+            elif command == "connect":
                 client.connect_after(index / _CONNECTS_PER_SECOND)
             else:
                 client.drop(keep_id=command == "reconnect with-id")
@@ -198,6 +205,8 @@ class ClientPool:
         await self._all_served.wait()
         times = sorted(self._times)
         return {
+            "first": times[0],
+            "stale": self.stale,
             "half": times[len(times) // 2],
             "all": times[-1],
             "recovered": self._recovered[True],

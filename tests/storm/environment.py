@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -21,7 +21,7 @@ from tests.support.waiting import wait_until
 TABLE = """
 CREATE TABLE storm (match_id text PRIMARY KEY, n int NOT NULL DEFAULT 0);
 CREATE FUNCTION storm_snapshot(id text) RETURNS json LANGUAGE plpgsql AS $$ BEGIN
-    PERFORM nextval('storm_queries_' || id);
+    PERFORM nextval('storm_queries_' || id), pg_sleep({query_seconds});
     RETURN (SELECT json_build_object('n', n) FROM storm WHERE match_id = id);
 END $$;
 """
@@ -43,6 +43,16 @@ class Storm(NamedTuple):
     losses: Mapping[str, int]  # connections lost before they were served, by reason
 
 
+class Gap(NamedTuple):
+    """The figures of one gap; times in seconds from the first `resync`."""
+
+    half: float  # until half of the clients had a new snapshot
+    all: float
+    stale: int  # clients that were told meanwhile that their state may be old
+    connections: int  # the most that snapshots had at once
+    memory: int  # the most that all workers together had, PSS in bytes
+
+
 class WorkerMemory(NamedTuple):
     """The memory of all workers together in bytes (PSS), before and after the clients connect."""
 
@@ -61,6 +71,7 @@ class Environment:
         workers: the number of workers.
         matches: the number of matches; each has the same number of clients.
         rate: events per second in each match during a storm.
+        query_seconds: how long a snapshot query takes.
     """
 
     def __init__(
@@ -72,21 +83,22 @@ class Environment:
         workers: int,
         matches: int,
         rate: float = 1.0,
+        query_seconds: float = 0.0,
     ) -> None:
         self.clients, self.workers, self._matches, self._rate = clients, workers, matches, rate
-        self._database, self._folder = database, folder
+        self._database, self._folder, self._query_seconds = database, folder, query_seconds
         self._settings = {**settings, "SNAPSHOT_QUERY": "SELECT storm_snapshot(%(match_id)s)"}
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             self._connection = stack.enter_context(closing(psycopg.connect(self._database, autocommit=True)))
-            self._connection.execute(TABLE)
+            self._connection.execute(TABLE.replace("{query_seconds}", str(self._query_seconds)).encode())
             for match in range(self._matches):
                 self._connection.execute(f"INSERT INTO storm VALUES ('{match}')".encode())
                 self._connection.execute(f"CREATE SEQUENCE storm_queries_{match} MINVALUE 0".encode())
                 self._connection.execute("SELECT nextval(%s)", [f"storm_queries_{match}"])
-            stack.enter_context(Listener(self._folder, self._settings)).wait_until_aligned()
+            self._listener = stack.enter_context(Listener(self._folder, self._settings)).wait_until_aligned()
             self.app = stack.enter_context(App(self._folder, self._settings, self.workers)).wait_until_ready()
             wait_until(lambda: [self.app.get("/readyz")[0] for _ in range(8)] == [200] * 8)
             self._client_process = stack.enter_context(_start_clients(self.app.port, self.clients, self._matches))
@@ -117,7 +129,18 @@ class Environment:
             figures = self._command("reconnect with-id" if with_id else "reconnect without-id")
         self.assert_complete()
         queries = max(after - earlier for after, earlier in zip(self._queries(), before, strict=True))
+        del figures["first"], figures["stale"]
         return Storm(name, queries=queries, **figures)
+
+    def gap(self) -> Gap:
+        """Kill the listener and start another one, which begins a new epoch."""
+        connections, memory = [0], [0]
+        with _sampling(lambda: connections.append(self._snapshot_connections()), lambda: memory.append(self._memory())):
+            self._listener.kill()
+            with Listener(self._folder, self._settings):
+                figures = self._command("gap")
+        first = figures["first"]
+        return Gap(figures["half"] - first, figures["all"] - first, figures["stale"], max(connections), max(memory))
 
     def assert_complete(self) -> None:
         """Wait until every client has the number that the database has; assert that none missed an event."""
@@ -158,6 +181,11 @@ class Environment:
             stop.set()
             thread.join()
 
+    def _snapshot_connections(self) -> int:
+        with closing(psycopg.connect(self._database, autocommit=True)) as connection:
+            sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'notifymux-snapshot%'"
+            return int(connection.execute(sessions).fetchall()[0][0])
+
     def _worker_processes(self) -> list[psutil.Process]:
         return list(psutil.Process(self.app.pid).children())
 
@@ -169,6 +197,25 @@ class Environment:
         every = (self._connection.execute(f"SELECT last_value FROM storm_queries_{match}".encode()).fetchone()
                  for match in range(self._matches))  # fmt: skip
         return [row[0] for row in every if row]
+
+
+@contextmanager
+def _sampling(*calls: Callable[[], None]) -> Iterator[None]:
+    """Call all of `calls` ten times a second while the block runs."""
+    stop = threading.Event()
+
+    def sample() -> None:
+        while not stop.wait(0.1):
+            for call in calls:
+                call()
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 @contextmanager

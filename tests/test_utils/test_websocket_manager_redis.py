@@ -159,13 +159,13 @@ async def connected(manager: MatchDataWebSocketManager) -> AsyncIterator[MatchDa
 
 
 def test_the_constructor_is_the_documented_one() -> None:
-    *positional, settings = inspect.signature(MatchDataWebSocketManager).parameters.values()
+    *positional, settings, queries = inspect.signature(MatchDataWebSocketManager).parameters.values()
     assert [(parameter.name, parameter.default) for parameter in positional] == [
         ("db_url", inspect.Parameter.empty),
         ("use_redis", False),
         ("redis_url", None),
     ]
-    assert settings.kind is inspect.Parameter.KEYWORD_ONLY
+    assert settings.kind is queries.kind is inspect.Parameter.KEYWORD_ONLY
     assert MatchDataWebSocketManager("host=h").mode == "postgres"
     assert MatchDataWebSocketManager("host=h", True, "redis://h").mode == "redis"
     assert MatchDataWebSocketManager(None, use_redis=True, redis_url="redis://h").mode == "redis"

@@ -11,8 +11,8 @@ import pytest
 from app.broadcast.client import Client, CloseCode
 from app.broadcast.hub import Hub
 from app.broadcast.messages import Message, MessageBatch
+from app.broadcast.query_pool import QueryResult
 from app.broadcast.router import Router
-from app.broadcast.snapshot_query import Snapshot
 from notifymux.event import Event, EventId
 from tests.support.loops import async_test, run_ready_tasks, wait_until_async
 
@@ -30,12 +30,12 @@ class World:
             snapshot_pool=2,
             snapshot_timeout=5.0,
         )
-        self.queries: list[asyncio.Future[Snapshot]] = []
+        self.queries: list[asyncio.Future[QueryResult]] = []
         self.reads: list[tuple[EventId, EventId, asyncio.Future[list[Event] | None]]] = []
         if started:
             self.hub.start(EventId(7, 0), [])
 
-    async def _fetch_snapshot(self, match: str) -> Snapshot:
+    async def _fetch_snapshot(self, match: str) -> QueryResult:
         self.queries.append(asyncio.get_running_loop().create_future())
         return await self.queries[-1]
 
@@ -46,7 +46,7 @@ class World:
     async def answer(self, data: bytes = b"{}") -> None:
         """Answer the oldest query."""
         await run_ready_tasks()
-        self.queries.pop(0).set_result(Snapshot(data))
+        self.queries.pop(0).set_result(QueryResult(data))
         await run_ready_tasks()
 
     async def streaming(self, match: str = "1", name: str = "c") -> Client:
@@ -355,6 +355,28 @@ async def test_a_payload_without_a_match_goes_to_no_client_but_advances_the_posi
     world.hub.deliver([event(2)])
     assert ids(await received(client)) == ["7-2"]
     assert ids(await received(world.hub.join("1", "d", EventId(7, 1)))) == ["7-1", "7-2"]
+
+
+@async_test
+async def test_a_bug_in_a_snapshot_closes_the_clients_that_wait_for_it(caplog: pytest.LogCaptureFixture) -> None:
+    world = World()
+    client = world.hub.join("1", "c")
+    await run_ready_tasks()
+    world.queries.pop().set_exception(ZeroDivisionError())
+    await run_ready_tasks()
+    assert client.closing.result() == CloseCode.BUG
+    assert "a bug left clients without their first message" in caplog.text
+
+
+@async_test
+async def test_a_client_that_waits_for_its_snapshot_after_a_gap_is_told_so_once() -> None:
+    world = World()
+    client = await world.streaming()
+    world.hub.gap(EventId(9, 0), "a test")
+    await asyncio.sleep(0.6)
+    assert await received(client) == [{"type": "stale", "id": None, "match_id": 1}]
+    await world.answer()
+    assert [message["type"] for message in await received(client)] == ["resync"]
 
 
 @async_test

@@ -9,7 +9,7 @@ from websockets.http11 import MAX_LINE_LENGTH, MAX_NUM_HEADERS
 from app.broadcast import hub, snapshot_cache
 from app.core import log_throttle
 from app.core.config import Settings
-from app.web import admin_routes, gunicorn_worker, open_files, uvicorn_protocols
+from app.web import admin_routes, gunicorn_worker, open_files, socket_writes, uvicorn_protocols
 from tests.support.documents import OPERATIONS, section
 from tests.support.process import ROOT
 
@@ -18,7 +18,7 @@ HEAD = f"{uvicorn_protocols._HEAD_TIMEOUT_SECONDS:g} s, {uvicorn_protocols._MAX_
 PING_SECONDS = signature(uvicorn.Config).parameters["ws_ping_interval"].default
 FRAMES = f"{uvicorn_protocols._MAX_FRAMES_PER_PING:,} in {PING_SECONDS:g} s"
 QUERIES = f"{snapshot_cache._MAX_QUERIES} in {snapshot_cache._PERIOD_SECONDS:g} s"
-UNACKNOWLEDGED = f"{uvicorn_protocols._TCP_USER_TIMEOUT_MS / 1000:g} s"
+UNACKNOWLEDGED = f"{socket_writes._TCP_USER_TIMEOUT_MS / 1000:g} s"
 
 BOUNDS = {
     "clients": "`MAX_CLIENTS`, `MAX_CLIENTS_PER_ADDRESS`",

@@ -5,10 +5,10 @@ import asyncio
 import msgspec
 import pytest
 
+from app.broadcast.query_pool import QueryResult
 from app.broadcast.replay_buffer import ReplayBuffer
 from app.broadcast.router import Router
 from app.broadcast.snapshot_cache import CachedSnapshot, SnapshotCache
-from app.broadcast.snapshot_query import Snapshot
 from notifymux.event import Event, EventId
 from tests.support.loops import async_test, run_ready_tasks
 
@@ -23,19 +23,19 @@ class Queries:
         self.buffer = ReplayBuffer(100_000)
         self.buffer.restart(EventId(7, 0))
         self.cache = SnapshotCache(self._fetch, self.buffer, SLOTS, PATIENCE)
-        self.running: list[tuple[str, asyncio.Future[Snapshot]]] = []
+        self.running: list[tuple[str, asyncio.Future[QueryResult]]] = []
         self.count = 0
         self._events = 0
 
-    async def _fetch(self, match: str) -> Snapshot:
+    async def _fetch(self, match: str) -> QueryResult:
         self.count += 1
-        future: asyncio.Future[Snapshot] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[QueryResult] = asyncio.get_running_loop().create_future()
         self.running.append((match, future))
         return await future
 
-    def end(self, snapshot: Snapshot | None = None) -> None:
+    def end(self, snapshot: QueryResult | None = None) -> None:
         _, future = self.running.pop(0)
-        future.set_result(snapshot or Snapshot(b"%d" % self.count))
+        future.set_result(snapshot or QueryResult(b"%d" % self.count))
 
     def event(self, match: str = "1") -> None:
         self._events += 1
@@ -59,7 +59,7 @@ async def test_all_clients_that_wait_for_a_match_share_one_query() -> None:
     tasks = [asyncio.create_task(queries.cache.get("1", HOME)) for _ in range(1000)]
     await run_ready_tasks()
     assert len(queries.running) == 1
-    queries.end(Snapshot(b'"once"'))
+    queries.end(QueryResult(b'"once"'))
     assert {cached.snapshot.data for cached in await asyncio.gather(*tasks)} == {b'"once"'}
 
 
@@ -126,7 +126,7 @@ async def test_a_failed_query_is_repeated_but_at_most_three_times_in_ten_seconds
         task = asyncio.create_task(queries.cache.get("1", HOME))
         await run_ready_tasks()
         if queries.running:
-            queries.end(Snapshot(b"null", "no"))
+            queries.end(QueryResult(b"null", "no"))
         assert (await task).snapshot.error == "no"
     assert queries.count == 3
 
@@ -138,14 +138,14 @@ async def test_a_client_that_stops_waiting_does_not_end_the_query_of_others() ->
     await run_ready_tasks()
     stops.cancel()
     await run_ready_tasks()
-    queries.end(Snapshot(b"1"))
+    queries.end(QueryResult(b"1"))
     assert (await waits).snapshot.data == b"1"
 
 
 @async_test
 async def test_the_cache_is_limited_in_bytes_and_drops_the_oldest_snapshot() -> None:
     queries = Queries()
-    large = Snapshot(b'"' + b"x" * 6 * 2**20 + b'"')
+    large = QueryResult(b'"' + b"x" * 6 * 2**20 + b'"')
     for match in ("1", "2", "3"):
         task = asyncio.create_task(queries.cache.get(match, HOME))
         await run_ready_tasks()
@@ -196,7 +196,7 @@ async def test_a_query_that_nobody_waits_for_any_more_is_not_begun() -> None:
     queries.end()
     await run_ready_tasks()
     assert [match for match, _ in queries.running] == ["4"]
-    queries.end(Snapshot(b"4"))
+    queries.end(QueryResult(b"4"))
     await asyncio.gather(*running)
     assert (await stays).snapshot.data == b"4"
 
@@ -211,7 +211,7 @@ async def test_who_comes_back_while_the_query_of_a_client_that_left_runs_gets_it
     await run_ready_tasks()
     back = asks(queries, "1", "home")
     await run_ready_tasks()
-    queries.end(Snapshot(b"1"))
+    queries.end(QueryResult(b"1"))
     assert (await back).snapshot.data == b"1"
     assert queries.count == 1
 
@@ -221,15 +221,15 @@ async def test_who_waited_for_long_is_served_without_a_snapshot_only_if_postgres
     queries = Queries()  # whose patience is 0 s
     first, second, third, fourth = (asks(queries, match, "home") for match in ("1", "2", "3", "4"))
     await run_ready_tasks()
-    queries.end(Snapshot(b"1"))
+    queries.end(QueryResult(b"1"))
     await first
     await run_ready_tasks()
     assert (queries.cache.waiting, third.done(), fourth.done()) == (1, False, False)
-    queries.end(Snapshot(b"null", "PostgreSQL is away", is_outage=True))
+    queries.end(QueryResult(b"null", "PostgreSQL is away", is_outage=True))
     assert (await second).snapshot.error
     assert (await fourth).snapshot.error == "PostgreSQL is away"
     assert not third.done(), "its query runs"
-    queries.end(Snapshot(b"3"))
+    queries.end(QueryResult(b"3"))
     assert (await third).snapshot.data == b"3"
     assert queries.cache.waiting == 0
     assert queries.cache.oldest_wait == 0.0
@@ -242,10 +242,10 @@ async def test_queries_that_fail_in_postgresql_take_nobody_elses_snapshot() -> N
     waits = asks(queries, "1", "home")
     for task in slow:
         await run_ready_tasks()
-        queries.end(Snapshot(b"null", "the query takes longer than 5 s"))
+        queries.end(QueryResult(b"null", "the query takes longer than 5 s"))
         assert (await task).snapshot.error
         assert not waits.done()
-    queries.end(Snapshot(b"1"))
+    queries.end(QueryResult(b"1"))
     assert (await waits).snapshot.data == b"1"
 
 

@@ -72,11 +72,13 @@ def test_a_match_whose_query_runs_is_not_queued_again() -> None:
     assert begin_all(queue) == []
 
 
-def test_an_addresss_own_matches_are_taken_in_the_order_in_which_it_asked() -> None:
+def test_of_an_addresss_matches_the_one_that_most_clients_wait_for_comes_first_then_the_order_of_asking() -> None:
     queue = SnapshotQueue(1)
-    for match in ("3", "1", "2", "1"):
+    for match in ("3", "1", "2"):
         queue.add(match, ["a"])
-    assert begin_all(queue) == ["3", "1", "2"]
+    queue.add("4", ["a", "a", "a"])
+    queue.add("1", ["a"])
+    assert begin_all(queue) == ["4", "1", "3", "2"]
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcde"), st.sampled_from("1234567")), max_size=60), st.integers(1, 4))

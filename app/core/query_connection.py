@@ -1,6 +1,7 @@
-"""One connection for snapshots. Everything here blocks, for a bounded time unless a host's name is looked up."""
+"""One connection for queries. Everything here blocks, for a bounded time unless a host's name is looked up."""
 
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from typing import Self
 
@@ -11,13 +12,15 @@ from app.core.postgres import TRANSACTIONS, with_options
 from app.core.postgres_connect import connect, query
 from app.core.text_encoding import own_encoding_sql, server_codec, to_utf8
 
+Parameters = Mapping[str, str | None]
+
 _CONNECT_TIMEOUT_SECONDS = 2  # for each host
 _CHECK_TIMEOUT_SECONDS = 1.0
 # Then a connection is not used again: its address may lead to another server by now.
 _MAX_AGE_SECONDS = 60.0
 
 
-class SnapshotConnection:
+class QueryConnection:
     """A connection to the primary, as it was when the connection was opened.
 
     Args:
@@ -57,28 +60,30 @@ class SnapshotConnection:
         except psycopg.Error:
             return False
 
-    def value(self, sql: bytes, match: str, timeout: float) -> bytes | None:
-        """Run a query for a match and return the first value of its first row in UTF-8; None without one, or for NULL.
+    def value(self, sql: bytes, parameters: Parameters, timeout: float) -> bytes | None:
+        """Run a query and return the first value of its first row in UTF-8; None without one, or for NULL.
+
+        Raises:
+            psycopg.Error: it failed, or was not answered within `timeout` seconds.
+        """
+        rows = self.rows(sql, parameters, timeout)
+        return rows[0][0] if rows and rows[0] else None
+
+    def rows(self, sql: bytes, parameters: Parameters, timeout: float) -> list[list[bytes | None]]:
+        """Run a query and return all that its last statement returns, in UTF-8.
 
         Raises:
             psycopg.Error: it failed, or was not answered within `timeout` seconds.
         """
         with closing(psycopg.ClientCursor(self._connection)) as cursor:
-            text = cursor.mogrify(sql, {"match_id": match})
+            text = cursor.mogrify(sql, dict(parameters))
         pgconn = self._connection.pgconn
         own = own_encoding_sql(pgconn, local=True)
         rows = query(pgconn, f"{own}; {text}" if own else text, timeout)
-        value = rows[0][0] if rows and rows[0] else None
-        return to_utf8(value, server_codec(pgconn)) if own and value is not None else value
-
-    def rows(self, sql: bytes, match: str, timeout: float) -> list[list[bytes | None]]:
-        """Run a query for a match and return all that it returns.
-
-        Raises:
-            psycopg.Error: it failed, or was not answered within `timeout` seconds.
-        """
-        with closing(psycopg.ClientCursor(self._connection)) as cursor:
-            return query(self._connection.pgconn, cursor.mogrify(sql, {"match_id": match}), timeout)
+        if not own:
+            return rows
+        codec = server_codec(pgconn)
+        return [[value if value is None else to_utf8(value, codec) for value in row] for row in rows]
 
     def close(self) -> None:
         """Close it."""

@@ -1,4 +1,4 @@
-"""The state of a match: whatever the configured SQL query returns for it.
+"""The team's own SQL queries, run on a few connections.
 
 Each query runs in a thread, from the look-up of the host's name on: that blocks, and so does a server that is frozen.
 """
@@ -14,8 +14,9 @@ import psycopg
 
 from app.core.log_throttle import LogThrottle
 from app.core.operator_errors import with_remedy
+from app.core.query_connection import Parameters, QueryConnection
+from app.core.query_files import QueryFile
 from app.core.settings_sources import SettingsError
-from app.core.snapshot_connection import SnapshotConnection
 from notifymux.background_call import in_background
 from notifymux.event import NULL, payload_json
 from notifymux.reconnect import one_line
@@ -27,35 +28,34 @@ _RETRY_SECONDS = 0.5  # between two tries to connect
 _CLOSE_TIMEOUT_SECONDS = 1.0
 _MAX_LOGGED_ID = 100  # characters
 _QUERY = "the query"  # the last step of an attempt
-_FAILURE = "the snapshot could not be taken; updates follow"
 
-Attempt = asyncio.Future[tuple[SnapshotConnection, bytes | None]]
+Attempt = asyncio.Future[tuple[QueryConnection, bytes | None]]
 
 
-class Snapshot(NamedTuple):
-    """A snapshot as JSON, `null` without one; `error` says to clients why the query failed."""
+class QueryResult(NamedTuple):
+    """A result as JSON, `null` without one; `error` says to clients that the query failed."""
 
     data: bytes
     error: str | None = None
     is_outage: bool = False  # whether it failed before PostgreSQL had the query
 
 
-class SnapshotQuery:
-    """Runs the query on a few connections, which are closed when nobody uses them.
+class QueryPool:
+    """Runs queries on a few connections, which are closed when nobody uses them.
 
     Args:
         url: returns PostgreSQL's connection string. It is called in a thread before every connect.
-        query: SQL with `%(match_id)s` that returns one JSON value.
         connections: the most that may be open at once.
         timeout: seconds that a query may take, with the wait for a connection.
         name: `application_name` of the sessions.
+        failure: what clients are told of a query that failed.
     """
 
-    def __init__(self, url: Callable[[], str], query: str, connections: int, timeout: float, name: str) -> None:
-        self._url, self._query, self._timeout, self._name = url, query.encode(), timeout, name
+    def __init__(self, url: Callable[[], str], connections: int, timeout: float, name: str, failure: str) -> None:
+        self._url, self._timeout, self._name, self._failure = url, timeout, name, failure
         self._slots = asyncio.Semaphore(connections)
         self._running: set[Attempt] = set()
-        self._idle: dict[SnapshotConnection, asyncio.TimerHandle] = {}
+        self._idle: dict[QueryConnection, asyncio.TimerHandle] = {}
         self._is_closed = False
         self._log = LogThrottle(logger)
         self.queries = self.failures = 0
@@ -68,29 +68,39 @@ class SnapshotQuery:
         if self._running:
             await asyncio.wait(self._running, timeout=_CLOSE_TIMEOUT_SECONDS)
 
-    async def run(self, match: str) -> Snapshot:
-        """Return the snapshot of a match. A failure is logged; the snapshot's `error` has no details of it."""
+    async def run(self, query: QueryFile, parameters: Parameters, within: float | None = None) -> QueryResult:
+        """Return the result of a query. A failure is logged; the result's `error` has no details of it.
+
+        Args:
+            query: returns one JSON value.
+            parameters: by name, those that the query has and possibly others.
+            within: seconds, if it has less time than others.
+        """
+        timeout = self._timeout if within is None else min(within, self._timeout)
         self.queries += 1
-        progress = _Progress(time.monotonic() + self._timeout)
+        progress = _Progress(time.monotonic() + timeout)
         try:
-            async with asyncio.timeout(self._timeout):
-                value = await self._value(match, progress)
+            async with asyncio.timeout(timeout):
+                value = await self._value(query.sql, parameters, progress)
         except TimeoutError:
-            reason = progress.failure or f"{progress.step} takes longer than {self._timeout:g} s"
-            return self._failed(match, progress, progress.step, reason)
+            reason = progress.failure or f"{progress.step} takes longer than {timeout:.1f} s"
+            return self._failed(query, parameters, progress, progress.step, reason)
         except (psycopg.Error, OSError, SettingsError) as error:
-            return self._failed(match, progress, _cause(error), _explained(error))
-        return Snapshot(NULL if value is None else payload_json(value))
+            return self._failed(query, parameters, progress, _cause(error), _explained(error))
+        return QueryResult(NULL if value is None else payload_json(value))
 
-    def _failed(self, match: str, progress: "_Progress", cause: str, reason: str) -> Snapshot:
+    def _failed(
+        self, query: QueryFile, parameters: Parameters, progress: "_Progress", cause: str, reason: str
+    ) -> QueryResult:
         self.failures += 1
-        self._log(cause, "the snapshot of match %s failed: %s", match[:_MAX_LOGGED_ID], reason)
-        return Snapshot(NULL, _FAILURE, is_outage=progress.step != _QUERY)
+        match = parameters["match_id"] or ""
+        self._log(f"{query.name} {cause}", "the %s of match %s failed: %s", query.label, match[:_MAX_LOGGED_ID], reason)
+        return QueryResult(NULL, self._failure, is_outage=progress.step != _QUERY)
 
-    async def _value(self, match: str, progress: "_Progress") -> bytes | None:
+    async def _value(self, sql: bytes, parameters: Parameters, progress: "_Progress") -> bytes | None:
         await self._slots.acquire()
         idle = self._take_idle()
-        attempt = in_background(partial(self._attempt, match, idle, progress))
+        attempt = in_background(partial(self._attempt, sql, parameters, idle, progress))
         self._running.add(attempt)
         attempt.add_done_callback(self._put_back)
         # The thread has its connection until it ends, also when nobody waits for it any longer.
@@ -98,8 +108,8 @@ class SnapshotQuery:
         return value
 
     def _attempt(
-        self, match: str, idle: SnapshotConnection | None, progress: "_Progress"
-    ) -> tuple[SnapshotConnection, bytes | None]:
+        self, sql: bytes, parameters: Parameters, idle: QueryConnection | None, progress: "_Progress"
+    ) -> tuple[QueryConnection, bytes | None]:
         """Run the query in a thread."""
         if idle and not idle.is_usable():
             idle.close()
@@ -107,23 +117,23 @@ class SnapshotQuery:
         connection = idle or self._connect(progress)
         progress.step = _QUERY
         try:
-            return connection, connection.value(self._query, match, progress.left)
+            return connection, connection.value(sql, parameters, progress.left)
         except BaseException:  # whatever it is: nobody else has the connection
             connection.close()
             raise
 
-    def _connect(self, progress: "_Progress") -> SnapshotConnection:
+    def _connect(self, progress: "_Progress") -> QueryConnection:
         progress.step = "connecting to PostgreSQL"
         while True:
             try:
-                return SnapshotConnection.open(self._url(), self._name, self._timeout)
+                return QueryConnection.open(self._url(), self._name, self._timeout)
             except (psycopg.Error, OSError, SettingsError) as error:
                 progress.failure = _explained(error)
                 if progress.left <= _RETRY_SECONDS:
                     raise
             time.sleep(_RETRY_SECONDS)
 
-    def _take_idle(self) -> SnapshotConnection | None:
+    def _take_idle(self) -> QueryConnection | None:
         if not self._idle:
             return None
         connection, timer = self._idle.popitem()
@@ -141,7 +151,7 @@ class SnapshotQuery:
         if self._is_closed:
             self._close_idle(connection)
 
-    def _close_idle(self, connection: SnapshotConnection) -> None:
+    def _close_idle(self, connection: QueryConnection) -> None:
         self._idle.pop(connection).cancel()
         connection.close()
 
@@ -151,7 +161,7 @@ class _Progress:
 
     def __init__(self, deadline: float) -> None:
         self._deadline = deadline
-        self.step = "the wait for one of SNAPSHOT_POOL connections"
+        self.step = "the wait for a connection"
         self.failure: str | None = None
 
     @property

@@ -1,0 +1,144 @@
+"""Runs the queries of updates, one at a time for a match, and passes the updates on in commit order."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
+
+import msgspec
+
+from app.broadcast.messages import Update
+from app.broadcast.queried_update import QueriedUpdate
+from app.broadcast.query_pool import QueryResult
+from app.broadcast.update_queue import MAX_UPDATES, UpdateQueue
+from app.core.tasks import cancel_tasks, start_task
+from notifymux.event import NULL
+
+RunQuery = Callable[[QueriedUpdate, float], Awaitable[QueryResult]]
+Deliver = Callable[[str, Sequence[Update]], None]
+
+_TOO_MANY = "too many updates of this match wait for queries; fetch the state"
+_TOO_LATE = "the queries before this one took too long; fetch the state"
+_NO_OBJECT = "the query's result is not a JSON object; fetch the state"
+
+
+class RowQueries:
+    """The queries of all matches that have clients.
+
+    An update waits at most `timeout` for its query and for those before it; then it goes out with its payload's own
+    data and an error, as it does if its query fails.
+
+    Args:
+        run: runs an update's query within so many seconds; returns its result, or says why there is none.
+        deliver: is called with the next updates of a match.
+        resized: is called with an update that has its result, and the result's bytes.
+        abandoned: is called with a match whose updates a bug has ended.
+        timeout: seconds.
+    """
+
+    def __init__(
+        self,
+        run: RunQuery,
+        deliver: Deliver,
+        resized: Callable[[Update, int], None],
+        abandoned: Callable[[str], None],
+        timeout: float,
+    ) -> None:
+        self._run, self._deliver, self._resized, self._timeout = run, deliver, resized, timeout
+        self._abandoned = abandoned
+        self._queues: dict[str, UpdateQueue] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.merged = 0  # updates that a newer one covers
+        self.overflows = 0  # of a match's queue
+
+    @property
+    def waiting(self) -> int:
+        """The updates that wait, of all matches."""
+        return sum(map(len, self._queues.values()))
+
+    def put(self, match: str, updates: Sequence[Update]) -> None:
+        """Pass on the newest updates of a match, those without a query at once if nothing is before them."""
+        queue = self._queues.get(match)
+        if queue is None:
+            if not any(isinstance(update, QueriedUpdate) for update in updates):
+                self._deliver(match, updates)
+                return
+            queue = self._queues[match] = UpdateQueue()
+        self.merged += queue.put(updates, time.monotonic())
+        if len(queue) > MAX_UPDATES:
+            self.overflows += 1
+            queue.fail_all(_TOO_MANY)
+        self._advance(match, queue)
+
+    def drop(self, match: str) -> None:
+        """Forget what waits, because the match has no clients any longer: its queries are run if one comes back."""
+        self._queues.pop(match, None)
+
+    def clear(self) -> None:
+        """Forget everything that waits: every client starts again from a snapshot."""
+        self._queues.clear()
+
+    async def fetch(self, updates: Sequence[QueriedUpdate]) -> None:
+        """Run the queries of updates that are in no queue, one after the other."""
+        until = time.monotonic() + self._timeout
+        for update in updates:
+            await self._fetch(update, until)
+
+    def unfetched(self, match: str, updates: Sequence[Update]) -> list[QueriedUpdate]:
+        """Return those of the updates of a match whose query has not run, because nobody watched."""
+        passed_on = self.without_waiting(match, updates)
+        return [update for update in passed_on if isinstance(update, QueriedUpdate) and not update.is_done]
+
+    def without_waiting(self, match: str, updates: Sequence[Update]) -> list[Update]:
+        """Return the updates of a match that are not passed on later, by themselves or covered by a newer one."""
+        queue = self._queues.get(match)
+        return [
+            update
+            for update in updates
+            if (queue is None or queue.precedes(update))
+            and not (isinstance(update, QueriedUpdate) and update.is_covered)
+        ]
+
+    async def aclose(self) -> None:
+        """Cancel the queries that still run."""
+        await cancel_tasks(self._tasks)
+
+    def _advance(self, match: str, queue: UpdateQueue) -> None:
+        if done := queue.take_done():
+            self._deliver(match, done)
+        if update := queue.begin():
+            self._spawn(match, queue, self._run_first(match, queue, update))
+        elif not queue:
+            del self._queues[match]
+
+    async def _run_first(self, match: str, queue: UpdateQueue, update: QueriedUpdate) -> None:
+        await self._fetch(update, update.heard_at + self._timeout)
+        if self._queues.get(match) is queue:
+            self._advance(match, queue)
+
+    async def _fetch(self, update: QueriedUpdate, until: float) -> None:
+        """Run a query until a time on the monotonic clock."""
+        left = until - time.monotonic()
+        result = await self._run(update, left) if left > 0 else QueryResult(NULL, _TOO_LATE)
+        if update.is_done:
+            return  # too many were waiting
+        try:
+            if result.error is None:
+                update.set_result(result.data)
+                self._resized(update, len(result.data))
+            else:
+                update.fail(result.error)
+        except msgspec.DecodeError:
+            update.fail(_NO_OBJECT)
+
+    def _spawn(self, match: str, queue: UpdateQueue, work: Coroutine[Any, Any, None]) -> None:
+        task = start_task(work, "a bug left a match without its updates")
+        self._tasks.add(task)
+
+        def end(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            if not task.cancelled() and task.exception() and self._queues.get(match) is queue:
+                del self._queues[match]
+                self._abandoned(match)
+
+        task.add_done_callback(end)

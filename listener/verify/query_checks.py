@@ -1,0 +1,139 @@
+"""The check of the team's queries: each is run as a worker runs it, for one match."""
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from typing import NamedTuple
+
+import psycopg
+
+from app.core.config import Settings, load_queries
+from app.core.operator_errors import OperatorError, with_remedy
+from app.core.postgres_connect import QueryTimeout
+from app.core.query_connection import QueryConnection
+from app.core.query_files import SNAPSHOT, QueryFile
+from app.core.settings_sources import SettingsError
+from listener.verify.result import Check, failed, passed, warned
+from notifymux.event import payload_json
+from notifymux.reconnect import one_line
+
+_MADE_UP_ID = "0"  # which columns of text and of numbers take
+_SLOW = 0.5  # of its timeout
+_CANCELED = "57014"
+# The parameter's type can't be found out, or no function or operator takes it as it is.
+_UNTYPED = {"42P18", "42804", "42725", "42883", "42P38"}
+_DATA_ERROR = "22"  # the class of errors such as a text that is no number
+
+
+def run_checks(settings: Settings, url: str, match: str | None) -> Iterator[Check]:
+    """Run every query, if there is one, for a match, or else for one that is made up."""
+    try:
+        queries = load_queries(settings)
+    except SettingsError as error:
+        yield failed("queries", one_line(error), "docs/queries.md says what a file may have")
+        return
+    for query in [*([queries.snapshot] if queries.snapshot else []), *queries.channels.values()]:
+        yield _Trial.of(settings, query, match).run(url)
+
+
+class _Trial(NamedTuple):
+    """The run of one query."""
+
+    query: QueryFile
+    check: str
+    subject: str  # what is to be corrected
+    limit: str  # the setting that is `timeout`
+    timeout: float
+    match: str | None
+    session: str
+
+    @classmethod
+    def of(cls, settings: Settings, query: QueryFile, match: str | None) -> "_Trial":
+        session = f"notifymux-verify/{settings.pod_name}"
+        file = f"{query.name}.sql"
+        if query.name == SNAPSHOT:
+            subject = "SNAPSHOT_QUERY" if settings.snapshot_query else file
+            return cls(query, "snapshot query", subject, "SNAPSHOT_TIMEOUT", settings.snapshot_timeout, match, session)
+        return cls(query, f"query {query.name}", file, "QUERY_TIMEOUT", settings.query_timeout, match, session)
+
+    @property
+    def _parameters(self) -> dict[str, str | None]:
+        match = _MADE_UP_ID if self.match is None else self.match
+        return {
+            "match_id": match,
+            "operation": "UPDATE",
+            "new_id": _MADE_UP_ID,
+            "old_id": _MADE_UP_ID,
+            "payload": "{}",
+        }
+
+    def run(self, url: str) -> Check:
+        try:
+            with closing(QueryConnection.open(url, self.session, self.timeout)) as connection:
+                started = time.monotonic()
+                rows = connection.rows(self.query.sql, self._parameters, self.timeout)
+                return self._checked(rows, time.monotonic() - started)
+        except psycopg.Error as error:
+            return self._failed(error)
+
+    def _checked(self, rows: list[list[bytes | None]], seconds: float) -> Check:
+        value = rows[0][0] if rows and rows[0] else None
+        columns = len(rows[0]) if rows else 0
+        took = f"{1000 * seconds:.0f} ms for match {self._parameters['match_id']!r}"
+        if value is None:
+            return self._without_value(f"{'NULL' if rows else 'no row'} in {took}")
+        text = f"{len(value)} bytes in {took}"
+        if columns > 1 or len(rows) > 1:
+            return warned(
+                self.check,
+                f"{text}; it returns {len(rows)} rows of {columns} columns, and clients get the first value only",
+                f"have {self.subject} return one value: SELECT json_build_object(…), json_agg(…) or row_to_json(…)",
+            )
+        if payload_json(value).startswith(b'"') and not value.lstrip().startswith(b'"'):
+            return warned(
+                self.check,
+                f"{text}; it is not JSON, and clients get it as a string",
+                f"have {self.subject} return JSON: to_json(…), row_to_json(…)",
+            )
+        if self.query.spread and not value.lstrip().startswith(b"{"):
+            return failed(
+                self.check, f"{text}; it is not an object", f"remove spread from {self.subject}, or return an object"
+            )
+        if seconds > _SLOW * self.timeout:
+            return warned(self.check, f"{text}, of the {self.timeout:g} s of {self.limit}", self._faster)
+        return passed(self.check, text)
+
+    def _without_value(self, text: str) -> Check:
+        shown = f"{text}: clients of such a match " + (
+            "start with null" if self.query.name == SNAPSHOT else "get null as data"
+        )
+        if self.match is None:
+            return passed(self.check, f"{shown}. It is made up: --match ID takes one of yours")
+        if "new_id" in self.query.parameters or "old_id" in self.query.parameters:
+            return passed(self.check, f"{shown}. The row's id {_MADE_UP_ID} is made up")
+        return warned(self.check, shown, f"correct {self.subject}, unless there is no such match")
+
+    def _failed(self, error: psycopg.Error) -> Check:
+        known, text = with_remedy(error), one_line(error)
+        if isinstance(error, QueryTimeout) or error.sqlstate == _CANCELED:
+            return failed(self.check, f"it takes longer than the {self.timeout:g} s of {self.limit}", self._faster)
+        if isinstance(known, OperatorError):
+            return failed(self.check, known.what, known.remedy)
+        if error.sqlstate in _UNTYPED:
+            return failed(
+                self.check, text, f"give the parameter a type in {self.subject}: %(match_id)s::text, or ::int"
+            )
+        if (error.sqlstate or "").startswith(_DATA_ERROR):
+            return self._unfit(text)
+        return failed(self.check, text, f"correct {self.subject}")
+
+    def _unfit(self, text: str) -> Check:
+        if self.match is None:
+            made_up = f"not tried: match {_MADE_UP_ID!r}, which is made up, does not fit: {text}"
+            return warned(self.check, made_up, "--match ID")
+        remedy = f"give --match an id of the type that {self.subject} compares it with, or correct it"
+        return failed(self.check, text, remedy)
+
+    @property
+    def _faster(self) -> str:
+        return f"make it faster, with an index for one; or raise {self.limit}"
