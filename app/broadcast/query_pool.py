@@ -83,7 +83,7 @@ class QueryPool:
             async with asyncio.timeout(timeout):
                 value = await self._value(query.sql, parameters, progress)
         except TimeoutError:
-            reason = progress.failure or f"{progress.step} takes longer than {timeout:.1f} s"
+            reason = progress.failure or f"{progress.step} takes longer than {timeout:.3g} s"
             return self._failed(query, parameters, progress, progress.step, reason)
         except (psycopg.Error, OSError, SettingsError) as error:
             return self._failed(query, parameters, progress, _cause(error), _explained(error))
@@ -161,7 +161,7 @@ class _Progress:
 
     def __init__(self, deadline: float) -> None:
         self._deadline = deadline
-        self.step = "the wait for a connection"
+        self.step = "the wait for one of SNAPSHOT_POOL connections"
         self.failure: str | None = None
 
     @property

@@ -181,7 +181,7 @@ def test_a_short_outage_delays_a_snapshot_and_a_long_one_names_its_reason(
 
 
 def test_unused_connections_are_closed(primary: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.broadcast.snapshot_query._MAX_IDLE_SECONDS", 0.2)
+    monkeypatch.setattr("app.broadcast.query_pool._MAX_IDLE_SECONDS", 0.2)
     sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'notifymux-snapshot%'"
 
     @async_test
