@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.core.settings_sources import SettingsError
+from app.core.settings_sources import SettingsError, shown
 
 SNAPSHOT = "snapshot"
 _PARAMETERS = {SNAPSHOT: frozenset({"match_id"})}
@@ -78,7 +78,7 @@ def read_queries(folder: Path, channels: Collection[str], is_required: bool) -> 
     try:
         paths = sorted(path for path in folder.iterdir() if path.suffix == ".sql")
     except OSError as error:
-        raise SettingsError(f"QUERIES_DIR={str(folder)!r}: {error.strerror}; it takes a folder of SQL files") from None
+        raise SettingsError(f"QUERIES_DIR={shown(str(folder))}: {error.strerror}; it takes a folder of SQL files") from None
     files, wrong = {}, []
     for path in paths:
         try:
