@@ -78,7 +78,9 @@ def read_queries(folder: Path, channels: Collection[str], is_required: bool) -> 
     try:
         paths = sorted(path for path in folder.iterdir() if path.suffix == ".sql")
     except OSError as error:
-        raise SettingsError(f"QUERIES_DIR={shown(str(folder))}: {error.strerror}; it takes a folder of SQL files") from None
+        raise SettingsError(
+            f"QUERIES_DIR={shown(str(folder))}: {error.strerror}; it takes a folder of SQL files"
+        ) from None
     files, wrong = {}, []
     for path in paths:
         try:

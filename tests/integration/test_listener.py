@@ -222,13 +222,13 @@ def test_a_backlog_that_lasts_longer_than_a_canarys_timeout_is_no_session_failur
     with Proxy(urlsplit(redis_place.url).port or 0) as proxy:
         slow = settings | {"REDIS_URL": redis_url_with_port(redis_place.url, proxy.port), "BUFFER_EVENTS": "2000"}
         listener = start_listener(slow).wait_until_aligned()
-        proxy.throttle(150_000)
+        proxy.throttle(250_000)
         connection.execute(
             "SELECT pg_notify('match_change', json_build_object('n', n, 'pad', repeat('x', 150))::text)"
-            " FROM generate_series(1, 6000) n"
+            " FROM generate_series(1, 10000) n"
         )
-        wait_until(lambda: len(numbers(stream)) == 6000, 60, lambda: f"{len(numbers(stream))}\n{listener.log}")
-        assert numbers(stream) == list(range(1, 6001))
+        wait_until(lambda: len(numbers(stream)) == 10_000, 60, lambda: f"{len(numbers(stream))}\n{listener.log}")
+        assert numbers(stream) == list(range(1, 10_001))
         assert "is away" not in listener.log
         assert "buffer is full" not in listener.log
         assert listener.log.count(" begins after ") == 1
