@@ -122,19 +122,16 @@ class Client:
         self._start_sending()
         return all_fit
 
-    def answer(self, batch: MessageBatch) -> None:
-        """Do the same with what is no event, also while the client is not streaming."""
+    def send_control(self, batch: MessageBatch) -> None:
+        """Send messages that are no events as `send` does, also while the client is not streaming.
+
+        What does not fit into the queue is dropped.
+        """
         if self.closing.done() or (self._sending is None and self._write is not None and self._write(batch)):
             return
         for message in batch.messages:
             self.queue.push(message)
         self._start_sending()
-
-    def tell(self, message: Message) -> None:
-        """Send a message that is no event, before those of the next `start`."""
-        if not self.closing.done():
-            self.queue.push_unbounded([message])
-            self._start_sending()
 
     def pause(self) -> None:
         """Drop every event until the next `start`."""

@@ -75,9 +75,10 @@ class Hub:
         return sum(map(len, self._matches.values()))
 
     def _row_queries(self, run: RunQuery, timeout: float) -> RowQueries:
-        return RowQueries(
-            run, self._send, self._buffer.resize, lambda match: _close(list(self._matches[match].values())), timeout
-        )
+        def abandon(match: str) -> None:
+            _close_after_bug(self._matches[match].values())
+
+        return RowQueries(run, self._send, self._buffer.resize, abandon, timeout)
 
     @property
     def queue_bytes(self) -> int:
@@ -223,7 +224,7 @@ class Hub:
         if events is None or meanwhile is None:
             return None
         updates = [update for event in events if (update := self._router.route(event)) and update.match == match]
-        # No other client shares these texts, so they are limited, unlike a snapshot.
+        # No other client shares these payloads, so they are limited, unlike a snapshot.
         size = sum(update.size for update in [*updates, *meanwhile])
         return [*updates, *meanwhile] if size <= self._queue_bytes else None
 
@@ -309,7 +310,9 @@ class Hub:
 
     async def _resync(self, clients: Sequence[Client], at: Cursor) -> None:
         """Restart clients of one match from a snapshot; tell them if it takes a while that their state may be old."""
-        late = asyncio.get_running_loop().call_later(_STALE_SECONDS, _tell, clients, stale(clients[0].match))
+        late = asyncio.get_running_loop().call_later(
+            _STALE_SECONDS, _tell, clients, MessageBatch([stale(clients[0].match)])
+        )
         try:
             await self._start_from_snapshot(clients, at, resync)
         finally:
@@ -323,7 +326,7 @@ class Hub:
         def end(task: asyncio.Task[None]) -> None:
             self._tasks.discard(task)
             if not task.cancelled() and task.exception():
-                _close(clients)
+                _close_after_bug(clients)
 
         task.add_done_callback(end)
 
@@ -335,11 +338,11 @@ class Hub:
             await self.rows.aclose()
 
 
-def _close(clients: Iterable[Client]) -> None:
+def _close_after_bug(clients: Iterable[Client]) -> None:
     for client in clients:
         client.close(CloseCode.BUG)
 
 
-def _tell(clients: Sequence[Client], message: Message) -> None:
+def _tell(clients: Sequence[Client], batch: MessageBatch) -> None:
     for client in clients:
-        client.tell(message)
+        client.send_control(batch)

@@ -43,21 +43,21 @@ class Message(msgspec.Struct, gc=False):
         return self.built
 
     @property
-    def chunks(self) -> tuple[bytes, ...]:
+    def pieces(self) -> tuple[bytes, ...]:
         """The JSON in pieces; a large one is shared by all messages that contain it."""
         return (self.text,)
 
     @property
-    def websocket_chunks(self) -> list[bytes]:
+    def websocket_pieces(self) -> list[bytes]:
         """The message as a WebSocket text frame, in pieces."""
-        chunks = self.chunks
-        return [_frame_head(sum(map(len, chunks))), *chunks]
+        pieces = self.pieces
+        return [_frame_head(sum(map(len, pieces))), *pieces]
 
     @property
     def sse_pieces(self) -> list[bytes]:
         """The message as a server-sent event, in pieces."""
         id_line = b"" if self.event_id is None else b"id: %b\n" % self.event_id.encode()
-        return [id_line + b"data: ", *self.chunks, b"\n\n"]
+        return [id_line + b"data: ", *self.pieces, b"\n\n"]
 
     @property
     def parsed_id(self) -> EventId | None:
@@ -82,14 +82,14 @@ class FirstMessage(Message, gc=False, kw_only=True):
     tail: bytes
 
     @property
-    def chunks(self) -> tuple[bytes, ...]:
+    def pieces(self) -> tuple[bytes, ...]:
         """The JSON in pieces."""
         return self.built, self.data, self.tail
 
     @property
     def text(self) -> bytes:
         """The JSON, on one line."""
-        return b"".join(self.chunks)
+        return b"".join(self.pieces)
 
 
 class Update(Message, gc=False, kw_only=True):

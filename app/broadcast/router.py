@@ -46,9 +46,8 @@ class Router:
         """
         if event.channel == MUX_CHANNEL:
             return None
-        try:
-            payload: Any = self._decoder.decode(event.payload)
-        except (msgspec.DecodeError, RecursionError):
+        payload = self._decode(event.payload)
+        if payload is None:
             return None
         match = _match_text(bytes(payload.key))
         if match is None:
@@ -88,11 +87,15 @@ class Router:
 
     def has_key(self, payload: bytes) -> bool:
         """Whether a payload, a JSON object, has the routing key with a value that is not null."""
+        decoded = self._decode(payload)
+        return decoded is not None and bytes(decoded.key) != NULL
+
+    def _decode(self, payload: bytes | msgspec.Raw) -> Any:
+        """Return the keys of a payload that matter; None if it is no object."""
         try:
-            decoded: Any = self._decoder.decode(payload)
+            return self._decoder.decode(payload)
         except (msgspec.DecodeError, RecursionError):
-            return False
-        return bytes(decoded.key) != NULL
+            return None
 
     def _row(self, channel: str, data: msgspec.Raw) -> bytes | None:
         try:

@@ -21,7 +21,7 @@ _CHANNEL_DIRECTIVES = ("message", "spread", "deletes")
 _PARAMETER = re.compile(r"%\(([^)]*)\)s")
 _DIRECTIVE = re.compile(r"--\s*([a-z_]+)\s*:\s*(.*?)\s*")
 _MESSAGE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,62}")
-_OUR_MESSAGES = frozenset({"initial-load", "resync", "ping"})
+_OUR_MESSAGES = frozenset({"initial-load", "resync", "stale", "ping", "pong"})
 _BOOLEANS = {"true": True, "false": False}
 
 

@@ -73,7 +73,7 @@ class ClientSession:
             while (text := await self._transport.receive()) is not None:
                 self._unanswered = 0
                 if is_ping(text):
-                    self._client.answer(PONG)
+                    self._client.send_control(PONG)
         finally:
             self._client.close(CloseCode.DISCONNECTED)
 

@@ -233,7 +233,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             await self.writable.wait()
             if self.disconnected or self.close_sent or self.transport.is_closing():
                 return False
-            self.transport.writelines(message.websocket_chunks)
+            self.transport.writelines(message.websocket_pieces)
         return True
 
     def start_keepalive(self) -> None:

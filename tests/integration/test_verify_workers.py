@@ -13,9 +13,11 @@ from app.appliance.demo.tables import create_tables
 from app.core.config import DEFAULT_CHANNELS
 from tests.conftest import StartApp, StartListener, Verify
 from tests.support.documents import MIGRATION, block
-from tests.support.process import Process
+from tests.support.process import ROOT, Process
 from tests.support.programs import App
 from tests.support.waiting import wait_until
+
+SNAPSHOT = ROOT / "app/appliance/demo/snapshot.sql"  # its first line is a comment
 
 
 @pytest.fixture
@@ -105,7 +107,8 @@ def test_the_migration_pages_table_is_what_verify_prints_of_the_demo(
     # As the demo's programs have them: then no server is the operator's own.
     demo = tmp_path / "demo"
     (demo / ".run").mkdir(parents=True)
-    (demo / ".run/embedded.env").write_text("".join(f"{name}='{value}'\n" for name, value in named.items()))
+    given = named | {"SNAPSHOT_QUERY": " ".join(SNAPSHOT.read_text(encoding="utf-8").splitlines()[1:])}
+    (demo / ".run/embedded.env").write_text("".join(f'{name}="{value}"\n' for name, value in given.items()))
     with Process([sys.executable, "-m", "listener", "verify"], demo, {}) as process:
         assert process.exit_code() == 0
     shown = block(MIGRATION, "", "✓ worker").splitlines()

@@ -13,49 +13,39 @@ CREATE TABLE player_match (
     id int PRIMARY KEY, match_id int NOT NULL, name text NOT NULL, yards int NOT NULL, starts boolean NOT NULL
 );
 
-CREATE FUNCTION announce_ids() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION announce() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     changed jsonb := CASE TG_OP WHEN 'DELETE' THEN to_jsonb(OLD) ELSE to_jsonb(NEW) END;
-BEGIN
-    PERFORM pg_notify(TG_TABLE_NAME || '_change', json_build_object(
+    payload jsonb := jsonb_build_object(
         'table', TG_TABLE_NAME,
         'operation', TG_OP,
-        'new_id', CASE WHEN TG_OP <> 'DELETE' THEN NEW.id END,
-        'old_id', CASE WHEN TG_OP <> 'INSERT' THEN OLD.id END,
+        'new_id', CASE WHEN TG_OP <> 'DELETE' THEN changed -> 'id' END,
+        'old_id', CASE WHEN TG_OP <> 'INSERT' THEN to_jsonb(OLD) -> 'id' END,
         'match_id', coalesce(changed -> 'match_id', changed -> 'id')
-    )::text);
-    RETURN NULL;
-END
-$$;
-
-CREATE FUNCTION announce_row() RETURNS trigger LANGUAGE plpgsql AS $$
+    );
 BEGIN
-    PERFORM pg_notify(TG_TABLE_NAME || '_change', json_build_object(
-        'table', TG_TABLE_NAME,
-        'operation', TG_OP,
-        'new_id', CASE WHEN TG_OP <> 'DELETE' THEN NEW.id END,
-        'old_id', CASE WHEN TG_OP <> 'INSERT' THEN OLD.id END,
-        'match_id', CASE TG_OP WHEN 'DELETE' THEN OLD.match_id ELSE NEW.match_id END,
-        'data', CASE WHEN TG_OP <> 'DELETE' THEN row_to_json(NEW) END
-    )::text);
+    IF TG_ARGV[0] = 'with the row' THEN
+        payload := payload || jsonb_build_object('data', CASE WHEN TG_OP <> 'DELETE' THEN changed END);
+    END IF;
+    PERFORM pg_notify(TG_TABLE_NAME || '_change', payload::text);
     RETURN NULL;
 END
 $$;
 
 CREATE TRIGGER announce AFTER INSERT OR UPDATE OR DELETE ON match
-    FOR EACH ROW EXECUTE FUNCTION announce_ids();
+    FOR EACH ROW EXECUTE FUNCTION announce();
 CREATE TRIGGER announce AFTER INSERT OR UPDATE OR DELETE ON football_event
-    FOR EACH ROW EXECUTE FUNCTION announce_ids();
+    FOR EACH ROW EXECUTE FUNCTION announce();
 CREATE TRIGGER announce AFTER INSERT OR UPDATE OR DELETE ON player_match
-    FOR EACH ROW EXECUTE FUNCTION announce_ids();
+    FOR EACH ROW EXECUTE FUNCTION announce();
 CREATE TRIGGER announce AFTER INSERT OR UPDATE OR DELETE ON scoreboard
-    FOR EACH ROW EXECUTE FUNCTION announce_ids();
+    FOR EACH ROW EXECUTE FUNCTION announce();
 CREATE TRIGGER announce AFTER INSERT OR UPDATE OR DELETE ON matchdata
-    FOR EACH ROW EXECUTE FUNCTION announce_row();
+    FOR EACH ROW EXECUTE FUNCTION announce('with the row');
 CREATE TRIGGER announce AFTER INSERT OR UPDATE OR DELETE ON gameclock
-    FOR EACH ROW EXECUTE FUNCTION announce_row();
+    FOR EACH ROW EXECUTE FUNCTION announce('with the row');
 CREATE TRIGGER announce AFTER INSERT OR UPDATE OR DELETE ON playclock
-    FOR EACH ROW EXECUTE FUNCTION announce_row();
+    FOR EACH ROW EXECUTE FUNCTION announce('with the row');
 
 INSERT INTO match VALUES (1, 'Herons at Badgers', 'live'), (2, 'Others at Nowhere', 'live');
 INSERT INTO matchdata VALUES (11, 1, 1, 1);

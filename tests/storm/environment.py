@@ -135,7 +135,9 @@ class Environment:
     def gap(self) -> Gap:
         """Kill the listener and start another one, which begins a new epoch."""
         connections, memory = [0], [0]
-        with _sampling(lambda: connections.append(self._snapshot_connections()), lambda: memory.append(self._memory())):
+        with _calling_every(
+            0.1, lambda: connections.append(self._snapshot_connections()), lambda: memory.append(self._memory())
+        ):
             self._listener.kill()
             with Listener(self._folder, self._settings):
                 figures = self._command("gap")
@@ -166,20 +168,11 @@ class Environment:
     @contextmanager
     def _events(self) -> Iterator[None]:
         """Notify at the rate of the environment while the block runs."""
-        stop = threading.Event()
-
-        def notify() -> None:
-            with closing(psycopg.connect(self._database, autocommit=True)) as connection:
-                while not stop.wait(1 / self._rate):
-                    connection.execute(EVENT_IN_EACH_MATCH)
-
-        thread = threading.Thread(target=notify)
-        thread.start()
-        try:
+        with (
+            closing(psycopg.connect(self._database, autocommit=True)) as connection,
+            _calling_every(1 / self._rate, lambda: connection.execute(EVENT_IN_EACH_MATCH)),
+        ):
             yield
-        finally:
-            stop.set()
-            thread.join()
 
     def _snapshot_connections(self) -> int:
         with closing(psycopg.connect(self._database, autocommit=True)) as connection:
@@ -200,16 +193,16 @@ class Environment:
 
 
 @contextmanager
-def _sampling(*calls: Callable[[], None]) -> Iterator[None]:
-    """Call all of `calls` ten times a second while the block runs."""
+def _calling_every(seconds: float, *calls: Callable[[], object]) -> Iterator[None]:
+    """Call all of `calls` at this interval, in a thread, while the block runs."""
     stop = threading.Event()
 
-    def sample() -> None:
-        while not stop.wait(0.1):
+    def run() -> None:
+        while not stop.wait(seconds):
             for call in calls:
                 call()
 
-    thread = threading.Thread(target=sample)
+    thread = threading.Thread(target=run)
     thread.start()
     try:
         yield
