@@ -3,12 +3,12 @@
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from itertools import count
+from pathlib import Path
 
 import psutil
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
 
 from tests.support.programs import App, Client
 from tests.support.waiting import wait_until
@@ -54,7 +54,11 @@ class Server:
             received = [update["data"]["n"] for update in client.wait_for_updates(sent[0])]
         assert received == list(range(1, sent[0] + 1))
         wait_until(lambda: self.clients == clients, settle_seconds, "as many clients as before")
-        wait_until(lambda: self._files() <= files, settle_seconds, f"{files} open files as before")
+        wait_until(
+            lambda: len(self._files()) <= len(files),
+            settle_seconds,
+            lambda: f"as many open files as before: {files}, now {self._files()}",
+        )
         assert [worker.pid for worker in self._workers()] == [self.worker.pid]
         assert not _BUGS.search(log := "\n".join(self.app.lines[lines:])), log
 
@@ -84,9 +88,14 @@ class Server:
     def _workers(self) -> list[psutil.Process]:
         return list(psutil.Process(self.app.pid).children())
 
-    def _files(self) -> int:
-        """Count the worker's open files, without the connections for snapshots, which stay open for five seconds."""
-        port = int(conninfo_to_dict(self.database)["port"] or 0)
-        connections = self.worker.net_connections()
-        snapshots: int = sum(bool(found.raddr) and found.raddr.port == port for found in connections)
-        return int(self.worker.num_fds()) - snapshots
+    def _files(self) -> dict[int, str]:
+        """Return what the worker has open, without its connections to servers: those open and close on their own."""
+        files = {}
+        for path in Path(f"/proc/{self.worker.pid}/fd").iterdir():
+            with suppress(FileNotFoundError):
+                files[int(path.name)] = str(path.readlink())
+        # After the list: what opens or closes between the two is no difference that stays.
+        for found in self.worker.net_connections():
+            if found.raddr and found.laddr.port != self.port:
+                files.pop(found.fd, None)
+        return files
