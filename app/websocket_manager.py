@@ -3,8 +3,11 @@
 import asyncio
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from app.broadcast.hub import Hub
+from app.broadcast.match_rights import MatchRights
+from app.broadcast.match_view import MatchView
 from app.broadcast.queried_update import QueriedUpdate
 from app.broadcast.query_pool import QueryPool, QueryResult
 from app.broadcast.router import Router
@@ -15,7 +18,7 @@ from app.core.redis_keys import RedisNames
 from app.core.tasks import start_task
 from app.monitoring.event_stats import EventStats
 from app.monitoring.recent_events import RecentEvents
-from app.monitoring.worker_report import QueryCounts, WorkerReport
+from app.monitoring.worker_report import QueryCounts, RightsCounts, WorkerReport
 from app.sources.base import EventSink, EventSource
 from app.sources.postgres import PostgresSource
 from app.sources.redis import RedisSource
@@ -26,6 +29,14 @@ DatabaseUrl = Callable[[], str]
 
 _DEFAULTS = Settings()
 _CANCEL_TIMEOUT_SECONDS = 1.0
+
+
+class _Pools(NamedTuple):
+    """The connections for queries; None where there is no query."""
+
+    snapshots: QueryPool | None
+    rows: QueryPool | None
+    rights: QueryPool | None
 
 
 class MatchDataWebSocketManager:
@@ -57,7 +68,7 @@ class MatchDataWebSocketManager:
         self._canary_timeout = 3 * settings.canary_interval + 1  # seconds
         connect_to = (lambda: db_url) if isinstance(db_url, str) else db_url
         self._queries = load_queries(settings) if queries is None else queries
-        self._snapshots, self._rows = _query_pools(connect_to, settings, self._queries)
+        self._pools = _query_pools(connect_to, settings, self._queries)
         router = Router(settings.routing_key, settings.latest_wins_channels, self._queries.channels)
         self.hub = Hub(
             router,
@@ -67,9 +78,11 @@ class MatchDataWebSocketManager:
             settings.history_bytes,
             snapshot_pool=settings.snapshot_pool,
             snapshot_timeout=settings.snapshot_timeout,
-            fetch_row=self._fetch_row if self._rows else None,
+            queries=self._queries,
+            fetch_row=self._fetch_row if self._pools.rows else None,
             row_timeout=settings.query_timeout,
         )
+        self.rights = self._match_rights(settings)
         self.event_stats = EventStats(self.hub, RecentEvents(router), sends_canaries=not use_redis)
         self._source = _source(connect_to, redis_url if use_redis else None, use_redis, settings, self.event_stats)
         self._task: asyncio.Task[None] | None = None
@@ -87,7 +100,9 @@ class MatchDataWebSocketManager:
             task.cancel()
             await asyncio.wait([task], timeout=_CANCEL_TIMEOUT_SECONDS)
         await self.hub.aclose()
-        for pool in filter(None, (self._snapshots, self._rows)):
+        if self.rights:
+            await self.rights.aclose()
+        for pool in filter(None, self._pools):
             await pool.close()
 
     @property
@@ -125,7 +140,9 @@ class MatchDataWebSocketManager:
         return reasons
 
     def sample(self) -> None:
-        """Sample the rates and the queues; to be called once a second."""
+        """Sample the rates and the queues, and ask for old rights again; to be called once a second."""
+        if self.rights:
+            self.rights.ask_again()
         self.event_stats.sample()
         self._queue_bytes = self.hub.queue_bytes  # not in `report`: with many clients it takes long
 
@@ -141,11 +158,12 @@ class MatchDataWebSocketManager:
             slow_closes=hub.slow_closes,
             recovered=hub.recovered,
             restarted=hub.restarted,
-            snapshots=self._snapshots.queries if self._snapshots else 0,
-            failed_snapshots=self._snapshots.failures if self._snapshots else 0,
-            waiting_snapshots=hub.snapshots.waiting,
-            oldest_snapshot_wait=hub.snapshots.oldest_wait,
+            snapshots=self._pools.snapshots.queries if self._pools.snapshots else 0,
+            failed_snapshots=self._pools.snapshots.failures if self._pools.snapshots else 0,
+            waiting_snapshots=hub.snapshots.queries.waiting,
+            oldest_snapshot_wait=hub.snapshots.queries.oldest_wait,
             queries=self._query_counts(),
+            rights=self._rights_counts(),
             queue_bytes=self._queue_bytes,
             p50=stats.end_to_end.percentile(50, now),
             p99=stats.end_to_end.percentile(99, now),
@@ -154,49 +172,60 @@ class MatchDataWebSocketManager:
         )
 
     def _query_counts(self) -> QueryCounts:
-        if self._rows is None or self.hub.rows is None:
+        pool, rows = self._pools.rows, self.hub.rows
+        if pool is None or rows is None:
             return QueryCounts()
-        rows = self.hub.rows
-        return QueryCounts(self._rows.queries, self._rows.failures, rows.merged, rows.overflows, rows.waiting)
+        return QueryCounts(pool.queries, pool.failures, rows.merged, rows.overflows, rows.waiting)
 
-    async def _fetch_snapshot(self, match: str) -> QueryResult:
-        if self._snapshots is None or self._queries.snapshot is None:
-            return QueryResult(NULL)
-        return await self._snapshots.run(self._queries.snapshot, {"match_id": match})
+    def _rights_counts(self) -> RightsCounts:
+        pool, rights = self._pools.rights, self.rights
+        if pool is None or rights is None:
+            return RightsCounts()
+        return RightsCounts(pool.queries, pool.failures, rights.revoked, rights.unchecked, rights.queries.waiting)
 
-    async def _fetch_row(self, update: QueriedUpdate, within: float) -> QueryResult:
-        if self._rows is None:
+    def _match_rights(self, settings: Settings) -> MatchRights | None:
+        pool, query = self._pools.rights, self._queries.authorize
+        if pool is None or query is None:
+            return None
+
+        async def ask(view: MatchView) -> QueryResult:
+            return await pool.run(query, view.parameters)
+
+        return MatchRights(query.claims, ask, settings.snapshot_pool, settings.query_timeout)
+
+    async def _fetch_snapshot(self, view: MatchView) -> QueryResult:
+        pool, query = self._pools.snapshots, self._queries.snapshot
+        return await pool.run(query, view.parameters) if pool and query else QueryResult(NULL)
+
+    async def _fetch_row(self, update: QueriedUpdate, claims: str, within: float) -> QueryResult:
+        if self._pools.rows is None:
             raise ValueError(f"there are no queries for {update.channel}")
-        return await self._rows.run(update.query, {"match_id": update.match, **dict(update.parameters)}, within)
+        view = MatchView(update.match, update.query.claims.of(claims))
+        return await self._pools.rows.run(update.query, view.parameters | dict(update.parameters), within)
 
     async def _read_range(self, after: EventId, until: EventId) -> list[Event] | None:
         return await self._source.read_range(after, until)
 
 
-def _query_pools(
-    db_url: DatabaseUrl | None, settings: Settings, queries: Queries
-) -> tuple[QueryPool | None, QueryPool | None]:
-    """Return the pools for snapshots and for rows; None where there is no query. Neither delays the other."""
-    if not (queries.snapshot or queries.channels):
-        return None, None
+def _query_pools(db_url: DatabaseUrl | None, settings: Settings, queries: Queries) -> "_Pools":
+    """Return a pool for each kind of query, so that none delays another."""
+    if not queries.files:
+        return _Pools(None, None, None)
     if db_url is None:
         name = "SNAPSHOT_QUERY" if settings.snapshot_query else "QUERIES_DIR"
         raise ValueError(f"{name} needs DB_HOST: it takes the host of the PostgreSQL to ask")
-    snapshots = QueryPool(
-        db_url,
-        settings.snapshot_pool,
-        settings.snapshot_timeout,
-        f"notifymux-snapshot/{settings.pod_name}",
-        "the snapshot could not be taken; updates follow",
+
+    def pool(name: str, timeout: float, failure: str) -> QueryPool:
+        return QueryPool(db_url, settings.snapshot_pool, timeout, f"notifymux-{name}/{settings.pod_name}", failure)
+
+    snapshots = pool("snapshot", settings.snapshot_timeout, "the snapshot could not be taken; updates follow")
+    rows = pool("query", settings.query_timeout, "the query failed or took too long; fetch the state")
+    rights = pool("authorize", settings.query_timeout, "")
+    return _Pools(
+        snapshots if queries.snapshot else None,
+        rows if queries.channels else None,
+        rights if queries.authorize else None,
     )
-    rows = QueryPool(
-        db_url,
-        settings.snapshot_pool,
-        settings.query_timeout,
-        f"notifymux-query/{settings.pod_name}",
-        "the query failed or took too long; fetch the state",
-    )
-    return snapshots if queries.snapshot else None, rows if queries.channels else None
 
 
 def _source(

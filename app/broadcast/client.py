@@ -7,6 +7,7 @@ from typing import Self
 
 from app.broadcast.messages import Message, MessageBatch
 from app.broadcast.send_queue import SendQueue
+from app.core.claims import NO_CLAIMS
 from app.core.tasks import cancel_tasks
 from notifymux.event import EventId
 
@@ -20,7 +21,9 @@ class CloseCode(IntEnum):
 
     DISCONNECTED = 0, ""  # by the client, so no close frame can be sent
     BUG = 1011, "an error of the server: reconnect"
+    UNCHECKED = 1013, "whether the client may have this match can't be found out: reconnect later"
     EXPIRED = 3000, "the token has expired"
+    REVOKED = 3003, "the client may not have this match any longer"
     SLOW = 3008, "too slow: reconnect with last_event_id"
     SILENT = 3012, "no answer to pings"
     REPLACED = 3510, "this client id connected again"
@@ -42,6 +45,7 @@ class Client:
 
     Args:
         match: the match whose events the client receives.
+        claims: those of its token that decide what it is shown, as `app.core.claims` makes them.
         name: the client id.
         queue_bytes: limit of the queue.
         owner: to whom the client id belongs; None where there are no tokens.
@@ -53,6 +57,7 @@ class Client:
         "_sending",
         "_write",
         "address",
+        "claims",
         "closing",
         "match",
         "name",
@@ -62,8 +67,17 @@ class Client:
         "streaming",
     )
 
-    def __init__(self, match: str, name: str, queue_bytes: int, *, owner: str | None = None, address: str = "") -> None:
-        self.match, self.name, self.owner, self.address = match, name, owner, address
+    def __init__(
+        self,
+        match: str,
+        name: str,
+        queue_bytes: int,
+        *,
+        owner: str | None = None,
+        address: str = "",
+        claims: str = NO_CLAIMS,
+    ) -> None:
+        self.match, self.name, self.owner, self.address, self.claims = match, name, owner, address, claims
         self.queue = SendQueue(queue_bytes)
         # Done, with the code, as soon as the connection has to be closed.
         self.closing: asyncio.Future[CloseCode] = asyncio.get_running_loop().create_future()

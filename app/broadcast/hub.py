@@ -2,20 +2,24 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from contextlib import suppress
 
-from app.broadcast.client import Client, ClientKey, CloseCode
+from app.broadcast.client import Client, CloseCode
 from app.broadcast.crowd import Crowd
+from app.broadcast.match_view import MatchView
 from app.broadcast.messages import Message, MessageBatch, Update, initial_load, recovered, resync, stale
 from app.broadcast.replay_buffer import Cursor, ReplayBuffer
+from app.broadcast.room import Room
 from app.broadcast.router import Router
 from app.broadcast.row_queries import RowQueries, RunQuery
 from app.broadcast.snapshot_cache import CachedSnapshot, FetchSnapshot, SnapshotCache
 from app.broadcast.unroutable import UnroutableEvents
 from app.broadcast.update_queue import merged
+from app.core.claims import NO_CLAIMS, NO_NAMES
 from app.core.log_throttle import LogThrottle
 from app.core.progress_timeout import TAKEOVER_TIMEOUT_SECONDS
+from app.core.query_files import NO_QUERIES, Queries
 from app.core.tasks import cancel_tasks, start_task
 from notifymux.event import Event, EventId
 
@@ -35,12 +39,13 @@ class Hub:
 
     Args:
         router: finds the match of an event.
-        fetch_snapshot: runs the snapshot query for a match.
+        fetch_snapshot: runs the snapshot query for a view of a match.
         read_range: reads events that the replay buffer has dropped: those after one id up to another, or None.
         queue_bytes: limit of a client's queue.
         replay_bytes: limit of the replay buffer.
         snapshot_pool: the most snapshot queries at once.
         snapshot_timeout: seconds that a query may take.
+        queries: what clients are shown.
         fetch_row: runs the query of an update; None where no channel has one.
         row_timeout: seconds that an update waits for queries.
     """
@@ -55,14 +60,17 @@ class Hub:
         *,
         snapshot_pool: int,
         snapshot_timeout: float,
+        queries: Queries = NO_QUERIES,
         fetch_row: RunQuery | None = None,
         row_timeout: float = 1.0,
     ) -> None:
         self._router, self._read_range, self._queue_bytes = router, read_range, queue_bytes
         self._buffer = ReplayBuffer(replay_bytes)
+        self._claims = queries.claims
+        self._snapshot_claims = queries.snapshot.claims if queries.snapshot else NO_NAMES
         self.snapshots = SnapshotCache(fetch_snapshot, self._buffer, snapshot_pool, snapshot_timeout)
         self.rows = self._row_queries(fetch_row, row_timeout) if fetch_row else None
-        self._matches: dict[str, dict[ClientKey, Client]] = {}
+        self._rooms: dict[str, Room] = {}  # by match
         self._crowds: dict[Client, Crowd] = {}
         self._started = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -72,42 +80,51 @@ class Hub:
         self.recovered = self.restarted = 0  # clients that reconnected: with what they missed, or with a snapshot
 
     def __len__(self) -> int:
-        return sum(map(len, self._matches.values()))
+        return sum(map(len, self._rooms.values()))
 
     def _row_queries(self, run: RunQuery, timeout: float) -> RowQueries:
         def abandon(match: str) -> None:
-            _close_after_bug(self._matches[match].values())
+            _close_after_bug(self._rooms[match].clients)
 
-        return RowQueries(run, self._send, self._buffer.resize, abandon, timeout)
+        def groups(match: str) -> Collection[str]:
+            return self._rooms[match].groups
+
+        return RowQueries(run, self._send, groups, self._buffer.resize, abandon, timeout=timeout)
 
     @property
     def queue_bytes(self) -> int:
         """The bytes that wait for all clients."""
-        return sum(client.queue.bytes for clients in self._matches.values() for client in clients.values())
+        return sum(client.queue.bytes for room in self._rooms.values() for client in room.clients)
 
     def join(
-        self, match: str, name: str, last: EventId | None = None, *, owner: str | None = None, address: str = ""
+        self,
+        match: str,
+        name: str,
+        last: EventId | None = None,
+        *,
+        owner: str | None = None,
+        address: str = "",
+        claims: str = NO_CLAIMS,
     ) -> Client:
         """Add a client. It starts with the events after `last`, or without it with a snapshot.
 
-        If its owner has used the name in this match already, the older client is closed.
+        If its owner has used the name in this match already, the older client is closed. `claims` are all of its
+        token's, as `app.core.claims` makes them.
         """
-        client = Client(match, name, self._queue_bytes, owner=owner, address=address)
-        clients = self._matches.setdefault(match, {})
-        if older := clients.get(client.key):
+        shown = self._claims.of(claims)
+        client = Client(match, name, self._queue_bytes, owner=owner, address=address, claims=shown)
+        if older := self._rooms.setdefault(match, Room()).add(client):
             older.close(CloseCode.REPLACED)
-        clients[client.key] = client
         self._spawn(self._start_client(client, last, self._buffer.cursor), [client])
         return client
 
     def leave(self, client: Client) -> None:
         """Remove a client, but not one that has replaced it."""
         client.close(CloseCode.DISCONNECTED)
-        clients = self._matches.get(client.match, {})
-        if clients.get(client.key) is client:
-            del clients[client.key]
-            if not clients:
-                del self._matches[client.match]
+        if room := self._rooms.get(client.match):
+            room.remove(client)
+            if not room:
+                del self._rooms[client.match]
                 if self.rows:
                     self.rows.drop(client.match)
         if crowd := self._crowds.pop(client, None):
@@ -131,7 +148,7 @@ class Hub:
             update = self._record(event)
             if update is None:
                 self.unroutable.add(event)
-            elif update.match in self._matches:
+            elif update.match in self._rooms:
                 by_match.setdefault(update.match, []).append(update)
         self._advance(events)
         send = self.rows.put if self.rows else self._send
@@ -139,12 +156,13 @@ class Hub:
             send(match, updates)
 
     def _send(self, match: str, updates: Sequence[Update]) -> None:
-        batch = MessageBatch(updates)
-        for client in self._matches[match].values():
-            if not client.send(batch):
-                self.slow_closes += 1
-                self._log("slow", "client %r of match %r is too slow and is closed", client.name, match)
-                client.close(CloseCode.SLOW)
+        for claims, clients in self._rooms[match].groups.items():
+            batch = MessageBatch(_shown(updates, claims) if self.rows else updates)
+            for client in clients:
+                if not client.send(batch):
+                    self.slow_closes += 1
+                    self._log("slow", "client %r of match %r is too slow and is closed", client.name, match)
+                    client.close(CloseCode.SLOW)
 
     def gap(self, position: EventId | None, why: str) -> None:
         """Announce a gap to every client, with one fresh snapshot for each match."""
@@ -179,15 +197,17 @@ class Hub:
             await self._start_from_snapshot([client], joined, initial_load)
         else:
             self.recovered += 1
-            client.start(recovered(client.match, last), missed, skip_until=last)
+            client.start(recovered(client.match, last), _shown(missed, client.claims), skip_until=last)
             await self._resync_unless_reached(client, last)
 
     async def _missed(self, client: Client, last: EventId) -> list[Update] | None:
         """Return the events after `last` for a client, with the results of their queries; None as in `_replay`."""
         updates = await self._replay(client.match, last)
-        if updates and self.rows and len(self.rows.unfetched(client.match, merged(updates))) > _MAX_RESUME_QUERIES:
-            return None
-        return await self._with_rows(client.match, updates, [client])
+        if updates and self.rows:
+            asked = merged(updates, client.claims)
+            if len(self.rows.unfetched(client.match, asked, client.claims)) > _MAX_RESUME_QUERIES:
+                return None
+        return await self._with_rows(updates, [client])
 
     async def _replay(self, match: str, last: EventId) -> list[Update] | None:
         """Return the match's events after `last`; None if some of them are not to be had."""
@@ -228,21 +248,24 @@ class Hub:
         size = sum(update.size for update in [*updates, *meanwhile])
         return [*updates, *meanwhile] if size <= self._queue_bytes else None
 
-    async def _with_rows(
-        self, match: str, updates: list[Update] | None, clients: Sequence[Client]
-    ) -> list[Update] | None:
+    async def _with_rows(self, updates: list[Update] | None, clients: Sequence[Client]) -> list[Update] | None:
         """Return the updates with the results of their queries, those that arrive meanwhile included.
 
-        None if there are none, or if there is a gap meanwhile. No query begins when all clients have left.
+        None if there are none, if there is a gap meanwhile, or if all clients have left: then no query begins.
+
+        Args:
+            updates: in order.
+            clients: of one match, with the same claims.
         """
         if updates is None or self.rows is None:
             return updates
-        updates = merged(updates)
-        while unfetched := self.rows.unfetched(match, updates):
+        match, claims = clients[0].match, clients[0].claims
+        updates = merged(updates, claims)
+        while unfetched := self.rows.unfetched(match, updates, claims):
             if all(client.closing.done() for client in clients):
-                break
+                return None
             before = self._buffer.cursor
-            await self.rows.fetch(unfetched)
+            await self.rows.fetch(unfetched, claims)
             meanwhile = self._buffer.since(match, before)
             if meanwhile is None:
                 return None
@@ -250,30 +273,31 @@ class Hub:
         return self.rows.without_waiting(match, updates)
 
     async def _start_from_snapshot(self, clients: Sequence[Client], joined: Cursor, first: BuildMessage) -> None:
-        """Start clients of one match with a snapshot and the events that may be missing in it.
+        """Start clients of one match, with the same claims, with a snapshot and the events that may be missing in it.
 
         A gap while the query runs makes its snapshot useless: the events between the two can't be known.
         """
-        match = clients[0].match
+        match, claims = clients[0].match, clients[0].claims
         for _ in range(_MAX_SNAPSHOTS):
-            cached = await self._snapshot(match, clients)
+            cached = await self._snapshot(MatchView(match, self._snapshot_claims.of(claims)), clients)
             if cached is None:
                 return
             start = self._replay_start(cached, joined)
-            missed = await self._with_rows(match, self._buffer.since(match, start), clients)
+            missed = await self._with_rows(self._buffer.since(match, start), clients)
             if missed is not None:
+                shown = _shown(missed, claims)
                 message = first(match, start.position, cached.snapshot.data, cached.snapshot.error)
                 # The snapshot has what still waits for queries from before it.
                 skip_until = start.position if self.rows else None
                 for client in clients:
-                    client.start(message, missed, skip_until)
+                    client.start(message, shown, skip_until)
                 return
         self._log("snapshots", "match %r: there was a gap during each of %d snapshots", match, _MAX_SNAPSHOTS)
         for client in clients:
             client.close(CloseCode.SLOW)
 
-    async def _snapshot(self, match: str, clients: Sequence[Client]) -> CachedSnapshot | None:
-        """Return a snapshot for clients of one match; None if all of them have left.
+    async def _snapshot(self, view: MatchView, clients: Sequence[Client]) -> CachedSnapshot | None:
+        """Return a snapshot for clients that share a view; None if all of them have left.
 
         When the last one leaves while this waits, the task that calls this is cancelled.
         """
@@ -282,7 +306,7 @@ class Hub:
             return None
         self._crowds.update(dict.fromkeys(crowd.clients, crowd))
         try:
-            return await self.snapshots.get(match, [client.address for client in crowd.clients])
+            return await self.snapshots.get(view, [client.address for client in crowd.clients])
         finally:
             for client in crowd.clients:
                 del self._crowds[client]
@@ -300,7 +324,8 @@ class Hub:
 
     def _resync_all(self, why: str) -> None:
         """Restart every streaming client from a snapshot. The others have not started yet, so they have no gap."""
-        streaming = [[client for client in clients.values() if client.streaming] for clients in self._matches.values()]
+        groups = [clients for room in self._rooms.values() for clients in room.groups.values()]
+        streaming = [[client for client in clients if client.streaming] for clients in groups]
         if count := sum(map(len, streaming)):
             logger.warning("%d clients start again from a snapshot: %s", count, why)
         for clients in filter(None, streaming):
@@ -309,7 +334,7 @@ class Hub:
             self._spawn(self._resync(clients, self._buffer.cursor), clients)
 
     async def _resync(self, clients: Sequence[Client], at: Cursor) -> None:
-        """Restart clients of one match from a snapshot; tell them if it takes a while that their state may be old."""
+        """Restart clients that share a view from a snapshot; tell them after a while that their state may be old."""
         late = asyncio.get_running_loop().call_later(
             _STALE_SECONDS, _tell, clients, MessageBatch([stale(clients[0].match)])
         )
@@ -341,6 +366,11 @@ class Hub:
 def _close_after_bug(clients: Iterable[Client]) -> None:
     for client in clients:
         client.close(CloseCode.BUG)
+
+
+def _shown(updates: Sequence[Update], claims: str) -> list[Message]:
+    """Return the messages of updates that have the results of their queries, for clients with these claims."""
+    return [update.shown_to(claims) for update in updates]
 
 
 def _tell(clients: Sequence[Client], batch: MessageBatch) -> None:

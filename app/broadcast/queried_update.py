@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from app.broadcast.messages import MESSAGE_TYPES, ROW_NAMES, Update
+from app.broadcast.messages import MESSAGE_TYPES, ROW_NAMES, Message, Update
 from app.core.query_files import QueryFile
 from notifymux.event import NULL
 
@@ -13,60 +13,73 @@ _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class QueriedUpdate(Update, gc=False, kw_only=True):
-    """An update whose text can be built once its query has a result, or has failed.
+    """An update that is shown to clients once its query has a result for their claims, or has failed.
 
     Two updates with equal `parameters` ask for the same: the newer one covers the older one.
     """
 
     query: QueryFile
-    parameters: tuple[tuple[str, str | None], ...]  # those that the query names, by name
+    parameters: tuple[tuple[str, str | None], ...]  # those that the query names, by name, without the claims
     heard_at: float = 0.0  # when the first one that it covers was received, on the monotonic clock
-    is_done: bool = False
+    is_done: bool = False  # whether it may be sent
     is_covered: bool = False
-    result: bytes | None = None
-    error: str | None = None
+    shown: dict[str, Message] = msgspec.field(default_factory=dict)  # by the claims that the query names
 
-    def set_result(self, result: bytes) -> None:
-        """Set the JSON that the query returned.
+    def is_fetched_for(self, claims: str) -> bool:
+        """Whether `shown_to` has something for clients with these claims."""
+        return self.query.claims.of(claims) in self.shown
+
+    def shown_to(self, claims: str) -> Message:
+        """Return the message for clients with these claims.
+
+        Raises:
+            KeyError: the query has not run for them.
+        """
+        return self.shown[self.query.claims.of(claims)]
+
+    def show(self, claims: str, result: bytes) -> int:
+        """Set the JSON that the query returned for clients with these claims; return the update's size in memory.
 
         Raises:
             msgspec.DecodeError: its keys have to stand beside `type`, but it is no object.
         """
-        if self.query.spread:
-            _object.decode(result)
-        self.result, self.is_done = result, True
+        return self._add(claims, self._message(msgspec.Raw(result)))
 
-    def fail(self, error: str) -> None:
-        """Let the payload's own data go out, with why."""
-        self.error, self.is_done = error, True
+    def fail(self, claims: str, error: str) -> int:
+        """Show why there is no result, with the payload's own data if the query shows the same to everybody.
 
-    @property
-    def text(self) -> bytes:
-        """The JSON, on one line."""
-        if not self.built:
-            self.built = self._build()
-            self.match_id = self.operation = self.data = msgspec.Raw(b"")
-            self.result = None
-        return self.built
+        Return the update's size in memory.
+        """
+        message = self._build({"data": msgspec.Raw(NULL) if self.query.claims else self.data, "error": error})
+        return self._add(claims, message | self._row_again(message["data"]))
 
-    def _build(self) -> bytes:
-        data = self.data if self.result is None else msgspec.Raw(self.result)
-        spread: dict[str, Any] = {}
-        if self.query.spread and self.result is not None:
-            spread, data = _object.decode(self.result), msgspec.Raw(NULL)
-        message: dict[str, Any] = {
+    def _message(self, result: msgspec.Raw) -> dict[str, Any]:
+        if not self.query.spread:
+            return self._build({"data": result}) | self._row_again(result)
+        keys = _object.decode(result)
+        spread = {key: keys[key] for key in keys if key not in _PROTOCOL_KEYS}
+        return self._build({"data": msgspec.Raw(NULL)}) | spread
+
+    def _build(self, shown: dict[str, Any]) -> dict[str, Any]:
+        return {
             "type": self.query.message or MESSAGE_TYPES.get(self.channel, self.channel),
             "id": self.event_id,
             "channel": self.channel,
             "match_id": self.match_id,
             "operation": self.operation,
-            "data": data,
+            **shown,
         }
-        if self.error is not None:
-            message["error"] = self.error
-        if (again := ROW_NAMES.get(self.channel)) and not spread:
-            message[again] = data
-        return msgspec.json.encode(message | {key: spread[key] for key in spread if key not in _PROTOCOL_KEYS})
+
+    def _row_again(self, data: msgspec.Raw) -> dict[str, Any]:
+        return {again: data} if (again := ROW_NAMES.get(self.channel)) else {}
+
+    def _add(self, claims: str, message: dict[str, Any]) -> int:
+        text = msgspec.json.encode(message)
+        self.shown[self.query.claims.of(claims)] = Message(text, self.event_id, self.row)
+        if self.query.claims:
+            return self.size + len(text)
+        self.match_id = self.operation = self.data = msgspec.Raw(b"")  # all are shown this one
+        return len(text)
 
 
 class _Change(msgspec.Struct):
@@ -79,7 +92,7 @@ _change = msgspec.json.Decoder(_Change)
 
 
 def query_parameters(query: QueryFile, match: str, payload: msgspec.Raw) -> tuple[tuple[str, str | None], ...]:
-    """Return the parameters that a query names, for an event.
+    """Return the parameters that a query names, for an event, without the claims.
 
     Args:
         query: the channel's.
@@ -94,7 +107,7 @@ def query_parameters(query: QueryFile, match: str, payload: msgspec.Raw) -> tupl
         "old_id": _sql_text(change.old_id),
         "payload": bytes(payload).decode(),
     }
-    return tuple((name, values[name]) for name in sorted(query.parameters))
+    return tuple((name, values[name]) for name in sorted(query.parameters - {"claims"}))
 
 
 def _sql_text(value: msgspec.Raw) -> str | None:

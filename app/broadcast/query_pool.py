@@ -33,10 +33,11 @@ Attempt = asyncio.Future[tuple[QueryConnection, bytes | None]]
 
 
 class QueryResult(NamedTuple):
-    """A result as JSON, `null` without one; `error` says to clients that the query failed."""
+    """A result as JSON, `null` without one; `error` says to clients that the query failed, `cause` why, as SQLSTATE."""
 
     data: bytes
     error: str | None = None
+    cause: str = ""
     is_outage: bool = False  # whether it failed before PostgreSQL had the query
 
 
@@ -95,7 +96,7 @@ class QueryPool:
         self.failures += 1
         match = parameters["match_id"] or ""
         self._log(f"{query.name} {cause}", "the %s of match %s failed: %s", query.label, match[:_MAX_LOGGED_ID], reason)
-        return QueryResult(NULL, self._failure, is_outage=progress.step != _QUERY)
+        return QueryResult(NULL, self._failure, cause, is_outage=progress.step != _QUERY)
 
     async def _value(self, sql: bytes, parameters: Parameters, progress: "_Progress") -> bytes | None:
         await self._slots.acquire()

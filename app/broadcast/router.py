@@ -54,8 +54,11 @@ class Router:
             return None
         data = payload.data or event.payload
         query = self._queries.get(event.channel)
-        if query is not None and (query.deletes or bytes(payload.operation).upper() != b'"DELETE"'):
-            return self._queried(event, match, payload, data, query)
+        if query is not None:
+            if query.deletes or bytes(payload.operation).upper() != b'"DELETE"':
+                return self._queried(event, match, payload, data, query)
+            if query.claims:
+                data = msgspec.Raw(NULL)  # it is not for everybody
         return Update(
             b"",
             event.id,

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from typing import Any
 
 import msgspec
@@ -14,8 +14,9 @@ from app.broadcast.update_queue import MAX_UPDATES, UpdateQueue
 from app.core.tasks import cancel_tasks, start_task
 from notifymux.event import NULL
 
-RunQuery = Callable[[QueriedUpdate, float], Awaitable[QueryResult]]
+RunQuery = Callable[[QueriedUpdate, str, float], Awaitable[QueryResult]]
 Deliver = Callable[[str, Sequence[Update]], None]
+Groups = Callable[[str], Collection[str]]
 
 _TOO_MANY = "too many updates of this match wait for queries; fetch the state"
 _TOO_LATE = "the queries before this one took too long; fetch the state"
@@ -25,13 +26,16 @@ _NO_OBJECT = "the query's result is not a JSON object; fetch the state"
 class RowQueries:
     """The queries of all matches that have clients.
 
-    An update waits at most `timeout` for its query and for those before it; then it goes out with its payload's own
-    data and an error, as it does if its query fails.
+    A query runs once for each group of the match's clients that it may show something else, one after the other. An
+    update waits at most `timeout` for its queries and for those before it; then it goes out with an error instead of a
+    result, as it does if its query fails.
 
     Args:
-        run: runs an update's query within so many seconds; returns its result, or says why there is none.
+        run: runs an update's query for clients with some claims within so many seconds; returns its result, or says why
+            there is none.
         deliver: is called with the next updates of a match.
-        resized: is called with an update that has its result, and the result's bytes.
+        groups: returns the claims of a match's clients, without repetition.
+        resized: is called with an update that has a result, and its new size in bytes.
         abandoned: is called with a match whose updates a bug has ended.
         timeout: seconds.
     """
@@ -40,12 +44,14 @@ class RowQueries:
         self,
         run: RunQuery,
         deliver: Deliver,
+        groups: Groups,
         resized: Callable[[Update, int], None],
         abandoned: Callable[[str], None],
+        *,
         timeout: float,
     ) -> None:
-        self._run, self._deliver, self._resized, self._timeout = run, deliver, resized, timeout
-        self._abandoned = abandoned
+        self._run, self._deliver, self._groups, self._resized = run, deliver, groups, resized
+        self._abandoned, self._timeout = abandoned, timeout
         self._queues: dict[str, UpdateQueue] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.merged = 0  # updates that a newer one covers
@@ -67,7 +73,7 @@ class RowQueries:
         self.merged += queue.put(updates, time.monotonic())
         if len(queue) > MAX_UPDATES:
             self.overflows += 1
-            queue.fail_all(_TOO_MANY)
+            queue.fail_all(_TOO_MANY, self._groups(match))
         self._advance(match, queue)
 
     def drop(self, match: str) -> None:
@@ -78,16 +84,17 @@ class RowQueries:
         """Forget everything that waits: every client starts again from a snapshot."""
         self._queues.clear()
 
-    async def fetch(self, updates: Sequence[QueriedUpdate]) -> None:
-        """Run the queries of updates that are in no queue, one after the other."""
+    async def fetch(self, updates: Sequence[QueriedUpdate], claims: str) -> None:
+        """Run the queries of updates that are in no queue for clients with these claims, one after the other."""
         until = time.monotonic() + self._timeout
         for update in updates:
-            await self._fetch(update, until)
+            await self._fetch(update, claims, until)
 
-    def unfetched(self, match: str, updates: Sequence[Update]) -> list[QueriedUpdate]:
-        """Return those of the updates of a match whose query has not run, because nobody watched."""
+    def unfetched(self, match: str, updates: Sequence[Update], claims: str) -> list[QueriedUpdate]:
+        """Return those of the updates of a match whose query has not run for these claims: nobody like that watched."""
         passed_on = self.without_waiting(match, updates)
-        return [update for update in passed_on if isinstance(update, QueriedUpdate) and not update.is_done]
+        queried = (update for update in passed_on if isinstance(update, QueriedUpdate))
+        return [update for update in queried if not update.is_fetched_for(claims)]
 
     def without_waiting(self, match: str, updates: Sequence[Update]) -> list[Update]:
         """Return the updates of a match that are not passed on later, by themselves or covered by a newer one."""
@@ -112,24 +119,28 @@ class RowQueries:
             del self._queues[match]
 
     async def _run_first(self, match: str, queue: UpdateQueue, update: QueriedUpdate) -> None:
-        await self._fetch(update, update.heard_at + self._timeout)
+        until = update.heard_at + self._timeout
+        while self._queues.get(match) is queue and not update.is_done:
+            groups = [claims for claims in self._groups(match) if not update.is_fetched_for(claims)]
+            for claims in groups:
+                await self._fetch(update, claims, until)
+            update.is_done = not groups  # else a client with other claims may have come meanwhile
         if self._queues.get(match) is queue:
             self._advance(match, queue)
 
-    async def _fetch(self, update: QueriedUpdate, until: float) -> None:
-        """Run a query until a time on the monotonic clock."""
+    async def _fetch(self, update: QueriedUpdate, claims: str, until: float) -> None:
+        """Run a query until a time on the monotonic clock, unless its result is there."""
+        if update.is_fetched_for(claims):
+            return
         left = until - time.monotonic()
-        result = await self._run(update, left) if left > 0 else QueryResult(NULL, _TOO_LATE)
-        if update.is_done:
+        result = await self._run(update, claims, left) if left > 0 else QueryResult(NULL, _TOO_LATE)
+        if update.is_fetched_for(claims):
             return  # too many were waiting
         try:
-            if result.error is None:
-                update.set_result(result.data)
-                self._resized(update, len(result.data))
-            else:
-                update.fail(result.error)
+            size = update.show(claims, result.data) if result.error is None else update.fail(claims, result.error)
         except msgspec.DecodeError:
-            update.fail(_NO_OBJECT)
+            size = update.fail(claims, _NO_OBJECT)
+        self._resized(update, size)
 
     def _spawn(self, match: str, queue: UpdateQueue, work: Coroutine[Any, Any, None]) -> None:
         task = start_task(work, "a bug left a match without its updates")

@@ -1,7 +1,7 @@
 """The updates of one match that wait for queries, in commit order."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from app.broadcast.messages import Update
 from app.broadcast.queried_update import QueriedUpdate
@@ -50,7 +50,7 @@ class UpdateQueue:
         """
         covered = 0
         for update in updates:
-            if isinstance(update, QueriedUpdate) and not update.is_done:
+            if isinstance(update, QueriedUpdate):
                 covered += self._cover_older(update, now)
             self._updates[update.serial] = update
         return covered
@@ -92,11 +92,14 @@ class UpdateQueue:
             del self._newest[key]
         return update
 
-    def fail_all(self, error: str) -> None:
-        """Let everything go out with its payload's own data."""
+    def fail_all(self, error: str, groups: Collection[str]) -> None:
+        """Let everything go out without its queries' results, for clients with these claims."""
         for update in self._updates.values():
-            if isinstance(update, QueriedUpdate) and not update.is_done:
-                update.fail(error)
+            if isinstance(update, QueriedUpdate):
+                for claims in groups:
+                    if not update.is_fetched_for(claims):
+                        update.fail(claims, error)
+                update.is_done = True
         self._newest.clear()
 
 
@@ -104,12 +107,12 @@ def _is_done(update: Update) -> bool:
     return not isinstance(update, QueriedUpdate) or update.is_done
 
 
-def merged(updates: Sequence[Update]) -> list[Update]:
-    """Return the updates without those whose query is not done and is asked again by a later one."""
+def merged(updates: Sequence[Update], claims: str) -> list[Update]:
+    """Return the updates without those whose query has not run for these claims and is asked again by a later one."""
     newest_first: list[Update] = []
     seen: set[Key] = set()
     for update in reversed(updates):
-        if isinstance(update, QueriedUpdate) and not update.is_done:
+        if isinstance(update, QueriedUpdate) and not update.is_fetched_for(claims):
             if (key := merge_key(update)) in seen:
                 continue
             seen.add(key)

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from app.core import libpq_environment
 from app.core import settings_types as types
 from app.core.logging_config import FORMATS, LEVELS
-from app.core.query_files import Queries, parse_query, read_queries
+from app.core.query_files import SNAPSHOT, Queries, parse_query, read_queries
 from app.core.serving_address import ServingAddress
 from app.core.settings_sources import SettingsError, check_quotes, given_empty, names_by_source, setting_texts, shown
 from app.core.settings_types import Secret, SettingType
@@ -228,14 +228,28 @@ def load_queries(settings: Settings) -> Queries:
     """
     folder = settings.queries_dir or _QUERIES_DIR
     queries = read_queries(folder, settings.notify_channels, is_required=settings.queries_dir is not None)
-    if settings.snapshot_query is None:
-        return queries
+    if settings.snapshot_query is not None:
+        queries = _with_snapshot(queries, settings.snapshot_query, folder)
+    if not (settings.ws_jwt_secret or settings.ws_jwt_public_key):
+        _check_without_tokens(queries, settings, folder)
+    return queries
+
+
+def _with_snapshot(queries: Queries, text: str, folder: Path) -> Queries:
     if queries.snapshot:
         raise SettingsError(f"SNAPSHOT_QUERY and {folder / 'snapshot.sql'} are both given: give one of them")
     try:
-        return replace(queries, snapshot=parse_query("snapshot", settings.snapshot_query))
+        return replace(queries, snapshot=parse_query(SNAPSHOT, text))
     except SettingsError as error:
         raise SettingsError(f"SNAPSHOT_QUERY: {error}") from None
+
+
+def _check_without_tokens(queries: Queries, settings: Settings, folder: Path) -> None:
+    for query in queries.files:
+        if query.claims or query is queries.authorize:
+            is_setting = query is queries.snapshot and settings.snapshot_query is not None
+            name = "SNAPSHOT_QUERY" if is_setting else folder / f"{query.name}.sql"
+            raise SettingsError(f"{name} needs clients' tokens: give WS_JWT_SECRET or WS_JWT_PUBLIC_KEY")
 
 
 @cache

@@ -1,22 +1,26 @@
 """The team's own SQL: files in QUERIES_DIR that say what clients are shown.
 
-`snapshot.sql` returns a match's state, `<channel>.sql` what an update of that channel carries. A file is one statement
-that returns one JSON value. Statements that return nothing (SET LOCAL) may stand before it: all are one transaction.
-Comments at its beginning may be directives, `-- name: value`.
+`snapshot.sql` returns a match's state, `<channel>.sql` what an update of that channel carries, and `authorize.sql`
+whether a client may have a match. A file is one statement that returns one JSON value. Statements that return nothing
+(SET LOCAL) may stand before it: all are one transaction. Comments at its beginning may be directives, `-- name: value`.
 """
 
 import difflib
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
 from pathlib import Path
 
+from app.core.claims import NO_NAMES, ClaimNames
 from app.core.settings_sources import SettingsError, shown
 
-SNAPSHOT = "snapshot"
-_PARAMETERS = {SNAPSHOT: frozenset({"match_id"})}
-_CHANNEL_PARAMETERS = frozenset({"match_id", "operation", "new_id", "old_id", "payload"})
-_CHANNEL_DIRECTIVES = ("message", "spread", "deletes")
+SNAPSHOT, AUTHORIZE = "snapshot", "authorize"
+_PARAMETERS = {name: frozenset({"match_id", "claims"}) for name in (SNAPSHOT, AUTHORIZE)}
+_CHANNEL_PARAMETERS = frozenset({"match_id", "operation", "new_id", "old_id", "payload", "claims"})
+_CHANNEL_DIRECTIVES = ("claims", "message", "spread", "deletes")
+_DIRECTIVES = ("claims",)  # of the other files
 
 _PARAMETER = re.compile(r"%\(([^)]*)\)s")
 _DIRECTIVE = re.compile(r"--\s*([a-z_]+)\s*:\s*(.*?)\s*")
@@ -33,6 +37,7 @@ class QueryFile:
         name: the file's name without `.sql`.
         sql: its text, for psycopg's client-side binding.
         parameters: the names that `sql` has in `%(name)s`.
+        claims: those of a client's token that `%(claims)s` has.
         message: the `type` of the update's message instead of the channel's own.
         spread: whether the keys of the result stand beside `type`, instead of in `data`.
         deletes: whether it runs after a DELETE too.
@@ -41,6 +46,7 @@ class QueryFile:
     name: str
     sql: bytes
     parameters: frozenset[str]
+    claims: ClaimNames = NO_NAMES
     message: str | None = None
     spread: bool = False
     deletes: bool = False
@@ -55,11 +61,22 @@ class QueryFile:
 class Queries:
     """All files."""
 
-    snapshot: QueryFile | None
-    channels: Mapping[str, QueryFile]
+    snapshot: QueryFile | None = None
+    channels: Mapping[str, QueryFile] = field(default_factory=dict)
+    authorize: QueryFile | None = None
+
+    @property
+    def files(self) -> list[QueryFile]:
+        """All that there are."""
+        return [*filter(None, (self.authorize, self.snapshot)), *self.channels.values()]
+
+    @property
+    def claims(self) -> ClaimNames:
+        """The claims that what a client is shown depends on."""
+        return reduce(or_, [query.claims for query in self.files if query is not self.authorize], NO_NAMES)
 
 
-NO_QUERIES = Queries(None, {})
+NO_QUERIES = Queries()
 
 
 def read_queries(folder: Path, channels: Collection[str], is_required: bool) -> Queries:
@@ -89,14 +106,15 @@ def read_queries(folder: Path, channels: Collection[str], is_required: bool) -> 
             wrong.append(f"{path}: {error}")
     if wrong:
         raise SettingsError("\n".join(wrong))
-    return Queries(files.pop(SNAPSHOT, None), files)
+    return Queries(files.pop(SNAPSHOT, None), authorize=files.pop(AUTHORIZE, None), channels=files)
 
 
 def _load(path: Path, channels: Collection[str]) -> QueryFile:
     name = path.stem
-    if name not in channels and name != SNAPSHOT:
+    if name not in channels and name not in _PARAMETERS:
         raise SettingsError(
-            f"{name} is not one of NOTIFY_CHANNELS; a file is called {SNAPSHOT}.sql, or as a channel and .sql"
+            f"{name} is not one of NOTIFY_CHANNELS; a file is called {SNAPSHOT}.sql, {AUTHORIZE}.sql, or as a channel"
+            " and .sql"
         )
     try:
         text = path.read_text(encoding="utf-8")
@@ -119,13 +137,14 @@ def parse_query(name: str, text: str) -> QueryFile:
         raise SettingsError(f"it has no parameter %({unknown[0]})s, only {_listed(sorted(allowed))}")
     if "%" in _PARAMETER.sub("", text.replace("%%", "")):
         raise SettingsError("a percent sign is written %%, a parameter %(match_id)s")
-    if "match_id" not in parameters and name == SNAPSHOT:
+    if "match_id" not in parameters and name in _PARAMETERS:
         raise SettingsError("it needs %(match_id)s")
-    directives = _directives(text, () if name in _PARAMETERS else _CHANNEL_DIRECTIVES)
+    directives = _directives(text, _DIRECTIVES if name in _PARAMETERS else _CHANNEL_DIRECTIVES)
     return QueryFile(
         name,
         text.encode(),
         parameters,
+        claims=_claims(directives.get("claims"), "claims" in parameters),
         message=_message(directives.get("message")),
         spread=_boolean("spread", directives),
         deletes=_boolean("deletes", directives),
@@ -150,6 +169,17 @@ def _directives(text: str, allowed: Collection[str]) -> dict[str, str]:
                 else f"the directive {key!r} is for channels only"
             )
     return directives
+
+
+def _claims(text: str | None, has_parameter: bool) -> ClaimNames:
+    if text is None:
+        return ClaimNames(is_all=has_parameter)
+    names = frozenset(name.strip() for name in text.split(","))
+    if not has_parameter:
+        raise SettingsError(f"claims: {text!r}, but it has no %(claims)s")
+    if "" in names:
+        raise SettingsError(f"claims: {text!r}; it takes the names of claims, separated by commas")
+    return ClaimNames(names)
 
 
 def _message(text: str | None) -> str | None:

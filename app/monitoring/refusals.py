@@ -12,7 +12,8 @@ class Cause(StrEnum):
 
     ORIGIN = "origin"  # a page of another site
     TOKEN = "token"  # noqa: S105 - none is shown, or one that is invalid, expired or not an operator's
-    MATCH = "match"  # the token is for other matches
+    MATCH = "match"  # the token is for other matches, or authorize.sql says no
+    UNCHECKED = "unchecked"  # PostgreSQL can't be asked whether the client may have the match
     FULL = "full"  # no room is left
     IDLE = "idle"  # too many connections serve no client
     REQUEST = "request"  # it is not HTTP, or its head is too large

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from app.core.metrics import LATENCY_BUCKETS_SECONDS, LOCK_WAIT_SECONDS, LOCK_WAITERS, CounterSync
 from app.monitoring.refusals import Cause, refusals
-from app.monitoring.worker_report import WorkerState
+from app.monitoring.worker_report import RightsCounts, WorkerState
 from app.sources.base import GapReason
 
 
@@ -49,6 +49,10 @@ class WorkerMetrics:
         self._merged = counter("updates_merged", "Updates that a newer one covers, before their query began.")
         self._overflows = counter("update_overflows", "Times that too many updates of a match waited for queries.")
         self._waiting = gauge("updates_waiting", "Updates that wait for queries.", "livesum")
+        self._rights = counter("authorize_queries", "Queries for clients' rights that were run.")
+        self._failed_rights = counter("authorize_failures", "Queries for clients' rights that failed or took too long.")
+        self._withdrawn = counter("rights_closes", "Clients closed: revoked, or unchecked for too long.", "cause")
+        self._waiting_rights = gauge("authorize_waiting", "Queries for clients' rights that wait.", "livesum")
         self._clients = gauge("clients", "Clients that are connected.", "livesum")
         self._queue_bytes = gauge("client_queue_bytes", "Bytes that are queued for clients.", "livesum")
         self._ready = gauge("ready", "1 if every worker is ready, as /readyz says.", "livemin")
@@ -98,6 +102,7 @@ class WorkerMetrics:
         sync(self._merged, report.queries.merged)
         sync(self._overflows, report.queries.overflows)
         self._waiting.set(report.queries.waiting)
+        self._update_rights(report.rights)
         self._clients.set(report.clients)
         self._queue_bytes.set(report.queue_bytes)
         self._ready.set(not self._worker.unready())
@@ -106,6 +111,13 @@ class WorkerMetrics:
             self._lock_waiters.set(report.source.lock_wait.sessions)
             self._lock_wait.set(report.source.lock_wait.seconds)
         self._update_canaries()
+
+    def _update_rights(self, rights: RightsCounts) -> None:
+        self._sync(self._rights, rights.asked)
+        self._sync(self._failed_rights, rights.failed)
+        self._sync(self._withdrawn.labels("revoked"), rights.revoked)
+        self._sync(self._withdrawn.labels("unchecked"), rights.unchecked)
+        self._waiting_rights.set(rights.waiting)
 
     def _update_canaries(self) -> None:
         new_samples = self._worker.event_stats.new_samples

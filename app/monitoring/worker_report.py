@@ -24,6 +24,16 @@ class QueryCounts(NamedTuple):
     waiting: int = 0  # updates, now
 
 
+class RightsCounts(NamedTuple):
+    """The queries for clients' rights, since the worker started."""
+
+    asked: int = 0
+    failed: int = 0
+    revoked: int = 0  # clients that were closed, since they may not have their match any longer
+    unchecked: int = 0  # clients that were closed, since there was no answer for too long
+    waiting: int = 0  # queries, now
+
+
 class WorkerReport(NamedTuple):
     """A worker's state, and its counters since it started."""
 
@@ -40,6 +50,7 @@ class WorkerReport(NamedTuple):
     waiting_snapshots: int  # matches that wait for their turn
     oldest_snapshot_wait: float  # seconds
     queries: QueryCounts
+    rights: RightsCounts
     queue_bytes: int  # queued for all clients, within the last second
     p50: float | None  # seconds from NOTIFY to this worker, in the last minute
     p99: float | None

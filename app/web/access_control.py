@@ -35,10 +35,15 @@ class Rejected(HTTPException):
         self.cause, self.details = cause, details
 
 
-def try_later(reason: str) -> Rejected:
-    """Return a rejection for lack of room, after which each client comes back at another time."""
+def try_later(reason: str, cause: Cause = Cause.FULL) -> Rejected:
+    """Return a rejection that may be over soon, after which each client comes back at another time."""
     delay = random.randint(1, _MAX_RETRY_AFTER_SECONDS)  # noqa: S311 - spreads clients
-    return Rejected(503, Cause.FULL, reason, {"retry-after": str(delay)})
+    return Rejected(503, cause, reason, {"retry-after": str(delay)})
+
+
+def other_matches_only() -> Rejected:
+    """Return the rejection of a client whose token is not good for a match, which may not exist either."""
+    return Rejected(403, Cause.MATCH, "the token is not good for this match")
 
 
 class Admission(NamedTuple):
@@ -47,6 +52,7 @@ class Admission(NamedTuple):
     expires: float | None  # when the connection is to be closed, in Unix seconds; None for never
     owner: str | None  # to whom its client id belongs
     address: str
+    claims: str  # of its token, as `app.core.claims` makes them
 
 
 class AccessControl:
@@ -72,10 +78,10 @@ class AccessControl:
         """Accept a client of a match, or raise `Rejected`; count it for as long as the context lasts."""
         claims = self._authenticate(connection)
         if not claims.allow(match):
-            raise Rejected(403, Cause.MATCH, "the token is not good for this match")
+            raise other_matches_only()
         address = client_address(connection.client and connection.client.host)
         with self._reserve_slot(address):
-            yield Admission(claims.expires, claims.owner, address)
+            yield Admission(claims.expires, claims.owner, address, claims.text)
 
     def authorize_operator(self, connection: HTTPConnection) -> float | None:
         """Accept an operator, who may read the status and the metrics, or raise `Rejected`. It is not counted.

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from app.broadcast.match_rights import Verdict
 from app.core.config import Settings
-from app.web.access_control import AccessControl, Admission
+from app.monitoring.refusals import Cause
+from app.web.access_control import AccessControl, Admission, other_matches_only, try_later
 from app.web.client_session import ClientSession, Transport
 from app.web.origins import canonical_origin
 from app.web.transports import EventStreamTransport, WebSocketTransport
@@ -112,6 +115,7 @@ class ClientRoutes:
         match, name = websocket.path_params["match_id"], websocket.path_params["client_id"]
         try:
             with self._access.authorize_client(websocket, match) as admission:
+                await self._check_rights(match, admission)
                 await websocket.accept(headers=[_worker_header()])
                 await self._serve(websocket, WebSocketTransport(websocket), name, admission)
         except WebSocketDisconnect:
@@ -122,7 +126,9 @@ class ClientRoutes:
         return partial(self._stream, request) if request.method == "GET" else Response(status_code=204)
 
     async def _stream(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._access.authorize_client(request, request.path_params["match_id"]) as admission:
+        match = request.path_params["match_id"]
+        with self._access.authorize_client(request, match) as admission:
+            await self._check_rights(match, admission)
             transport = EventStreamTransport(scope, receive, send)
             await transport.begin([_worker_header()])
             await self._serve(request, transport, uuid4().hex, admission)
@@ -130,11 +136,23 @@ class ClientRoutes:
     async def _serve(self, connection: HTTPConnection, transport: Transport, name: str, admission: Admission) -> None:
         hub, match = self._manager.hub, connection.path_params["match_id"]
         last = _last_event_id(connection)
-        client = hub.join(match, name, last, owner=admission.owner, address=admission.address)
+        client = hub.join(match, name, last, owner=admission.owner, address=admission.address, claims=admission.claims)
+        rights = self._manager.rights
         try:
-            await ClientSession(transport, client, self._settings.ping_interval, admission.expires).run()
+            with rights.watch(client, admission.claims) if rights else nullcontext():
+                await ClientSession(transport, client, self._settings.ping_interval, admission.expires).run()
         finally:
             hub.leave(client)
+
+    async def _check_rights(self, match: str, admission: Admission) -> None:
+        """Raise `Rejected` unless the team's own query lets a client in."""
+        if self._manager.rights is None:
+            return
+        verdict = await self._manager.rights.check(match, admission.claims, admission.address)
+        if verdict is Verdict.REFUSED:
+            raise other_matches_only()
+        if verdict is Verdict.UNKNOWN:
+            raise try_later("whether the token is good for this match can't be found out now", Cause.UNCHECKED)
 
 
 class _Static(StaticFiles):

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from app.broadcast.match_id import match_from_claim
+from app.core.claims import NO_CLAIMS, claims_json
 
 LEEWAY_SECONDS = 30  # by which the clock of whoever makes the tokens may differ from this one's
 
@@ -21,6 +22,7 @@ class Claims(NamedTuple):
     expires: float | None  # when a connection with this token is to be closed, Unix seconds
     operator: bool = False  # whether the token is valid for the status and the metrics
     owner: str | None = None  # to whom a client id belongs that is used with the token; None without tokens
+    text: str = NO_CLAIMS  # all claims, as `claims_json` makes them
 
     def allow(self, match: str) -> bool:
         """Whether the token is valid for a match."""
@@ -52,12 +54,12 @@ class Tokens:
             raise TokenError("a token is needed: Authorization: Bearer, or ?token=")
         try:
             claims = self._jwt.decode(token, self._key, algorithms=[self._algorithm], leeway=LEEWAY_SECONDS)
-            expires = _expires(claims)
+            expires, matches, text = _expires(claims), _matches(claims), claims_json(claims)
         except jwt.ExpiredSignatureError:
             raise TokenError("the token has expired") from None
         except (jwt.InvalidTokenError, RecursionError, OverflowError, TypeError, ValueError) as error:
             raise TokenError(f"the token is not valid ({type(error).__name__})") from None
-        return Claims(_matches(claims), expires, claims.get("operator") is True, _owner(claims, token))
+        return Claims(matches, expires, claims.get("operator") is True, _owner(claims, token), text)
 
 
 def _expires(claims: dict[str, Any]) -> float | None:

@@ -15,6 +15,7 @@ import msgspec
 
 from app.broadcast.client import Client
 from app.broadcast.hub import Hub
+from app.broadcast.match_view import MatchView
 from app.broadcast.query_pool import QueryResult
 from app.broadcast.router import Router
 from app.core.canary import MUX_CHANNEL
@@ -136,11 +137,11 @@ class Worker:
         self.pending.append(lambda: None if future.done() else future.set_result(asked if early else ask()))
         return await future
 
-    def _fetch_snapshot(self, match: str) -> Awaitable[QueryResult]:
+    def _fetch_snapshot(self, view: MatchView) -> Awaitable[QueryResult]:
         if self.fails:
             return self._answer(lambda: QueryResult(b"null", "no"), early=True)
         early = len(self.pending) % 2 == 0
-        return self._answer(lambda: QueryResult(json.dumps(self._database.state(match)).encode()), early=early)
+        return self._answer(lambda: QueryResult(json.dumps(self._database.state(view.match)).encode()), early=early)
 
     async def _read_range(self, after: EventId, until: EventId) -> list[Event] | None:
         events: list[Event] | None = await self._answer(partial(self._database.read_range, after, until), early=False)

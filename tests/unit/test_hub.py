@@ -10,6 +10,7 @@ import pytest
 
 from app.broadcast.client import Client, CloseCode
 from app.broadcast.hub import Hub
+from app.broadcast.match_view import MatchView
 from app.broadcast.messages import Message, MessageBatch
 from app.broadcast.query_pool import QueryResult
 from app.broadcast.router import Router
@@ -35,7 +36,7 @@ class World:
         if started:
             self.hub.start(EventId(7, 0), [])
 
-    async def _fetch_snapshot(self, match: str) -> QueryResult:
+    async def _fetch_snapshot(self, _: MatchView) -> QueryResult:
         self.queries.append(asyncio.get_running_loop().create_future())
         return await self.queries[-1]
 
@@ -390,8 +391,8 @@ async def test_clients_that_leave_before_they_start_leave_no_match_behind_in_the
     world.hub.start(EventId(7, 0), [])
     await run_ready_tasks()
     assert not world.queries
-    assert (world.hub.snapshots.waiting, world.hub.snapshots.oldest_wait) == (0, 0.0)
-    assert not world.hub.snapshots._pending
+    assert (world.hub.snapshots.queries.waiting, world.hub.snapshots.queries.oldest_wait) == (0, 0.0)
+    assert not world.hub.snapshots.queries._pending
     assert not world.hub._tasks
 
 

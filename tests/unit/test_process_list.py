@@ -7,7 +7,7 @@ import pytest
 from app.core.heartbeat import RegistryEntry
 from app.monitoring import problems
 from app.monitoring.process_list import ProcessRow, listeners, workers
-from app.monitoring.worker_report import QueryCounts, WorkerReport
+from app.monitoring.worker_report import QueryCounts, RightsCounts, WorkerReport
 from app.sources.base import GapReason, SourceStatus
 from notifymux.event import EventId
 
@@ -80,6 +80,7 @@ def test_a_worker_reads_its_own_row_as_others_read_it_from_the_registry() -> Non
         waiting_snapshots=11,
         oldest_snapshot_wait=0.5,
         queries=QueryCounts(),
+        rights=RightsCounts(),
         queue_bytes=10,
         p50=0.0011,
         p99=None,

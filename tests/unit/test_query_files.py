@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from app.core.claims import ClaimNames
 from app.core.query_files import NO_QUERIES, parse_query, read_queries
 from app.core.settings_sources import SettingsError
 
@@ -39,7 +40,7 @@ def test_directives_stand_in_the_comments_at_the_beginning(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
-        ("match_change", "SELECT %(matchid)s", r"it has no parameter %\(matchid\)s, only %\(match_id\)s"),
+        ("match_change", "SELECT %(matchid)s", r"it has no parameter %\(matchid\)s, only %\(claims\)s, %\(match_id\)s"),
         ("match_change", "SELECT 1 % 2", "a percent sign is written %%"),
         ("match_change", "SELECT %s", "a percent sign is written %%"),
         ("match_change", "-- mesage: x\nSELECT 1", "the directive 'mesage' does not exist; 'message' does"),
@@ -49,6 +50,11 @@ def test_directives_stand_in_the_comments_at_the_beginning(tmp_path: Path) -> No
         ("snapshot", "SELECT 1", r"it needs %\(match_id\)s"),
         ("snapshot", "SELECT %(new_id)s", r"it has no parameter %\(new_id\)s"),
         ("snapshot", "-- spread: true\nSELECT %(match_id)s", "is for channels only"),
+        ("authorize", "SELECT %(claims)s", r"it needs %\(match_id\)s"),
+        ("authorize", "SELECT %(match_id)s, %(payload)s", r"it has no parameter %\(payload\)s"),
+        ("snapshot", "-- claims: role\nSELECT %(match_id)s", r"claims: 'role', but it has no %\(claims\)s"),
+        ("match_change", "-- claims: role,,sub\nSELECT %(claims)s", "it takes the names of claims, separated by"),
+        ("match_change", "-- claim: role\nSELECT %(claims)s", "the directive 'claim' does not exist; 'claims' does"),
         ("other_change", "SELECT 1", "other_change is not one of NOTIFY_CHANNELS"),
     ],
 )
@@ -70,3 +76,18 @@ def test_all_files_that_are_wrong_are_named(tmp_path: Path) -> None:
 
 def test_a_text_without_parameters_is_a_channels_query() -> None:
     assert parse_query("match_change", "SELECT now()").parameters == frozenset()
+
+
+def test_the_claims_of_a_file_are_those_that_its_directive_names_or_all(tmp_path: Path) -> None:
+    files = {
+        "authorize": "-- claims: sub\nSELECT %(claims)s::json ->> 'sub' = %(match_id)s",
+        "snapshot": "-- claims: tenant, role\nSELECT %(claims)s || %(match_id)s",
+        "match_change": "SELECT 1",
+    }
+    queries = read_queries(folder(tmp_path, **files), CHANNELS, is_required=True)
+    assert queries.authorize is not None
+    assert queries.authorize.claims == ClaimNames(frozenset({"sub"}))
+    assert queries.claims == ClaimNames(frozenset({"tenant", "role"})), "what is shown does not depend on authorize.sql"
+    assert not queries.channels["match_change"].claims
+    folder(tmp_path, player_match_change="SELECT %(claims)s")
+    assert read_queries(tmp_path, CHANNELS, is_required=True).claims.is_all

@@ -8,6 +8,7 @@ import pytest
 
 from app.broadcast.client import CloseCode
 from app.broadcast.hub import Hub
+from app.broadcast.match_view import MatchView
 from app.broadcast.queried_update import QueriedUpdate
 from app.broadcast.query_pool import QueryResult
 from app.broadcast.router import Router
@@ -42,13 +43,13 @@ class World:
         self.stream: list[Event] = []
         self.hub.start(EventId(7, 0), [])
 
-    async def _snapshot(self, _: str) -> QueryResult:
+    async def _snapshot(self, _: MatchView) -> QueryResult:
         return QueryResult(b"{}")
 
     async def _range(self, after: EventId, until: EventId) -> list[Event] | None:
         return [event for event in self.stream if event.parsed_id and after < event.parsed_id <= until]
 
-    async def _fetch_row(self, update: QueriedUpdate, within: float) -> QueryResult:
+    async def _fetch_row(self, update: QueriedUpdate, _: str, within: float) -> QueryResult:
         assert 0 < within <= 60
         self.queries.append((update, asyncio.get_running_loop().create_future()))
         return await self.queries[-1][1]

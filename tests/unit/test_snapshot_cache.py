@@ -5,10 +5,12 @@ import asyncio
 import msgspec
 import pytest
 
+from app.broadcast.match_view import MatchView
 from app.broadcast.query_pool import QueryResult
 from app.broadcast.replay_buffer import ReplayBuffer
 from app.broadcast.router import Router
 from app.broadcast.snapshot_cache import CachedSnapshot, SnapshotCache
+from app.core.claims import NO_CLAIMS
 from notifymux.event import Event, EventId
 from tests.support.loops import async_test, run_ready_tasks
 
@@ -27,10 +29,10 @@ class Queries:
         self.count = 0
         self._events = 0
 
-    async def _fetch(self, match: str) -> QueryResult:
+    async def _fetch(self, view: MatchView) -> QueryResult:
         self.count += 1
         future: asyncio.Future[QueryResult] = asyncio.get_running_loop().create_future()
-        self.running.append((match, future))
+        self.running.append((view.match, future))
         return await future
 
     def end(self, snapshot: QueryResult | None = None) -> None:
@@ -46,7 +48,7 @@ class Queries:
 
     async def get(self, match: str = "1") -> CachedSnapshot:
         """Return a snapshot; end its query at once."""
-        task = asyncio.create_task(self.cache.get(match, HOME))
+        task = asyncio.create_task(self.cache.get(MatchView(match, NO_CLAIMS), HOME))
         await run_ready_tasks()
         if self.running:
             self.end()
@@ -56,7 +58,7 @@ class Queries:
 @async_test
 async def test_all_clients_that_wait_for_a_match_share_one_query() -> None:
     queries = Queries()
-    tasks = [asyncio.create_task(queries.cache.get("1", HOME)) for _ in range(1000)]
+    tasks = [asyncio.create_task(queries.cache.get(MatchView("1", NO_CLAIMS), HOME)) for _ in range(1000)]
     await run_ready_tasks()
     assert len(queries.running) == 1
     queries.end(QueryResult(b'"once"'))
@@ -66,7 +68,7 @@ async def test_all_clients_that_wait_for_a_match_share_one_query() -> None:
 @async_test
 async def test_matches_do_not_wait_for_each_other() -> None:
     queries = Queries()
-    tasks = [asyncio.create_task(queries.cache.get(match, HOME)) for match in ("1", "2")]
+    tasks = [asyncio.create_task(queries.cache.get(MatchView(match, NO_CLAIMS), HOME)) for match in ("1", "2")]
     await run_ready_tasks()
     assert sorted(match for match, _ in queries.running) == ["1", "2"]
     queries.end()
@@ -88,7 +90,7 @@ async def test_a_snapshot_is_reused_until_its_match_has_a_newer_event() -> None:
 @async_test
 async def test_an_event_during_the_query_makes_its_snapshot_old() -> None:
     queries = Queries()
-    task = asyncio.create_task(queries.cache.get("1", HOME))
+    task = asyncio.create_task(queries.cache.get(MatchView("1", NO_CLAIMS), HOME))
     await run_ready_tasks()
     queries.event()
     queries.end()
@@ -123,7 +125,7 @@ async def test_after_a_gap_the_query_runs_again_however_often() -> None:
 async def test_a_failed_query_is_repeated_but_at_most_three_times_in_ten_seconds() -> None:
     queries = Queries()
     for _ in range(10):
-        task = asyncio.create_task(queries.cache.get("1", HOME))
+        task = asyncio.create_task(queries.cache.get(MatchView("1", NO_CLAIMS), HOME))
         await run_ready_tasks()
         if queries.running:
             queries.end(QueryResult(b"null", "no"))
@@ -134,7 +136,7 @@ async def test_a_failed_query_is_repeated_but_at_most_three_times_in_ten_seconds
 @async_test
 async def test_a_client_that_stops_waiting_does_not_end_the_query_of_others() -> None:
     queries = Queries()
-    stops, waits = (asyncio.create_task(queries.cache.get("1", HOME)) for _ in range(2))
+    stops, waits = (asyncio.create_task(queries.cache.get(MatchView("1", NO_CLAIMS), HOME)) for _ in range(2))
     await run_ready_tasks()
     stops.cancel()
     await run_ready_tasks()
@@ -147,11 +149,11 @@ async def test_the_cache_is_limited_in_bytes_and_drops_the_oldest_snapshot() -> 
     queries = Queries()
     large = QueryResult(b'"' + b"x" * 6 * 2**20 + b'"')
     for match in ("1", "2", "3"):
-        task = asyncio.create_task(queries.cache.get(match, HOME))
+        task = asyncio.create_task(queries.cache.get(MatchView(match, NO_CLAIMS), HOME))
         await run_ready_tasks()
         queries.end(large)
         await task
-    assert await queries.cache.get("3", HOME)
+    assert await queries.cache.get(MatchView("3", NO_CLAIMS), HOME)
     assert queries.count == 3
     await queries.get("1")
     assert queries.count == 4
@@ -170,7 +172,7 @@ async def test_long_match_ids_count_in_the_limit_of_the_cache() -> None:
 @async_test
 async def test_aclose_cancels_running_queries() -> None:
     queries = Queries()
-    task = asyncio.create_task(queries.cache.get("1", HOME))
+    task = asyncio.create_task(queries.cache.get(MatchView("1", NO_CLAIMS), HOME))
     await run_ready_tasks()
     await queries.cache.aclose()
     await run_ready_tasks()
@@ -178,7 +180,7 @@ async def test_aclose_cancels_running_queries() -> None:
 
 
 def asks(queries: Queries, match: str, *addresses: str) -> asyncio.Task[CachedSnapshot]:
-    return asyncio.create_task(queries.cache.get(match, addresses))
+    return asyncio.create_task(queries.cache.get(MatchView(match, NO_CLAIMS), addresses))
 
 
 @async_test
@@ -187,11 +189,11 @@ async def test_a_query_that_nobody_waits_for_any_more_is_not_begun() -> None:
     running = [asks(queries, match, "home") for match in ("1", "2")]
     left, also_left, stays = asks(queries, "3", "stranger"), asks(queries, "4", "stranger"), asks(queries, "4", "home")
     await run_ready_tasks()
-    assert queries.cache.waiting == 2
+    assert queries.cache.queries.waiting == 2
     left.cancel()
     also_left.cancel()
     await run_ready_tasks()
-    assert queries.cache.waiting == 1
+    assert queries.cache.queries.waiting == 1
     queries.end()
     queries.end()
     await run_ready_tasks()
@@ -224,15 +226,15 @@ async def test_who_waited_for_long_is_served_without_a_snapshot_only_if_postgres
     queries.end(QueryResult(b"1"))
     await first
     await run_ready_tasks()
-    assert (queries.cache.waiting, third.done(), fourth.done()) == (1, False, False)
+    assert (queries.cache.queries.waiting, third.done(), fourth.done()) == (1, False, False)
     queries.end(QueryResult(b"null", "PostgreSQL is away", is_outage=True))
     assert (await second).snapshot.error
     assert (await fourth).snapshot.error == "PostgreSQL is away"
     assert not third.done(), "its query runs"
     queries.end(QueryResult(b"3"))
     assert (await third).snapshot.data == b"3"
-    assert queries.cache.waiting == 0
-    assert queries.cache.oldest_wait == 0.0
+    assert queries.cache.queries.waiting == 0
+    assert queries.cache.queries.oldest_wait == 0.0
 
 
 @async_test

@@ -10,6 +10,7 @@ from app.broadcast.messages import Update
 from app.broadcast.queried_update import QueriedUpdate
 from app.broadcast.router import Router
 from app.broadcast.update_queue import UpdateQueue
+from app.core.claims import NO_CLAIMS
 from app.core.query_files import parse_query
 from notifymux.event import Event
 
@@ -30,10 +31,15 @@ def serials(updates: Sequence[Update]) -> list[int]:
     return [each.serial for each in updates]
 
 
+def end_query(update: QueriedUpdate) -> None:
+    update.show(NO_CLAIMS, b"1")
+    update.is_done = True
+
+
 def finish(queue: UpdateQueue) -> list[int]:
     """End the query that runs; return what was done before the next one begins."""
     assert queue.running is not None
-    queue.running.set_result(b"1")
+    end_query(queue.running)
     return serials(queue.take_done())
 
 
@@ -83,11 +89,11 @@ def test_ids_rise_and_every_row_ends_with_its_newest_update(steps: list[tuple[st
         sent += queue.take_done()
         queue.begin()
         if ends and queue.running:
-            queue.running.set_result(b"1")
+            end_query(queue.running)
             sent += queue.take_done()
             queue.begin()
     while queue.running:
-        queue.running.set_result(b"1")
+        end_query(queue.running)
         sent += queue.take_done()
         queue.begin()
     assert serials(sent) == sorted(set(serials(sent)))

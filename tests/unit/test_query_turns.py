@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from app.broadcast.snapshot_queue import SnapshotQueue
+from app.broadcast.query_turns import QueryTurns
 
 
-def begin_all(queue: SnapshotQueue) -> list[str]:
+def begin_all(queue: QueryTurns[str]) -> list[str]:
     """Begin and end one query after another."""
     begun = []
     while (match := queue.begin()) is not None:
@@ -19,7 +19,7 @@ def begin_all(queue: SnapshotQueue) -> list[str]:
 
 
 def test_an_address_that_asks_for_many_matches_delays_another_by_one_query() -> None:
-    queue = SnapshotQueue(1)
+    queue: QueryTurns[str] = QueryTurns(1)
     for number in range(100):
         queue.add(f"flood-{number}", ["stranger"])
     assert queue.begin() == "flood-0"
@@ -29,7 +29,7 @@ def test_an_address_that_asks_for_many_matches_delays_another_by_one_query() -> 
 
 
 def test_queries_that_run_count_against_their_address_also_if_its_clients_have_left() -> None:
-    queue = SnapshotQueue(3)
+    queue: QueryTurns[str] = QueryTurns(3)
     for match in ("a", "b", "c", "d"):
         queue.add(match, ["stranger"])
     assert [queue.begin(), queue.begin()] == ["a", "b"]
@@ -43,7 +43,7 @@ def test_queries_that_run_count_against_their_address_also_if_its_clients_have_l
 
 
 def test_a_match_that_nobody_waits_for_any_more_gets_no_query() -> None:
-    queue = SnapshotQueue(1)
+    queue: QueryTurns[str] = QueryTurns(1)
     queue.add("1", ["a", "b"])
     queue.add("1", ["a"])
     queue.add("2", ["a"])
@@ -54,7 +54,7 @@ def test_a_match_that_nobody_waits_for_any_more_gets_no_query() -> None:
 
 
 def test_a_match_of_several_addresses_is_taken_when_the_first_of_their_turns_comes_and_once() -> None:
-    queue = SnapshotQueue(1)
+    queue: QueryTurns[str] = QueryTurns(1)
     for match in ("a1", "a2", "final"):
         queue.add(match, ["a"])
     queue.add("final", ["b"])
@@ -63,7 +63,7 @@ def test_a_match_of_several_addresses_is_taken_when_the_first_of_their_turns_com
 
 
 def test_a_match_whose_query_runs_is_not_queued_again() -> None:
-    queue = SnapshotQueue(2)
+    queue: QueryTurns[str] = QueryTurns(2)
     queue.add("1", ["a"])
     assert queue.begin() == "1"
     queue.add("1", ["b"])
@@ -73,7 +73,7 @@ def test_a_match_whose_query_runs_is_not_queued_again() -> None:
 
 
 def test_of_an_addresss_matches_the_one_that_most_clients_wait_for_comes_first_then_the_order_of_asking() -> None:
-    queue = SnapshotQueue(1)
+    queue: QueryTurns[str] = QueryTurns(1)
     for match in ("3", "1", "2"):
         queue.add(match, ["a"])
     queue.add("4", ["a", "a", "a"])
@@ -83,7 +83,7 @@ def test_of_an_addresss_matches_the_one_that_most_clients_wait_for_comes_first_t
 
 @given(st.lists(st.tuples(st.sampled_from("abcde"), st.sampled_from("1234567")), max_size=60), st.integers(1, 4))
 def test_each_match_that_waits_is_queried_once(waits: list[tuple[str, str]], slots: int) -> None:
-    queue = SnapshotQueue(slots)
+    queue: QueryTurns[str] = QueryTurns(slots)
     for address, match in waits:
         queue.add(match, [address])
     begun = begin_all(queue)
@@ -97,7 +97,7 @@ class Strangers(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.queue = SnapshotQueue(2)
+        self.queue: QueryTurns[str] = QueryTurns(2)
         self.waits: list[tuple[str, str]] = []
         self.running: list[str] = []
 

@@ -1,0 +1,175 @@
+"""Which clients may have a match, by the team's own query, `authorize.sql`."""
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from enum import Enum
+from typing import NamedTuple
+
+from app.broadcast.client import Client, CloseCode
+from app.broadcast.match_view import MatchView
+from app.broadcast.query_pool import QueryResult
+from app.broadcast.shared_queries import SharedQueries
+from app.core.claims import ClaimNames
+from app.core.log_throttle import LogThrottle
+from app.core.tasks import cancel_tasks, start_task
+
+logger = logging.getLogger(__name__)
+
+INTERVAL_SECONDS = 60.0
+_REFUSED_SECONDS = 5.0  # that a refusal is good for others who ask
+_MAX_ANSWERS = 2000  # that are kept, besides those for clients
+_MAX_WAIT_SECONDS = 10.0  # of a newcomer
+_TRUE = (b"true", b'"t"', b'"true"')  # of json and of boolean, which PostgreSQL writes as t, and of text
+_FALSE = (b"false", b'"f"', b'"false"', b"null")
+_UNFIT_ID = ("22P02", "22003")  # the match id is no text of the type that the query compares it with
+
+AskRights = Callable[[MatchView], Awaitable[QueryResult]]
+
+
+class Verdict(Enum):
+    """Whether clients may have a match."""
+
+    ALLOWED = "allowed"
+    REFUSED = "refused"
+    UNKNOWN = "unknown"  # PostgreSQL can't be asked, or the query fails
+
+
+class _Answer(NamedTuple):
+    verdict: Verdict
+    at: float  # when it was asked for, on the monotonic clock
+    is_outage: bool
+
+
+class _Watch:
+    """The clients of one view that are connected, and the last answer that was known."""
+
+    def __init__(self, asked_at: float) -> None:
+        self.asked_at, self.clients, self.is_being_asked = asked_at, set[Client](), False
+
+    def close(self, code: CloseCode) -> int:
+        """Close all of the clients; return how many."""
+        open_clients = [client for client in self.clients if not client.closing.done()]
+        for client in open_clients:
+            client.close(code)
+        return len(open_clients)
+
+
+class MatchRights:
+    """Asks whether clients with some claims may have a match, once for all with the same values, and asks again.
+
+    An answer is good for `interval` seconds. Then it is asked for again if clients are connected: they are closed if
+    they may not have the match any longer, or if there has been no answer for one interval more.
+
+    Args:
+        names: the claims that the query depends on.
+        ask: runs it.
+        slots: the most queries at once.
+        patience: seconds after which who waits for a turn is told that PostgreSQL can't be asked.
+        interval: seconds.
+    """
+
+    def __init__(
+        self,
+        names: ClaimNames,
+        ask: AskRights,
+        slots: int,
+        patience: float,
+        interval: float = INTERVAL_SECONDS,
+    ) -> None:
+        self._names, self._ask, self._interval = names, ask, interval
+        self.queries: SharedQueries[MatchView, _Answer] = SharedQueries(self._query, slots, patience)
+        self._answers: OrderedDict[MatchView, _Answer] = OrderedDict()  # the newest is the last
+        self._watches: dict[MatchView, _Watch] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._log = LogThrottle(logger)
+        self.revoked = self.unchecked = 0  # clients that were closed
+
+    async def check(self, match: str, claims: str, address: str) -> Verdict:
+        """Return whether a client with these claims, all of its token's, may have a match."""
+        view = MatchView(match, self._names.of(claims))
+        if answer := self._fresh(view):
+            return answer.verdict
+        try:
+            async with asyncio.timeout(_MAX_WAIT_SECONDS):
+                return (await self.queries.get(view, [address])).verdict
+        except TimeoutError:
+            return Verdict.UNKNOWN
+
+    @contextmanager
+    def watch(self, client: Client, claims: str) -> Iterator[None]:
+        """Close a client, which was allowed just now, when it may not have its match any longer."""
+        view = MatchView(client.match, self._names.of(claims))
+        answer = self._answers.get(view)
+        watch = self._watches.setdefault(view, _Watch(answer.at if answer else time.monotonic() - self._interval))
+        watch.clients.add(client)
+        if answer and answer.verdict is Verdict.REFUSED:  # since it was allowed
+            self.revoked += watch.close(CloseCode.REVOKED)
+        try:
+            yield
+        finally:
+            watch.clients.discard(client)
+            if not watch.clients and self._watches.get(view) is watch:
+                del self._watches[view]
+
+    def ask_again(self) -> None:
+        """Ask anew for all clients whose answer is old; to be called once a second."""
+        now = time.monotonic()
+        for view, watch in self._watches.items():
+            age = now - watch.asked_at
+            if age >= 2 * self._interval:
+                self.unchecked += watch.close(CloseCode.UNCHECKED)
+                self._log("unchecked", "clients are closed, since their rights could not be checked for %.0f s", age)
+            elif age >= self._interval and not watch.is_being_asked:
+                watch.is_being_asked = True
+                task = start_task(self._ask_again(view, watch), "a bug left the rights of clients unchecked")
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    async def _ask_again(self, view: MatchView, watch: _Watch) -> None:
+        try:
+            await self.queries.get(view, {client.address for client in watch.clients})
+        finally:
+            watch.is_being_asked = False
+
+    def _fresh(self, view: MatchView) -> _Answer | None:
+        answer = self._answers.get(view)
+        if answer is None:
+            return None
+        age = time.monotonic() - answer.at
+        return answer if age < (self._interval if answer.verdict is Verdict.ALLOWED else _REFUSED_SECONDS) else None
+
+    async def _query(self, view: MatchView) -> _Answer:
+        at = time.monotonic()
+        result = await self._ask(view)
+        answer = _Answer(self._verdict(result), at, result.is_outage)
+        if answer.verdict is not Verdict.UNKNOWN:
+            self._store(view, answer)
+        return answer
+
+    def _store(self, view: MatchView, answer: _Answer) -> None:
+        self._answers[view] = answer
+        self._answers.move_to_end(view)
+        if len(self._answers) > _MAX_ANSWERS:
+            self._answers.popitem(last=False)
+        if watch := self._watches.get(view):
+            watch.asked_at = answer.at
+            if answer.verdict is Verdict.REFUSED:
+                self.revoked += watch.close(CloseCode.REVOKED)
+
+    def _verdict(self, result: QueryResult) -> Verdict:
+        if result.cause in _UNFIT_ID:
+            return Verdict.REFUSED
+        if result.error is not None:
+            return Verdict.UNKNOWN
+        if result.data not in (*_TRUE, *_FALSE):
+            self._log("value", "authorize.sql returned neither true nor false, which refuses the client")
+        return Verdict.ALLOWED if result.data in _TRUE else Verdict.REFUSED
+
+    async def aclose(self) -> None:
+        """Cancel the queries that still run."""
+        await cancel_tasks(self._tasks)
+        await self.queries.aclose()
