@@ -1,6 +1,7 @@
 """The listener's command line and composition root."""
 
 import argparse
+import json
 import logging
 import os
 import signal
@@ -16,6 +17,7 @@ from random import SystemRandom
 from redis import Redis
 
 from app.core import metrics, setting_names
+from app.core.claims import NO_CLAIMS, claims_json
 from app.core.config import Settings, load_settings_or_exit, where_settings_come_from
 from app.core.home import enter_home
 from app.core.liveness_file import LivenessFile
@@ -35,6 +37,7 @@ from listener.registry import ListenerRegistry
 from listener.sequencer.process_state import BufferSize, ProcessState, fingerprint
 from listener.stats import ListenerStats, RoundTripTimer
 from listener.verify.output import as_json, as_table, is_ok
+from listener.verify.query_checks import Sample
 from listener.verify.runner import Options, run
 from notifymux.background_call import BackgroundCall
 from notifymux.redis_client import describe_redis, sync_client
@@ -52,7 +55,10 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", title="instead of that")
     verifying = commands.add_parser("verify", help="check the whole path, and say what to do about each failure")
     verifying.add_argument("--json", action="store_true", help="for programs")
-    verifying.add_argument("--match", metavar="ID", help="the match for which SNAPSHOT_QUERY is tried")
+    verifying.add_argument("--match", metavar="ID", help="the match for which the queries are tried")
+    verifying.add_argument(
+        "--claims", metavar="JSON", type=_claims, default=NO_CLAIMS, help="a token's claims for which they are tried"
+    )
     verifying.add_argument(
         "--send",
         action="store_true",
@@ -63,7 +69,14 @@ def main() -> int:
     settings = load_settings_or_exit()
     if arguments.command != "verify":
         return listen(settings)
-    return verify(settings, Options(arguments.match, arguments.send), in_json=arguments.json)
+    return verify(settings, Options(Sample(arguments.match, arguments.claims), arguments.send), in_json=arguments.json)
+
+
+def _claims(text: str) -> str:
+    try:
+        return claims_json(dict(json.loads(text)))
+    except (ValueError, TypeError):
+        raise argparse.ArgumentTypeError("it takes a JSON object") from None
 
 
 def listen(settings: Settings) -> int:

@@ -15,6 +15,7 @@ from app.broadcast.query_pool import QueryResult
 from app.broadcast.shared_queries import SharedQueries
 from app.core.claims import ClaimNames
 from app.core.log_throttle import LogThrottle
+from app.core.query_files import parse_verdict
 from app.core.tasks import cancel_tasks, start_task
 
 logger = logging.getLogger(__name__)
@@ -23,8 +24,6 @@ INTERVAL_SECONDS = 60.0
 _REFUSED_SECONDS = 5.0  # that a refusal is good for others who ask
 _MAX_ANSWERS = 2000  # that are kept, besides those for clients
 _MAX_WAIT_SECONDS = 10.0  # of a newcomer
-_TRUE = (b"true", b'"t"', b'"true"')  # of json and of boolean, which PostgreSQL writes as t, and of text
-_FALSE = (b"false", b'"f"', b'"false"', b"null")
 _UNFIT_ID = ("22P02", "22003")  # the match id is no text of the type that the query compares it with
 
 AskRights = Callable[[MatchView], Awaitable[QueryResult]]
@@ -165,9 +164,10 @@ class MatchRights:
             return Verdict.REFUSED
         if result.error is not None:
             return Verdict.UNKNOWN
-        if result.data not in (*_TRUE, *_FALSE):
+        allowed = parse_verdict(result.data)
+        if allowed is None:
             self._log("value", "authorize.sql returned neither true nor false, which refuses the client")
-        return Verdict.ALLOWED if result.data in _TRUE else Verdict.REFUSED
+        return Verdict.ALLOWED if allowed else Verdict.REFUSED
 
     async def aclose(self) -> None:
         """Cancel the queries that still run."""

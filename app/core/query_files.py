@@ -151,6 +151,16 @@ def parse_query(name: str, text: str) -> QueryFile:
     )
 
 
+def parse_verdict(result: bytes) -> bool | None:
+    """Return what the result of `authorize.sql`, as JSON, says; None if it is neither true nor false.
+
+    PostgreSQL writes a boolean as t or f. NULL and no row are false.
+    """
+    if result in {b"true", b'"t"', b'"true"'}:
+        return True
+    return False if result in {b"false", b'"f"', b'"false"', b"null"} else None
+
+
 def _directives(text: str, allowed: Collection[str]) -> dict[str, str]:
     """Return the directives in the comments at the beginning; other comments are comments."""
     directives: dict[str, str] = {}

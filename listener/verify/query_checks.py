@@ -7,14 +7,15 @@ from typing import NamedTuple
 
 import psycopg
 
+from app.core.claims import NO_CLAIMS
 from app.core.config import Settings, load_queries
 from app.core.operator_errors import OperatorError, with_remedy
 from app.core.postgres_connect import QueryTimeout
 from app.core.query_connection import QueryConnection
-from app.core.query_files import SNAPSHOT, QueryFile
+from app.core.query_files import AUTHORIZE, SNAPSHOT, QueryFile, parse_verdict
 from app.core.settings_sources import SettingsError
 from listener.verify.result import Check, failed, passed, warned
-from notifymux.event import payload_json
+from notifymux.event import NULL, payload_json
 from notifymux.reconnect import one_line
 
 _MADE_UP_ID = "0"  # which columns of text and of numbers take
@@ -25,15 +26,22 @@ _UNTYPED = {"42P18", "42804", "42725", "42883", "42P38"}
 _DATA_ERROR = "22"  # the class of errors such as a text that is no number
 
 
-def run_checks(settings: Settings, url: str, match: str | None) -> Iterator[Check]:
-    """Run every query, if there is one, for a match, or else for one that is made up."""
+class Sample(NamedTuple):
+    """For whom the queries are tried: a match, or one that is made up, and the claims of a client's token."""
+
+    match: str | None = None
+    claims: str = NO_CLAIMS
+
+
+def run_checks(settings: Settings, url: str, sample: Sample) -> Iterator[Check]:
+    """Run every query, if there is one."""
     try:
         queries = load_queries(settings)
     except SettingsError as error:
         yield failed("queries", one_line(error), "docs/queries.md says what a file may have")
         return
-    for query in [*([queries.snapshot] if queries.snapshot else []), *queries.channels.values()]:
-        yield _Trial.of(settings, query, match).run(url)
+    for query in queries.files:
+        yield _Trial.of(settings, query, sample).run(url)
 
 
 class _Trial(NamedTuple):
@@ -44,23 +52,24 @@ class _Trial(NamedTuple):
     subject: str  # what is to be corrected
     limit: str  # the setting that is `timeout`
     timeout: float
-    match: str | None
+    sample: Sample
     session: str
 
     @classmethod
-    def of(cls, settings: Settings, query: QueryFile, match: str | None) -> "_Trial":
+    def of(cls, settings: Settings, query: QueryFile, sample: Sample) -> "_Trial":
         session = f"notifymux-verify/{settings.pod_name}"
         file = f"{query.name}.sql"
         if query.name == SNAPSHOT:
             subject = "SNAPSHOT_QUERY" if settings.snapshot_query else file
-            return cls(query, "snapshot query", subject, "SNAPSHOT_TIMEOUT", settings.snapshot_timeout, match, session)
-        return cls(query, f"query {query.name}", file, "QUERY_TIMEOUT", settings.query_timeout, match, session)
+            return cls(query, "snapshot query", subject, "SNAPSHOT_TIMEOUT", settings.snapshot_timeout, sample, session)
+        return cls(query, f"query {query.name}", file, "QUERY_TIMEOUT", settings.query_timeout, sample, session)
 
     @property
     def _parameters(self) -> dict[str, str | None]:
-        match = _MADE_UP_ID if self.match is None else self.match
+        match = _MADE_UP_ID if self.sample.match is None else self.sample.match
         return {
             "match_id": match,
+            "claims": self.query.claims.of(self.sample.claims),
             "operation": "UPDATE",
             "new_id": _MADE_UP_ID,
             "old_id": _MADE_UP_ID,
@@ -78,10 +87,14 @@ class _Trial(NamedTuple):
 
     def _checked(self, rows: list[list[bytes | None]], seconds: float) -> Check:
         value = rows[0][0] if rows and rows[0] else None
-        columns = len(rows[0]) if rows else 0
         took = f"{1000 * seconds:.0f} ms for match {self._parameters['match_id']!r}"
+        if self.query.claims:
+            took += " and the claims of --claims" if self.sample.claims != NO_CLAIMS else " and no claims"
+        if self.query.name == AUTHORIZE:
+            return self._verdict(value, took)
         if value is None:
             return self._without_value(f"{'NULL' if rows else 'no row'} in {took}")
+        columns = len(rows[0])
         text = f"{len(value)} bytes in {took}"
         if columns > 1 or len(rows) > 1:
             return warned(
@@ -89,6 +102,9 @@ class _Trial(NamedTuple):
                 f"{text}; it returns {len(rows)} rows of {columns} columns, and clients get the first value only",
                 f"have {self.subject} return one value: SELECT json_build_object(…), json_agg(…) or row_to_json(…)",
             )
+        return self._of_value(value, text, is_slow=seconds > _SLOW * self.timeout)
+
+    def _of_value(self, value: bytes, text: str, *, is_slow: bool) -> Check:
         if payload_json(value).startswith(b'"') and not value.lstrip().startswith(b'"'):
             return warned(
                 self.check,
@@ -99,15 +115,25 @@ class _Trial(NamedTuple):
             return failed(
                 self.check, f"{text}; it is not an object", f"remove spread from {self.subject}, or return an object"
             )
-        if seconds > _SLOW * self.timeout:
+        if is_slow:
             return warned(self.check, f"{text}, of the {self.timeout:g} s of {self.limit}", self._faster)
         return passed(self.check, text)
+
+    def _verdict(self, value: bytes | None, took: str) -> Check:
+        verdict = parse_verdict(NULL if value is None else payload_json(value))
+        if verdict is None:
+            remedy = f"have {self.subject} return true or false: SELECT EXISTS (…)"
+            return failed(self.check, f"neither true nor false in {took}: it lets nobody in", remedy)
+        text = f"{'true' if verdict else 'false'} in {took}"
+        if verdict or self.sample == Sample():
+            return passed(self.check, text)
+        return passed(self.check, f"{text}: such a client is refused")
 
     def _without_value(self, text: str) -> Check:
         shown = f"{text}: clients of such a match " + (
             "start with null" if self.query.name == SNAPSHOT else "get null as data"
         )
-        if self.match is None:
+        if self.sample.match is None:
             return passed(self.check, f"{shown}. It is made up: --match ID takes one of yours")
         if "new_id" in self.query.parameters or "old_id" in self.query.parameters:
             return passed(self.check, f"{shown}. The row's id {_MADE_UP_ID} is made up")
@@ -128,7 +154,7 @@ class _Trial(NamedTuple):
         return failed(self.check, text, f"correct {self.subject}")
 
     def _unfit(self, text: str) -> Check:
-        if self.match is None:
+        if self.sample.match is None:
             made_up = f"not tried: match {_MADE_UP_ID!r}, which is made up, does not fit: {text}"
             return warned(self.check, made_up, "--match ID")
         remedy = f"give --match an id of the type that {self.subject} compares it with, or correct it"

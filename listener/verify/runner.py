@@ -17,9 +17,9 @@ from listener.verify.result import Check, failed
 
 
 class Options(NamedTuple):
-    """What is verified besides: `match` is the one to try SNAPSHOT_QUERY for, `send` tries the team's own channels."""
+    """What is verified besides: `sample` is for whom queries are tried, `send` tries the team's own channels."""
 
-    match: str | None = None
+    sample: query_checks.Sample = query_checks.Sample()
     send: bool = False
 
 
@@ -45,7 +45,7 @@ def run(settings: Settings, options: Options, url: str, client: redis.Redis) -> 
             if connection.pgconn.transaction_status != TransactionStatus.IDLE:
                 connection = None  # it does not answer
             else:
-                yield from query_checks.run_checks(settings, url, options.match)
+                yield from query_checks.run_checks(settings, url, options.sample)
         check, info = redis_checks.connect(client, settings.redis_url.get_secret_value())
         yield check
         if info is not None:

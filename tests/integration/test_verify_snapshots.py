@@ -109,6 +109,38 @@ def test_every_file_of_queries_is_tried_and_one_that_can_not_be_right_is_named(
     assert "a percent sign is written %%" in verify(unquoted).text("queries")
 
 
+@pytest.mark.parametrize(
+    ("claims", "status", "said"),
+    [
+        ('{"sub": "ann", "role": "fan"}', "ok", "true in"),
+        ('{"sub": "ben"}', "ok", "such a client is refused"),
+        (None, "ok", "false in"),
+    ],
+)
+def test_rights_are_tried_for_a_match_and_claims(
+    trying: dict[str, str], verify: Verify, tmp_path: Path, claims: str | None, status: str, said: str
+) -> None:
+    query = "SELECT EXISTS (SELECT FROM game WHERE id = %(match_id)s AND %(claims)s::json ->> 'sub' = 'ann')"
+    (tmp_path / "authorize.sql").write_text(f"-- claims: sub\n{query}", encoding="utf-8")
+    (tmp_path / "match_change.sql").write_text("SELECT %(claims)s::json", encoding="utf-8")
+    given = trying | {"QUERIES_DIR": str(tmp_path), "WS_JWT_SECRET": "a secret that is long enough for HS256"}
+    verified = verify(given, *(["--match", "7", "--claims", claims] if claims else []))
+    check = verified.checks["query authorize"]
+    assert (check["status"], said in str(check["text"])) == (status, True), check
+    given_to_all = len((claims or "{}").replace(" ", ""))
+    assert f"{given_to_all} bytes" in verified.text("query match_change")
+
+
+def test_a_query_of_rights_that_is_neither_true_nor_false_fails(
+    trying: dict[str, str], verify: Verify, tmp_path: Path
+) -> None:
+    (tmp_path / "authorize.sql").write_text("SELECT id FROM game WHERE id = %(match_id)s", encoding="utf-8")
+    given = trying | {"QUERIES_DIR": str(tmp_path), "WS_JWT_SECRET": "a secret that is long enough for HS256"}
+    verified = verify(given, "--match", "7")
+    assert "neither true nor false" in verified.text("query authorize")
+    assert "SELECT EXISTS" in verified.remedy("query authorize")
+
+
 def test_without_a_snapshot_query_there_is_no_line_of_it(trying: dict[str, str], verify: Verify) -> None:
     assert "snapshot query" not in verify(trying).checks
 

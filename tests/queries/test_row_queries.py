@@ -67,8 +67,8 @@ def start(
     return start
 
 
-def metric(app: App, name: str) -> float:
-    lines = app.get("/metrics")[1].decode().splitlines()
+def metric(app: App, name: str, query: str = "") -> float:
+    lines = app.get(f"/metrics{query}")[1].decode().splitlines()
     return float(next(line.rpartition(" ")[2] for line in lines if line.startswith(f"notifymux_{name} ")))
 
 

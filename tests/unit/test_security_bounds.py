@@ -33,6 +33,7 @@ BOUNDS = {
     "a client that acknowledges nothing": UNACKNOWLEDGED,
     "what waits for a client": "`CLIENT_QUEUE_BYTES`",
     "snapshot queries at once": "`SNAPSHOT_POOL`",
+    "queries for clients' rights at once": "`SNAPSHOT_POOL`",
     "snapshot queries of one match": QUERIES,
     "a `last_event_id` from the future": f"{hub._CATCH_UP_SECONDS:g} s",
     "clients that watch the status": f"{admin_routes._MAX_STREAMS}",
