@@ -1,6 +1,7 @@
 """Rights by the team's own SQL on real servers: who is let in, who is shown what, and what ends a client."""
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from functools import partial
@@ -70,7 +71,7 @@ def players(message: dict[str, Any]) -> list[str]:
 
 
 def shows(client: Client, names: list[str]) -> bool:
-    return players(client.messages[-1]) == names
+    return client.messages[-1].get("data") == {"players": names}
 
 
 def test_each_client_is_let_into_its_matches_and_shown_the_rows_of_its_tenant(setup: Setup) -> None:
@@ -117,14 +118,14 @@ def test_a_right_that_is_revoked_closes_the_client_within_the_bound_and_nobody_e
 @pytest.mark.long
 @pytest.mark.timeout(300)
 def test_without_the_database_newcomers_come_later_and_the_others_stay_one_bound_more(setup: Setup) -> None:
+    before = time.monotonic()
     with setup.client("ann") as ann:
         ann.wait_for_initial_load()
         setup.servers.stop_postgres()
         status, body = setup.stream_status("ben")
         assert (status, body["error"]) == (503, "whether the token is good for this match can't be found out now")
-        with pytest.raises(AssertionError, match="code is not None"):
-            ann.wait_until_closed(within=BOUND_SECONDS + 5)
-        assert ann.wait_until_closed(within=BOUND_SECONDS + 5) == 1013
+        assert ann.wait_until_closed(within=2 * BOUND_SECONDS + 10) == 1013
+        assert time.monotonic() - before >= 2 * BOUND_SECONDS
         setup.servers.start_postgres()
         with setup.client("ben") as ben:
             assert players(ben.wait_for_initial_load()) == ["Ann"]
