@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from typing import NamedTuple
@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 INTERVAL_SECONDS = 60.0
 _REFUSED_SECONDS = 5.0  # that a refusal is good for others who ask
+_RETRY_SECONDS = 5.0  # until it is asked for again what could not be found out
 _MAX_ANSWERS = 2000  # that are kept, besides those for clients
 _MAX_WAIT_SECONDS = 10.0  # of a newcomer
 _UNFIT_ID = ("22P02", "22003")  # the match id is no text of the type that the query compares it with
@@ -44,10 +45,16 @@ class _Answer(NamedTuple):
 
 
 class _Watch:
-    """The clients of one view that are connected, and the last answer that was known."""
+    """The clients of one view that are connected; there is at least one.
 
-    def __init__(self, asked_at: float) -> None:
-        self.asked_at, self.clients, self.is_being_asked = asked_at, set[Client](), False
+    Args:
+        asked_at: when the last answer that is known was asked for, on the monotonic clock.
+        due_at: when to ask again.
+    """
+
+    def __init__(self, asked_at: float, due_at: float) -> None:
+        self.asked_at, self.due_at = asked_at, due_at
+        self.clients, self.is_being_asked = set[Client](), False
 
     def close(self, code: CloseCode) -> int:
         """Close all of the clients; return how many."""
@@ -103,7 +110,8 @@ class MatchRights:
         """Close a client, which was allowed just now, when it may not have its match any longer."""
         view = MatchView(client.match, self._names.of(claims))
         answer = self._answers.get(view)
-        watch = self._watches.setdefault(view, _Watch(answer.at if answer else time.monotonic() - self._interval))
+        asked_at = answer.at if answer else time.monotonic() - self._interval
+        watch = self._watches.setdefault(view, _Watch(asked_at, asked_at + self._interval))
         watch.clients.add(client)
         if answer and answer.verdict is Verdict.REFUSED:  # since it was allowed
             self.revoked += watch.close(CloseCode.REVOKED)
@@ -122,17 +130,20 @@ class MatchRights:
             if age >= 2 * self._interval:
                 self.unchecked += watch.close(CloseCode.UNCHECKED)
                 self._log("unchecked", "clients are closed, since their rights could not be checked for %.0f s", age)
-            elif age >= self._interval and not watch.is_being_asked:
+            elif now >= watch.due_at and not watch.is_being_asked:
                 watch.is_being_asked = True
-                task = start_task(self._ask_again(view, watch), "a bug left the rights of clients unchecked")
+                addresses = {client.address for client in watch.clients}
+                task = start_task(self._ask_again(view, watch, addresses), "a bug left clients' rights unchecked")
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
 
-    async def _ask_again(self, view: MatchView, watch: _Watch) -> None:
+    async def _ask_again(self, view: MatchView, watch: _Watch, addresses: Collection[str]) -> None:
         try:
-            await self.queries.get(view, {client.address for client in watch.clients})
+            await self.queries.get(view, addresses)
         finally:
             watch.is_being_asked = False
+            retry = time.monotonic() + min(_RETRY_SECONDS, self._interval / 4)
+            watch.due_at = max(retry, watch.asked_at + self._interval)
 
     def _fresh(self, view: MatchView) -> _Answer | None:
         answer = self._answers.get(view)

@@ -121,6 +121,27 @@ async def test_without_an_answer_a_client_stays_for_one_interval_more() -> None:
 
 
 @async_test
+async def test_nothing_waits_for_ever_when_the_last_client_leaves_as_its_right_is_asked_for() -> None:
+    world = World()
+    await world.connect()
+    await asyncio.sleep(INTERVAL)
+    world.rights.ask_again()
+    world._connected.close()
+    await run_ready_tasks()
+    assert len(world.asked) == 2
+    assert (world.rights.queries.waiting, world.rights._tasks, world.rights._watches) == (0, set(), {})
+
+
+@async_test
+async def test_without_an_answer_it_is_asked_for_again_a_few_times_not_at_every_look() -> None:
+    world = World()
+    client = await world.connect()
+    world.answer = AWAY
+    await world.until_closed(client)
+    assert 1 <= len(world.asked) - 1 <= 5
+
+
+@async_test
 async def test_a_client_stays_while_the_answer_is_true() -> None:
     world = World()
     client = await world.connect()
