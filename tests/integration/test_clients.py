@@ -183,14 +183,17 @@ def test_an_event_stream_repeats_nothing_over_a_switch_to_direct_mode_and_back(
     app = start_app(redis_settings).wait_until_ready()
     direct = start_app(redis_settings | {"USE_REDIS_NOTIFIER": "false"}).wait_until_ready()
     last, heard = "", []
-    for server, number in ((app, 1), (direct, 2), (app, 3)):
-        headers = {"Last-Event-ID": last} if last else {}
-        with server.stream(1, headers=headers) as client:
-            client.wait_for_initial_load()
-            notify(connection, number)
-            client.wait_for_updates(1)
-            heard += numbers(client)
-            last = last_event_id(client, last)
+    with app.client(1, "witness") as witness:
+        witness.wait_for_initial_load()
+        for server, number in ((app, 1), (direct, 2), (app, 3)):
+            headers = {"Last-Event-ID": last} if last else {}
+            with server.stream(1, headers=headers) as client:
+                client.wait_for_initial_load()
+                notify(connection, number)
+                client.wait_for_updates(1)
+                heard += numbers(client)
+                last = last_event_id(client, last)
+            witness.wait_for_updates(number)  # an event that arrives later is none of before for the next client
     assert heard == [1, 2, 3]
 
 
