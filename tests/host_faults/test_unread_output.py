@@ -95,7 +95,8 @@ def test_what_could_not_be_written_is_said_when_somebody_reads_again(
     for program in (listener, app):
         program.stop_reading()
     proxy.cut()
-    wait_until(lambda: app.get("/readyz")[0] == 503)
+    # Twenty connections reach both workers, which find out each on its own.
+    wait_until(lambda: {app.get("/readyz")[0] for _ in range(20)} == {503})
     hold_for(2, lambda: app.get("/readyz")[0] == 503)  # so that a heartbeat of the listener falls into it
     proxy.resume()
     app.wait_until_ready()
