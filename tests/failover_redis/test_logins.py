@@ -185,4 +185,5 @@ def test_a_user_that_may_write_everything_but_the_stream_is_one_line(
             waits(listener, canaries)
         server.call("ACL", "SETUSER", USER, "+xadd")
         events.heard_by(client)
+    listener.wait_for_log("Redis is back")
     assert len(said(listener, "Redis is away")) == len(said(listener, "Redis is back")) == 1, listener.log

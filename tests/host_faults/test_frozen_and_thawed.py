@@ -58,8 +58,8 @@ def test_gunicorn_kills_no_worker_that_was_frozen_with_everything_else(
     """With the master's 20 seconds made two; whoever goes on first finds everybody else silent."""
     start_listener(settings).wait_until_aligned()
     app = start_app(settings | {"GUNICORN_CMD_ARGS": "--timeout 2"}, workers=3).wait_until_ready()
-    before = {child.pid for child in psutil.Process(app.pid).children()}
     clients = app.client_of_each_worker(MATCH, 3)
+    before = {child.pid for child in psutil.Process(app.pid).children()}
     with Canaries(database) as canaries:
         os.killpg(app.pid, signal.SIGSTOP)
         canaries.pass_by(7)  # which takes 3.5 s

@@ -9,6 +9,7 @@ from tests.conftest import StartApp, StartListener
 from tests.host_faults.conftest import StartWrappedApp, StartWrappedListener
 from tests.support.numbered import MATCH, Numbered
 from tests.support.process import Process
+from tests.support.programs import App
 from tests.support.waiting import wait_until
 from tests.support.wrapped import with_mounts
 
@@ -50,7 +51,7 @@ def test_workers_that_start_on_a_full_disk_serve_their_own_metrics_and_it_is_sai
     app = start_wrapped_app(full(), settings, workers=2)
     wait_until(lambda: app.get("/readyz")[0] == 200 or "SIGBUS" in app.log, 10, lambda: app.log)
     assert "SIGBUS" not in app.log
-    before = {child.pid for child in psutil.Process(app.pid).children()}
+    before = worker_pids(app, 2)
     with app.client(MATCH) as client:
         client.wait_for_initial_load()
         events.commit(10)
@@ -71,7 +72,7 @@ def test_a_disk_that_becomes_full_later_harms_nobody(
     roomy = with_mounts(_MOUNT, "32m")
     listener = start_wrapped_listener(roomy, settings).wait_until_aligned()
     app = start_wrapped_app(roomy, settings, workers=2).wait_until_ready()
-    before = {child.pid for child in psutil.Process(app.pid).children()}
+    before = worker_pids(app, 2)
     for program in (listener, app):  # in the program's own mount namespace
         filler = Path(f"/proc/{program.pid}/root/{program_folder(program.pid)}/.run/metrics/filler")
         fill(filler)
@@ -82,6 +83,13 @@ def test_a_disk_that_becomes_full_later_harms_nobody(
         assert app.get("/metrics")[0] == 200
     assert listener.running
     assert {child.pid for child in psutil.Process(app.pid).children()} == before, app.log
+
+
+def worker_pids(app: App, workers: int) -> set[int]:
+    """The workers' pids; the first may be ready before the last one is started."""
+    master = psutil.Process(app.pid)
+    wait_until(lambda: len(master.children()) == workers)
+    return {child.pid for child in master.children()}
 
 
 def program_folder(pid: int) -> str:

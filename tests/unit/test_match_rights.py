@@ -22,9 +22,9 @@ AWAY = QueryResult(NULL, "away", "ConnectionTimeout", is_outage=True)
 class World:
     """Rights by the claim `role`, and a database that answers as the test says."""
 
-    def __init__(self, answer: QueryResult = TRUE) -> None:
+    def __init__(self, answer: QueryResult = TRUE, interval: float = INTERVAL) -> None:
         self.answer, self.refused, self.asked = answer, "", list[MatchView]()  # `refused`: a role
-        self.rights = MatchRights(ClaimNames(frozenset({"role"})), self._ask, 2, 0.0, INTERVAL)
+        self.rights = MatchRights(ClaimNames(frozenset({"role"})), self._ask, 2, 0.0, interval)
         self._connected = ExitStack()
 
     async def _ask(self, view: MatchView) -> QueryResult:
@@ -82,7 +82,7 @@ async def test_a_match_id_that_no_match_can_have_is_refused_and_a_query_that_fai
 
 @async_test
 async def test_clients_with_equal_claims_share_an_answer_and_the_query_sees_no_other_claim() -> None:
-    world = World()
+    world = World(interval=60)
     others = [claims_json({"role": "fan", "sub": f"{number}"}) for number in range(100)]
     verdicts = await asyncio.gather(*[world.check(each) for each in others], world.check(GUEST))
     assert set(verdicts) == {Verdict.ALLOWED}
