@@ -78,6 +78,7 @@ def test_gunicorn_replaces_a_worker_that_alone_was_frozen(settings: dict[str, st
     """The neighbour that has to stay: a worker that hangs while the master runs."""
     app = start_app(settings | {"GUNICORN_CMD_ARGS": "--timeout 2"}, workers=2)
     wait_until(lambda: app.get("/healthz")[0] == 200)
+    wait_until(lambda: len(psutil.Process(app.pid).children()) == 2)
     before = psutil.Process(app.pid).children()
     before[0].suspend()
     wait_until(lambda: len({child.pid for child in psutil.Process(app.pid).children()} - {before[0].pid}) == 2, 20)

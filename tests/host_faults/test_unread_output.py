@@ -110,6 +110,7 @@ def test_what_could_not_be_written_is_said_when_somebody_reads_again(
 
 
 def test_gunicorns_master_replaces_a_worker_while_nobody_reads(app: UnreadApp) -> None:
+    wait_until(lambda: len(workers(app)) == 2)
     before = workers(app)
     app.stop_reading()
     os.kill(before[0].pid, signal.SIGKILL)
