@@ -15,6 +15,7 @@ from app.core.settings_types import MIN_SECRET_BYTES
 from app.web.gunicorn_master import spare_workers_after_a_pause
 from app.web.gunicorn_worker import KEEP_ALIVE_SECONDS, collect_seldom
 from app.web.open_files import allow_open_files, warn_of_low_limit
+from app.web.worker_loads import WorkerLoads
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ except SettingsError as error:
 import_module("uvicorn.loops.uvloop")
 
 workers = _settings.web_concurrency
+_loads = WorkerLoads(workers)
 worker_class = "app.web.gunicorn_worker.Worker"
 forwarded_allow_ips = _settings.forwarded_allow_ips
 root_path = _settings.root_path
@@ -72,6 +74,16 @@ def _prepare_metrics() -> None:
 def when_ready(server: Any) -> None:
     """Prepare the master: it does not kill workers that have just woken up with it."""
     spare_workers_after_a_pause(server)
+
+
+def pre_fork(_server: Any, worker: Any) -> None:
+    """Give a worker its place in the memory by which workers share newcomers evenly."""
+    worker.load = _loads.claim()
+
+
+def child_exit(_server: Any, worker: Any) -> None:
+    """Take the place of a worker that has ended back."""
+    _loads.release(worker.load)
 
 
 def post_fork(_server: Any, worker: Any) -> None:

@@ -3,12 +3,16 @@
 import gc
 import logging
 import socket
+import sys
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
+from gunicorn.arbiter import Arbiter
 from uvicorn_worker import UvicornWorker
 
 from app.web.uvicorn_protocols import DRAIN_SECONDS, HttpProtocol, WebSocketProtocol
+from app.web.uvicorn_server import BalancedServer
+from app.web.worker_loads import WorkerLoads
 
 _GC_THRESHOLD_OBJECTS = 20_000  # with Python's 700, collections take half of the time when thousands reconnect
 KEEP_ALIVE_SECONDS = 75  # that a connection may be idle between two requests
@@ -16,7 +20,7 @@ MAX_MESSAGE_BYTES = 4096  # of a client, which sends nothing but pings and pongs
 
 
 class Worker(UvicornWorker):  # type: ignore[misc]
-    """Serves the application of `app.main`."""
+    """Serves the application of `app.main`. Before the fork, the master sets `load` to one that all workers see."""
 
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
         "loop": "uvloop",
@@ -34,7 +38,17 @@ class Worker(UvicornWorker):  # type: ignore[misc]
         self.config.root_path = self.cfg.root_path
         # gunicorn's wrappers of sockets hide them from uvloop, which then closes their descriptors before uvicorn does.
         self.sockets: list[socket.socket] = _plain(self.sockets)
+        self.load = WorkerLoads(1).claim()
         _log_errors_only(logging.getLogger("uvicorn.error"))
+
+    async def _serve(self) -> None:
+        """Called by `run`. Does what the method that it overrides does, with a server of ours."""
+        self.config.app = self.wsgi
+        server = BalancedServer(self.config, self.load)
+        self._install_sigquit_handler()
+        await server.serve(sockets=self.sockets)
+        if not server.started:
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)
 
 
 def _plain(listeners: Iterable[Any]) -> list[socket.socket]:

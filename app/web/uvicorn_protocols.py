@@ -20,6 +20,7 @@ from app.monitoring.refusals import Cause, refusals
 from app.web.client_address import client_address
 from app.web.connection_limit import ConnectionLimit
 from app.web.socket_writes import plain_descriptor, set_tcp_user_timeout, write_frames, write_now
+from app.web.worker_loads import WorkerLoad
 
 # Keys of a scope's `extensions`. The value of `ABORT` is a function that drops the connection at once: a close would
 # wait, in memory, for a client that does not read. That of `WRITE` writes a `MessageBatch` at once; it returns False,
@@ -31,6 +32,9 @@ ABORT, WRITE, STREAM, SEND = "notifymux.abort", "notifymux.write", "notifymux.st
 
 # The key of the `ConnectionLimit` in the state that the application's lifespan returns.
 CONNECTIONS = "notifymux.connections"
+
+# The key of the worker's `WorkerLoad` in the state that its server hands over. It counts a new connection already.
+LOAD = "notifymux.load"
 
 DRAIN_SECONDS = 2.0  # over which a worker that ends closes its clients, so that they don't all reconnect at once
 _HEAD_TIMEOUT_SECONDS = 10.0  # for a request's head
@@ -50,6 +54,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._descriptor: int | None = None
         self._serving: RequestResponseCycle | None = None  # uvicorn's `cycle` may be a later one that is pipelined
         self._connections: ConnectionLimit = self.app_state[CONNECTIONS]
+        self._load: WorkerLoad = self.app_state[LOAD]
+        self._is_counted = True
         self._address = ""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -76,6 +82,7 @@ class HttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Called by httptools at a request's first byte. Adds the extensions to the scope that uvicorn makes here."""
         super().on_message_begin()
+        self._count(is_busy=True)
         self.scope["extensions"] = _extensions(self.transport.abort, self._write_chunks, self._send_chunks) | {
             STREAM: self._leave_limit
         }
@@ -96,7 +103,8 @@ class HttpProtocol(HttpToolsProtocol):
         super().send_400_response(msg)
 
     def on_response_complete(self) -> None:
-        """Called by uvicorn. Notes that the connection is idle now."""
+        """Called by uvicorn. Notes that the connection is idle now, unless the next request is here already."""
+        self._count(is_busy=bool(self.pipeline))
         super().on_response_complete()
         if not self.transport.is_closing():
             self._note_activity()
@@ -114,6 +122,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Called by asyncio. Ends the response that is served; uvicorn ends only the last one that was requested."""
         self._stop_head_timer()
         self._leave_limit()
+        self._count(is_busy=False)
         super().connection_lost(exc)
         self._end_response()
 
@@ -171,6 +180,12 @@ class HttpProtocol(HttpToolsProtocol):
     def _note_activity(self) -> None:
         self._connections.add(self._address, self, self.transport.abort)
 
+    def _count(self, *, is_busy: bool) -> None:
+        """Count this connection as a part of the worker's load, or no longer. A new one counts: it may be a client."""
+        if is_busy != self._is_counted:
+            self._is_counted = is_busy
+            (self._load.add if is_busy else self._load.remove)()
+
     def _leave_limit(self) -> None:
         self._connections.discard(self._address, self)
 
@@ -218,6 +233,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         super().__init__(*args, **kwargs)
         self.queue = _MessageQueue()  # type: ignore[assignment]
         self._frames_since_ping = 0
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by asyncio. Counts the connection no longer."""
+        self.app_state[LOAD].remove()
+        super().connection_lost(exc)
 
     async def run_asgi(self) -> None:
         """Run by uvicorn as the connection's task. Adds the extensions to the scope.

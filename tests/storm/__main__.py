@@ -2,6 +2,7 @@
 
 It prints the memory of idle clients, and for each kind of storm how long it takes until all clients are served again;
 with `--gap` how long it takes until all have a new snapshot after a gap, with a query that takes 20 ms.
+`python -m tests.storm --spread`: how evenly clients spread over four workers, and how long it takes to connect one.
 """
 
 import argparse
@@ -9,7 +10,8 @@ import sys
 from collections.abc import Sequence
 
 from tests.storm.environment import Environment, Storm, WorkerMemory
-from tests.support.servers import temporary_servers
+from tests.storm.spread import show
+from tests.support.servers import database_settings, temporary_servers
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,7 +20,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--matches", type=int, default=20)
     parser.add_argument("--gap", action="store_true")
+    parser.add_argument("--spread", action="store_true")
     options = parser.parse_args(arguments)
+    if options.spread:
+        with temporary_servers("spread") as servers:
+            show(servers.folder, database_settings(servers.embedded.database_url))
+        return 0
     with (
         temporary_servers("storm") as servers,
         Environment(
