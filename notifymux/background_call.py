@@ -1,12 +1,23 @@
-"""One blocking call in a thread of its own, for a loop that must not block."""
+"""Calls that a loop does not wait for: one that blocks has a thread of its own."""
 
 import asyncio
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 T = TypeVar("T")
+
+
+class PendingCall(Protocol):
+    """A call that was started, as `BackgroundCall` or `listener.redis_call.RedisCall`."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether `result` returns without waiting."""
+
+    def result(self) -> Any:
+        """Return or raise what the call did."""
 
 
 class BackgroundCall(threading.Thread, Generic[T]):

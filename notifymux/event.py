@@ -56,6 +56,7 @@ class Event(msgspec.Struct, frozen=True, dict=True):
     at: float | None = None  # when the listener received it, Unix seconds
     fingerprint: str | None = None  # on the project's own channel only: of the listener that assigned the id
     cluster: str | None = None  # the same: of its PostgreSQL
+    is_copy: bool = msgspec.field(default=False, name="copy")  # whether it is published on another channel too
 
     @cached_property
     def parsed_id(self) -> EventId | None:
@@ -95,17 +96,26 @@ class Origin(NamedTuple):
 
 
 def encode(
-    channel: str, payload: bytes, at: float, event_id: EventId | None = None, origin: Origin | None = None
+    channel: str,
+    payload: bytes,
+    at: float,
+    event_id: EventId | None = None,
+    origin: Origin | None = None,
+    *,
+    is_copy: bool = False,
 ) -> bytes:
     """Return an event's JSON text. `payload` is JSON (see `payload_json`), `at` in Unix seconds.
 
     The listener passes its origin for events on the project's own channel; otherwise these fields are left out.
+    `is_copy`: the same event is published on another channel too.
     """
     number = b'"%d-%d"' % event_id if event_id else NULL
     by = b""
     if origin:
         by = b',"fingerprint":%b' % msgspec.json.encode(origin.fingerprint)
         by += b',"cluster":%b' % msgspec.json.encode(origin.cluster) if origin.cluster else b""
+    if is_copy:
+        by = b',"copy":true'
     time = _json_time(at, 6 if origin else 3)  # latencies are measured by the events on the project's own channel
     return b'{"id":%b,"channel":%b,"payload":%b,"at":%b%b}' % (number, _json_name(channel), payload, time, by)
 

@@ -39,6 +39,8 @@ class RedisNotifierService:
 
     def __init__(self, url: str = "redis://localhost:6379", channel: str = NOTIFY_CHANNEL) -> None:
         self._address, self._channel = RedisAddress(url), channel
+        # Workers that hear a listener of their own do not hear the channel of all events; they hear this one.
+        self._direct = f"{namespace}:direct" if (namespace := channel.removesuffix(":events")) != channel else None
         self._subscription: Subscription | None = None  # None until `connect`
         self._callbacks: dict[tuple[str, Callback], _CallbackQueue] = {}
         self._receiver: asyncio.Task[None] | None = None  # the task behind `listen_loop`
@@ -61,7 +63,7 @@ class RedisNotifierService:
             redis.RedisError: Redis can't be reached or refuses.
         """
         is_new = self._subscription is None
-        subscription = self._subscription or Subscription(self._address, self._channel, _SILENCE_SECONDS)
+        subscription = self._subscription or Subscription(self._address, [self._channel], _SILENCE_SECONDS)
         self._subscription = subscription
         try:
             await self._ask(subscription.client.ping())
@@ -84,7 +86,7 @@ class RedisNotifierService:
         """Publish an event without an id: it is delivered live and can't be replayed.
 
         Returns:
-            The number of subscribers that received it.
+            The number of subscribers that received it, at least.
 
         Raises:
             RuntimeError: `connect` was not called.
@@ -95,25 +97,31 @@ class RedisNotifierService:
         if not isinstance(channel, str):
             raise TypeError(f"the channel is {type(channel).__name__}; it takes text")
         try:
-            text = encode(channel, msgspec.json.encode(payload), time.time())
+            json_payload, at = msgspec.json.encode(payload), time.time()
+            text = encode(channel, json_payload, at)
             decode(text)
         except RecursionError:
             raise ValueError("the payload nests too deeply") from None
-        return await self._ask(self._publish(self._connected().client, text))
+        texts = {self._channel: text}
+        if self._direct:
+            texts = {self._direct: text, self._channel: encode(channel, json_payload, at, is_copy=True)}
+        return await self._ask(self._publish(self._connected().client, texts))
 
-    async def _publish(self, client: Redis, text: bytes) -> int:
+    async def _publish(self, client: Redis, texts: Mapping[str, bytes]) -> int:
         """Publish, and check in the same round trip that this is the primary: a replica takes PUBLISH too.
 
         Only a replica's own subscribers receive what is published there.
         """
         pipeline: Any = client.pipeline(transaction=False)
         pipeline.execute_command("HELLO")
-        pipeline.publish(self._channel, text)
-        hello, receivers = await pipeline.execute(raise_on_error=False)
-        if isinstance(receivers, Exception):
-            raise receivers
+        for name, text in texts.items():
+            pipeline.publish(name, text)
+        hello, *receivers = await pipeline.execute(raise_on_error=False)
+        for answer in receivers:
+            if isinstance(answer, Exception):
+                raise answer
         self._check_server(hello)
-        return int(receivers)
+        return max(map(int, receivers))
 
     def _check_server(self, hello: Any) -> None:
         if not isinstance(hello, Mapping):

@@ -3,14 +3,14 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from enum import Enum, auto
 from itertools import count
 from typing import Any
 
 from redis.asyncio.client import PubSub
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from notifymux.pubsub_parser import BatchParser
@@ -33,7 +33,7 @@ class Signal(Enum):
 
 
 class Subscription:
-    """Receives what is published on one channel. Messages published while it is disconnected are missed.
+    """Receives what is published on some channels. Messages published while it is disconnected are missed.
 
     A server that answers may no longer be the one that is published to: its address leads elsewhere since. After a
     silence the subscription is therefore moved to a new connection, without missing or repeating a message. It is also
@@ -41,13 +41,17 @@ class Subscription:
 
     Args:
         address: of Redis.
-        channel: the pub/sub channel.
+        channels: the pub/sub channels.
         silence_seconds: the time without a message after which the address is tried again.
+        optional: one of them, which is left out where Redis does not permit it.
     """
 
-    def __init__(self, address: RedisAddress, channel: str, silence_seconds: float) -> None:
+    def __init__(
+        self, address: RedisAddress, channels: Collection[str], silence_seconds: float, optional: str | None = None
+    ) -> None:
         self.client = async_client(address, parser_class=BatchParser)  # also for other commands; its owner closes it
-        self._address, self._channel, self._silence_seconds = address, channel, silence_seconds
+        self._address, self._channels, self.silence_seconds = address, frozenset(channels), silence_seconds
+        self._optional, self._is_optional_forbidden = optional, False
         self._pubsub: PubSub | None = None
         self._subscribing: asyncio.Task[PubSub] | None = None  # opens a second one, after a silence
         self._successor: PubSub | None = None  # it, subscribed, to be used once the current one has nothing left
@@ -70,10 +74,32 @@ class Subscription:
             if self._pubsub is None:
                 self._use(await self._subscribe())
 
+    @property
+    def hears_all(self) -> bool:
+        """Whether Redis permits the optional channel, as far as is known."""
+        return not self._is_optional_forbidden
+
+    async def hear(self, channels: Collection[str]) -> None:
+        """Change the channels. `messages` yields SUBSCRIBED for each new one."""
+        if self._is_optional_forbidden:
+            channels = set(channels) - {self._optional}
+        added, dropped = set(channels) - self._channels, self._channels - set(channels)
+        if not added and not dropped:
+            return
+        self._channels = frozenset(channels)
+        await self._drop_successor()
+        try:
+            if self._pubsub and added:
+                await self._pubsub.subscribe(*added)
+            if self._pubsub and dropped:
+                await self._pubsub.unsubscribe(*dropped)
+        except (RedisError, OSError) as error:
+            logger.debug("the channels change with the next connection: %s", error)  # which `messages` opens
+
     async def _subscribe(self) -> PubSub:
         pubsub = self.client.pubsub()
         try:
-            await pubsub.subscribe(self._channel)
+            await pubsub.subscribe(*self._channels)
         except BaseException:  # also a cancellation: nobody else would close it
             await pubsub.aclose()  # type: ignore[no-untyped-call]
             raise
@@ -104,6 +130,12 @@ class Subscription:
                 while self._pubsub and self._is_current:
                     yield await self._receive(self._pubsub)
             except (RedisError, OSError) as error:
+                if isinstance(error, NoPermissionError) and self._optional in self._channels:
+                    logger.warning("Redis forbids the channel %s: give its user the right &%s", *[self._optional] * 2)
+                    self._is_optional_forbidden = True
+                    self._channels -= {self._optional}
+                    await self.close()
+                    continue
                 delay = self.state.failed(str(fault(error)))
                 yield Signal.LOST
                 await asyncio.sleep(delay)
@@ -142,7 +174,7 @@ class Subscription:
         if self._subscribing:
             if self._subscribing.done():
                 await self._prepare_hand_over(pubsub, self._subscribing)
-        elif now - self._message_at >= self._silence_seconds:
+        elif now - self._message_at >= self.silence_seconds:
             self._message_at = now
             self._subscribing = asyncio.create_task(self._subscribe_and_confirm(), name="another subscription")
         return Signal.SILENT

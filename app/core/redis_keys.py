@@ -16,6 +16,11 @@ class RedisNames(NamedTuple):
         return f"{self.namespace}:events"
 
     @property
+    def direct(self) -> str:
+        """The pub/sub channel of events without an id, which workers hear beside the feed too."""
+        return f"{self.namespace}:direct"
+
+    @property
     def log(self) -> str:
         """The stream of events."""
         return f"{{{self.namespace}}}:log"

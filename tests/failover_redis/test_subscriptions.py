@@ -20,7 +20,7 @@ CHANNEL = "channel"
 
 @async_test
 async def test_moving_to_a_new_connection_again_and_again_misses_and_repeats_nothing(server: RedisServer) -> None:
-    subscription = Subscription(RedisAddress(server.url), CHANNEL, silence_seconds=0.0)
+    subscription = Subscription(RedisAddress(server.url), [CHANNEL], silence_seconds=0.0)
     subscription.receive_timeout = 0.001
     received: list[int] = []
     moves = 0
