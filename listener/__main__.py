@@ -19,6 +19,7 @@ from redis import Redis
 from app.core import metrics, setting_names
 from app.core.claims import NO_CLAIMS, claims_json
 from app.core.config import Settings, load_settings_or_exit, where_settings_come_from
+from app.core.feed_path import feed_path
 from app.core.home import enter_home
 from app.core.liveness_file import LivenessFile
 from app.core.logging_config import configure_logging
@@ -27,6 +28,7 @@ from app.core.postgres import database_url, describe, listening_conninfo
 from app.core.redis_address import redis_address
 from app.core.redis_keys import RedisNames
 from listener.environment import Environment
+from listener.feed import FeedServer
 from listener.forwarder import Forwarder
 from listener.main_loop import run as run_forwarder
 from listener.metrics import ListenerMetrics
@@ -140,6 +142,7 @@ def compose(settings: Settings) -> Callable[[], None]:
         start_call=BackgroundCall,
         stream=RedisStream(client, names, settings.stream_maxlen, registry),
         registry=registry,
+        feed=FeedServer(feed_path(PROGRAM), names.log),
         monotonic=time.monotonic,
         wall=time.time,
         new_session_id=lambda: uuid.uuid4().hex,

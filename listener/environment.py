@@ -1,6 +1,6 @@
 """What a forwarder has around it: the servers, the threads and the clocks, each real or simulated."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import psycopg
@@ -10,7 +10,9 @@ from app.core.incident_log import Incidents
 from app.core.listen_session import Notification
 from app.core.postgres_connect import Inspection
 from listener.sequencer.control_messages import ControlMessage
-from listener.sequencer.redis_requests import Answer, Request
+from listener.sequencer.feed_cursor import FeedSource
+from listener.sequencer.redis_requests import Request
+from notifymux.background_call import PendingCall
 
 
 class Session(Protocol):
@@ -44,29 +46,43 @@ class Stream(Protocol):
     def check_publish(self, at: float) -> None:
         """Publish a message that no client receives."""
 
-    def perform(self, request: Request) -> Answer:
-        """Perform a request."""
+    def start(self, request: Request) -> PendingCall:
+        """Send a request; its result is the answer."""
 
 
 class Registry(Protocol):
     """The registry in Redis, as `listener.registry.ListenerRegistry`."""
 
-    def beat(self, fields: dict[str, str | int], incidents: Incidents) -> None:
+    def start_beat(self, fields: dict[str, str | int], incidents: Incidents) -> PendingCall:
         """Send a heartbeat."""
 
     def deregister(self) -> None:
         """Record that this process ended in an orderly way."""
 
 
-class PendingCall(Protocol):
-    """A call that was started, as `notifymux.background_call.BackgroundCall`."""
+class HasFileno(Protocol):
+    """What has a descriptor to wait on."""
+
+    def fileno(self) -> int:
+        """The descriptor."""
+
+
+class Feed(Protocol):
+    """The feed of this pod's workers, as `listener.feed.FeedServer`."""
 
     @property
-    def is_done(self) -> bool:
-        """Whether `result` returns without waiting."""
+    def has_workers(self) -> bool:
+        """Whether a worker is connected."""
 
-    def result(self) -> Any:
-        """Return or raise what the call did."""
+    @property
+    def blocked(self) -> Sequence[HasFileno]:
+        """The workers that have to read before they can be sent more."""
+
+    def step(self, source: FeedSource | None) -> None:
+        """Send each worker what it is missing; `source` is None while nothing may be fed. It returns at once."""
+
+    def close(self) -> None:
+        """End it."""
 
 
 class Environment(NamedTuple):
@@ -80,6 +96,7 @@ class Environment(NamedTuple):
     start_call: Callable[[Callable[[], Any]], PendingCall]
     stream: Stream
     registry: Registry
+    feed: Feed
     monotonic: Callable[[], float]
     wall: Callable[[], float]
     new_session_id: Callable[[], str]

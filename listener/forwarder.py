@@ -1,43 +1,37 @@
 """Forwards notifications from a PostgreSQL session to the stream in Redis.
 
 The forwarder is a machine: whoever runs it calls `step` again and again (`listener.__main__`, and tests/simulation with
-simulated servers). No step waits for PostgreSQL: connections are opened, and looked at from outside, in threads. A
-request to Redis is answered or fails within Redis's timeout.
+simulated servers). No step waits for a server: connections are opened, and looked at from outside, in threads, and
+`listener.redis_exchange` takes Redis's answers when they are there.
 """
 
 import logging
 import os
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import psycopg
-from redis.exceptions import RedisError
 
 from app.core.canary import Canary
-from app.core.heartbeat import HEARTBEAT_SECONDS
 from app.core.incident_log import Kind
 from app.core.listen_session import Notification
 from app.core.operator_errors import OperatorError, with_remedy
 from app.core.postgres_connect import SESSION_ERRORS, LockWait, SessionError, retry_delay
 from app.core.session_health import SessionHealth
-from listener.environment import Environment, PendingCall, Session
-from listener.redis_connection import ConnectingError
-from listener.registry import REDIS_RETRY_SECONDS
+from listener.environment import Environment, HasFileno, Session
+from listener.redis_exchange import IDLE_SECONDS, RedisExchange
 from listener.sequencer.aligning import ReceivedNotification
 from listener.sequencer.control_messages import ControlMessage
 from listener.sequencer.process_state import ProcessState
-from listener.sequencer.redis_requests import Append
 from listener.sequencer.sequencer import Sequencer, SequencerStatus
 from listener.stats import RoundTripTimer
+from notifymux.background_call import PendingCall
 from notifymux.event import payload_json
 from notifymux.reconnect import ReconnectState, one_line
-from notifymux.redis_errors import fault
 
 logger = logging.getLogger(__name__)
 
-IDLE_SECONDS = 0.1  # how late a request may be sent that becomes due
-_CONNECTING_SECONDS = 0.02  # the same while a connection is being made
+_CONNECTING_SECONDS = 0.02  # between two looks at a connection that is being made
 _READS_PER_STEP = 1000  # from PostgreSQL, before Redis gets its turn
 _DRAIN_TIMEOUT_SECONDS = 4.0  # after `stop`, for the events that are not in the stream yet
 
@@ -68,9 +62,8 @@ class Forwarder:
         self._env, self._process, self._round_trip = environment, process, round_trip
         self._description = description
         self._postgres = ReconnectState("PostgreSQL", logger)
-        self._redis = ReconnectState("Redis", logger, cap=REDIS_RETRY_SECONDS)
-        self._redis_due = self._beat_due = self._connect_due = 0.0
-        self._publish_checked = self._append_refused = False
+        self._redis = RedisExchange(environment)
+        self._connect_due = 0.0
         self._connecting: PendingCall | None = None
         self._session: Session | None = None
         self._sequencer: Sequencer | None = None
@@ -101,18 +94,36 @@ class Forwarder:
 
     @property
     def session(self) -> Session | None:
-        """The current session, to wait on until it is readable."""
+        """The current session."""
         return self._session
+
+    @property
+    def to_read(self) -> list[Session | PendingCall]:
+        """What to wait on until it is readable: the session, unless it is not read now, and an answer of Redis."""
+        session = None if self._holds_back else self._session
+        return [each for each in (session, self._redis.awaited) if each is not None]
+
+    @property
+    def to_write(self) -> Sequence[HasFileno]:
+        """What to wait on until it is writable: workers that have not read what they were fed."""
+        return self._env.feed.blocked
+
+    @property
+    def _holds_back(self) -> bool:
+        """Whether notifications are left in PostgreSQL until Redis has answered (rule 10)."""
+        return self._redis.is_waiting and self._sequencer is not None and self._sequencer.is_half_full
 
     def close(self) -> None:
         """End the session, and record in the registry that this listener ended."""
+        self._redis.finish()
         if self._unconfirmed:
             logger.error(
                 "stopping with %d events that are not in Redis; clients will be told of a gap", self._unconfirmed
             )
         if self._session:
             self._session.close()
-        self._try_redis(self._env.registry.deregister)
+        self._env.feed.close()
+        self._redis.attempt(self._env.registry.deregister)
 
     def step(self) -> float:
         """Do what is due; return the seconds until the next step, unless the session becomes readable before."""
@@ -120,9 +131,9 @@ class Forwarder:
             self._step_session(self._env.monotonic())
         except SESSION_ERRORS as error:
             self._lose_session(error)
-        if self._request_redis():
-            return 0.0
-        return _CONNECTING_SECONDS if self._connecting else IDLE_SECONDS
+        self._env.feed.step(self._sequencer.fed_epoch if self._sequencer else None)
+        seconds = self._redis.step(self._next_sequencer, self._heartbeat, has_events=self._unconfirmed > 0)
+        return min(seconds, _CONNECTING_SECONDS if self._connecting else IDLE_SECONDS)
 
     # PostgreSQL.
 
@@ -201,7 +212,7 @@ class Forwarder:
     def _receive(self, session: Session, sequencer: Sequencer, health: SessionHealth, now: float) -> None:
         """Read what PostgreSQL has sent; with the buffer half full, only once for each request to Redis (rule 10)."""
         for _ in range(_READS_PER_STEP):
-            if not (notifications := session.receive()):
+            if self._holds_back or not (notifications := session.receive()):
                 break
             at = self._env.wall()
             self._round_trip.received(notifications, at)
@@ -212,40 +223,14 @@ class Forwarder:
 
     # Redis.
 
-    def _request_redis(self) -> bool:
-        """Send the heartbeat and the next request, if they are due; return whether there was a request."""
-        now = self._env.monotonic()
-        if now < self._redis_due:
-            return False
-        self._beat(now)
-        sequencer = self._next_sequencer()
-        request = sequencer.to_redis(now) if sequencer else None
-        if sequencer is None or request is None:
-            return False
-
-        def perform() -> None:
-            if not self._publish_checked:
-                self._env.stream.check_publish(self._env.wall())
-                self._publish_checked = True
-            answer = self._env.stream.perform(request)
-            sequencer.on_answer(request, answer, self._env.monotonic())
-
-        answered = self._try_redis(perform, proof=isinstance(request, Append))
-        self._append_refused = not answered and isinstance(request, Append)
-        if not answered:
-            sequencer.on_redis_failure()
-        return True
-
     def _next_sequencer(self) -> Sequencer | None:
         """Whose request is next: a lost session's events come before those of the session that replaces it."""
         if self._leftover and not self._leftover.can_finish:
             self._leftover = None
         return self._leftover or self._sequencer
 
-    def _beat(self, now: float) -> None:
-        if now < self._beat_due:
-            return
-        self._beat_due = now + HEARTBEAT_SECONDS
+    def _heartbeat(self) -> PendingCall:
+        """Send a heartbeat."""
         stats, round_trip, status = self._process.stats, self._round_trip.last, self.status()
         fields = status.sequencer._asdict() | {
             "received": stats.received,
@@ -260,27 +245,7 @@ class Forwarder:
             "lock_waiters": status.lock_wait.sessions,
             "lock_wait_seconds": f"{status.lock_wait.seconds:.3f}",
         }
-        # A heartbeat is small: a full Redis may take it while it still refuses an append.
-        call = partial(self._env.registry.beat, fields, stats.incidents)
-        if not self._try_redis(call, proof=not self._append_refused):
-            self._beat_due = now
-
-    def _try_redis(self, call: Callable[[], None], *, proof: bool = False) -> bool:
-        """Call and return whether Redis answered; after a failure wait before the next call.
-
-        A call with `proof` shows that the outage is over: it writes, and a full Redis refuses writes but answers reads.
-        """
-        try:
-            call()
-        except ConnectingError:
-            self._redis_due = self._env.monotonic() + _CONNECTING_SECONDS
-            return False
-        except RedisError as error:
-            self._redis_due = self._env.monotonic() + self._redis.failed(str(fault(error)))
-            return False
-        if proof:
-            self._redis.recovered()
-        return True
+        return self._env.registry.start_beat(fields, stats.incidents)
 
     # Its state.
 
@@ -292,7 +257,7 @@ class Forwarder:
             self._connected_since,
             self._postgres.reason or (health.problem if health else None) or "",
             health.lock_wait if health else LockWait(),
-            {"postgres": self._postgres.reconnects, "redis": self._redis.reconnects},
+            {"postgres": self._postgres.reconnects, "redis": self._redis.state.reconnects},
         )
 
 

@@ -2,10 +2,11 @@
 
 import select
 import time
+from collections.abc import Iterable
+from typing import Any
 
 from app.core.heartbeat import HEARTBEAT_SECONDS
 from app.core.liveness_file import LivenessFile
-from listener.environment import Session
 from listener.forwarder import Forwarder
 from listener.metrics import ListenerMetrics
 
@@ -19,28 +20,39 @@ def run(forwarder: Forwarder, liveness: LivenessFile, metrics: ListenerMetrics) 
         metrics: are updated once a second.
     """
     metrics_due = 0.0
-    readable = Readable()
+    poller = Poller()
     while not forwarder.is_done:
         liveness.touch()
         if (now := time.monotonic()) >= metrics_due:
             metrics_due = now + HEARTBEAT_SECONDS
             metrics.update(forwarder.status())
         if seconds := forwarder.step():
-            readable.wait(forwarder.session, seconds)
+            poller.wait(forwarder.to_read, forwarder.to_write, seconds)
     forwarder.close()
 
 
-class Readable:
-    """Waits until a session is readable."""
+class Poller:
+    """Waits until something is readable or writable."""
 
     def __init__(self) -> None:
-        self._session: Session | None = None
+        self._events: dict[int, int] = {}  # by descriptor
         self._poll = select.poll()
 
-    def wait(self, session: Session | None, seconds: float) -> None:
-        """Wait at most `seconds`; without a session exactly so long."""
-        if session is not self._session:
-            self._session, self._poll = session, select.poll()
-            if session is not None:
-                self._poll.register(session, select.POLLIN)
+    def wait(self, to_read: Iterable[Any], to_write: Iterable[Any], seconds: float) -> None:
+        """Wait at most `seconds` for what has a descriptor; without any exactly so long."""
+        events = dict.fromkeys(map(_descriptor, to_read), select.POLLIN)
+        for descriptor in map(_descriptor, to_write):
+            events[descriptor] = select.POLLOUT
+        events.pop(-1, None)
+        if events != self._events:
+            for descriptor in self._events.keys() - events.keys():
+                self._poll.unregister(descriptor)
+            for descriptor, mask in events.items():
+                self._poll.register(descriptor, mask)
+            self._events = events
         self._poll.poll(seconds * 1000)
+
+
+def _descriptor(what: Any) -> int:
+    fileno = getattr(what, "fileno", None)
+    return int(fileno()) if fileno else -1

@@ -3,13 +3,16 @@
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import redis
 
 from app.core.heartbeat import DEAD_SECONDS, HEARTBEAT_SECONDS, Heartbeat, RegistryEntry, RegistryRead
 from app.core.incident_log import Incidents, write_incidents
 from app.core.redis_keys import RedisNames
+from listener.redis_call import RedisCall
 from listener.redis_connection import LastBeat
+from notifymux.background_call import PendingCall
 
 # The longest delay before Redis is tried again. With Redis's timeout and a standby's delay added, it has to stay below
 # TAKEOVER_TIMEOUT_SECONDS, for which a new listener waits for another one to append.
@@ -27,6 +30,7 @@ class ListenerRegistry:
         program: this program's name in the pod. By both, a restarted listener finds its earlier process's hash.
         instance_id: this process's id, unlike any other's: two living listeners may share a pod's name.
         channels: on which this process LISTENs, for `verify`.
+        start: sends a pipeline's commands; its result is what the third argument makes of the answers.
         monotonic: the clock, in seconds.
     """
 
@@ -39,9 +43,10 @@ class ListenerRegistry:
         instance_id: str,
         *,
         channels: Sequence[str] = (),
+        start: Callable[[redis.Redis, Any, Callable[[Sequence[Any]], None]], PendingCall] = RedisCall,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._redis, self._names, self._monotonic = client, names, monotonic
+        self._redis, self._names, self._start, self._monotonic = client, names, start, monotonic
         self._pod, self._program, self._instance_id = pod, program, instance_id
         key, listed = names.listener(pod, instance_id), json.dumps(list(channels), ensure_ascii=False)
         self._heartbeat = Heartbeat(key, pod=pod, program=program, uid=instance_id, channels=listed)
@@ -51,10 +56,18 @@ class ListenerRegistry:
         self.last_beat: LastBeat | None = None
 
     def beat(self, fields: Mapping[str, str | int], incidents: Incidents) -> None:
-        """Send a heartbeat, and write the incidents into the incident log.
+        """Send a heartbeat, and write the incidents into the incident log; wait for the answer.
 
         Raises:
             redis.RedisError: Redis did not take them; the incidents are kept.
+        """
+        self.start_beat(fields, incidents).result()
+
+    def start_beat(self, fields: Mapping[str, str | int], incidents: Incidents) -> PendingCall:
+        """Send a heartbeat, and write the incidents into the incident log. The result is None, or as `beat` raises.
+
+        Raises:
+            redis.RedisError: it could not be sent; the incidents are kept.
         """
         pipeline = self._redis.pipeline(transaction=False)
         pipeline.hsetnx(self._heartbeat.key, "uid", self._instance_id)
@@ -62,16 +75,19 @@ class ListenerRegistry:
         self._heartbeat.beat(pipeline, {**fields, "beats": self._beats})
         drained = incidents.drain()
         write_incidents(pipeline, self._names.ledger, f"{self._pod}/{self._program}", drained)
-        try:
-            is_new, *_ = pipeline.execute()
-        except redis.RedisError:
+        beats = self._beats
+
+        def refused() -> None:
             incidents.requeue(drained)
             self._still.forget()
             self._registered_at = self._monotonic()  # others could not register either
-            raise
-        self.last_beat = LastBeat(self._heartbeat.key, self._beats)
-        if is_new:
-            self._registered_at = self._monotonic()
+
+        def taken(answers: Sequence[Any]) -> None:
+            self.last_beat = LastBeat(self._heartbeat.key, beats)
+            if answers[0]:
+                self._registered_at = self._monotonic()
+
+        return _Beat(lambda: self._start(self._redis, pipeline, taken), refused)
 
     def deregister(self) -> None:
         """Record that this process ended in an orderly way.
@@ -129,6 +145,35 @@ class ListenerRegistry:
 
     def _has_this_name(self, entry: RegistryEntry) -> bool:
         return (entry.fields.get("pod"), entry.fields.get("program")) == (self._pod, self._program)
+
+
+class _Beat:
+    """A heartbeat that was sent; `refused` is called if Redis does not take it.
+
+    Raises:
+        redis.RedisError: it could not be sent.
+    """
+
+    def __init__(self, start: Callable[[], PendingCall], refused: Callable[[], None]) -> None:
+        self._refused = refused
+        self._call = self._checked(start)
+
+    def _checked(self, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except redis.RedisError:
+            self._refused()
+            raise
+
+    def fileno(self) -> int:
+        return int(self._call.fileno())
+
+    @property
+    def is_done(self) -> bool:
+        return bool(self._call.is_done)
+
+    def result(self) -> Any:
+        return self._checked(self._call.result)
 
 
 class _StillHeartbeats:

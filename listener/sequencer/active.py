@@ -99,6 +99,9 @@ class Active:
         self._is_overdue = False  # the primary did not append what has waited
         self._sent = self._in_doubt = 0  # up to which sequence an append was sent, and one that was not answered
         self._unchecked_canary: tuple[int, str] | None = None  # its sequence and its token (rule 11)
+        self._confirmed = position.sequence  # up to which sequence the stream is known to have this epoch
+        self._unfed = self.position.sequence + 1  # the first that a worker has not been fed
+        self._begin = 0  # the sequence of the last begin, also of one that was not taken (rule 14)
 
     @property
     def buffered(self) -> BufferSize:
@@ -108,6 +111,8 @@ class Active:
     def on_notification(self, received: ReceivedNotification, control: ReceivedControl | None, now: float) -> None:
         """Assign the next id to a notification (rule 3) and buffer the event."""
         self.position = EventId(self.epoch, self.position.sequence + 1)
+        if control and control.begin is not None:
+            self._begin = self.position.sequence
         if not self.buffer:
             self._waiting_since = now
         # Control messages carry this listener's origin, so that a new listener can compare it (rule 6).
@@ -123,7 +128,7 @@ class Active:
             self._unchecked_canary = (self.position.sequence, token)
 
     def on_overflow(self, now: float) -> Transition:
-        """Drop the buffer (rule 10). If no other listener has its events, the next epoch announces the gap."""
+        """Drop the buffer, and count on (rule 10). If no other listener has its events, a begin announces the gap."""
         logger.error(
             "the buffer is full with %d events of %d bytes (BUFFER_EVENTS, BUFFER_BYTES): they are dropped, and unless "
             "another listener has them, clients will be told of a gap",
@@ -132,7 +137,29 @@ class Active:
         self._stats.dropped += len(self.buffer)
         text = f"gave up {len(self.buffer)} events: the buffer was full"
         self._stats.incidents.add(Kind.OVERFLOW, text, now)
-        return Realign("the buffer was full")
+        next_sequence = self.position.sequence + 1
+        self.buffer, self.replay_window = EventWindow(next_sequence), EventWindow(next_sequence)
+        self._load, self._unchecked_canary = False, None
+        return None
+
+    # The feed.
+
+    def feed_range(self) -> range | None:
+        """The sequences of the events that may be fed, without a gap; None while nothing may (rule 14)."""
+        if self._confirmed < self._begin:
+            return None
+        window = self.replay_window
+        first = window.first if window and window.next == self.buffer.first else self.buffer.first
+        return range(first, self.position.sequence + 1)
+
+    def feed_texts(self, start: int) -> list[bytes]:
+        """Return texts from a sequence in `feed_range` on, not more than one batch."""
+        window = self.buffer if start >= self.buffer.first else self.replay_window
+        return window.batch(start, BATCH_EVENTS, BATCH_BYTES)
+
+    def keep_from(self, sequence: int) -> None:
+        """Remember what is fed from a sequence on, beyond what the stream may need, within the limits of the buffer."""
+        self._unfed = sequence
 
     def to_redis(self, now: float) -> Request | None:
         """The next request, if any."""
@@ -216,8 +243,11 @@ class Active:
 
     def _entry_read(self, request: ReadEntry, text: bytes | None) -> Transition:
         """Rule 11: the entry under a canary's id must be that canary. An entry that was trimmed shows nothing."""
-        canary, self._unchecked_canary = self._unchecked_canary, None
-        if text is None or canary is None or _control_in(text).canary == canary[1]:
+        canary = self._unchecked_canary
+        if canary is None or canary[0] != request.id.sequence:
+            return None  # the buffer was full meanwhile
+        self._unchecked_canary = None
+        if text is None or _control_in(text).canary == canary[1]:
             return None
         return SendBegin(f"the count differs from the stream's at {request.id}", is_error=True)
 
@@ -274,14 +304,20 @@ class Active:
 
     def _confirm(self, head: EventId) -> int:
         """Move the events up to `head` from the buffer to the replay window; return how many were moved."""
+        self._confirmed = max(self._confirmed, head.sequence)
         if self.replay_window.next != self.buffer.first:
             self.replay_window = EventWindow(self.buffer.first)
         moved = 0
         while self.buffer and self.buffer.first <= head.sequence:
             self.replay_window.append(self.buffer.pop())
             moved += 1
-        while len(self.replay_window) > REPLAY_EVENTS or self.replay_window.bytes > self._process.limits.bytes:
-            self.replay_window.pop()
+        window, limits = self.replay_window, self._process.limits
+        while (
+            window.bytes > limits.bytes
+            or len(window) > limits.events
+            or (len(window) > REPLAY_EVENTS and window.first < self._unfed)
+        ):
+            window.pop()
         return moved
 
 

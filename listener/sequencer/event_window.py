@@ -1,6 +1,6 @@
 """A contiguous run of an epoch's events: those that wait to be appended, or those that are in the stream."""
 
-from collections import deque
+_MAX_POPPED = 1000  # before the texts that follow are moved; then a text is moved about once
 
 
 class EventWindow:
@@ -12,15 +12,17 @@ class EventWindow:
     def __init__(self, first: int) -> None:
         self.first = first
         self.bytes = 0
-        self._texts: deque[bytes] = deque()
+        # A list and no deque: batches are taken out of the middle, for each worker that is fed.
+        self._texts: list[bytes] = []
+        self._popped = 0  # at the beginning of the list
 
     def __len__(self) -> int:
-        return len(self._texts)
+        return len(self._texts) - self._popped
 
     @property
     def next(self) -> int:
         """The sequence after the last one."""
-        return self.first + len(self._texts)
+        return self.first + len(self)
 
     def append(self, text: bytes) -> None:
         """Add the event with the sequence `next`."""
@@ -29,17 +31,24 @@ class EventWindow:
 
     def pop(self) -> bytes:
         """Remove and return the first event."""
-        text = self._texts.popleft()
+        text = self._texts[self._popped]
+        self._texts[self._popped] = b""
+        self._popped += 1
         self.first += 1
         self.bytes -= len(text)
+        if self._popped > max(_MAX_POPPED, len(self)):
+            del self._texts[: self._popped]
+            self._popped = 0
         return text
 
     def batch(self, start: int, max_events: int, max_bytes: int) -> list[bytes]:
         """The texts from sequence `start` on: at least one, at most `max_events`, and about `max_bytes`."""
-        texts: list[bytes] = []
-        for index in range(start - self.first, min(start - self.first + max_events, len(self._texts))):
-            texts.append(self._texts[index])
-            max_bytes -= len(self._texts[index])
-            if max_bytes <= 0:
-                break
-        return texts
+        at = self._popped + start - self.first
+        texts = self._texts[at : at + max_events]
+        if sum(map(len, texts)) <= max_bytes:
+            return texts
+        count = 0
+        while max_bytes > 0:
+            max_bytes -= len(texts[count])
+            count += 1
+        return texts[:count]

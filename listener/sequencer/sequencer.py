@@ -136,6 +136,13 @@ class Sequencer:
             self._stay_passive(self.phase.foreign)
         self._apply(transition)
 
+    # The feed.
+
+    @property
+    def fed_epoch(self) -> Active | None:
+        """The phase whose events are fed to the workers of this pod; None while ids are not known (rule 14)."""
+        return self.phase if isinstance(self.phase, Active) else None
+
     # The transitions.
 
     def _apply(self, transition: Transition) -> None:

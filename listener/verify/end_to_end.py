@@ -25,7 +25,7 @@ _TIMEOUT_SECONDS = 5.0  # for each hop
 _POLL_SECONDS = 0.05
 _SCAN_COUNT = 1000
 _RESTART_LISTENER = "supervisorctl restart listener, which reads NOTIFY_CHANNELS again"
-_FIELDS = ("mode", "position", "verified", "verified_at")
+_FIELDS = ("mode", "position", "verified", "verified_at", "fed")
 
 
 class Setup(NamedTuple):
@@ -168,7 +168,8 @@ def _received(
 def _worker(worker: RegistryEntry, token: str, sent: float) -> Check:
     name = f"worker {worker.name}"
     if worker.fields.get("verified") == token:
-        return passed(name, f"heard after {_ms(float(worker.fields['verified_at']) - sent)}")
+        by = "by the feed " if worker.fields.get("fed") == "1" else ""
+        return passed(name, f"heard {by}after {_ms(float(worker.fields['verified_at']) - sent)}")
     return failed(
         name,
         f"did not hear it within {_TIMEOUT_SECONDS:g} s; its last heartbeat was {worker.age:.0f} s ago",

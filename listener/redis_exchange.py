@@ -1,0 +1,173 @@
+"""The exchange with Redis: one request is under way at a time, and nothing waits for its answer (rule 12)."""
+
+import logging
+from collections.abc import Callable
+from typing import NamedTuple
+
+from redis.exceptions import RedisError
+
+from app.core.heartbeat import HEARTBEAT_SECONDS
+from listener.environment import Environment
+from listener.redis_connection import ConnectingError
+from listener.registry import REDIS_RETRY_SECONDS
+from listener.sequencer.redis_requests import Answer, Append, Request
+from listener.sequencer.sequencer import Sequencer
+from notifymux.background_call import PendingCall
+from notifymux.reconnect import ReconnectState
+from notifymux.redis_errors import fault
+
+logger = logging.getLogger(__name__)
+
+IDLE_SECONDS = 0.1  # how late a request may be sent that becomes due
+_CONNECTING_SECONDS = 0.02  # the same while a connection is being made
+# From one append to the next while workers are fed, which have the events already. A burst's first event is appended at
+# once, and what follows it is one append: this takes less CPU time, here and in Redis.
+_APPEND_SECONDS = 0.002
+
+
+class _Request:
+    """A sequencer's request. Its phase may have ended when the answer comes: then nobody wants it."""
+
+    def __init__(self, sequencer: Sequencer, request: Request) -> None:
+        self._sequencer, self._phase, self._request = sequencer, sequencer.phase, request
+
+    def on_answer(self, answer: Answer, now: float) -> None:
+        if self._sequencer.phase is self._phase:
+            self._sequencer.on_answer(self._request, answer, now)
+
+    def on_failure(self) -> None:
+        if self._sequencer.phase is self._phase:
+            self._sequencer.on_redis_failure()
+
+
+class _Waiting(NamedTuple):
+    """What was sent, and is not answered."""
+
+    call: PendingCall
+    request: _Request | None  # None for a heartbeat
+    is_append: bool
+
+
+class RedisExchange:
+    """Sends sequencers' requests and heartbeats, when they are due, and hands answers to who asked.
+
+    Args:
+        environment: Redis, and the clock.
+    """
+
+    def __init__(self, environment: Environment) -> None:
+        self._env = environment
+        self.state = ReconnectState("Redis", logger, cap=REDIS_RETRY_SECONDS)
+        self._due = self._beat_due = 0.0
+        self._publish_checked = self._append_refused = False
+        self._waiting: _Waiting | None = None
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a request is under way."""
+        return self._waiting is not None
+
+    @property
+    def awaited(self) -> PendingCall | None:
+        """The call whose answer is taken as soon as it is there; not before the next append may be sent."""
+        return self._waiting.call if self._waiting and self._env.monotonic() >= self._due else None
+
+    def step(
+        self,
+        next_sequencer: Callable[[], Sequencer | None],
+        start_beat: Callable[[], PendingCall],
+        *,
+        has_events: bool,
+    ) -> float:
+        """Take the answer that has arrived, and send what is due next.
+
+        Args:
+            next_sequencer: returns whose request is next.
+            start_beat: sends a heartbeat.
+            has_events: whether events wait to be appended.
+
+        Returns:
+            The seconds until there is more to do, unless an answer arrives before.
+        """
+        now = self._env.monotonic()
+        if now < self._due:
+            return self._due - now if self._waiting or has_events else IDLE_SECONDS
+        if self._waiting and not self._waiting.call.is_done:
+            return IDLE_SECONDS
+        self.finish()
+        if (now := self._env.monotonic()) < self._due:
+            return self._due - now if has_events else IDLE_SECONDS
+        self._waiting = self._start_beat(start_beat, now) or self._start_request(next_sequencer(), now)
+        return 0.0 if self._waiting and self._waiting.call.is_done else IDLE_SECONDS
+
+    def finish(self) -> None:
+        """Hand over the answer to what is under way; wait for it within Redis's timeout."""
+        if self._waiting is None:
+            return
+        waiting, self._waiting = self._waiting, None
+
+        def take() -> None:
+            answer = waiting.call.result()
+            if waiting.request:
+                waiting.request.on_answer(answer, self._env.monotonic())
+
+        # A heartbeat is small: a full Redis may take it while it still refuses an append.
+        is_proof = waiting.is_append or (waiting.request is None and not self._append_refused)
+        if self.attempt(take, proof=is_proof):
+            self._append_refused = self._append_refused and not waiting.is_append
+        else:
+            self._failed(waiting.request, is_append=waiting.is_append)
+
+    def attempt(self, call: Callable[[], None], *, proof: bool = False) -> bool:
+        """Call and return whether Redis answered; after a failure wait before the next call.
+
+        A call with `proof` shows that the outage is over: it writes, and a full Redis refuses writes but answers reads.
+        """
+        try:
+            call()
+        except ConnectingError:
+            self._due = self._env.monotonic() + _CONNECTING_SECONDS
+            return False
+        except RedisError as error:
+            self._due = self._env.monotonic() + self.state.failed(str(fault(error)))
+            return False
+        if proof:
+            self.state.recovered()
+        return True
+
+    def _start_beat(self, start: Callable[[], PendingCall], now: float) -> _Waiting | None:
+        if now < self._beat_due:
+            return None
+        self._beat_due = now + HEARTBEAT_SECONDS
+        return self._start(start, None, is_append=False)
+
+    def _start_request(self, sequencer: Sequencer | None, now: float) -> _Waiting | None:
+        request = sequencer.to_redis(now) if sequencer else None
+        if sequencer is None or request is None:
+            return None
+        is_append = isinstance(request, Append)
+        if is_append and self._env.feed.has_workers:
+            self._due = now + _APPEND_SECONDS
+
+        def start() -> PendingCall:
+            if not self._publish_checked:
+                self._env.stream.check_publish(self._env.wall())
+                self._publish_checked = True
+            return self._env.stream.start(request)
+
+        return self._start(start, _Request(sequencer, request), is_append=is_append)
+
+    def _start(self, start: Callable[[], PendingCall], request: _Request | None, *, is_append: bool) -> _Waiting | None:
+        """Send something; return None if that is not possible."""
+        calls: list[PendingCall] = []
+        if self.attempt(lambda: calls.append(start())):
+            return _Waiting(calls[0], request, is_append)
+        self._failed(request, is_append=is_append)
+        return None
+
+    def _failed(self, request: _Request | None, *, is_append: bool) -> None:
+        self._append_refused = self._append_refused or is_append
+        if request:
+            request.on_failure()
+        else:
+            self._beat_due = self._env.monotonic()
