@@ -139,6 +139,15 @@ class MatchDataWebSocketManager:
             reasons.append(source.stall)
         return reasons
 
+    def degraded(self) -> list[str]:
+        """Return why this worker is served by the feed of its pod's listener alone; empty if it is not."""
+        source = self._source.status()
+        if source.is_fed and source.outage:
+            return [f"Redis is away: {source.outage}; events come by this pod's listener"]
+        if source.is_stream_behind:
+            return ["the listener can't append to the stream in Redis; events come by this pod's listener"]
+        return []
+
     def sample(self) -> None:
         """Sample the rates and the queues, and ask for old rights again; to be called once a second."""
         if self.rights:

@@ -78,7 +78,7 @@ _WORKER_FIELDS: dict[str, Callable[[str], object]] = {
     "uid": str,
     "mode": str,
     "position": lambda text: text or None,
-    **dict.fromkeys(("clients", "events", "gaps", "suppressed", "slow_closes", "recovered", "snapshots"), _int),
+    **dict.fromkeys(("clients", "events", "gaps", "suppressed", "fed", "slow_closes", "recovered", "snapshots"), _int),
     "queue_bytes": _int,
     "p50_ms": _float,
     "p99_ms": _float,

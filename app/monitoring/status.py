@@ -124,7 +124,7 @@ class Status:
         return [own | report.row(), *(row for row in rows if row["uid"] != info.uid)]
 
     def _problems(self, listeners: list[ProcessRow], queue_usage: float | None, lock_wait: LockWait) -> list[str]:
-        found, registry = self._worker.unready() + problems.queue(queue_usage), self._registry
+        found, registry = self._worker.unready() + self._worker.degraded() + problems.queue(queue_usage), self._registry
         found += [problem for problem in problems.notification_lock(lock_wait) if problem not in found]
         if registry is None:
             return found + self._clock_problems()

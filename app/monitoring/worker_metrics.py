@@ -55,6 +55,7 @@ class WorkerMetrics:
         self._waiting_rights = gauge("authorize_waiting", "Queries for clients' rights that wait.", "livesum")
         self._clients = gauge("clients", "Clients that are connected.", "livesum")
         self._queue_bytes = gauge("client_queue_bytes", "Bytes that are queued for clients.", "livesum")
+        self._fed = gauge("fed", "1 if every worker is fed by its pod's listener.", "livemin")
         self._ready = gauge("ready", "1 if every worker is ready, as /readyz says.", "livemin")
         self._canary_age = gauge("canary_age_seconds", "Since the last canary, of the worst worker.", "livemax")
         self._latency = histogram("latency", "From NOTIFY to a worker, measured by canaries.")
@@ -105,6 +106,7 @@ class WorkerMetrics:
         self._update_rights(report.rights)
         self._clients.set(report.clients)
         self._queue_bytes.set(report.queue_bytes)
+        self._fed.set(report.source.is_fed)
         self._ready.set(not self._worker.unready())
         self._canary_age.set(time.monotonic() - (report.source.canary_at or self._started))
         if report.mode == "postgres":

@@ -66,6 +66,7 @@ class WorkerReport(NamedTuple):
             "events": self.events,
             "gaps": self.gaps.total(),
             "suppressed": self.source.suppressed,
+            "fed": int(self.source.is_fed),
             "slow_closes": self.slow_closes,
             "recovered": self.recovered,
             "snapshots": self.snapshots,
@@ -109,6 +110,9 @@ class WorkerState(Protocol):
 
     def unready(self) -> list[str]:
         """Why the worker is not ready; empty when it is."""
+
+    def degraded(self) -> list[str]:
+        """Why the worker is ready by the feed alone; empty when it is not, or all is well."""
 
     def report(self) -> WorkerReport:
         """Return the worker's state and counters."""

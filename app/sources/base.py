@@ -48,6 +48,8 @@ class SourceStatus(NamedTuple):
     suppressed: int = 0  # events that were received again and not delivered again
     canary_at: float | None = None  # when the last canary was received, on the monotonic clock
     stall: str | None = None  # why its server does not answer, where that is no reason to connect anew
+    is_fed: bool = False  # whether events come by the feed of this pod's listener
+    is_stream_behind: bool = False  # whether the stream lacks what was fed, so that other pods do not hear it
     lock_wait: LockWait = LockWait()  # sessions that wait for the notification lock, as the source has last seen them
 
 

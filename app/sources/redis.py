@@ -1,11 +1,13 @@
-"""Redis mode: events are received by pub/sub, and those that pub/sub misses are read from the stream.
+"""Redis mode: events come by the feed of this pod's listener or by pub/sub; what is missed is read from the stream.
 
-An outage of Redis delays events. None is lost that the stream still holds afterwards.
+Without a listener in the pod, an outage of Redis delays events. None is lost that the stream still holds afterwards.
 """
 
+import asyncio
 import logging
 import time
 from itertools import pairwise
+from math import inf
 from typing import Any
 
 import msgspec
@@ -14,7 +16,10 @@ from redis.exceptions import RedisError
 from app.core.canary import MUX_CHANNEL
 from app.core.progress_timeout import POLL_SECONDS
 from app.core.redis_keys import EVENT_FIELD, RedisNames
+from app.core.tasks import cancel_tasks
 from app.sources.base import EventSink, SourceStatus
+from app.sources.feed_follower import FeedFollower, ForeignFeedError, decode_all
+from app.sources.listener_feed import ListenerFeed
 from app.sources.sequence_tracker import Gap, Outcome, SequenceTracker, StreamEvent
 from notifymux.event import Event, EventId, decode
 from notifymux.reconnect import ReconnectState
@@ -48,52 +53,131 @@ class RedisSource:
     def __init__(
         self, address: RedisAddress, names: RedisNames, canary_interval: float, recent_bytes: int, sink: EventSink
     ) -> None:
-        self._subscription = Subscription(address, names.events, 2 * canary_interval)
+        self._subscription = Subscription(
+            address, [names.direct, names.events], 2 * canary_interval, optional=names.direct
+        )
         self._redis = self._subscription.client
-        self._events, self._stream = names.events, names.log
+        self._direct, self._events, self._stream = names.direct, names.events, names.log
         self._silence_seconds = 2 * canary_interval
         self._recent_bytes = recent_bytes
         self._is_reading_range = False
         self._sink = sink
         self._tracker = SequenceTracker()
+        self._follower = FeedFollower(self._tracker)
+        self._feed = ListenerFeed(names.log, self._follower, self._on_fed, self._on_feed_lost)
+        self._is_spared = False  # the stream's channel is not heard
+        self._channels_changed = asyncio.Event()
         self._reading = ReconnectState("Redis' stream", logger)
         self._received_at = time.monotonic()
         self._canary_at: float | None = None
         self._said_others = False
 
     def status(self) -> SourceStatus:
-        """Return the current state. The source is connected if it is subscribed and could read the stream."""
+        """Return the current state. The source is connected if it follows the feed, or hears and reads the stream."""
         outage = self._subscription.state.reason or self._reading.reason
+        is_fed = self._follower.is_followed
         return SourceStatus(
-            is_connected=self._tracker.position is not None and outage is None,
+            is_connected=is_fed or (self._tracker.position is not None and outage is None),
             outage=outage,
             reconnects=self._subscription.state.reconnects,
             position=self._tracker.position,
-            is_behind=self._tracker.needs_read,
+            is_behind=self._tracker.needs_read and not is_fed,
             suppressed=self._tracker.suppressed,
             canary_at=self._canary_at,
+            is_fed=is_fed,
+            is_stream_behind=is_fed and self._follower.is_stream_behind,
         )
 
     async def run(self) -> None:
         """Deliver events until cancelled."""
-        tracker = self._tracker
+        works = (self._feed.run(), self._look_at_the_stream(), self._choose_channels())
+        tasks = [asyncio.create_task(work) for work in works]
         try:
-            async for received in self._subscription.messages():
-                now = time.monotonic()
-                if isinstance(received, list):
-                    self._received_at = now
-                    self._deliver(tracker.on_published(_published(received)), now)
-                elif received is Signal.SUBSCRIBED or now - self._received_at > self._silence_seconds:
-                    self._received_at = now
-                    tracker.request_read()
-                elif received is Signal.LOST:
-                    tracker.interrupted()
-                if tracker.is_read_due(now) and received is not Signal.LOST:
-                    await self._catch_up()
-                self._subscription.receive_timeout = POLL_SECONDS if tracker.needs_read else _IDLE_SECONDS
+            await asyncio.gather(self._receive_published(), *tasks)
         finally:
+            await cancel_tasks(tasks)
             await self._subscription.close()
             await self._redis.aclose()
+
+    async def _receive_published(self) -> None:
+        tracker = self._tracker
+        async for received in self._subscription.messages():
+            now = time.monotonic()
+            if isinstance(received, list):
+                self._received_at = now
+                self._deliver(tracker.on_published(self._published(received)), now)
+            elif received is Signal.SUBSCRIBED or self._is_silent(now):
+                self._received_at = now
+                tracker.request_read()
+            elif received is Signal.LOST:
+                tracker.interrupted()
+                self._follower.redis_failed(now)
+            if tracker.is_read_due(now) and received is not Signal.LOST:
+                await self._catch_up()
+            self._subscription.receive_timeout = POLL_SECONDS if tracker.needs_read else _IDLE_SECONDS
+
+    def _published(self, texts: list[bytes]) -> list[Event]:
+        """Return the events, without the copies of those that are heard on the other channel."""
+        return [event for event in decode_all(texts) if not (event.is_copy and self._subscription.hears_all)]
+
+    def _is_silent(self, now: float) -> bool:
+        return not self._follower.is_followed and now - self._received_at > self._silence_seconds
+
+    # The feed.
+
+    def _on_fed(self, lines: list[bytes]) -> None:
+        """Deliver what the feed brings."""
+        try:
+            self._deliver_fed(lines, time.monotonic())
+        except ForeignFeedError as error:
+            logger.warning("the feed of this pod's listener is left: %s", error)
+            self._feed.leave()
+        if (self._follower.is_paused or self._follower.is_behind) and self._feed.has_another:
+            self._feed.leave()
+        self._compare_channels()
+
+    def _on_feed_lost(self) -> None:
+        self._follower.lost()
+        self._compare_channels()
+
+    def _deliver_fed(self, lines: list[bytes], now: float) -> None:
+        was_started = self._tracker.position is not None
+        outcomes = self._follower.received(lines, now)
+        if not was_started and self._tracker.position is not None:
+            self._sink.start(self._tracker.position, [])
+        self._deliver_outcomes(outcomes, now)
+
+    def _compare_channels(self) -> None:
+        """Have the channels changed, if others are needed now than those that are heard."""
+        if self._is_spared != (self._follower.is_followed and self._subscription.hears_all):
+            self._channels_changed.set()
+
+    async def _choose_channels(self) -> None:
+        """Hear the stream's channel only while the feed is not followed; what has no id is on the other channel."""
+        while True:
+            await self._channels_changed.wait()
+            self._channels_changed.clear()
+            is_spared = self._is_spared = self._follower.is_followed and self._subscription.hears_all
+            self._subscription.silence_seconds = inf if is_spared else self._silence_seconds
+            await self._subscription.hear([self._direct] if is_spared else [self._direct, self._events])
+
+    async def _look_at_the_stream(self) -> None:
+        """Look a few times a second whether the stream has what the feed did not bring."""
+        while True:
+            await asyncio.sleep(self._follower.look_seconds)
+            if not self._follower.is_followed:
+                continue
+            try:
+                head = await self._head()
+                self._follower.looked(head, has_read_all=not self._feed.has_unread)
+            except (RedisError, OSError) as error:
+                self._reading.failed(str(fault(error)))
+                self._follower.redis_failed(time.monotonic())
+            else:
+                self._reading.recovered()
+            self._compare_channels()
+
+    # The stream.
 
     async def _catch_up(self) -> None:
         """Read the stream until there is nothing more, or something is missing."""
@@ -109,8 +193,10 @@ class RedisSource:
         except (RedisError, OSError) as error:
             self._reading.failed(str(fault(error)))
             self._tracker.interrupted()
+            self._follower.redis_failed(time.monotonic())
         else:
             self._reading.recovered()
+            self._follower.redis_answered()
         if self._tracker.hears_others and not self._said_others:
             self._said_others = True
             logger.warning(_OTHERS, self._events)
@@ -127,8 +213,12 @@ class RedisSource:
             if len(kept) < len(entries) or len(entries) < _BATCH_ENTRIES:
                 break
             before = f"({kept[-1].id}"
+        if self._tracker.position is not None:
+            return  # the feed was followed meanwhile
         position = self._tracker.start(newest_first[0].id if newest_first else None)
         self._sink.start(position, [entry.event for entry in reversed(newest_first)])
+        if newest_first:
+            self._follower.delivered([newest_first[0].event])
 
     async def read_range(self, after: EventId, until: EventId) -> list[Event] | None:
         """Return the events after one id up to another of the same epoch, from the stream.
@@ -182,18 +272,9 @@ class RedisSource:
     def _deliver(self, events: list[Event], now: float) -> None:
         if events:
             self._sink.deliver(events)
+            self._follower.delivered(events)
         if any(event.channel == MUX_CHANNEL and event.id is not None for event in events):
             self._canary_at = now
-
-
-def _published(texts: list[bytes]) -> list[Event]:
-    events = []
-    for text in texts:
-        try:
-            events.append(decode(text))
-        except ValueError as error:
-            logger.warning("what was published is not an event: %s", error)
-    return events
 
 
 def _contiguous(newest_first: list[StreamEvent]) -> list[StreamEvent]:
@@ -218,4 +299,5 @@ def _stream_event(entry_id: str, fields: dict[bytes, bytes]) -> StreamEvent:
     except msgspec.DecodeError as error:
         logger.warning("the stream's entry %s is not an event: %s", entry_id, error)
         event = Event(channel=MUX_CHANNEL, id=entry_id)
-    return StreamEvent(EventId.parse(entry_id), event)
+        return StreamEvent(EventId.parse(entry_id), event, is_event=False)
+    return StreamEvent(EventId.parse(entry_id), event, is_event=event.id == entry_id)

@@ -23,17 +23,24 @@ _FOREIGN_READS = 3  # after so many reads in vain, an epoch is another environme
 
 
 class Gap(NamedTuple):
-    """Events before `position` may be missing."""
+    """Events before `position` may be missing.
 
-    position: EventId
+    The position is None while the stream is behind what was delivered: an id names no place in it by which to resume.
+    """
+
+    position: EventId | None
     why: GapReason
 
 
 class StreamEvent(NamedTuple):
-    """One entry of the stream."""
+    """One entry of the stream.
+
+    An entry that a stranger wrote, which is no event with the entry's id, has `is_event` unset.
+    """
 
     id: EventId
     event: Event
+    is_event: bool = True
 
 
 Outcome = Event | Gap
@@ -48,9 +55,12 @@ class SequenceTracker:
         self.position: EventId | None = None
         self.needs_read = True
         self.suppressed = 0  # events that were received again and not delivered again
+        # While the feed delivers, a position ahead of the stream's last entry is no loss (rule 15).
+        self.is_fed = False
         self._delivered = NOTHING  # the last event delivered
         self._past_epochs: deque[int] = deque(maxlen=_MAX_PAST_EPOCHS)
         self._timeout = ProgressTimeout(TAKEOVER_TIMEOUT_SECONDS)
+        self._restored = NOTHING  # how far a stream is that is behind what was delivered
         self._read_at = 0.0
         # A published epoch that is not known yet: a new one, whose begin is in the stream, or another environment's.
         self._strange_epoch: int | None = None
@@ -125,6 +135,22 @@ class SequenceTracker:
             self.needs_read = self.needs_read or at.epoch < self.position.epoch
         return False
 
+    def on_fed(self, events: Sequence[Event], *, is_alone: bool) -> list[Outcome]:
+        """Handle what the feed brought, as `on_published`.
+
+        `is_alone`: Redis has been away for so long that the feed is followed without it. Then what the feed does not
+        have any more is a gap (rule 15).
+        """
+        first = events[0].parsed_id
+        if is_alone and first and first > self._delivered and (self.position is None or first > self.position.next):
+            before = EventId(first.epoch, first.sequence - 1)
+            if self.position is None:
+                self.position = self._delivered = before
+            else:
+                self._move_to(before)
+                return [Gap(before, GapReason.EVENTS_MISSING), *self.on_published(events)]
+        return [*self.on_published(events)]
+
     def read(self, entries: list[StreamEvent], head: EventId | None, now: float) -> list[Outcome]:
         """Handle the stream's entries after the position, and return what is delivered.
 
@@ -134,13 +160,20 @@ class SequenceTracker:
         self.needs_read = False
         strange, self._strange_epoch = self._strange_epoch, None
         for entry in entries:
+            if self.position is not None and entry.id <= self.position:
+                continue  # it was fed while the stream was read
             due = self._read_entry(entry, now)
             if due is None:
                 return outcomes
             outcomes += due
-        if not entries and (head or NOTHING) < (self.position or NOTHING) and self._timed_out(now):
+        is_behind = not entries and (head or NOTHING) < (self.position or NOTHING)
+        if is_behind and self.is_fed:
+            self._timeout.pause()
+        elif is_behind and self._is_lost(head, now):
             self.position = head or NOTHING
-            outcomes.append(Gap(self.position, GapReason.STREAM_LOST))
+            outcomes.append(Gap(None, GapReason.STREAM_LOST))
+        if not is_behind:
+            self._restored = NOTHING
         if strange is not None:
             self._look_for(strange, now)
         return outcomes
@@ -174,6 +207,8 @@ class SequenceTracker:
         if at == position.next:
             outcomes = [entry.event]
         elif at.epoch > position.epoch and at.sequence == 1:
+            if not entry.is_event:
+                return []  # it begins no epoch, and stays only until the next append
             outcomes = [Gap(at, GapReason.EPOCH)]
         elif self._timed_out(now):
             outcomes = [Gap(EventId(at.epoch, at.sequence - 1), GapReason.EVENTS_MISSING), entry.event]
@@ -191,6 +226,13 @@ class SequenceTracker:
     def _was_delivered(self, at: EventId) -> bool:
         """Return whether an event was delivered or skipped before. It is read again if the stream was replaced."""
         return at.epoch in self._past_epochs or (at.epoch == self._delivered.epoch and at <= self._delivered)
+
+    def _is_lost(self, head: EventId | None, now: float) -> bool:
+        """Return whether a stream that is behind what was delivered stays so; one that is being restored does not."""
+        if head and self.position and head.epoch == self.position.epoch and head > self._restored:
+            self._restored = head
+            self._timeout = ProgressTimeout(TAKEOVER_TIMEOUT_SECONDS)
+        return self._timed_out(now)
 
     def _timed_out(self, now: float) -> bool:
         """Return whether a listener has had the time to restore what is missing; if not, read again later."""

@@ -98,17 +98,20 @@ class ClientRoutes:
     async def readyz(self, request: Request) -> Response:
         """Respond with 200 if a canary arrived within the last seconds, else with 503; to operators with the reasons.
 
+        While the feed of this pod's listener stands in for Redis, a worker is ready, and degraded.
+
         The reasons name hosts, and quote what servers say.
         """
-        reasons = self._manager.unready()
+        unready = self._manager.unready()
+        reasons = [*unready, *self._manager.degraded()]
         body: dict[str, Any] = {
-            "ready": not reasons,
+            "ready": not unready,
             "state": "broken" if self._manager.broken else "degraded" if reasons else "ready",
         }
         if self._access.is_operator(request):
             explained = [*reasons, *(await self._explain())] if reasons else []
             body |= {"mode": self._manager.mode, "reasons": explained, "clients": len(self._manager.hub)}
-        return JSONResponse(body, status_code=503 if reasons else 200, headers={"cache-control": "no-store"})
+        return JSONResponse(body, status_code=503 if unready else 200, headers={"cache-control": "no-store"})
 
     async def match_socket(self, websocket: WebSocket) -> None:
         """Serve one client of one match over a WebSocket."""

@@ -33,6 +33,7 @@ const workers = new Table($("workers"), ({ uid, pod, pid }) => uid || `${pod}/${
   { name: "p99", text: ({ p99_ms }) => milliseconds(p99_ms), isFigure: true },
   { name: "Events", text: ({ events }) => count(events), isFigure: true },
   { name: "Gaps", text: ({ gaps }) => count(gaps), isFigure: true },
+  { name: "By", text: ({ mode, fed }) => (fed ? "feed" : mode === "redis" ? "Redis" : "LISTEN") },
   { name: "Suppressed", text: ({ suppressed }) => count(suppressed), isFigure: true },
   { name: "Slow closes", text: ({ slow_closes }) => count(slow_closes), isFigure: true },
   { name: "Recovered", text: ({ recovered }) => count(recovered), isFigure: true },
