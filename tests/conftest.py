@@ -151,6 +151,15 @@ def start_app(tmp_path: Path) -> Iterator[StartApp]:
 
 
 @pytest.fixture
+def start_remote_app(tmp_path: Path) -> Iterator[StartApp]:
+    """Starts an application in a pod without a listener, so that it is not fed."""
+    folder = tmp_path / "remote"
+    folder.mkdir()
+    with ExitStack() as stack:
+        yield lambda settings, workers=1: stack.enter_context(App(folder, settings, workers))
+
+
+@pytest.fixture
 def verify(tmp_path: Path) -> Verify:
     return lambda settings, *options: Verification(tmp_path, settings, *options)
 

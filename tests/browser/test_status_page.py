@@ -103,8 +103,13 @@ def test_a_missing_listener_is_shown_until_one_runs_again(
 
 
 def test_a_worker_that_lags_behind_is_shown_until_it_has_caught_up(
-    environment: Environment, status: StatusPage, screenshots: Path
+    environment: Environment, status: StatusPage, screenshots: Path, start_remote_app: StartApp
 ) -> None:
+    """In a pod without a listener, so that no feed brings what Redis is slow with."""
+    redis_url = redis_url_with_port(environment.servers.embedded.redis_url, environment.redis_proxy.port)
+    app = start_remote_app({**environment.settings, "REDIS_URL": redis_url}).wait_until_ready()
+    status.open(app.port)
+    status.wait_for_state("Healthy", 20_000)
     environment.writer.per_second = 400
     environment.redis_proxy.throttle(50_000)
     status.wait_for_state("Degraded")

@@ -1,16 +1,17 @@
 """Listeners, workers with clients, writers, and faults one after another."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from random import Random
 from typing import Self
 
+import psutil
 import psycopg
 
 from tests.chaos.delivery_check import DeliveryCheck, EventKey, ambiguous_ids
-from tests.chaos.faults import END_EVERY_SESSION, FAULTS
+from tests.chaos.faults import END_EVERY_SESSION, FAULTS, Target
 from tests.chaos.load import MATCHES, CommitOrder, ListenSampler, RecordingClient, Writer, create_table, match_of
 from tests.chaos.pods import SETTINGS, Pod
 from tests.chaos.report import NO_FAULT, Report
@@ -20,7 +21,7 @@ from tests.support.servers import Servers
 from tests.support.waiting import hold_for, wait_until
 
 EVENTS_PER_SECOND, WRITERS = 400, 4
-WORKERS, CLIENTS = 4, 9
+WORKERS, CLIENTS = 2, 5  # in each of two pods: the first one has a listener, which feeds its workers
 PAUSE_SECONDS = (0.5, 2.0)  # between two faults
 HEARTBEAT_SECONDS = 1.6  # until a process has sent a heartbeat after a fault
 
@@ -35,7 +36,7 @@ class Environment:
         seed: of faults and load.
         settings: of the listeners and the workers, in addition to the usual ones.
         app_settings: of the workers instead of `settings`.
-        clients: the number of clients.
+        clients: the number of clients of each of the two pods with workers.
         verbose: print a line for each fault.
     """
 
@@ -52,7 +53,8 @@ class Environment:
         verbose: bool = False,
     ) -> None:
         self.servers, self.folder = servers, folder
-        self.report = Report(listeners, seed, clients=clients)
+        self.report = Report(listeners, seed)
+        self._clients_per_app = clients
         self._rng = Random(f"{seed}, {listeners}")
         self._settings = dict(settings or {})
         self._app_settings = self._settings if app_settings is None else dict(app_settings)
@@ -63,6 +65,7 @@ class Environment:
         self._remaining_faults: list[str] = []
         self._began = time.monotonic()
         self.pods: list[Pod] = []
+        self.apps: list[App] = []
         self.stopped_pods: list[Pod] = []
         self.clients: list[RecordingClient] = []
         self._probes: dict[EventKey, int] = {}  # by session of the commit order
@@ -89,19 +92,25 @@ class Environment:
         for _ in range(self.report.listeners):
             self.start_pod()
         redis_settings = {"REDIS_URL": self.servers.embedded.redis_url, "USE_REDIS_NOTIFIER": "true"}
-        self.app = enter(App(self.folder, SETTINGS | redis_settings | self._app_settings, WORKERS)).wait_until_ready()
+        remote = self.folder / "remote"
+        remote.mkdir()
+        for folder in (self.pods[0].folder, remote):
+            self.apps.append(enter(App(folder, SETTINGS | redis_settings | self._app_settings, WORKERS)))
         for pod in self.pods:
             pod.wait_until_aligned()
-        self._connect_clients()
+        for app in self.apps:
+            self._connect_clients(app.wait_until_ready())
+        self.report.clients = len(self.clients)
         self._warm_up()
         rng, rate = Random(self._rng.random()), EVENTS_PER_SECOND / WRITERS
         self.writers = [enter(Writer(n, url, self.order, rate, Random(rng.random()))) for n in range(1, WRITERS + 1)]
         self._began = time.monotonic()
 
-    def start_pod(self, settings: Mapping[str, str] | None = None) -> Pod:
-        """Start one more listener, under a new name."""
+    def start_pod(self, settings: Mapping[str, str] | None = None, folder: Path | None = None) -> Pod:
+        """Start one more listener, under a new name, in a new folder or in that of another one that has ended."""
         self._pods_started += 1
-        pod = Pod(f"pod-{self._pods_started}", self.folder, self.servers, self._settings | dict(settings or {}))
+        name = f"pod-{self._pods_started}"
+        pod = Pod(name, folder or self.folder / name, self.servers, self._settings | dict(settings or {}))
         self.pods.append(self._stack.enter_context(pod))
         return pod
 
@@ -110,22 +119,24 @@ class Environment:
         self.start_pod(settings)
         self.wait_until_caught_up()
 
-    def _connect_clients(self) -> None:
-        """Connect the clients, at least one to each worker."""
-        workers: set[int] = set()
+    def _connect_clients(self, app: App) -> None:
+        """Connect the clients of one pod, at least one to each worker."""
+        clients: list[RecordingClient] = []
         for number in range(200):
-            client = RecordingClient(self.app.port, MATCHES[number % len(MATCHES)], f"client-{number}")
+            client = RecordingClient(app.port, MATCHES[number % len(MATCHES)], f"client-{app.port}-{number}")
             self._stack.callback(client.close)
-            if client.worker in workers and len(self.clients) - len(workers) >= self.report.clients - WORKERS:
+            workers = {each.worker for each in clients}
+            if client.worker in workers and len(clients) - len(workers) >= self._clients_per_app - WORKERS:
                 client.close()
                 continue
-            workers.add(client.worker)
-            self.clients.append(client)
-            if len(self.clients) >= self.report.clients and len(workers) == WORKERS:
+            clients.append(client)
+            if len(clients) == self._clients_per_app:
                 break
+        workers = {each.worker for each in clients}
         assert len(workers) == WORKERS, f"only {len(workers)} of {WORKERS} workers accepted a client"
-        for client in self.clients:
+        for client in clients:
             assert client.is_loaded.wait(10)
+        self.clients += clients
 
     def _warm_up(self) -> None:
         """Wait until every client receives events; discard the events so far."""
@@ -168,8 +179,9 @@ class Environment:
         for pod in self.pods:
             assert pod is except_for or pod.process.running, f"{pod.name} exited:\n{pod.log}"
         for client in self.clients:
-            assert client.code is None, f"{client.name} was closed with {client.code}:\n{self.app.log}"
-        assert self.app.running
+            assert client.code is None, f"{client.name} was closed with {client.code}:\n{self._app_logs}"
+        for app in self.apps:
+            assert app.running
         for thread in (self.order, self.sampler, *self.writers):
             assert thread.failure is None, thread.failure
         return True
@@ -197,7 +209,7 @@ class Environment:
             self._inject_faults(seconds, list(faults))
             return self.finish()
         except AssertionError:
-            print_line("\n".join(pod.log for pod in self.pods) + f"\n--- app\n{self.app.log}")
+            print_line(self._logs(self.pods))
             raise
 
     def _inject_faults(self, seconds: float, faults: list[str]) -> None:
@@ -221,11 +233,12 @@ class Environment:
         def wait(seconds: float) -> None:
             hold_for(seconds, lambda: self.assert_running(except_for=pod))
 
-        FAULTS[fault](pod, self.servers, self._rng, wait)
+        FAULTS[fault](Target(pod, self._choose_worker(), self.servers, self._rng, wait))
         ended = time.monotonic()
         if fault not in END_EVERY_SESSION:
             self.run_load(HEARTBEAT_SECONDS)
         self.wait_until_caught_up()
+        wait_until(self._is_fed, 30, "the workers beside a listener follow its feed")
         gaps = max(after - earlier for earlier, after in zip(before, self._resyncs(), strict=True))
         self.report.faults[fault] += 1
         self.report.gaps[fault] += gaps
@@ -237,12 +250,22 @@ class Environment:
                 f" recovered in {recovery:4.1f} s, {gaps} gaps"
             )
 
+    def _is_fed(self) -> bool:
+        fed = self.apps[0]
+        status, shown = fed.get("/api/status")
+        followers = {row["pid"] for row in shown["workers"] if row["fed"]} if status == 200 else set()
+        return {worker.pid for worker in psutil.Process(fed.pid).children()} <= followers
+
     def _choose_pod(self) -> Pod:
         """Choose the primary with a preference, because faults of a standby have little effect."""
         pod = self._rng.choice(self.pods)
         if self._rng.random() < 0.7:
             pod = next((pod for pod in self.pods if pod.registry_entry().get(b"role") == b"primary"), pod)
         return pod
+
+    def _choose_worker(self) -> psutil.Process:
+        """Choose one that has a client."""
+        return psutil.Process(self._rng.choice(self.clients).worker)
 
     def rolling_update(self, settings: Mapping[str, str] | None = None, *, aligned: bool = True) -> None:
         """Replace every pod, one at a time, by a new one with `settings`.
@@ -253,7 +276,7 @@ class Environment:
             self.pods.remove(old)
             self.stopped_pods.append(old)
             assert old.process.stop() == 0
-            new = self.start_pod(settings)
+            new = self.start_pod(settings, old.folder)
             if aligned:
                 self.wait_until_caught_up()
             else:
@@ -279,8 +302,15 @@ class Environment:
         report.gaps[NO_FAULT] += max(0, max(self._resyncs()) - report.gaps.total())
         report.max_listen_rows = max(self.sampler.max_rows.values())
         report.gaps = +report.gaps
-        report.log = "\n".join(pod.log for pod in (*self.stopped_pods, *self.pods)) + f"\n--- app\n{self.app.log}"
+        report.log = self._logs([*self.stopped_pods, *self.pods])
         return report
+
+    def _logs(self, pods: Sequence[Pod]) -> str:
+        return "\n".join([*(pod.log for pod in pods), self._app_logs])
+
+    @property
+    def _app_logs(self) -> str:
+        return "\n".join(f"--- workers of port {app.port}\n{app.log}" for app in self.apps)
 
     def _check_deliveries(self, report: Report) -> None:
         committed = dict(self._probes)

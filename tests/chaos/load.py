@@ -4,18 +4,20 @@ import json
 import select
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from random import Random
 from typing import Any, Self
 
 import psycopg
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from tests.chaos.delivery_check import EventKey, Received
 from tests.support.programs import Client
+from tests.support.waiting import wait_until
 
 CHANNELS = ("match_change", "football_event_change")
 MATCHES = (1, 2, 3)
+_ABNORMAL = 1006  # the close code of a connection that ended without one
 
 TABLE = """
 CREATE TABLE chaos (writer int, serial int, match_id int);
@@ -167,29 +169,50 @@ class Writer(BackgroundThread):
 
 
 class RecordingClient(Client):
-    """A client that keeps only what the check of deliveries needs."""
+    """A client that keeps only what the check of deliveries needs, and connects again where its worker has died."""
 
     def __init__(self, port: int, match: int, name: str) -> None:
         self.match, self.name = match, name
         self.received: list[Received] = []
         self.last: EventKey | None = None
         self.is_loaded = threading.Event()
+        self._last_id = ""
+        self._is_closing = False
         super().__init__(port, match, name)
+
+    def close(self) -> None:
+        self._is_closing = True
+        super().close()
 
     def _read(self) -> None:
         try:
-            for text in self.socket:
-                self._on_message(json.loads(text))
-        except ConnectionClosed:
-            pass
+            while True:
+                with suppress(ConnectionClosed):
+                    for text in self.socket:
+                        self._on_message(json.loads(text))
+                if self._is_closing or self.socket.close_code != _ABNORMAL:
+                    return
+                wait_until(self._reconnect, 10)
         finally:
-            self.code = self.socket.close_code or 1006
+            self.code = self.socket.close_code or _ABNORMAL
+
+    def _reconnect(self) -> bool:
+        try:
+            self._connect(f"?last_event_id={self._last_id}")
+        except (OSError, WebSocketException):
+            return False
+        return True
 
     def _on_message(self, message: dict[str, Any]) -> None:
         match message["type"]:
             case "ping":
                 self.socket.send('{"type":"pong"}')
+                return
             case "initial-load":
+                if message["recovered"]:
+                    return
+                if self.is_loaded.is_set():  # it could not resume, and starts again from a snapshot
+                    self.received.append(Received(None, message["id"]))
                 self.is_loaded.set()
             case "resync":
                 self.received.append(Received(None, message["id"]))
@@ -197,6 +220,7 @@ class RecordingClient(Client):
                 event = EventKey(message["data"]["w"], message["data"]["n"])
                 self.received.append(Received(event, message["id"]))
                 self.last = event
+        self._last_id = message["id"]
 
     def resyncs(self) -> int:
         return sum(event is None for event, _ in list(self.received))

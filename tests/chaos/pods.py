@@ -19,11 +19,19 @@ SETTINGS = {"REDIS_NAMESPACE": NAMESPACE, "CANARY_INTERVAL": "1", "NOTIFY_CHANNE
 
 
 class Pod:
-    """The listener of one pod, and the proxies to both servers. Runs while the block runs."""
+    """The listener of one pod, and the proxies to both servers. Runs while the block runs.
+
+    Args:
+        name: of the pod.
+        folder: the pod's, where workers find its feed; it is created.
+        servers: both.
+        settings: in addition to the usual ones.
+    """
 
     def __init__(self, name: str, folder: Path, servers: Servers, settings: Mapping[str, str] | None = None) -> None:
         embedded = servers.embedded
-        self.name, self._folder = name, folder
+        self.name, self.folder = name, folder
+        folder.mkdir(exist_ok=True)
         self.postgres_proxy = Proxy(int(str(conninfo_to_dict(embedded.database_url)["port"])))
         self.redis_proxy = Proxy(embedded.valkey_port)
         self._settings = {
@@ -48,7 +56,7 @@ class Pod:
         self.end()
 
     def start(self) -> Self:
-        self.processes.append(Listener(self._folder, self._settings))
+        self.processes.append(Listener(self.folder, self._settings))
         return self
 
     def end(self) -> None:

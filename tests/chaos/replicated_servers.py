@@ -7,6 +7,7 @@ from random import Random
 
 from app.appliance.embedded.servers import EmbeddedServers
 from tests.support.postgres_cluster import PostgresServer
+from tests.support.process import Process
 from tests.support.proxy import Proxy
 from tests.support.redis_pair import RedisPair
 from tests.support.servers import Servers
@@ -49,6 +50,12 @@ class ReplicatedServers(Servers):
         """Kill the primary and start it again; neither it nor its replica keeps anything."""
         self.pair.primary.kill()
         self.pair.primary.start("--replicaof", "no one")  # it may have been started as the replica
+
+    @property
+    def redis_process(self) -> Process:
+        """The process of the primary."""
+        assert self.pair.primary.process
+        return self.pair.primary.process
 
     def fail_over_redis(self, rng: Random) -> None:
         """Make the replica the primary. The address leads to it, and no connection is cut."""

@@ -110,7 +110,7 @@ def test_three_listeners_cost_redis_less_than_1_3_times_the_commands_of_one(
         for n in range(1, 4):
             for name, (group, count) in groups.items():
                 if n <= count:
-                    pod = Pod(f"{name}-{n}", tmp_path, servers, {"REDIS_URL": group.embedded.redis_url})
+                    pod = Pod(f"{name}-{n}", tmp_path / f"{name}-{n}", servers, {"REDIS_URL": group.embedded.redis_url})
                     pods.append(stack.enter_context(pod))
             if n in (1, 3):  # the first is aligned before the others start, so that it starts the epoch
                 for pod in pods:
@@ -179,7 +179,7 @@ def test_a_worker_that_falls_behind_the_stream_announces_a_gap_only_to_its_own_c
         closing(redis.Redis.from_url(servers.embedded.redis_url)) as client,
     ):
         environment.run_load(3)
-        slow = environment.clients[0].worker
+        slow = environment.clients[-1].worker  # which is not fed
         worker = psutil.Process(slow)
         worker.suspend()
         try:

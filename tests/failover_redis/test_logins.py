@@ -50,12 +50,12 @@ def test_a_user_that_is_back_some_seconds_after_a_restart_costs_delay(
     server: RedisServer,
     events: Numbered,
     start_listener: StartListener,
-    start_app: StartApp,
+    start_remote_app: StartApp,
 ) -> None:
     """Who sets it up (an operator of Kubernetes, a script) does so when the server is there already."""
     settings = base | {"REDIS_URL": url(server, OLD)}
     listener = start_listener(settings).wait_until_aligned()
-    app = start_app(settings).wait_until_ready()
+    app = start_remote_app(settings).wait_until_ready()
     with Canaries(database) as canaries, app.client(MATCH) as client:
         client.wait_for_initial_load()
         events.commit(20)
@@ -81,14 +81,14 @@ def test_a_password_that_changes_in_its_file_is_read_at_the_next_connect(
     server: RedisServer,
     events: Numbered,
     start_listener: StartListener,
-    start_app: StartApp,
+    start_remote_app: StartApp,
     tmp_path: Path,
 ) -> None:
     secret = tmp_path / "redis-url"
     secret.write_text(url(server, OLD))
     settings = base | {"REDIS_URL_FILE": str(secret)}
     listener = start_listener(settings).wait_until_aligned()
-    app = start_app(settings).wait_until_ready()
+    app = start_remote_app(settings).wait_until_ready()
     with app.client(MATCH) as client:
         client.wait_for_initial_load()
         events.commit(10)
@@ -108,7 +108,7 @@ def test_a_password_that_changes_before_its_file_does_is_waited_for_and_named(
     server: RedisServer,
     events: Numbered,
     start_listener: StartListener,
-    start_app: StartApp,
+    start_remote_app: StartApp,
     tmp_path: Path,
 ) -> None:
     """A mounted secret follows within a minute or so; until then the reason is the password, wherever it is shown."""
@@ -116,7 +116,7 @@ def test_a_password_that_changes_before_its_file_does_is_waited_for_and_named(
     secret.write_text(url(server, OLD))
     settings = base | {"REDIS_URL_FILE": str(secret)}
     listener = start_listener(settings).wait_until_aligned()
-    app = start_app(settings).wait_until_ready()
+    app = start_remote_app(settings).wait_until_ready()
     with app.client(MATCH) as client:
         client.wait_for_initial_load()
         events.commit(10)
@@ -141,11 +141,11 @@ def test_rights_that_are_taken_away_and_given_back_cost_delay(
     server: RedisServer,
     events: Numbered,
     start_listener: StartListener,
-    start_app: StartApp,
+    start_remote_app: StartApp,
 ) -> None:
     settings = base | {"REDIS_URL": url(server, OLD)}
     listener = start_listener(settings).wait_until_aligned()
-    app = start_app(settings).wait_until_ready()
+    app = start_remote_app(settings).wait_until_ready()
     with Canaries(database) as canaries, app.client(MATCH) as client:
         client.wait_for_initial_load()
         events.commit(10)
@@ -169,12 +169,12 @@ def test_a_user_that_may_write_everything_but_the_stream_is_one_line(
     server: RedisServer,
     events: Numbered,
     start_listener: StartListener,
-    start_app: StartApp,
+    start_remote_app: StartApp,
 ) -> None:
     """Heartbeats pass where events don't: that they do is no sign that Redis is back."""
     settings = base | {"REDIS_URL": url(server, OLD)}
     listener = start_listener(settings).wait_until_aligned()
-    app = start_app(settings).wait_until_ready()
+    app = start_remote_app(settings).wait_until_ready()
     with Canaries(database) as canaries, app.client(MATCH) as client:
         client.wait_for_initial_load()
         # The start and the epoch: a heartbeat that carries an incident is refused as well, which is another line.

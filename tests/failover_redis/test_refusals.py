@@ -77,12 +77,12 @@ def test_a_refusal_is_waited_out_and_said_once(
     server: RedisServer,
     events: Numbered,
     start_listener: StartListener,
-    start_app: StartApp,
+    start_remote_app: StartApp,
     kind: str,
 ) -> None:
     sick = SICK[kind]
     listener = start_listener(base | {"REDIS_URL": server.url}).wait_until_aligned()
-    app = start_app(base | {"REDIS_URL": server.url}).wait_until_ready()
+    app = start_remote_app(base | {"REDIS_URL": server.url}).wait_until_ready()
     with Canaries(database) as canaries, app.client(MATCH) as client:
         client.wait_for_initial_load()
         events.commit(10)

@@ -36,3 +36,12 @@ def start_wrapped_listener(tmp_path: Path) -> Iterator[StartWrappedListener]:
 def start_wrapped_app(tmp_path: Path) -> Iterator[StartWrappedApp]:
     with ExitStack() as stack:
         yield lambda wrapper, settings, workers=1: stack.enter_context(WrappedApp(wrapper, tmp_path, settings, workers))
+
+
+@pytest.fixture
+def start_remote_wrapped_app(tmp_path: Path) -> Iterator[StartWrappedApp]:
+    """In a pod without a listener, so that it is not fed."""
+    folder = tmp_path / "remote"
+    folder.mkdir()
+    with ExitStack() as stack:
+        yield lambda wrapper, settings, workers=1: stack.enter_context(WrappedApp(wrapper, folder, settings, workers))

@@ -67,8 +67,10 @@ def test_a_listener_reads_postgresql_and_shows_that_it_lives_while_redis_can_not
             events.commit(5)
             canaries.pass_by(1, within=5, what="a canary: the listener goes on")
         assert pulse.stat().st_mtime - before > 3, "the sign of life that the watchdog looks at"
-        assert app.get("/readyz")[0] == 503
+        events.heard_by(client)  # by the feed
+        assert (app.get("/readyz")[0], app.get("/readyz")[1]["state"]) == (200, "degraded")
         resolver.answer()
+        events.commit(5)
         events.heard_by(client)
     # Under supervisord each line is on both outputs.
     assert len({line for line in listener.lines if " begins after " in line}) == 1, listener.log
@@ -82,13 +84,14 @@ def test_a_worker_serves_while_redis_can_not_be_looked_up_and_is_ready_soon_afte
     proxy: Proxy,
     events: Numbered,
     start_wrapped_listener: StartWrappedListener,
-    start_wrapped_app: StartWrappedApp,
+    start_remote_wrapped_app: StartWrappedApp,
 ) -> None:
+    """In a pod without a listener."""
     direct = settings | {"REDIS_URL": settings["REDIS_URL"].replace(NAME, "127.0.0.1")}
     start_wrapped_listener([], direct).wait_until_aligned()
     # PostgreSQL's name is in /etc/hosts; snapshots are taken over connections that are made when they are needed.
     query = "SELECT json_build_object('match', %(match_id)s::text)"
-    app = start_wrapped_app(
+    app = start_remote_wrapped_app(
         resolver.wrapper, settings | {"DB_HOST": "localhost", "SNAPSHOT_QUERY": query}
     ).wait_until_ready()
     with Canaries(database) as canaries, app.client(MATCH) as client:

@@ -60,7 +60,9 @@ def listener(settings: dict[str, str], tmp_path: Path) -> Iterator[UnreadListene
 
 @pytest.fixture
 def app(settings: dict[str, str], listener: UnreadListener, tmp_path: Path) -> Iterator[UnreadApp]:
-    with UnreadApp(tmp_path, settings, workers=2) as app:
+    folder = tmp_path / "remote"  # in a pod without a listener, so that no feed stands in for Redis
+    folder.mkdir()
+    with UnreadApp(folder, settings, workers=2) as app:
         app.wait_until_ready()
         yield app
 

@@ -1,6 +1,7 @@
 """A server with one worker, and a check that another client and the worker are not affected by what a test does."""
 
 import re
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -95,7 +96,7 @@ class Server:
             with suppress(FileNotFoundError):
                 files[int(path.name)] = str(path.readlink())
         # After the list: what opens or closes between the two is no difference that stays.
-        for found in self.worker.net_connections():
-            if found.raddr and found.laddr.port != self.port:
-                files.pop(found.fd, None)
+        for found in self.worker.net_connections("all"):
+            if found.family == socket.AF_UNIX or (found.raddr and found.laddr.port != self.port):
+                files.pop(found.fd, None)  # the feed's among them
         return files

@@ -243,7 +243,7 @@ def test_an_outage_of_redis_shows_in_the_buffered_events_and_the_reconnects(
     notify(connection, 300)
     wait_until(lambda: scrape(app).value("notifymux_listener_buffered_events") >= 300)
     assert scrape(app).value("notifymux_listener_buffered_bytes") > 300 * 50
-    wait_until(lambda: scrape(app).value("notifymux_ready") == 0)
+    assert (scrape(app).value("notifymux_fed"), scrape(app).value("notifymux_ready")) == (1, 1)
     servers.start_redis()
     wait_until(lambda: scrape(app).value("notifymux_listener_buffered_events") == 0)
     wait_until(lambda: scrape(app).value("notifymux_listener_reconnects_total", server="redis") == 1)

@@ -75,9 +75,9 @@ def test_nothing_is_lost_while_redis_restarts_with_its_data(
     database: Database,
     own_settings: dict[str, str],
     start_listener: StartListener,
-    start_app: StartApp,
+    start_remote_app: StartApp,
 ) -> None:
-    _redis_is_away(servers, database, start_listener(own_settings), start_app(own_settings), 1)
+    _redis_is_away(servers, database, start_listener(own_settings), start_remote_app(own_settings), 1)
 
 
 @pytest.mark.long
@@ -86,12 +86,13 @@ def test_nothing_is_lost_while_redis_is_away_for_20_seconds(
     database: Database,
     own_settings: dict[str, str],
     start_listener: StartListener,
-    start_app: StartApp,
+    start_remote_app: StartApp,
 ) -> None:
-    _redis_is_away(servers, database, start_listener(own_settings), start_app(own_settings), 20)
+    _redis_is_away(servers, database, start_listener(own_settings), start_remote_app(own_settings), 20)
 
 
 def _redis_is_away(servers: Servers, database: Database, listener: Listener, app: App, seconds: float) -> None:
+    """The application is in a pod without a listener, so no feed stands in for Redis."""
     listener.wait_until_aligned()
     with app.wait_until_ready().client(MATCH) as client:
         client.wait_for_initial_load()
@@ -250,10 +251,14 @@ def test_a_cut_or_stalled_connection_to_redis_delays_events_and_loses_none(
 
 @pytest.mark.long
 def test_readyz_names_what_is_missing_and_healthz_only_that_the_process_runs(
-    servers: Servers, own_settings: dict[str, str], start_listener: StartListener, start_app: StartApp
+    servers: Servers,
+    own_settings: dict[str, str],
+    start_listener: StartListener,
+    start_app: StartApp,
+    start_remote_app: StartApp,
 ) -> None:
     own_settings["CANARY_INTERVAL"] = "0.2"
-    listener, redis_app = start_listener(own_settings).wait_until_aligned(), start_app(own_settings)
+    listener, redis_app = start_listener(own_settings).wait_until_aligned(), start_remote_app(own_settings)
     postgres_app = start_app(own_settings | {"USE_REDIS_NOTIFIER": "false"})
     for app, mode in ((redis_app, "redis"), (postgres_app, "postgres")):
         app.wait_until_ready()

@@ -113,12 +113,12 @@ def test_a_full_redis_is_logged_once_and_delays_events(
     connection: psycopg.Connection,
     start_redis: StartRedis,
     start_listener: StartListener,
-    start_app: StartApp,
+    start_remote_app: StartApp,
 ) -> None:
     port = start_redis()
     settings = base | {"REDIS_URL": f"redis://127.0.0.1:{port}"}
     listener = start_listener(settings).wait_until_aligned()
-    app = start_app(settings).wait_until_ready()
+    app = start_remote_app(settings).wait_until_ready()
     with closing(redis.Redis(port=port)) as client_of_redis, app.client(1) as client:
         client.wait_for_initial_load()
         notify(connection, "match_change", {"match_id": 1, "data": 0})

@@ -20,13 +20,13 @@ def reads(client: redis.Redis) -> int:
 
 
 def test_another_environments_messages_are_said_once_wake_no_reads_without_bound_and_delay_nothing(
-    servers: Servers, start_listener: StartListener, start_app: StartApp, verify: Verify
+    servers: Servers, start_listener: StartListener, start_remote_app: StartApp, verify: Verify
 ) -> None:
     here = servers.settings | {"POD_NAME": "here"}
     other_url = new_database(servers.embedded.database_url, "staging")
     there = here | database_settings(other_url) | {"POD_NAME": "there", "REDIS_URL": f"{here['REDIS_URL']}/1"}
     start_listener(here).wait_until_aligned()
-    app = start_app(here).wait_until_ready()
+    app = start_remote_app(here).wait_until_ready()
     start_listener(there).wait_until_aligned()
     with ExitStack() as stack:
         connection = stack.enter_context(closing(psycopg.connect(servers.embedded.database_url, autocommit=True)))

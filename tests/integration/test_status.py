@@ -316,10 +316,10 @@ def kinds(message: Message) -> list[str]:
 
 @pytest.mark.long
 def test_redis_that_is_stopped_is_shown_and_so_is_what_was_known_before(
-    servers: Servers, own_settings: dict[str, str], start_listener: StartListener, start_app: StartApp
+    servers: Servers, own_settings: dict[str, str], start_listener: StartListener, start_remote_app: StartApp
 ) -> None:
     start_listener(own_settings).wait_until_aligned()
-    app = start_app(own_settings).wait_until_ready()
+    app = start_remote_app(own_settings).wait_until_ready()
     with StatusStream(app.port) as watch:
         watch.wait_for_message(is_healthy, time.monotonic(), 10)
         gone = time.monotonic()

@@ -1,6 +1,10 @@
 """Schedules of the small world that are written out, for faults that random schedules seldom combine."""
 
+from listener.sequencer.control_messages import Begin, ControlMessage
+from tests.simulation.listener import Listener
+from tests.simulation.postgres import CHANNEL
 from tests.simulation.small_world import SmallWorld
+from tests.simulation.violation import Violation
 
 SCHEDULES = [
     "PostgreSQL fails over, wait",  # while a listener stays with the old primary
@@ -19,6 +23,8 @@ def run_directed() -> None:
             world.actions()[name]()
         world.finish()
     restore_what_was_there_before()
+    start_from_the_feed_without_redis()
+    feed_no_epoch_that_the_stream_does_not_know()
 
 
 def restore_what_was_there_before() -> None:
@@ -33,4 +39,49 @@ def restore_what_was_there_before() -> None:
     a.paused_until, worker.paused_until = world.now + 1000, 0.0
     world.redis.wipe()
     world.pass_rounds(12)
+    world.finish()
+
+
+def start_from_the_feed_without_redis() -> None:
+    """A worker that starts while Redis is away delivers what it is fed."""
+    world = SmallWorld(faults=0)
+    worker = world.workers[0]
+    world.redis.up = False
+    worker.start()
+    world.pass_rounds(12)
+    world.actions()["commit"]()
+    world.pass_rounds(2)
+    if worker.last != world.postgres.committed:
+        raise Violation(f"a worker without Redis delivered {worker.last} last")
+    world.redis.up = True
+    world.finish()
+
+
+def feed_no_epoch_that_the_stream_does_not_know() -> None:
+    """A listener begins an epoch, and ends before Redis has it; another one begins an epoch of the same number."""
+    world = SmallWorld(faults=0)
+    (a, b), worker = world.listeners, world.workers[0]
+    b.crash(for_seconds=1000)
+    a.crash(for_seconds=0.1)
+    check_sent, clock_ms = Listener.check_sent, 0
+
+    def cut_after_begin(listener: Listener, message: ControlMessage) -> None:
+        nonlocal clock_ms
+        check_sent(listener, message)
+        if isinstance(message, Begin) and listener is a and world.redis.up:
+            world.redis.up, clock_ms = False, world.postgres.clock_ms
+
+    Listener.check_sent = cut_after_begin  # type: ignore[method-assign, assignment]
+    try:
+        while world.redis.up:
+            world.pass_rounds(1)
+    finally:
+        Listener.check_sent = check_sent  # type: ignore[method-assign]
+    world.pass_rounds(10)
+    world.postgres.commit_event(CHANNEL, world.now)
+    world.pass_rounds(2)
+    if a.active is None or world.redis.head is None or a.active.epoch == world.redis.head.epoch:
+        raise Violation("the listener has not begun an epoch")
+    if worker.tracker.position and worker.tracker.position.epoch == a.active.epoch:
+        raise Violation(f"a worker is at {worker.tracker.position}, an epoch that the stream does not know")
     world.finish()

@@ -153,6 +153,8 @@ FAULTS: dict[str, Fault] = {
     "stranger's begin": Fault(_strangers_begin, is_harmless=True),
     "worker paused": Fault(_pause_worker),
     "worker reconnects": Fault(lambda world, _: world.rng.choice(world.workers).reconnect(), is_harmless=True),
+    "worker restarts": Fault(lambda world, _: world.rng.choice(world.workers).start(), is_harmless=True),
+    "feed is cut": Fault(lambda world, _: world.rng.choice(world.listeners).feed.close(), is_harmless=True),
     "messages lost": Fault(lambda world, _: setattr(world, "drops", 0.3), is_harmless=True),
     "answers lost": Fault(lambda world, _: setattr(world, "answers_lost", 0.3), is_harmless=True),
     "Redis refuses": Fault(_refuse, is_harmless=True),

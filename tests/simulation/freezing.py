@@ -8,6 +8,8 @@ from enum import Enum
 from random import Random
 from typing import Any
 
+import msgspec
+
 from tests.simulation.redis import Redis
 
 _ATOMS = (int, float, str, bytes, type(None), Enum)
@@ -27,6 +29,8 @@ def freeze(value: Any, skipped: Collection[str]) -> Any:
 def _freeze(value: Any, skipped: frozenset[str], seen: dict[int, int]) -> Any:  # noqa: PLR0911 - one for each type
     if isinstance(value, _ATOMS):
         return value
+    if isinstance(value, msgspec.Raw):
+        return bytes(value)
     if isinstance(value, tuple | list | deque):
         return tuple([_freeze(item, skipped, seen) for item in value])
     if isinstance(value, dict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,6 +17,7 @@ from listener.registry import REDIS_RETRY_SECONDS, ListenerRegistry
 from listener.sequencer.active import Active
 from listener.sequencer.aligning import Aligning
 from listener.sequencer.control_messages import Begin, ControlMessage
+from listener.sequencer.feed_cursor import FeedCursor, FeedSource
 from listener.sequencer.process_state import ProcessState
 from listener.sequencer.redis_requests import (
     Answer,
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 T = TypeVar("T")
+
+MAX_UNREAD_LINES = 40  # for which there is room in a socket
 
 # What Redis answers instead of performing a request, and whether it refuses writes only.
 REFUSALS: dict[str, tuple[Callable[[], exceptions.RedisError], bool]] = {
@@ -87,15 +91,19 @@ class Listener:
         self._former_epoch = 0  # the same, when the session was opened
         self._held: tuple[Sequencer, EventId] | None = None  # a lost session's, and its last id
         self.stopping = False
+        self.feed: SimulatedFeed = SimulatedFeed()
         instance_id = f"{self.name}.{self.incarnation}"
         client: Any = RegistryClient(self.request)
         names = RedisNames("sim")
-        registry = ListenerRegistry(client, names, self.name, "listener", instance_id, monotonic=lambda: world.now)
+        registry = ListenerRegistry(
+            client, names, self.name, "listener", instance_id, start=self._start_pipeline, monotonic=lambda: world.now
+        )
         environment = Environment(
             connect=self._connect,
             start_call=lambda call: SimulatedCall(self, call),
             stream=SimulatedStream(self, registry),
             registry=registry,
+            feed=self.feed,
             monotonic=lambda: world.now,
             wall=self._wall,
             new_session_id=lambda: f"{world.rng.getrandbits(64):016x}",
@@ -103,7 +111,10 @@ class Listener:
         self.forwarder = Forwarder(environment, self.process, RoundTripTimer(), "a simulation")
         # Without jitter: it is drawn from a generator that the seed does not determine.
         vars(self.forwarder._postgres)["_backoff"] = ExponentialBackoff(cap=5.0, base=0.1)
-        vars(self.forwarder._redis)["_backoff"] = ExponentialBackoff(cap=REDIS_RETRY_SECONDS, base=0.1)
+        vars(self.forwarder._redis.state)["_backoff"] = ExponentialBackoff(cap=REDIS_RETRY_SECONDS, base=0.1)
+
+    def _start_pipeline(self, _: Any, pipeline: Any, parse: Callable[[Any], Any]) -> SimulatedAnswer:
+        return SimulatedAnswer(self, lambda: parse(pipeline.execute()))
 
     def _wall(self) -> float:
         return self.world.wall + self.clock_error
@@ -114,6 +125,7 @@ class Listener:
             commits = self.world.rng.random() < 0.5
             self._last_backend.server.disconnect(self._last_backend, commits=commits)
         self.incarnation += 1
+        self.feed.close()
         self._start()
         delay = self.world.rng.choice([0.1, 1.0, 4.0]) if for_seconds is None else for_seconds
         self.starts_at = self.world.now + delay
@@ -245,15 +257,13 @@ class Listener:
 
     # Counts of transitions.
 
-    def request_begins(self) -> None:
-        """Count what the notifications before the request did."""
+    def answered(self, request: Request, answer: Answer) -> None:
+        """The current session takes an answer; the step's end shows what that did, after the notifications before."""
         if (before := self._phase()) != self._before:
             self._count_transition("notifications")
             self._before = before
-
-    def answered(self, cause: str) -> None:
-        """A request of the current session was answered; the step's end shows what it did."""
-        self._cause = cause
+        name = type(request).__name__
+        self._cause = f"{name} {answer.status.value}" if isinstance(answer, AppendResult) else name
 
     def _phase(self) -> str:
         phase = self.sequencer.phase if self.sequencer else None
@@ -284,6 +294,74 @@ class SimulatedCall:
         return self._call()
 
 
+class SimulatedConnection:
+    """A worker's connection to the feed: where it is, and the lines that have been sent and not read."""
+
+    def __init__(self, after: EventId | None) -> None:
+        self.cursor, self.lines = FeedCursor(after), list[bytes]()
+        self.is_open = True
+
+
+class SimulatedFeed:
+    """As `listener.feed.FeedServer`."""
+
+    def __init__(self) -> None:
+        self.connections: list[SimulatedConnection] = []
+
+    def connect(self, after: EventId | None) -> SimulatedConnection:
+        self.connections.append(SimulatedConnection(after))
+        return self.connections[-1]
+
+    @property
+    def has_workers(self) -> bool:
+        return bool(self.connections)
+
+    @property
+    def blocked(self) -> list[Any]:
+        return []
+
+    def step(self, source: FeedSource | None) -> None:
+        for connection in self.connections:
+            while len(connection.lines) < MAX_UNREAD_LINES:
+                lines, connection.cursor = connection.cursor.advance(source)
+                connection.lines += lines
+                if not lines:
+                    break
+        if source:
+            sent = [connection.cursor.next for connection in self.connections if connection.cursor.next]
+            source.keep_from(min((at.sequence for at in sent if at.epoch == source.epoch), default=sys.maxsize))
+
+    def close(self) -> None:
+        for connection in self.connections:
+            connection.is_open = False
+        self.connections.clear()
+
+
+class SimulatedAnswer:
+    """An answer of Redis, on its way: Redis has performed the request, or failed, when it was sent."""
+
+    def __init__(self, listener: Listener, perform: Callable[[], Any], request: Request | None = None) -> None:
+        self._listener, self._request = listener, request
+        self._world = listener.world
+        self._due = listener.world.now + listener.world.rng.choice([0.3, 0.0, 0.0, 0.0])
+        self._error: exceptions.RedisError | None = None
+        try:
+            self._answer = perform()
+        except exceptions.RedisError as error:
+            self._error = error
+
+    @property
+    def is_done(self) -> bool:
+        return self._world.now >= self._due
+
+    def result(self) -> Any:
+        if self._error:
+            raise self._error
+        if self._request is not None and self._listener.forwarder._leftover is None:
+            self._listener.answered(self._request, self._answer)
+        return self._answer
+
+
 class SimulatedStream:
     """As `listener.redis_stream.RedisStream`."""
 
@@ -293,17 +371,13 @@ class SimulatedStream:
     def check_publish(self, at: float) -> None:
         self._listener.request(lambda _: None, is_write=False)
 
-    def perform(self, request: Request) -> Answer:
-        listener = self._listener
-        listener.request_begins()
+    def start(self, request: Request) -> SimulatedAnswer:
+        return SimulatedAnswer(self._listener, lambda: self._answer(request), request)
+
+    def _answer(self, request: Request) -> Answer:
         if isinstance(request, CheckOtherListeners):
-            answer: Answer = self._registry.other_listener_alive()
-        else:
-            answer = listener.request(lambda redis: self._perform(redis, request), isinstance(request, Append))
-        if listener.forwarder._leftover is None:
-            name = type(request).__name__
-            listener.answered(f"{name} {answer.status.value}" if isinstance(answer, AppendResult) else name)
-        return answer
+            return self._registry.other_listener_alive()
+        return self._listener.request(lambda redis: self._perform(redis, request), isinstance(request, Append))
 
     def _perform(self, redis: Redis, request: Request) -> Answer:
         match request:

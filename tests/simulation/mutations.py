@@ -13,6 +13,7 @@ import pytest
 from app.core.canary import MUX_CHANNEL
 from app.core.progress_timeout import ProgressTimeout
 from app.core.session_health import SessionHealth
+from app.sources.feed_follower import FeedFollower
 from app.sources.sequence_tracker import SequenceTracker
 from app.sources.sequence_tracker import StreamEvent as FollowedEntry
 from listener.forwarder import Forwarder
@@ -299,6 +300,15 @@ def rule_12_a_failed_append_is_not_repeated(patch: Patch) -> None:
     patch.setattr(Active, "on_redis_failure", drop)
 
 
+def rule_12_an_answer_reaches_another_phase(patch: Patch) -> None:
+    """It was given to what has ended, and says nothing of what has begun since."""
+
+    def on_answer(request: Any, answer: Any, now: float) -> None:
+        request._sequencer.on_answer(request._request, answer, now)
+
+    patch.setattr("listener.redis_exchange._Request.on_answer", on_answer)
+
+
 def rule_13_a_jump_is_delivered_instead_of_filled(patch: Patch) -> None:
     """The events between are lost."""
     on_published = SequenceTracker.on_published
@@ -340,6 +350,42 @@ def rule_13_a_new_epoch_is_not_a_gap(patch: Patch) -> None:
 def rule_13_a_gap_is_announced_at_once(patch: Patch) -> None:
     """Another listener would have filled it."""
     patch.setattr(SequenceTracker, "_timed_out", lambda *_: True)
+
+
+def rule_14_a_begin_is_fed_before_the_stream_has_it(patch: Patch) -> None:
+    """If nobody appends it, another begin of the same number may take its place."""
+    feed_range = Active.feed_range
+
+    def at_once(active: Active) -> Any:
+        active._begin = 0
+        return feed_range(active)
+
+    patch.setattr(Active, "feed_range", at_once)
+
+
+def rule_15_a_worker_ahead_of_the_stream_takes_it_for_lost(patch: Patch) -> None:
+    """While it is fed, nothing is lost."""
+    patch.setattr(FeedFollower, "_update", lambda _: None)
+
+
+def rule_15_nobody_looks_whether_the_feed_is_behind(patch: Patch) -> None:
+    """A listener that is frozen feeds nothing, while another one appends."""
+    patch.setattr(FeedFollower, "looked", lambda *_, **__: None)
+
+
+def rule_15_a_lost_feed_is_followed(patch: Patch) -> None:
+    """Nothing is heard any more."""
+    patch.setattr(FeedFollower, "lost", lambda _: None)
+
+
+def rule_15_the_feed_is_followed_past_a_jump(patch: Patch) -> None:
+    """What it does not have any more is in the stream."""
+    patch.setattr(FeedFollower, "_is_alone", lambda *_: True)
+
+
+def rule_15_without_redis_a_jump_is_waited_for(patch: Patch) -> None:
+    """The feed has no more than it brings, and nobody else can be asked."""
+    patch.setattr(FeedFollower, "_is_alone", lambda *_: False)
 
 
 MUTATIONS = [value for name, value in sorted(globals().items()) if name.startswith("rule_")]

@@ -12,6 +12,7 @@ from tests.simulation.freezing import freeze
 from tests.simulation.listener import Listener
 from tests.simulation.postgres import CHANNEL
 from tests.simulation.violation import Violation
+from tests.simulation.worker import Worker
 from tests.simulation.world import World
 
 COMMITS = 3
@@ -49,13 +50,13 @@ class NoChance(Random):
 
 
 class SmallWorld(World):
-    """Starts with two aligned listeners, the first of which is primary, and a worker at the stream's head."""
+    """Starts with two aligned listeners, the first of which is primary and feeds a worker at the stream's head."""
 
     def __init__(self, faults: int) -> None:
         super().__init__(0, kind="rough")
         self.rng = NoChance()
         self.listeners = [Listener(self, name, extra=False) for name in "AB"]
-        del self.workers[1:]
+        self.workers = [Worker(self, self.listeners[0])]
         self.commits_left, self.faults_left = COMMITS, faults
         self.waits_left = 1
         self._touched: set[str] = set()  # listeners with faults of their own

@@ -52,10 +52,12 @@ class World:
             Listener(self, f"listener-{n}", extra=mixed and rng.random() < 0.5)
             for n in range(1 if self.kind == "lone" else rng.randint(2, 5))
         ]
-        self.workers: list[Worker] = [Worker(self) for _ in range(2)]
+        # One hears the feed of a listener, the other one Redis only.
+        self.workers: list[Worker] = [Worker(self, self.listeners[-1]), Worker(self, None)]
         self.calm = False  # from now on no gap may be announced
         self.stream_lost_at = deque([-100.0, -100.0], maxlen=2)
         self.stalled_at = -100.0  # until then, commits stalled or Redis refused to write
+        self.answer_lost_at = -100.0  # of the listener that has no faults of its own
         self.busy = True  # users commit
         self.appended = NOTHING  # the highest id of the streams' heads
         self.checks_identities = True
@@ -88,7 +90,10 @@ class World:
         return server
 
     def loses_answer(self, listener: Listener) -> bool:
-        return self.rng.random() < self.answers_lost
+        is_lost = self.rng.random() < self.answers_lost
+        if is_lost and listener.protected:
+            self.answer_lost_at = self.now
+        return is_lost
 
     def tick_within_request(self, listener: Listener) -> None:
         """While a listener waits for Redis, the others go on, and faults happen."""
@@ -118,18 +123,24 @@ class World:
     def between(self, last: int, number: int) -> bool:
         return any(missing not in self.postgres.extra_events for missing in range(last + 1, number))
 
-    def gap_announced(self, gap: Gap, last: EventId | None) -> None:
+    def gap_announced(self, gap: Gap, last: EventId | None, *, lost_feed: bool) -> None:
         """In a calm world no gap may be announced.
 
-        The exception is a worker far behind a stream that is wiped: another listener may restore the stream from a
-        replay window that does not reach back so far.
+        The exceptions are a worker far behind a stream that is wiped: another listener may restore the stream from a
+        replay window that does not reach back so far; and one that lost its feed, ahead of the stream, while nobody can
+        append, or cannot be sure that it did.
         """
         lags = last is not None and self.masters[0].highest.sequence - last.sequence > FAR_BEHIND
         excused = gap.why == "events are missing in the stream" and lags
         if gap.why != "a new epoch began" and self.now - self.stream_lost_at[0] < TAKEOVER_TIMEOUT_SECONDS + 2:
             excused = True  # the stream was lost twice within the time for which a worker waits
-        if gap.why != "a new epoch began" and self.now - self.stalled_at < TAKEOVER_TIMEOUT_SECONDS:
-            excused = self.stream_lost_at[-1] > 0  # the stream was lost while nobody could restore it
+        # While commits stall, Redis refuses to write, or its answers are lost, nobody restores a stream for sure. Then
+        # a listener that finds its head still may begin an epoch.
+        sure_for = self.now - max(self.stalled_at, self.answer_lost_at)
+        if gap.why == "a new epoch began":
+            excused = max(sure_for, self.now - self.stream_lost_at[-1]) < 2 * TAKEOVER_TIMEOUT_SECONDS
+        elif sure_for < TAKEOVER_TIMEOUT_SECONDS:
+            excused = lost_feed or self.stream_lost_at[-1] > 0
         if self.calm and not excused:
             raise Violation(f"a gap was announced although one listener had no faults: {gap}")
 
@@ -194,8 +205,10 @@ class World:
         self.drops = 0.9
         for _ in range(20):
             self.tick()
+        self.calm = False  # what was fed and is in nobody's buffer any more is a gap
         for listener in self.listeners:
             listener.running = False
+            listener.feed.close()
         for _ in range(150):
             self.tick()
         if any(worker.tracker.position != self.redis.head for worker in self.workers):
@@ -288,10 +301,10 @@ class World:
 
 
 def _near(position: EventId | None, head: EventId | None) -> bool:
-    """Whether at most the last canaries are between them."""
+    """Whether at most the last canaries are between them; a worker that is fed may be ahead of the stream."""
     return (
         position is not None
         and head is not None
         and position.epoch == head.epoch
-        and 0 <= head.sequence - position.sequence <= 10
+        and abs(head.sequence - position.sequence) <= 10
     )

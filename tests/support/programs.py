@@ -148,17 +148,21 @@ class Client(ReceivedMessages):
         pongs: bool = True,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        url = f"ws://127.0.0.1:{port}/api/matches/ws/id/{quote(str(match), safe='')}/{name}/{query}"
-        self.socket: ClientConnection = connect(
-            url, open_timeout=10, max_size=None, legacy=True, additional_headers=headers
-        )
-        assert self.socket.response
-        self.worker = int(self.socket.response.headers["x-worker"])
+        self._url = f"ws://127.0.0.1:{port}/api/matches/ws/id/{quote(str(match), safe='')}/{name}/"
+        self._headers = headers
+        self._connect(query)
         super().__init__()
         self.code: int | None = None
         self._pongs = pongs
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
+
+    def _connect(self, query: str) -> None:
+        self.socket: ClientConnection = connect(
+            self._url + query, open_timeout=10, max_size=None, legacy=True, additional_headers=self._headers
+        )
+        assert self.socket.response
+        self.worker = int(self.socket.response.headers["x-worker"])
 
     def _read(self) -> None:
         try:

@@ -107,6 +107,12 @@ class Servers:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         self.start_redis()
 
+    @property
+    def redis_process(self) -> Process:
+        """The process that answers at Redis's address."""
+        assert self.redis
+        return self.redis
+
     def end(self) -> None:
         """End both processes, whatever their state."""
         for process in (self.postgres, self.redis):

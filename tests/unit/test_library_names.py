@@ -34,6 +34,7 @@ from tests.support.process import ROOT
 SUBCLASSES = {
     "app.web.uvicorn_protocols:HttpProtocol": "uvicorn",
     "app.web.uvicorn_protocols:WebSocketProtocol": "uvicorn",
+    "app.web.uvicorn_server:BalancedServer": "uvicorn",
     "app.web.gunicorn_worker:Worker": "uvicorn-worker",
     "notifymux.pubsub_parser:BatchParser": "redis",
     "notifymux.redis_client:SyncConnection": "redis",
@@ -78,7 +79,9 @@ OTHERS = [
     ("websockets", "websockets.protocol:State", "OPEN", "app.web.uvicorn_protocols"),
     ("websockets", "websockets.frames:Close", "code reason", "app.web.uvicorn_protocols"),
     ("uvicorn-worker", "uvicorn_worker", "UvicornWorker", "app.web.gunicorn_worker"),
+    ("uvicorn", "uvicorn.server:Server", "started", "app.web.gunicorn_worker"),
     ("gunicorn", "gunicorn.arbiter:Arbiter", "murder_workers timeout", "app.web.gunicorn_master"),
+    ("gunicorn", "gunicorn.arbiter:Arbiter", "WORKER_BOOT_ERROR", "app.web.gunicorn_worker"),
     ("gunicorn", "gunicorn.workers.base:Worker", "cfg ppid sockets", "app.web.gunicorn_worker"),
     ("gunicorn", "gunicorn.sock:BaseSocket", "sock", "app.web.gunicorn_worker"),
     ("redis", "redis._parsers.hiredis", "NOT_ENOUGH_DATA _AsyncHiredisParser", "notifymux.pubsub_parser"),

@@ -198,7 +198,7 @@ def test_a_lost_stream_is_a_gap_after_the_timeout(head: EventId | None) -> None:
     tracker.request_read()
     took, outcomes = wait_out(tracker, [], head, 100.0)
     assert took == pytest.approx(TAKEOVER_TIMEOUT_SECONDS, abs=2 * POLL_SECONDS)
-    assert outcomes == [Gap(head or EventId(0, 0), GapReason.STREAM_LOST)]
+    assert outcomes == [Gap(None, GapReason.STREAM_LOST)]
     assert tracker.position == (head or EventId(0, 0))
 
 
@@ -330,3 +330,22 @@ def test_a_new_epoch_that_begins_beside_another_environment_is_found_within_a_se
     assert not tracker.is_read_due(12.5)
     assert tracker.is_read_due(13.0)
     assert tracker.read(entries([1], E + 9), None, 13.0) == [Gap(EventId(E + 9, 1), GapReason.EPOCH)]
+
+
+def test_a_strangers_entry_far_ahead_begins_no_epoch_and_what_follows_is_delivered() -> None:
+    tracker = tracker_at(5)
+    stranger = StreamEvent(EventId(E + 9, 1), event(1, E + 9), is_event=False)
+    assert tracker.read([stranger], None, 0.0) == []
+    assert tracker.on_published([event(6)]) == [event(6)]
+
+
+def test_a_stream_that_is_being_restored_is_not_lost() -> None:
+    tracker = tracker_at(500)
+    now = 0.0
+    for restored in (100, 200, 300, 400):
+        waited = 0.0
+        while waited < TAKEOVER_TIMEOUT_SECONDS - 2 * POLL_SECONDS:
+            assert tracker.read([], EventId(E, restored), now) == []
+            now, waited = now + POLL_SECONDS, waited + POLL_SECONDS
+    _, outcomes = wait_out(tracker, [], EventId(E, 400), now)
+    assert outcomes == [Gap(None, GapReason.STREAM_LOST)]

@@ -1,0 +1,71 @@
+"""Random schedules of faults, each replayed by its seed."""
+
+import logging
+import os
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+from tests.simulation.violation import Violation
+from tests.simulation.world import World
+
+STEPS = 210
+_CHUNK = 50
+
+# Every transition of a listener; the schedules must cause each of them.
+TRANSITIONS = [
+    "new -> marked on ReadHead",
+    "new -> primary on notifications",
+    "marked -> searching on notifications",
+    "marked -> primary on notifications",
+    "marked -> new on notifications",
+    "searching on CheckOtherListeners",
+    "searching on ReadAfter",
+    "searching on ReadHead",
+    "searching -> standby on ReadAfter",
+    "searching -> new on ReadAfter",
+    "searching -> new on notifications",
+    "searching -> marked on notifications",
+    "searching -> primary on notifications",
+    "standby on ReadRecent",
+    "standby on ReadHead",
+    "standby on ReadEntry",
+    "standby on Append ok",
+    "standby -> primary on Append ok",
+    "standby -> new on notifications",
+    "standby -> standby/gap on Append behind",
+    "standby -> standby/gap on Append gap",
+    "standby/gap -> standby on notifications",
+    "primary on Append ok",
+    "primary on ReadEntry",
+    "primary -> standby on Append ok",
+    "primary -> standby on notifications",
+    "primary -> new on notifications",
+    "primary -> new on Append superseded",
+    "primary -> primary/gap on Append behind",
+    "primary -> primary/gap on Append gap",
+    "primary/gap -> primary on notifications",
+]
+
+
+def simulate(first: int, count: int) -> Counter[str]:
+    """Run schedules; a failing one is reported by its seed, which replays it."""
+    logging.disable(logging.CRITICAL)
+    transitions: Counter[str] = Counter()
+    try:
+        for seed in range(first, first + count):
+            try:
+                World(seed, transitions=transitions).run(STEPS)
+            except Violation as violation:
+                raise AssertionError(f"World({seed}).run({STEPS}): {violation}") from None
+    finally:
+        logging.disable(logging.NOTSET)
+    return transitions
+
+
+def simulate_on_every_core(first: int, count: int) -> Counter[str]:
+    """Do the same in one process for each core."""
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        chunks = [(at, min(_CHUNK, first + count - at)) for at in range(first, first + count, _CHUNK)]
+        parts = [pool.submit(simulate, *chunk) for chunk in chunks]
+        return sum((part.result() for part in parts), Counter())
