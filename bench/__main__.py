@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import fanout, latency, listener, memory, peers, pods, storm, throughput, writers
+from bench import fanout, latency, listener, memory, outages, peers, pods, storm, throughput, writers
 from bench.environment import running_environment
 from bench.machine import describe
 from bench.report import Report
@@ -20,6 +20,7 @@ BENCHES = {
     "peers": peers,
     "pods": pods,
     "memory": memory,
+    "outages": outages,
 }
 
 

@@ -43,6 +43,7 @@ class Client:
         self.chunks: list[tuple[float, bytes]] = []
         self.closed: int | None = None  # the code of the close frame, 0 without a close frame
         self.worker = b""
+        self.resyncs = 0
         self._buffer = b""
 
     def open(self) -> "Client":
@@ -67,7 +68,7 @@ class Client:
         return self
 
     def arrivals(self) -> list[Arrival]:
-        """Parse what was read since the last call: return the events in order, and answer pings."""
+        """Parse what was read since the last call: return the events in order, answer pings, and count resyncs."""
         found: list[Arrival] = []
         for at, chunk in self.chunks:
             frames, self._buffer = split(self._buffer + chunk)
@@ -88,6 +89,8 @@ class Client:
             self.socket.send(bytes([0x8A, 0x80 | len(payload), 0, 0, 0, 0]) + payload)
         elif b'"ping"' in payload:
             self.socket.send(_PONG_FRAME)
+        elif b'"resync"' in payload:
+            self.resyncs += 1
 
     def close(self) -> None:
         """Close the connection with a reset, so that thousands of connections leave no port in TIME_WAIT."""

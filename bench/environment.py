@@ -6,11 +6,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import redis
 from psycopg.conninfo import conninfo_to_dict
 
+from app.core.redis_keys import EVENT_FIELD, RedisNames
+from bench.events import SERIAL
+from notifymux.event import Event, decode
 from tests.support.servers import Servers, database_settings, drop_database, new_database, temporary_servers
 
 # PostgreSQL's default is 100, but `writers` has 100 sessions that LISTEN, and others that write.
@@ -39,6 +43,14 @@ class Place:
         parts = conninfo_to_dict(self.database)
         found = {variable: str(parts[name]) for name, variable in _LIBPQ.items() if name in parts}
         return found | {"REDIS_URL": self.redis_url}
+
+
+def stream_events(place: Place) -> dict[int, Event]:
+    """Return the events of a place's stream by serial."""
+    with closing(redis.Redis.from_url(place.redis_url)) as client:
+        entries: Any = client.xrange(RedisNames(place.namespace).log)
+    texts = [fields[EVENT_FIELD.encode()] for _, fields in entries]
+    return {int(found[1]): decode(text) for text in texts if (found := SERIAL.search(text))}
 
 
 @dataclass
@@ -91,10 +103,14 @@ def running_environment(database_url: str | None = None, redis_url: str | None =
         return
     with temporary_servers("bench") as servers:
         _raise_max_connections(servers)
-        assert servers.postgres
-        assert servers.redis
-        parts = {"postgres": servers.postgres.pid, "redis": servers.redis.pid}
-        yield Environment(servers.folder, servers.embedded.database_url, servers.embedded.redis_url, parts)
+        yield environment_of(servers)
+
+
+def environment_of(servers: Servers) -> Environment:
+    """Return the environment of embedded servers that run."""
+    assert servers.postgres
+    parts = {"postgres": servers.postgres.pid, "redis": servers.redis_process.pid}
+    return Environment(servers.folder, servers.embedded.database_url, servers.embedded.redis_url, parts)
 
 
 def _raise_max_connections(servers: Servers) -> None:

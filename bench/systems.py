@@ -10,13 +10,14 @@ from typing import Self
 from bench.clients import Clients, on_each_worker
 from bench.cpu import CpuMeter
 from bench.environment import Environment, Place
-from bench.events import MATCH, Emitter
+from bench.events import MATCH, Emitter, paced
 from tests.support.process import Process
 from tests.support.programs import App, Listener
 from tests.support.servers import free_port
 from tests.support.waiting import wait_until
 
 WORKERS = 4
+_TIMEOUT_SECONDS = 5.0  # without an event
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,33 @@ StartSystem = Callable[[Environment, int], AbstractContextManager[System]]
 
 @contextmanager
 def through_redis(environment: Environment, workers: int = WORKERS) -> Iterator[System]:
-    """Redis mode of notifymux: one listener, and workers that read Redis."""
+    """Redis mode of notifymux: one listener, which feeds the workers of its pod."""
+    with environment.place() as place, _redis_mode(place, place.folder, workers) as (app, parts):
+        wait_until(lambda: _fed(app) == workers, what="the workers follow the feed")
+        yield System("redis", place, app.port, _PATH, parts, ("postgres", "redis"))
+
+
+@contextmanager
+def without_feed(environment: Environment, workers: int = WORKERS) -> Iterator[System]:
+    """The same with the workers in another pod, which has no listener: they hear Redis."""
     with environment.place() as place:
-        settings = place.settings | {"USE_REDIS_NOTIFIER": "true"}
-        with Listener(place.folder, settings) as listener, App(place.folder, settings, workers) as app:
-            listener.wait_until_aligned()
-            parts = {"workers": app.wait_until_ready().pid, "listener": listener.pid}
-            yield System("redis", place, app.port, _PATH, parts, ("postgres", "redis"))
+        folder = place.folder / "workers"
+        folder.mkdir()
+        with _redis_mode(place, folder, workers) as (app, parts):
+            yield System("redis-without-feed", place, app.port, _PATH, parts, ("postgres", "redis"))
+
+
+@contextmanager
+def _redis_mode(place: Place, workers_folder: Path, workers: int) -> Iterator[tuple[App, dict[str, int]]]:
+    settings = place.settings | {"USE_REDIS_NOTIFIER": "true"}
+    with Listener(place.folder, settings) as listener, App(workers_folder, settings, workers) as app:
+        listener.wait_until_aligned()
+        yield app, {"workers": app.wait_until_ready().pid, "listener": listener.pid}
+
+
+def _fed(app: App) -> int:
+    _, status = app.get("/api/status")
+    return sum(bool(worker["fed"]) for worker in status["workers"])
 
 
 @contextmanager
@@ -128,6 +149,14 @@ class MeasuredSystem:
                 self.clients.discard()
                 return
         raise AssertionError(f"{self.name}: not every client receives events")
+
+    def notify_paced(self, rate: int, seconds: float) -> dict[int, float]:
+        """Notify at a steady rate while the clients read; return the time at which each event was sent, by serial."""
+        emitter, events = self.emitter, int(rate * seconds)
+        first, emitter.last = emitter.last + 1, emitter.last + events
+        with paced(self.system.place.database, first, events, rate) as times:
+            self.clients.read_until(emitter.last, _TIMEOUT_SECONDS)
+            return dict(zip(range(first, emitter.last + 1), times(), strict=True))
 
     def cpu_meter(self) -> CpuMeter:
         """Start measuring the CPU time of the system's parts and the servers."""

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 from bench.environment import Environment
 from bench.report import Figure, Report
-from bench.systems import MeasuredSystem, System, direct, plain_listen, through_redis
+from bench.systems import MeasuredSystem, System, direct, plain_listen, through_redis, without_feed
 
 BASE = "plain-listen"
 _ROUNDS, _SHORT_ROUNDS = 5, 2
@@ -15,9 +15,10 @@ _PAUSE_SECONDS = 0.002  # between two reads of the clients
 
 
 def measure(environment: Environment, report: Report, *, short: bool) -> None:
-    """Compare both modes with a plain LISTEN in each worker."""
+    """Compare the ways to the workers with a plain LISTEN in each worker."""
     with ExitStack() as stack:
-        systems = [stack.enter_context(start(environment)) for start in (through_redis, direct, plain_listen)]
+        starts = (through_redis, without_feed, direct, plain_listen)
+        systems = [stack.enter_context(start(environment)) for start in starts]
         compare("throughput", systems, environment, report, short=short)
 
 
