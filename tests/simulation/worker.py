@@ -84,9 +84,9 @@ class Worker:
         self._check_feed(now)
 
     def _check_feed(self, now: float) -> None:
-        """A feed is not followed that does not bring for long what the stream has."""
+        """A feed is not followed that does not bring for long what the stream has, to a worker that reads all of it."""
         position = self.tracker.position
-        if not self.follower.is_followed or position is None:
+        if not self.follower.is_followed or position is None or (self.feed and self.feed.lines):
             self.heads.clear()
             return
         head = self.redis.head

@@ -56,6 +56,7 @@ class World:
         self.workers: list[Worker] = [Worker(self, self.listeners[-1]), Worker(self, None)]
         self.calm = False  # from now on no gap may be announced
         self.stream_lost_at = deque([-100.0, -100.0], maxlen=2)
+        self.stalled_from = -100.0  # when what follows began
         self.stalled_at = -100.0  # until then, commits stalled or Redis refused to write
         self.answer_lost_at = -100.0  # of the listener that has no faults of its own
         self.busy = True  # users commit
@@ -138,7 +139,9 @@ class World:
         # a listener that finds its head still may begin an epoch.
         sure_for = self.now - max(self.stalled_at, self.answer_lost_at)
         if gap.why == "a new epoch began":
-            excused = max(sure_for, self.now - self.stream_lost_at[-1]) < 2 * TAKEOVER_TIMEOUT_SECONDS
+            since = self.stalled_from if sure_for < 2 * TAKEOVER_TIMEOUT_SECONDS else self.now
+            lost_for = since - self.stream_lost_at[-1]
+            excused = max(sure_for, lost_for) < 2 * TAKEOVER_TIMEOUT_SECONDS
         elif sure_for < TAKEOVER_TIMEOUT_SECONDS:
             excused = lost_feed or self.stream_lost_at[-1] > 0
         if self.calm and not excused:
@@ -240,6 +243,8 @@ class World:
             for _ in range(rng.choice([1, 1, 2, 20])):
                 self.postgres.commit_event(EXTRA_CHANNEL if rng.random() < 0.1 else CHANNEL, self.now)
         if self.postgres.is_stalled(self.now) or self.redis.refusal:
+            if self.now - self.stalled_at > TAKEOVER_TIMEOUT_SECONDS:
+                self.stalled_from = self.now
             self.stalled_at = self.now
         actors = self.actors()
         rng.shuffle(actors)
