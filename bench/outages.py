@@ -10,7 +10,7 @@ import psutil
 
 from bench.environment import Environment, environment_of, stream_events
 from bench.report import Figure, Report
-from bench.systems import MeasuredSystem, System, through_redis
+from bench.systems import MeasuredSystem, through_redis
 from tests.support.programs import Listener, get
 from tests.support.servers import temporary_servers
 from tests.support.waiting import wait_until
@@ -33,7 +33,10 @@ def measure(_: Environment, report: Report, *, short: bool) -> None:
 def _kill_redis(seconds: float, report: Report) -> None:
     with temporary_servers("outages") as servers:
         environment = environment_of(servers)
-        with through_redis(environment) as system, _clients(system, environment) as measured:
+        with (
+            through_redis(environment) as system,
+            MeasuredSystem.with_client_on_each_worker(system, environment) as measured,
+        ):
             case = f"Redis killed for {seconds:g} s"
             _compare(case, measured, seconds, report, (servers.redis_process.kill, servers.start_redis))
             last = measured.emitter.last
@@ -43,7 +46,10 @@ def _kill_redis(seconds: float, report: Report) -> None:
 def _freeze_listener(seconds: float, report: Report) -> None:
     with temporary_servers("outages") as servers:
         environment = environment_of(servers)
-        with through_redis(environment) as system, _clients(system, environment) as measured:
+        with (
+            through_redis(environment) as system,
+            MeasuredSystem.with_client_on_each_worker(system, environment) as measured,
+        ):
             folder = system.place.folder / "other-pod"
             folder.mkdir()
             with Listener(folder, system.place.settings | {"POD_NAME": "other-pod"}) as other:
@@ -51,12 +57,6 @@ def _freeze_listener(seconds: float, report: Report) -> None:
                 listener = psutil.Process(system.parts["listener"])
                 case = f"listener frozen for {seconds:g} s, another pod has one"
                 _compare(case, measured, seconds, report, (listener.suspend, listener.resume))
-
-
-@contextmanager
-def _clients(system: System, environment: Environment) -> Iterator[MeasuredSystem]:
-    with MeasuredSystem.with_client_on_each_worker(system, environment) as measured:
-        yield measured
 
 
 def _compare(

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.25  # from one look at the stream's last entry to the next
 _LOOK_AGAIN_SECONDS = 0.1  # the same after a look that found what the feed has not brought
-_LOOKS_BEHIND = 8
+_LOOKS_BEHIND = 8  # in a row, about two seconds, after which the stream is said to lack what was fed
 
 
 class _Feed(msgspec.Struct):

@@ -130,15 +130,12 @@ def test_a_worker_that_starts_without_redis_begins_with_what_it_is_fed(
         assert numbers(client) == list(range(1, 11))
 
 
-def test_a_frozen_listener_is_left_for_redis_where_another_pod_goes_on(
-    settings: dict[str, str],
-    connection: psycopg.Connection,
-    start_listener: StartListener,
-    start_app: StartApp,
-    tmp_path: Path,
-) -> None:
-    listener = start_listener(settings)
-    listener.wait_until_aligned()
+@pytest.fixture
+def fed(
+    settings: dict[str, str], start_listener: StartListener, start_app: StartApp, tmp_path: Path
+) -> Iterator[tuple[Listener, App, Client]]:
+    """A listener, the application that it feeds, and a client; another pod has a listener too."""
+    listener = start_listener(settings).wait_until_aligned()
     other = tmp_path / "other"
     other.mkdir()
     with Listener(other, settings) as second:
@@ -147,43 +144,40 @@ def test_a_frozen_listener_is_left_for_redis_where_another_pod_goes_on(
         wait_until_fed(app)
         with app.client(1) as client:
             client.wait_for_initial_load()
-            listener.freeze()
-            connection.execute(NOTIFY, [1, 50])
-            client.wait_for_updates(50)
-            listener.thaw()
-            connection.execute(NOTIFY, [51, 100])
-            client.wait_for_updates(100)
-            wait_until_fed(app)
-            assert numbers(client) == list(range(1, 101))
-            assert not client.of_type("resync")
+            yield listener, app, client
+
+
+def test_a_frozen_listener_is_left_for_redis_where_another_pod_goes_on(
+    fed: tuple[Listener, App, Client], connection: psycopg.Connection
+) -> None:
+    listener, app, client = fed
+    listener.freeze()
+    connection.execute(NOTIFY, [1, 50])
+    client.wait_for_updates(50)
+    listener.thaw()
+    connection.execute(NOTIFY, [51, 100])
+    client.wait_for_updates(100)
+    wait_until_fed(app)
+    assert numbers(client) == list(range(1, 101))
+    assert not client.of_type("resync")
 
 
 def test_a_killed_listener_is_left_for_redis_and_its_successor_is_followed(
+    fed: tuple[Listener, App, Client],
     settings: dict[str, str],
     connection: psycopg.Connection,
     start_listener: StartListener,
-    start_app: StartApp,
-    tmp_path: Path,
 ) -> None:
-    listener = start_listener(settings)
-    listener.wait_until_aligned()
-    other = tmp_path / "other"
-    other.mkdir()
-    with Listener(other, settings) as second:
-        second.wait_until_aligned()
-        app = start_app(settings).wait_until_ready()
-        wait_until_fed(app)
-        with app.client(1) as client:
-            client.wait_for_initial_load()
-            listener.kill()
-            connection.execute(NOTIFY, [1, 50])
-            client.wait_for_updates(50)
-            start_listener(settings).wait_until_aligned()
-            wait_until_fed(app)
-            connection.execute(NOTIFY, [51, 100])
-            client.wait_for_updates(100)
-            assert numbers(client) == list(range(1, 101))
-            assert not client.of_type("resync")
+    listener, app, client = fed
+    listener.kill()
+    connection.execute(NOTIFY, [1, 50])
+    client.wait_for_updates(50)
+    start_listener(settings).wait_until_aligned()
+    wait_until_fed(app)
+    connection.execute(NOTIFY, [51, 100])
+    client.wait_for_updates(100)
+    assert numbers(client) == list(range(1, 101))
+    assert not client.of_type("resync")
 
 
 def test_a_worker_that_was_frozen_is_fed_more_than_the_stream_holds(
