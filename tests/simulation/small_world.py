@@ -66,7 +66,7 @@ class SmallWorld(World):
         # A listener that has stopped: the first one begins an epoch at once.
         self.redis.hashes["{sim}:listener:X:0"] = {"pod": "X", "program": "listener", "state": "stopped"}
         self.redis.expires["{sim}:listener:X:0"] = self.wall + 60
-        while not (all(listener.active for listener in self.listeners) and self._is_settled()):
+        while not self._is_settled():
             self.pass_rounds(1)
 
     # Actions.
@@ -180,6 +180,14 @@ class SmallWorld(World):
             elif past > 1 and self._is_settled():
                 return
         self.check_quiet()
+
+    def check_quiet(self) -> None:
+        """All listeners that run are aligned, too. While two primaries' listeners take turns, one of them is not."""
+        super().check_quiet()
+        running = [listener for listener in self.listeners if listener.starts_at <= self.now]
+        not_aligned = [listener.name for listener in running if not listener.active]
+        if not_aligned:
+            raise Violation(f"listeners that are not aligned after a quiet period: {not_aligned}")
 
     def _is_settled(self) -> bool:
         try:

@@ -63,6 +63,17 @@ class Crowd:
             await asyncio.sleep(seconds_apart)
         return self
 
+    async def arrive_until_even(self, within: float, at_most: int) -> Self:
+        """Connect clients one after the other until the fullest worker has at most so many times the mean.
+
+        A worker that is busy for longer than others leave newcomers to it catches up with the next ones.
+        """
+        for each in range(at_most):
+            if self.fullest <= within:
+                break
+            self.clients.append(await connect(self._app.port, each))
+        return self
+
     async def arrive_within(self, number: int, first: float = 0.0, last: float = 0.0) -> Self:
         """Connect clients at random times between two, in seconds; without, all at once."""
 

@@ -29,6 +29,7 @@ def test_one_after_the_other_and_after_the_fullest_worker_is_killed(app: App) ->
             lost = await crowd.kill_fullest()
             await crowd.wait_for_another(crowd.counts)
             await crowd.arrive(lost)
+            await crowd.arrive_until_even(1.15 + 1 / 50, at_most=lost)
             assert crowd.fullest <= 1.15 + 1 / 50, crowd.counts
 
     asyncio.run(run())
