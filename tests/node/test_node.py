@@ -29,7 +29,9 @@ Node = Callable[..., Process]
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the packages installed."""
     folder = install_packages(HERE, tmp_path_factory.mktemp("node") / "project")
-    shutil.copy(ROOT / "app/web/static/notifymux.js", folder)
+    static = ROOT / "app/web/static"
+    shutil.copy(static / "notifymux.js", folder)
+    shutil.copytree(static / "notifymux", folder / "notifymux")
     return folder
 
 
