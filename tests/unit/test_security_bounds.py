@@ -6,7 +6,7 @@ from inspect import signature
 import uvicorn
 from websockets.http11 import MAX_LINE_LENGTH, MAX_NUM_HEADERS
 
-from app.broadcast import hub, snapshot_cache
+from app.broadcast import missed_events, snapshot_cache
 from app.core import log_throttle
 from app.core.config import Settings
 from app.web import admin_routes, gunicorn_worker, open_files, socket_writes, uvicorn_protocols
@@ -35,7 +35,7 @@ BOUNDS = {
     "snapshot queries at once": "`SNAPSHOT_POOL`",
     "queries for clients' rights at once": "`SNAPSHOT_POOL`",
     "snapshot queries of one match": QUERIES,
-    "a `last_event_id` from the future": f"{hub._CATCH_UP_SECONDS:g} s",
+    "a `last_event_id` from the future": f"{missed_events.CATCH_UP_SECONDS:g} s",
     "clients that watch the status": f"{admin_routes._MAX_STREAMS}",
     "lines of the log about one cause": f"1 in {log_throttle.SECONDS:g} s, {log_throttle.MAX_CHARACTERS} characters",
 }
