@@ -1,19 +1,21 @@
-"""One client: its queue, and the sending of it."""
+"""A connection of a client: its queue, and the sending of it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from enum import IntEnum
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from app.broadcast.messages import Message, MessageBatch
 from app.broadcast.send_queue import SendQueue
 from app.core.claims import NO_CLAIMS
 from app.core.tasks import cancel_tasks
-from notifymux.event import EventId
+
+if TYPE_CHECKING:
+    from app.broadcast.subscription import Subscription
 
 Write = Callable[[MessageBatch], bool]
 Send = Callable[[Sequence[Message]], Awaitable[bool]]
-ClientKey = tuple[str | None, str]
+ClientKey = tuple[str | None, str | None, str]
 
 
 class CloseCode(IntEnum):
@@ -38,18 +40,20 @@ class CloseCode(IntEnum):
 
 
 class Client:
-    """A client of one match: owns the queue of its messages and the task that sends them.
+    """A connection, with the matches that it is subscribed to: owns the queue of its messages and the task that sends.
 
     While nothing waits, a batch is written to the connection at once. Otherwise it is queued, and a task sends the
     queue until it is empty. So nothing here waits for the connection, and an idle client has no sending task.
 
     Args:
-        match: the match whose events the client receives.
-        claims: those of its token that decide what it is shown, as `app.core.claims` makes them.
         name: the client id.
         queue_bytes: limit of the queue.
+        scope: within which no two clients of an owner have the same name: a match; None: all connections for many.
         owner: to whom the client id belongs; None where there are no tokens.
         address: where the client connects from.
+        claims: those of its token that decide what it is shown, as `app.core.claims` makes them.
+        has_one_position: whether one id stands for the client's place in all of its matches, as on an event stream.
+            Then they start together.
     """
 
     __slots__ = (
@@ -59,39 +63,44 @@ class Client:
         "address",
         "claims",
         "closing",
-        "match",
+        "has_one_position",
         "name",
         "owner",
         "queue",
-        "skip_until",
-        "streaming",
+        "scope",
+        "subscriptions",
     )
 
     def __init__(
         self,
-        match: str,
         name: str,
         queue_bytes: int,
         *,
+        scope: str | None = None,
         owner: str | None = None,
         address: str = "",
         claims: str = NO_CLAIMS,
+        has_one_position: bool = False,
     ) -> None:
-        self.match, self.name, self.owner, self.address, self.claims = match, name, owner, address, claims
+        self.name, self.scope, self.owner, self.address, self.claims = name, scope, owner, address, claims
+        self.has_one_position = has_one_position
+        self.subscriptions: dict[str, Subscription] = {}  # by match
         self.queue = SendQueue(queue_bytes)
         # Done, with the code, as soon as the connection has to be closed.
         self.closing: asyncio.Future[CloseCode] = asyncio.get_running_loop().create_future()
-        # Whether `send` sends. The hub fetches the snapshot or the missed events first; `start` gets all until then.
-        self.streaming = False
-        self.skip_until: EventId | None = None  # events up to this one are not sent: the client has them
         self._write: Write | None = None
         self._send: Send | None = None
         self._sending: asyncio.Task[None] | None = None  # while something waits
 
     @property
     def key(self) -> ClientKey:
-        """What no two clients of a match have in common."""
-        return self.owner, self.name
+        """What no two clients of a worker have in common."""
+        return self.scope, self.owner, self.name
+
+    @property
+    def expects_first_message(self) -> bool:
+        """Whether it has subscribed, and has not been sent anything of its matches, or not since a gap."""
+        return bool(self.subscriptions) and not any(each.streaming for each in self.subscriptions.values())
 
     def attach(self, write: Write, send: Send) -> None:
         """Send what is queued, and every message from now on, over a connection.
@@ -109,64 +118,37 @@ class Client:
         self._write = self._send = None
         return await cancel_tasks([self._sending] if self._sending else [])
 
-    def start(self, first: Message, missed: Iterable[Message], skip_until: EventId | None = None) -> None:
-        """Send `first` and the missed messages, then every event; do nothing if the client is closing.
-
-        Events up to `skip_until` are skipped: the client has them from a worker that was ahead of this one.
-        """
-        if not self.closing.done():
-            self.queue.push_unbounded([first, *missed])
-            self.streaming, self.skip_until = True, skip_until
-            self._start_sending()
-
     def send(self, batch: MessageBatch) -> bool:
-        """Write messages now if nothing waits, else queue them; drop them if the client is not streaming.
+        """Write messages now if nothing waits, else queue them; drop them if the client is closing.
 
         Return False, with some of them dropped, if the queue would exceed its limit.
         """
-        if not self.streaming:
+        if self._sending is None and self._write is not None and not self.closing.done() and self._write(batch):
             return True
-        if self.skip_until is not None:
-            batch = self._drop_already_seen(batch)
-            if not batch.messages:
-                return True
-        if self._sending is None and self._write is not None and self._write(batch):
+        return self.enqueue(batch)
+
+    def enqueue(self, batch: MessageBatch) -> bool:
+        """Do what `send` does where messages can't be written now."""
+        if self.closing.done():
             return True
         all_fit = all(map(self.queue.push, batch.messages))
         self._start_sending()
         return all_fit
 
-    def send_control(self, batch: MessageBatch) -> None:
-        """Send messages that are no events as `send` does, also while the client is not streaming.
-
-        What does not fit into the queue is dropped.
-        """
-        if self.closing.done() or (self._sending is None and self._write is not None and self._write(batch)):
-            return
-        for message in batch.messages:
-            self.queue.push(message)
-        self._start_sending()
-
-    def pause(self) -> None:
-        """Drop every event until the next `start`."""
-        self.streaming = False
-
-    def close(self, code: CloseCode) -> None:
-        """Have the connection closed, and send no further events."""
-        self.streaming = False
+    def send_unbounded(self, messages: Iterable[Message]) -> None:
+        """Send a snapshot and missed events, which count for nothing in the queue, unless the client is closing."""
         if not self.closing.done():
-            self.closing.set_result(code)
+            self.queue.push_unbounded(messages)
+            self._start_sending()
 
-    def _drop_already_seen(self, batch: MessageBatch) -> MessageBatch:
-        """Return the messages that the client does not have. Ids only rise, so the first new one ends the skipping."""
-        kept = []
-        for message in batch.messages:
-            if self.skip_until is not None and message.parsed_id is not None:
-                if message.parsed_id <= self.skip_until:
-                    continue
-                self.skip_until = None
-            kept.append(message)
-        return MessageBatch(kept)
+    def close(self, code: CloseCode) -> bool:
+        """Have the connection closed, and send no further events; return whether it was open."""
+        for subscription in self.subscriptions.values():
+            subscription.streaming = False
+        if self.closing.done():
+            return False
+        self.closing.set_result(code)
+        return True
 
     def _start_sending(self) -> None:
         if self._send is not None and self._sending is None:

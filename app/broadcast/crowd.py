@@ -1,20 +1,20 @@
-"""Clients of one match that wait for the same snapshot."""
+"""Subscriptions to one match that wait for the same snapshot."""
 
 import asyncio
 from collections.abc import Iterable
 
-from app.broadcast.client import Client
+from app.broadcast.subscription import Subscription
 
 
 class Crowd:
-    """Clients of one match that wait for one snapshot, and the task that waits for them, which they end by leaving."""
+    """Those that wait for one snapshot, and the task that waits for them, which they end by leaving."""
 
-    def __init__(self, clients: Iterable[Client]) -> None:
-        self.clients = {client for client in clients if not client.closing.done()}
+    def __init__(self, subscriptions: Iterable[Subscription]) -> None:
+        self.subscriptions = {each for each in subscriptions if each.is_open}
         self._task = asyncio.current_task()
 
-    def leave(self, client: Client) -> None:
+    def leave(self, subscription: Subscription) -> None:
         """Have the task end when nobody is left."""
-        self.clients.discard(client)
-        if not self.clients and self._task:
+        self.subscriptions.discard(subscription)
+        if not self.subscriptions and self._task:
             self._task.cancel()

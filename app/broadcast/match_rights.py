@@ -4,12 +4,12 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Collection
 from enum import Enum
+from functools import partial
 from typing import NamedTuple
 
-from app.broadcast.client import Client, CloseCode
+from app.broadcast.client import CloseCode
 from app.broadcast.match_view import MatchView
 from app.broadcast.query_pool import QueryResult
 from app.broadcast.shared_queries import SharedQueries
@@ -28,6 +28,8 @@ _MAX_WAIT_SECONDS = 10.0  # of a newcomer
 _UNFIT_ID = ("22P02", "22003")  # the match id is no text of the type that the query compares it with
 
 AskRights = Callable[[MatchView], Awaitable[QueryResult]]
+End = Callable[[CloseCode], bool]  # ends what a client hears of a match; returns whether it did
+StopWatching = Callable[[], None]
 
 
 class Verdict(Enum):
@@ -44,8 +46,17 @@ class _Answer(NamedTuple):
     is_outage: bool
 
 
+class _Watched:
+    """A client that hears a match."""
+
+    __slots__ = ("address", "end")
+
+    def __init__(self, address: str, end: End) -> None:
+        self.address, self.end = address, end
+
+
 class _Watch:
-    """The clients of one view that are connected; there is at least one.
+    """Those of one view who hear a match; there is at least one.
 
     Args:
         asked_at: when the last answer that is known was asked for, on the monotonic clock.
@@ -54,20 +65,17 @@ class _Watch:
 
     def __init__(self, asked_at: float, due_at: float) -> None:
         self.asked_at, self.due_at = asked_at, due_at
-        self.clients, self.is_being_asked = set[Client](), False
+        self.watched, self.is_being_asked = set[_Watched](), False
 
-    def close(self, code: CloseCode) -> int:
-        """Close all of the clients; return how many."""
-        open_clients = [client for client in self.clients if not client.closing.done()]
-        for client in open_clients:
-            client.close(code)
-        return len(open_clients)
+    def end(self, code: CloseCode) -> int:
+        """End what all of them hear; return how many heard something."""
+        return sum(each.end(code) for each in list(self.watched))
 
 
 class MatchRights:
     """Asks whether clients with some claims may have a match, once for all with the same values, and asks again.
 
-    An answer is good for `interval` seconds. Then it is asked for again if clients are connected: they are closed if
+    An answer is good for `interval` seconds. Then it is asked for again if clients are connected: it ends for them if
     they may not have the match any longer, or if there has been no answer for one interval more.
 
     Args:
@@ -92,7 +100,7 @@ class MatchRights:
         self._watches: dict[MatchView, _Watch] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._log = LogThrottle(logger)
-        self.revoked = self.unchecked = 0  # clients that were closed
+        self.revoked = self.unchecked = 0  # what clients heard and was ended
 
     async def check(self, match: str, claims: str, address: str) -> Verdict:
         """Return whether a client with these claims, all of its token's, may have a match."""
@@ -105,34 +113,45 @@ class MatchRights:
         except TimeoutError:
             return Verdict.UNKNOWN
 
-    @contextmanager
-    def watch(self, client: Client, claims: str) -> Iterator[None]:
-        """Close a client, which was allowed just now, when it may not have its match any longer."""
-        view = MatchView(client.match, self._names.of(claims))
+    def watch(self, match: str, claims: str, address: str, end: End) -> StopWatching:
+        """Call `end` when a client, which was allowed just now, may not have a match any longer.
+
+        Return a function that stops it.
+
+        Args:
+            match: the match id's text.
+            claims: all of its token's.
+            address: where the client connects from.
+            end: is called with the reason. It may be called again, and then returns False.
+        """
+        view = MatchView(match, self._names.of(claims))
         answer = self._answers.get(view)
         asked_at = answer.at if answer else time.monotonic() - self._interval
         watch = self._watches.setdefault(view, _Watch(asked_at, asked_at + self._interval))
-        watch.clients.add(client)
+        watched = _Watched(address, end)
+        watch.watched.add(watched)
         if answer and answer.verdict is Verdict.REFUSED:  # since it was allowed
-            self.revoked += watch.close(CloseCode.REVOKED)
-        try:
-            yield
-        finally:
-            watch.clients.discard(client)
-            if not watch.clients and self._watches.get(view) is watch:
+            self.revoked += watch.end(CloseCode.REVOKED)
+        return partial(self._stop_watching, view, watched)
+
+    def _stop_watching(self, view: MatchView, watched: _Watched) -> None:
+        watch = self._watches.get(view)
+        if watch and watched in watch.watched:
+            watch.watched.remove(watched)
+            if not watch.watched:
                 del self._watches[view]
 
     def ask_again(self) -> None:
         """Ask anew for all clients whose answer is old; to be called once a second."""
         now = time.monotonic()
-        for view, watch in self._watches.items():
+        for view, watch in list(self._watches.items()):
             age = now - watch.asked_at
             if age >= 2 * self._interval:
-                self.unchecked += watch.close(CloseCode.UNCHECKED)
-                self._log("unchecked", "clients are closed, since their rights could not be checked for %.0f s", age)
+                self.unchecked += watch.end(CloseCode.UNCHECKED)
+                self._log("unchecked", "clients lose matches, since their rights could not be checked for %.0f s", age)
             elif now >= watch.due_at and not watch.is_being_asked:
                 watch.is_being_asked = True
-                addresses = {client.address for client in watch.clients}
+                addresses = {each.address for each in watch.watched}
                 task = start_task(self._ask_again(view, watch, addresses), "a bug left clients' rights unchecked")
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
@@ -168,7 +187,7 @@ class MatchRights:
         if watch := self._watches.get(view):
             watch.asked_at = answer.at
             if answer.verdict is Verdict.REFUSED:
-                self.revoked += watch.close(CloseCode.REVOKED)
+                self.revoked += watch.end(CloseCode.REVOKED)
 
     def _verdict(self, result: QueryResult) -> Verdict:
         if result.cause in _UNFIT_ID:

@@ -145,6 +145,9 @@ PING = MessageBatch([Message(b'{"type":"ping"}')])
 PONG = MessageBatch([Message(b'{"type":"pong"}')])
 
 
+RENEWED = MessageBatch([Message(b'{"type":"renewed"}')])
+
+
 class _ClientMessage(msgspec.Struct, gc=False):
     """What matters of a message from a client."""
 
@@ -177,6 +180,19 @@ def resync(match: str, position: EventId | None, data: bytes, error: str | None)
 def stale(match: str) -> Message:
     """Return the message that announces a `resync` which has to wait for its snapshot."""
     return Message(b'{"type":"stale","id":null,"match_id":%b}' % match_to_json(match))
+
+
+def refused(code: str, reason: str, match: str | None = None) -> MessageBatch:
+    """Return the answer to a request that is refused, or the end of a subscription; `reason` is for people."""
+    about = b"" if match is None else b'"match_id":%b,' % match_to_json(match)
+    return MessageBatch(
+        [Message(b'{"type":"refused",%b"code":%b,"reason":%b}' % (about, *map(msgspec.json.encode, (code, reason))))]
+    )
+
+
+def unsubscribed(match: str) -> MessageBatch:
+    """Return the answer after which nothing of a match comes."""
+    return MessageBatch([Message(b'{"type":"unsubscribed","match_id":%b}' % match_to_json(match))])
 
 
 def _first_message(head: bytes, match: str, position: EventId | None, data: bytes, error: str | None) -> Message:

@@ -1,38 +1,37 @@
-"""The clients of one match."""
+"""The subscriptions to one match."""
 
-from app.broadcast.client import Client, ClientKey
+from collections.abc import Iterator
+
+from app.broadcast.subscription import Subscription
 
 
 class Room:
-    """The clients of one match, grouped by their claims: what is shown to a group is the same for all in it."""
+    """The subscriptions to one match, grouped by their clients' claims: a group is shown the same.
 
-    def __init__(self) -> None:
-        self._clients: dict[ClientKey, Client] = {}
-        self.groups: dict[str, set[Client]] = {}  # by the claims; none is empty
+    Args:
+        match: its id's text. All subscriptions share it.
+    """
 
-    def __len__(self) -> int:
-        return len(self._clients)
+    __slots__ = ("groups", "match")
 
-    @property
-    def clients(self) -> list[Client]:
-        """All of them."""
-        return list(self._clients.values())
+    def __init__(self, match: str) -> None:
+        self.match = match
+        self.groups: dict[str, set[Subscription]] = {}  # by the claims; none is empty
 
-    def add(self, client: Client) -> Client | None:
-        """Add a client; return the one with the same key that it replaces."""
-        older = self._clients.get(client.key)
-        if older:
-            self.remove(older)
-        self._clients[client.key] = client
-        self.groups.setdefault(client.claims, set()).add(client)
-        return older
+    def __iter__(self) -> Iterator[Subscription]:
+        return (subscription for group in self.groups.values() for subscription in group)
 
-    def remove(self, client: Client) -> None:
-        """Remove a client, if it is here."""
-        if self._clients.get(client.key) is not client:
-            return
-        del self._clients[client.key]
-        group = self.groups[client.claims]
-        group.remove(client)
+    def __bool__(self) -> bool:
+        """Whether there is any."""
+        return bool(self.groups)
+
+    def add(self, subscription: Subscription) -> None:
+        """Add a subscription."""
+        self.groups.setdefault(subscription.client.claims, set()).add(subscription)
+
+    def remove(self, subscription: Subscription) -> None:
+        """Remove a subscription that is here; its client's claims are those that it was added with."""
+        group = self.groups[subscription.client.claims]
+        group.remove(subscription)
         if not group:
-            del self.groups[client.claims]
+            del self.groups[subscription.client.claims]

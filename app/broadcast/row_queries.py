@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from app.broadcast.queried_update import QueriedUpdate
 from app.broadcast.query_pool import QueryResult
 from app.broadcast.update_queue import MAX_UPDATES, UpdateQueue
 from app.core.tasks import cancel_tasks, start_task
-from notifymux.event import NULL
+from notifymux.event import NULL, EventId
 
 RunQuery = Callable[[QueriedUpdate, str, float], Awaitable[QueryResult]]
 Deliver = Callable[[str, Sequence[Update]], None]
@@ -33,7 +34,7 @@ class RowQueries:
     Args:
         run: runs an update's query for clients with some claims within so many seconds; returns its result, or says why
             there is none.
-        deliver: is called with the next updates of a match.
+        deliver: is called with the next updates of a match, when they no longer wait.
         groups: returns the claims of a match's clients, without repetition.
         resized: is called with an update that has a result, and its new size in bytes.
         abandoned: is called with a match whose updates a bug has ended.
@@ -62,19 +63,23 @@ class RowQueries:
         """The updates that wait, of all matches."""
         return sum(map(len, self._queues.values()))
 
-    def put(self, match: str, updates: Sequence[Update]) -> None:
-        """Pass on the newest updates of a match, those without a query at once if nothing is before them."""
+    @property
+    def has_waiting(self) -> bool:
+        """Whether any update waits."""
+        return bool(self._queues)
+
+    def put(self, match: str, updates: Sequence[Update]) -> Sequence[Update]:
+        """Add the newest updates of a match; return those that are passed on now, as nothing before them waits."""
         queue = self._queues.get(match)
         if queue is None:
             if not any(isinstance(update, QueriedUpdate) for update in updates):
-                self._deliver(match, updates)
-                return
+                return updates
             queue = self._queues[match] = UpdateQueue()
         self.merged += queue.put(updates, time.monotonic())
         if len(queue) > MAX_UPDATES:
             self.overflows += 1
             queue.fail_all(_TOO_MANY, self._groups(match))
-        self._advance(match, queue)
+        return self._advance(match, queue)
 
     def drop(self, match: str) -> None:
         """Forget what waits, because the match has no clients any longer: its queries are run if one comes back."""
@@ -106,17 +111,30 @@ class RowQueries:
             and not (isinstance(update, QueriedUpdate) and update.is_covered)
         ]
 
+    def has_waiting_until(self, event_id: EventId, matches: Collection[str]) -> bool:
+        """Whether an update of some matches waits whose id is not above another."""
+        queues = [queue for match in matches if (queue := self._queues.get(match))]
+        return any(queue.first.parsed_id is None or queue.first.parsed_id <= event_id for queue in queues)
+
+    def count_before_waiting(self, matches: Collection[str], updates: Sequence[Update]) -> int:
+        """Return how many of the updates, which are in order, come before all that wait of some matches."""
+        queues = [queue for match in matches if (queue := self._queues.get(match))]
+        if not queues:
+            return len(updates)
+        return bisect_left(updates, True, key=lambda update: not all(queue.precedes(update) for queue in queues))
+
     async def aclose(self) -> None:
         """Cancel the queries that still run."""
         await cancel_tasks(self._tasks)
 
-    def _advance(self, match: str, queue: UpdateQueue) -> None:
-        if done := queue.take_done():
-            self._deliver(match, done)
+    def _advance(self, match: str, queue: UpdateQueue) -> list[Update]:
+        """Have the next query run; return the updates that no longer wait."""
+        done = queue.take_done()
         if update := queue.begin():
             self._spawn(match, queue, self._run_first(match, queue, update))
         elif not queue:
             del self._queues[match]
+        return done
 
     async def _run_first(self, match: str, queue: UpdateQueue, update: QueriedUpdate) -> None:
         until = update.heard_at + self._timeout
@@ -126,7 +144,7 @@ class RowQueries:
                 await self._fetch(update, claims, until)
             update.is_done = not groups  # else a client with other claims may have come meanwhile
         if self._queues.get(match) is queue:
-            self._advance(match, queue)
+            self._deliver(match, self._advance(match, queue))
 
     async def _fetch(self, update: QueriedUpdate, claims: str, until: float) -> None:
         """Run a query until a time on the monotonic clock, unless its result is there."""

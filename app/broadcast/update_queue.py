@@ -34,9 +34,14 @@ class UpdateQueue:
     def __len__(self) -> int:
         return len(self._updates)
 
+    @property
+    def first(self) -> Update:
+        """The first update; there is one."""
+        return next(iter(self._updates.values()))
+
     def precedes(self, update: Update) -> bool:
         """Whether an update comes before all that are here; it may be a copy that was read from the stream."""
-        first = next(iter(self._updates.values()))
+        first = self.first
         if update.serial:
             return update.serial < first.serial
         return update.parsed_id is None or first.parsed_id is None or update.parsed_id < first.parsed_id

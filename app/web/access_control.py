@@ -12,7 +12,7 @@ from starlette.requests import HTTPConnection
 from app.monitoring.refusals import Cause
 from app.web.client_address import client_address
 from app.web.origins import canonical_origin, is_of_host
-from app.web.tokens import Claims, TokenError, Tokens
+from app.web.tokens import Claims, TokenError, Tokens, is_same_owner
 
 _MAX_RETRY_AFTER_SECONDS = 10
 
@@ -49,10 +49,8 @@ def other_matches_only() -> Rejected:
 class Admission(NamedTuple):
     """What is known of a client that is accepted."""
 
-    expires: float | None  # when the connection is to be closed, in Unix seconds; None for never
-    owner: str | None  # to whom its client id belongs
+    claims: Claims  # of its token
     address: str
-    claims: str  # of its token, as `app.core.claims` makes them
 
 
 class AccessControl:
@@ -79,9 +77,27 @@ class AccessControl:
         claims = self._authenticate(connection)
         if not claims.allow(match):
             raise other_matches_only()
-        address = client_address(connection.client and connection.client.host)
-        with self._reserve_slot(address):
-            yield Admission(claims.expires, claims.owner, address, claims.text)
+        with self._admit(connection, claims) as admission:
+            yield admission
+
+    @contextmanager
+    def authorize_connection(self, connection: HTTPConnection) -> Iterator[Admission]:
+        """Do the same for a client of many matches, of which its claims may allow some."""
+        with self._admit(connection, self._authenticate(connection)) as admission:
+            yield admission
+
+    def renew(self, old: Claims, token: str) -> Claims:
+        """Return the claims of another token for a client that is connected.
+
+        Raises:
+            TokenError: the token is not valid, or of another owner.
+        """
+        if self._tokens is None:
+            return old
+        claims = self._tokens.verify(token)
+        if not is_same_owner(old.owner, claims.owner):
+            raise TokenError("the token is of another owner: its claim sub differs")
+        return claims
 
     def authorize_operator(self, connection: HTTPConnection) -> float | None:
         """Accept an operator, who may read the status and the metrics, or raise `Rejected`. It is not counted.
@@ -124,12 +140,13 @@ class AccessControl:
         raise Rejected(403, Cause.ORIGIN, "pages of this origin may not connect", details=details)
 
     @contextmanager
-    def _reserve_slot(self, address: str) -> Iterator[None]:
+    def _admit(self, connection: HTTPConnection, claims: Claims) -> Iterator[Admission]:
+        address = client_address(connection.client and connection.client.host)
         self._check_limits(address)
         self._clients += 1
         self._addresses[address] += 1
         try:
-            yield
+            yield Admission(claims, address)
         finally:
             self._clients -= 1
             self._addresses[address] -= 1

@@ -1,8 +1,8 @@
 """The routes for clients: WebSocket and event stream, the pages, and the health checks."""
 
+import asyncio
 import os
-from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,21 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from app.broadcast.match_rights import Verdict
+from app.broadcast.messages import refused
 from app.core.config import Settings
 from app.monitoring.refusals import Cause
-from app.web.access_control import AccessControl, Admission, other_matches_only, try_later
+from app.web.access_control import AccessControl, Admission, Rejected, other_matches_only, try_later
 from app.web.client_session import ClientSession, Transport
 from app.web.origins import canonical_origin
+from app.web.resume_positions import last_event_id, requested_starts
+from app.web.subscription_requests import SubscriptionRequests
 from app.web.transports import EventStreamTransport, WebSocketTransport
+from app.web.watched_subscriptions import FORBIDDEN, UNAVAILABLE, WatchedSubscriptions
 from app.websocket_manager import MatchDataWebSocketManager
-from notifymux.event import EventId
 
 _STATIC = Path(__file__).parent / "static"
+_CONNECTION_PATH = "/api/matches/ws/{client_id}"
+_CONNECTION_EVENTS_PATH = "/api/matches/events"
 _WEBSOCKET_PATH = "/api/matches/ws/id/{match_id:match}/{client_id}"
 _EVENTS_PATH = "/api/matches/{match_id:match}/events"
 _CROSS_ORIGIN_HEADERS = ["Authorization", "Cache-Control", "Last-Event-ID"]  # that an event stream's client may send
@@ -91,6 +96,9 @@ class ClientRoutes:
             Route("/readyz", self.readyz),
             WebSocketRoute(_WEBSOCKET_PATH + "/", self.match_socket),
             WebSocketRoute(_WEBSOCKET_PATH, self.match_socket),
+            WebSocketRoute(_CONNECTION_PATH + "/", self.connection_socket),
+            WebSocketRoute(_CONNECTION_PATH, self.connection_socket),
+            Route(_CONNECTION_EVENTS_PATH, self.connection_events, methods=["GET", "OPTIONS"], middleware=[self._cors]),
             Route(_EVENTS_PATH, self.match_events, methods=["GET", "OPTIONS"], middleware=[self._cors]),
             Mount("/static", _Static(directory=_STATIC), middleware=[self._cors]),
         ]
@@ -136,26 +144,92 @@ class ClientRoutes:
             await transport.begin([_worker_header()])
             await self._serve(request, transport, uuid4().hex, admission)
 
+    async def connection_socket(self, websocket: WebSocket) -> None:
+        """Serve one client of many matches over a WebSocket."""
+        try:
+            with self._access.authorize_connection(websocket) as admission:
+                await websocket.accept(headers=[_worker_header()])
+                await self._serve_requests(WebSocketTransport(websocket), websocket.path_params["client_id"], admission)
+        except WebSocketDisconnect:
+            pass  # the client left before it was accepted
+
+    async def connection_events(self, request: Request) -> ASGIApp:
+        """Serve one client of many matches with server-sent events."""
+        return partial(self._stream_many, request) if request.method == "GET" else Response(status_code=204)
+
+    async def _serve_requests(self, transport: Transport, name: str, admission: Admission) -> None:
+        manager, claims = self._manager, admission.claims
+        client = manager.hub.connect(name, owner=claims.owner, address=admission.address, claims=claims.text)
+        subscriptions = WatchedSubscriptions(manager.hub, client, manager.rights, needs_one=False)
+        session = ClientSession(transport, client, self._settings.ping_interval, claims.expires)
+        requests = SubscriptionRequests(
+            subscriptions, self._access, admission, rights=manager.rights, set_expiry=session.set_expiry
+        )
+        try:
+            await session.run(requests.on_text)
+        finally:
+            manager.hub.leave(client)
+            subscriptions.close()
+            await requests.aclose()
+
+    async def _stream_many(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
+        starts = requested_starts(request)
+        with self._access.authorize_connection(request) as admission:
+            refusals = await self._refusals([match for match, _ in starts], admission)
+            transport = EventStreamTransport(scope, receive, send)
+            await transport.begin([_worker_header()])
+            hub, claims = self._manager.hub, admission.claims
+            client = hub.connect(
+                uuid4().hex, owner=claims.owner, address=admission.address, claims=claims.text, has_one_position=True
+            )
+            subscriptions = WatchedSubscriptions(hub, client, self._manager.rights, needs_one=True)
+            try:
+                for match, refusal in refusals.items():
+                    subscriptions.answer(refused(*refusal, match))
+                subscriptions.start([start for start in starts if start[0] not in refusals], claims.text)
+                await ClientSession(transport, client, self._settings.ping_interval, claims.expires).run()
+            finally:
+                hub.leave(client)
+                subscriptions.close()
+
+    async def _refusals(self, matches: Sequence[str], admission: Admission) -> dict[str, tuple[str, str]]:
+        """Return why a client may not have some of the matches; raise `Rejected` if it may have none."""
+        refusals = {match: FORBIDDEN for match in matches if not admission.claims.allow(match)}
+        checked = [match for match in matches if match not in refusals]
+        if self._manager.rights:
+            check = self._manager.rights.check
+            verdicts = await asyncio.gather(
+                *[check(each, admission.claims.text, admission.address) for each in checked]
+            )
+            for match, verdict in zip(checked, verdicts, strict=True):
+                if verdict is not Verdict.ALLOWED:
+                    refusals[match] = FORBIDDEN if verdict is Verdict.REFUSED else UNAVAILABLE
+        if len(refusals) == len(matches):
+            raise _unchecked() if UNAVAILABLE in refusals.values() else other_matches_only()
+        return refusals
+
     async def _serve(self, connection: HTTPConnection, transport: Transport, name: str, admission: Admission) -> None:
         hub, match = self._manager.hub, connection.path_params["match_id"]
-        last = _last_event_id(connection)
-        client = hub.join(match, name, last, owner=admission.owner, address=admission.address, claims=admission.claims)
-        rights = self._manager.rights
+        last = last_event_id(connection)
+        claims, address, rights = admission.claims, admission.address, self._manager.rights
+        client = hub.join(match, name, last, owner=claims.owner, address=address, claims=claims.text)
+        stop_watching = rights.watch(match, claims.text, address, client.close) if rights else None
         try:
-            with rights.watch(client, admission.claims) if rights else nullcontext():
-                await ClientSession(transport, client, self._settings.ping_interval, admission.expires).run()
+            await ClientSession(transport, client, self._settings.ping_interval, claims.expires).run()
         finally:
             hub.leave(client)
+            if stop_watching:
+                stop_watching()
 
     async def _check_rights(self, match: str, admission: Admission) -> None:
         """Raise `Rejected` unless the team's own query lets a client in."""
         if self._manager.rights is None:
             return
-        verdict = await self._manager.rights.check(match, admission.claims, admission.address)
+        verdict = await self._manager.rights.check(match, admission.claims.text, admission.address)
         if verdict is Verdict.REFUSED:
             raise other_matches_only()
         if verdict is Verdict.UNKNOWN:
-            raise try_later("whether the token is good for this match can't be found out now", Cause.UNCHECKED)
+            raise _unchecked()
 
 
 class _Static(StaticFiles):
@@ -172,14 +246,9 @@ async def _page(name: str, _: Request) -> Response:
     return FileResponse(_STATIC / name, headers=_REVALIDATE)
 
 
+def _unchecked() -> Rejected:
+    return try_later("whether the token is good for this match can't be found out now", Cause.UNCHECKED)
+
+
 def _worker_header() -> tuple[bytes, bytes]:
     return b"x-worker", str(os.getpid()).encode()
-
-
-def _last_event_id(connection: HTTPConnection) -> EventId | None:
-    """Return the last id that the client has received; None if it sends none, or one that is not an id."""
-    text = connection.headers.get("last-event-id") or connection.query_params.get("last_event_id", "")
-    try:
-        return EventId.parse(text)
-    except ValueError:
-        return None

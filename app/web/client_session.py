@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from app.broadcast.client import Client, CloseCode
@@ -12,6 +12,9 @@ from app.core.tasks import cancel_tasks
 _CLOSE_TIMEOUT_SECONDS = 2.0  # for sending the close; a client that does not read holds it up
 _MAX_UNANSWERED_PINGS = 2
 _MAX_LATENESS = 0.5  # of a ping, in intervals; after more, this process was frozen, and answers may not be read yet
+
+
+OnText = Callable[[str], None]
 
 
 class Transport(Protocol):
@@ -54,9 +57,19 @@ class ClientSession:
         self._unanswered = 0
         self._set_timer()
 
-    async def run(self) -> None:
-        """Serve the client until either side closes the connection."""
-        receiver = asyncio.create_task(self._receive())
+    def set_expiry(self, expires: float | None) -> None:
+        """Have the connection closed at another time, as the client has another token."""
+        self._expires = expires
+        self._timer.cancel()
+        self._set_timer()
+
+    async def run(self, on_text: OnText | None = None) -> None:
+        """Serve the client until either side closes the connection.
+
+        Args:
+            on_text: is called with what the client sends, except pings; without it that is ignored.
+        """
+        receiver = asyncio.create_task(self._receive(on_text))
         self._client.attach(self._transport.write, self._transport.send)
         try:
             code = await self._client.closing
@@ -68,12 +81,14 @@ class ClientSession:
         if code is not CloseCode.DISCONNECTED:
             await self._close(code)
 
-    async def _receive(self) -> None:
+    async def _receive(self, on_text: OnText | None) -> None:
         try:
             while (text := await self._transport.receive()) is not None:
                 self._unanswered = 0
                 if is_ping(text):
-                    self._client.send_control(PONG)
+                    self._client.send(PONG)
+                elif on_text is not None and not self._client.closing.done():
+                    on_text(text)
         finally:
             self._client.close(CloseCode.DISCONNECTED)
 
@@ -101,7 +116,7 @@ class ClientSession:
 
     def _ping(self, *, is_late: bool) -> None:
         """Send a ping; unless it is late, close the connection if the last two were not answered."""
-        if not self._client.streaming:
+        if self._client.expects_first_message:
             return  # the client still waits for its first message
         if self._unanswered >= _MAX_UNANSWERED_PINGS and self._transport.answers_pings and not is_late:
             self._client.close(CloseCode.SILENT)

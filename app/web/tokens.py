@@ -10,6 +10,8 @@ from app.core.claims import NO_CLAIMS, claims_json
 
 LEEWAY_SECONDS = 30  # by which the clock of whoever makes the tokens may differ from this one's
 
+_BY_TOKEN = "token "  # noqa: S105 - before what names an owner by a token, since the token names none
+
 
 class TokenError(Exception):
     """The token is missing, invalid or expired. The message says which, and contains nothing of the token."""
@@ -27,6 +29,11 @@ class Claims(NamedTuple):
     def allow(self, match: str) -> bool:
         """Whether the token is valid for a match."""
         return self.matches is None or match in self.matches
+
+
+def is_same_owner(owner: str | None, other: str | None) -> bool:
+    """Whether two tokens of one connection may be of the same owner: they have the same `sub`, or neither has one."""
+    return owner == other or (_is_token(owner) and _is_token(other))
 
 
 class Tokens:
@@ -76,7 +83,11 @@ def _expires(claims: dict[str, Any]) -> float | None:
 def _owner(claims: dict[str, Any], token: str) -> str:
     """Return the claim `sub`. Without it, each token is another owner: nothing says that two are of the same one."""
     subject = claims.get("sub")
-    return f"token {hash(token)}" if subject is None else f"sub {subject}"
+    return f"{_BY_TOKEN}{hash(token)}" if subject is None else f"sub {subject}"
+
+
+def _is_token(owner: str | None) -> bool:
+    return owner is not None and owner.startswith(_BY_TOKEN)
 
 
 def _matches(claims: dict[str, Any]) -> frozenset[str] | None:

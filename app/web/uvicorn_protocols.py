@@ -294,7 +294,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """Called by uvicorn's `data_received`. Closes with 1008 if a client sends too many frames."""
         self._frames_since_ping += len(self.conn.events)
         if self._frames_since_ping > _MAX_FRAMES_PER_PING and self.conn.state is State.OPEN:
-            self.conn.fail(1008, "too many messages: there is nothing to say but ping and pong")
+            self.conn.fail(1008, "too many messages")
             self.handle_parser_exception()
         else:
             super().handle_events()

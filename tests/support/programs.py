@@ -148,7 +148,7 @@ class Client(ReceivedMessages):
         pongs: bool = True,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        self._url = f"ws://127.0.0.1:{port}/api/matches/ws/id/{quote(str(match), safe='')}/{name}/"
+        self._url = f"ws://127.0.0.1:{port}/api/matches/{self._path(match, name)}"
         self._headers = headers
         self._connect(query)
         super().__init__()
@@ -156,6 +156,9 @@ class Client(ReceivedMessages):
         self._pongs = pongs
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
+
+    def _path(self, match: object, name: str) -> str:
+        return f"ws/id/{quote(str(match), safe='')}/{name}/"
 
     def _connect(self, query: str) -> None:
         self.socket: ClientConnection = connect(

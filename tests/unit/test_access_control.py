@@ -92,7 +92,7 @@ def test_a_token_is_in_the_header_or_the_query_and_the_header_takes_precedence()
         connection({"Authorization": "Basic eDp5"}, query=f"token={token}"),
     ):
         with access.authorize_client(given, "1") as admission:
-            assert admission.expires == 4_000_000_000
+            assert admission.claims.expires == 4_000_000_000
     assert rejected(access, connection({"Authorization": "Bearer wrong"}, query=f"token={token}")).status_code == 401
 
 
@@ -166,7 +166,7 @@ def test_an_operator_does_not_count_as_a_client() -> None:
 
 def owner(access: AccessControl, claims: dict[str, str]) -> str | None:
     with access.authorize_client(connection(query=f"token={jwt.encode(claims, SECRET)}"), "1") as admission:
-        return admission.owner
+        return admission.claims.owner
 
 
 def test_a_client_id_belongs_to_the_tokens_subject_and_without_one_to_the_token() -> None:
@@ -175,7 +175,7 @@ def test_a_client_id_belongs_to_the_tokens_subject_and_without_one_to_the_token(
     owners = [owner(access, claims) for claims in ({"sub": "ann"}, {"sub": "bob"}, {"jti": "1"}, {"jti": "2"})]
     assert len(set(owners)) == 4
     with AccessControl(None, [], MAX_CLIENTS).authorize_client(connection(), "1") as admission:
-        assert admission.owner is None
+        assert admission.claims.owner is None
 
 
 @pytest.mark.parametrize(

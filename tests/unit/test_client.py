@@ -7,6 +7,7 @@ import pytest
 
 from app.broadcast.client import Client, CloseCode
 from app.broadcast.messages import Message, MessageBatch
+from app.broadcast.subscription import Subscription
 from notifymux.event import EventId
 from tests.support.loops import async_test, run_ready_tasks
 
@@ -36,10 +37,20 @@ class Connection:
 
 
 def streaming_client(connection: Connection, queue_bytes: int = 1_000) -> Client:
-    client = Client("1", "c", queue_bytes)
+    client = Client("c", queue_bytes)
     client.attach(connection.write, connection.send)
-    client.start(FIRST, [])
+    client.send_unbounded([FIRST])
     return client
+
+
+def subscribed(client: Client) -> Subscription:
+    subscription = client.subscriptions["1"] = Subscription(client, "1")
+    return subscription
+
+
+def start(subscription: Subscription, *missed: Message, skip_until: EventId | None = None) -> None:
+    subscription.start(skip_until)
+    subscription.client.send_unbounded([FIRST, *missed])
 
 
 def batch(*texts: str) -> MessageBatch:
@@ -63,8 +74,8 @@ async def test_a_batch_is_written_at_once_while_nothing_waits_and_never_before_w
 @async_test
 async def test_a_client_without_a_connection_queues_and_sends_when_it_gets_one() -> None:
     connection = Connection()
-    client = Client("1", "c", 1_000)
-    client.start(FIRST, [])
+    client = Client("c", 1_000)
+    client.send_unbounded([FIRST])
     client.send(batch("1"))
     connection.free.set()
     client.attach(connection.write, connection.send)
@@ -76,20 +87,22 @@ async def test_a_client_without_a_connection_queues_and_sends_when_it_gets_one()
 async def test_events_before_the_start_while_paused_and_after_the_close_are_dropped() -> None:
     connection = Connection()
     connection.free.set()
-    client = Client("1", "c", 1_000)
+    client = Client("c", 1_000)
+    subscription = subscribed(client)
     client.attach(connection.write, connection.send)
-    assert client.send(batch("1"))
-    client.start(FIRST, [])
+    assert subscription.send(batch("1"))
+    start(subscription)
     await run_ready_tasks()
-    client.pause()
-    assert client.send(batch("2"))
-    client.start(FIRST, [Message(b"missed")])
+    subscription.pause()
+    assert subscription.send(batch("2"))
+    start(subscription, Message(b"missed"))
     await run_ready_tasks()
-    assert client.send(batch("3"))
-    client.close(CloseCode.EXPIRED)
-    client.close(CloseCode.SLOW)
-    assert client.send(batch("4"))
-    client.start(FIRST, [])
+    assert subscription.send(batch("3"))
+    assert client.close(CloseCode.EXPIRED)
+    assert not client.close(CloseCode.SLOW)
+    assert subscription.send(batch("4"))
+    assert client.send(batch("5"))
+    start(subscription)
     await run_ready_tasks()
     assert connection.sent == ["first", "first", "missed", "3"]
     assert client.closing.result() is CloseCode.EXPIRED, "the first code counts"
@@ -99,12 +112,13 @@ async def test_events_before_the_start_while_paused_and_after_the_close_are_drop
 async def test_events_that_the_client_already_has_are_skipped() -> None:
     connection = Connection()
     connection.free.set()
-    client = Client("1", "c", 1_000)
+    client = Client("c", 1_000)
     client.attach(connection.write, connection.send)
-    client.start(FIRST, [], skip_until=EventId(7, 2))
+    subscription = subscribed(client)
+    start(subscription, skip_until=EventId(7, 2))
     await run_ready_tasks()
     for texts in (("1",), ("2", "3"), ("4",)):
-        client.send(batch(*texts))
+        subscription.send(batch(*texts))
     assert connection.sent == ["first", "3", "4"]
 
 

@@ -130,7 +130,7 @@ async def test_a_client_that_was_ahead_of_this_worker_gets_no_event_twice() -> N
 async def test_an_id_that_this_worker_does_not_reach_within_the_bound_is_a_resync(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("app.broadcast.hub._CATCH_UP_SECONDS", 0.01)
+    monkeypatch.setattr("app.broadcast.initial_loads.CATCH_UP_SECONDS", 0.01)
     world = World()
     world.hub.deliver([event(1)])
     future, ahead = world.hub.join("1", "future", EventId(7, 10**15)), world.hub.join("1", "ahead", EventId(7, 3))
@@ -294,7 +294,7 @@ async def test_the_snapshot_of_clients_that_have_left_is_not_queried_and_nothing
     await world.answer(b'"score"')
     assert (await received(newcomer))[0]["data"] == "score"
     assert not world.queries
-    assert not world.hub._crowds
+    assert not world.hub.initial_loads._crowds
 
 
 @async_test
@@ -393,7 +393,7 @@ async def test_clients_that_leave_before_they_start_leave_no_match_behind_in_the
     assert not world.queries
     assert (world.hub.snapshots.queries.waiting, world.hub.snapshots.queries.oldest_wait) == (0, 0.0)
     assert not world.hub.snapshots.queries._pending
-    assert not world.hub._tasks
+    assert not world.hub.initial_loads._tasks
 
 
 @async_test

@@ -37,8 +37,8 @@ class World:
 
     async def connect(self, claims: str = FAN, name: str = "c") -> Client:
         assert await self.check(claims) is Verdict.ALLOWED
-        client = Client("1", name, 1000, claims=claims)
-        self._connected.enter_context(self.rights.watch(client, claims))
+        client = Client(name, 1000, claims=claims)
+        self._connected.callback(self.rights.watch("1", claims, "192.0.2.1", client.close))
         return client
 
     async def tick(self) -> None:
@@ -157,18 +157,20 @@ async def test_a_right_that_is_revoked_between_the_answer_and_the_connection_clo
     assert await world.check() is Verdict.ALLOWED
     world.answer = FALSE
     await world.rights.queries.get(MatchView("1", '{"role":"fan"}'), ["192.0.2.1"])
-    client = Client("1", "c", 1000)
-    with world.rights.watch(client, FAN):
-        assert client.closing.result() is CloseCode.REVOKED
+    client = Client("c", 1000)
+    stop = world.rights.watch("1", FAN, "192.0.2.1", client.close)
+    assert client.closing.result() is CloseCode.REVOKED
+    stop()
 
 
 @async_test
 async def test_nothing_is_kept_for_clients_that_have_left_but_a_bounded_number_of_answers() -> None:
     world = World()
-    client = Client("1", "c", 1000)
+    client = Client("c", 1000)
     for number in range(2100):
         assert await world.check(match=str(number)) is Verdict.ALLOWED
-    with world.rights.watch(client, FAN):
-        assert len(world.rights._watches) == 1
+    stop = world.rights.watch("1", FAN, "192.0.2.1", client.close)
+    assert len(world.rights._watches) == 1
+    stop()
     assert not world.rights._watches
     assert len(world.rights._answers) == 2000

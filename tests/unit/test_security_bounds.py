@@ -6,10 +6,17 @@ from inspect import signature
 import uvicorn
 from websockets.http11 import MAX_LINE_LENGTH, MAX_NUM_HEADERS
 
-from app.broadcast import hub, snapshot_cache
+from app.broadcast import missed_events, snapshot_cache
 from app.core import log_throttle
 from app.core.config import Settings
-from app.web import admin_routes, gunicorn_worker, open_files, socket_writes, uvicorn_protocols
+from app.web import (
+    admin_routes,
+    gunicorn_worker,
+    open_files,
+    socket_writes,
+    subscription_requests,
+    uvicorn_protocols,
+)
 from tests.support.documents import OPERATIONS, section
 from tests.support.process import ROOT
 
@@ -35,7 +42,13 @@ BOUNDS = {
     "snapshot queries at once": "`SNAPSHOT_POOL`",
     "queries for clients' rights at once": "`SNAPSHOT_POOL`",
     "snapshot queries of one match": QUERIES,
-    "a `last_event_id` from the future": f"{hub._CATCH_UP_SECONDS:g} s",
+    "a `last_event_id` from the future": f"{missed_events.CATCH_UP_SECONDS:g} s",
+    "matches of one connection": f"{subscription_requests.MAX_SUBSCRIPTIONS}",
+    "requests of one connection": (
+        f"{subscription_requests.MAX_SUBSCRIPTIONS} at once, "
+        f"then {subscription_requests.REQUESTS_PER_SECOND:g} a second"
+    ),
+    "updates that wait for another match's query, for one connection": "`CLIENT_QUEUE_BYTES`",
     "clients that watch the status": f"{admin_routes._MAX_STREAMS}",
     "lines of the log about one cause": f"1 in {log_throttle.SECONDS:g} s, {log_throttle.MAX_CHARACTERS} characters",
 }
