@@ -26,7 +26,7 @@ export class LeadingTab {
     this.#onEnd = onEnd;
     this.#multiplexer = new Multiplexer(options, {
       onMessage: (message) => tell({ type: "message", message }),
-      onLost: () => tell({ type: "lost" }),
+      onLost: (match) => tell({ type: "lost", match }),
       onState: (state) => this.#onState(state),
     });
     const { signal } = this.#abortController;

@@ -70,9 +70,9 @@ export class MatchesConnection extends Observable {
     return Array.from(this.#heard.values(), ({ match, position }) => [match, position]);
   }
 
-  /** The socket was lost, or another tab's takes its place. */
-  lose() {
-    for (const heard of this.#heard.values()) heard.isHeardOn = false;
+  /** What follows of a match, or of all, may lie behind a gap. */
+  lose(match) {
+    for (const [key, heard] of this.#heard) if (match === undefined || key === matchKey(match)) heard.isHeardOn = false;
   }
 
   setState(state) {

@@ -6,6 +6,7 @@ import { matchKey, matchText, matchValue } from "./match_ids.js";
 import { ReconnectingTransport } from "./reconnecting_transport.js";
 
 const MAX_MATCHES = 128; // the server's bound for a connection
+const OF_A_REQUEST = ["too-fast", "too-many", "malformed"]; // refusals that end nothing
 
 /**
  * @typedef {object} Subscription
@@ -17,7 +18,8 @@ const MAX_MATCHES = 128; // the server's bound for a connection
  *
  * @typedef {object} Callbacks
  * @property {(message: object) => void} onMessage
- * @property {() => void} onLost - what follows begins with another initial-load of each match
+ * @property {(match?: string | number) => void} onLost - what follows of the match, or of each match, begins with another
+ * initial-load
  * @property {(state: State) => void} onState
  */
 
@@ -197,12 +199,16 @@ export class Multiplexer {
 
   // Before the message is passed on, since a handler may ask again.
   #noteAnswer(subscription, { type, code }) {
+    const wasDue = subscription.isDue;
     subscription.isDue = false;
     if (type === "refused" && endsSubscription(code, subscription.isStarted)) {
       this.#remove(subscription.match);
       return;
     }
-    if (type === "initial-load") subscription.isStarted = true;
+    if (type === "initial-load") {
+      if (!wasDue) this.#callbacks.onLost(subscription.match); // with another token, the server shows something else
+      subscription.isStarted = true;
+    }
     if (subscription.isBehind) {
       subscription.isBehind = false;
       this.#request(subscription);
@@ -217,10 +223,7 @@ export class Multiplexer {
   }
 }
 
-/**
- * Whether a refusal ends a match for those who hear it: other refusals are of a request, and what was asked for before
- * goes on.
- */
+/** Whether a refusal ends a match that has started, or else only a request to start it over. */
 export function endsSubscription(code, isStarted) {
-  return code === "forbidden" || !isStarted;
+  return !isStarted || !OF_A_REQUEST.includes(code);
 }

@@ -29,7 +29,7 @@ class SharedSocket {
       { ...options, clientId: options.clientId ?? randomId() },
       {
         onMessage: (message) => this.#forEach((connection) => connection.receive(message)),
-        onLost: () => this.#forEach((connection) => connection.lose()),
+        onLost: (match) => this.#forEach((connection) => connection.lose(match)),
         onState: (state) => this.#onState(state),
         positions: () => this.#positions(),
       },

@@ -130,11 +130,11 @@ export class Tabs {
     else this.#leading?.receive(message);
   }
 
-  #hear({ leader, type, tab, message, state }) {
+  #hear({ leader, type, tab, message, match, state }) {
     if (type === "lead" || this.#leader === null) this.#leader = leader;
     if (leader !== this.#leader) return; // another one has taken its place
     if (type === "message") this.#callbacks.onMessage(message);
-    else if (type === "lost") this.#callbacks.onLost();
+    else if (type === "lost") this.#callbacks.onLost(match);
     else if (type === "state") this.#callbacks.onState(state);
     else if (type === "hidden") this.#ask({ type: "visible" });
     else if (type === "take" && tab === this.#tab && !this.#leading) this.#contend(true);

@@ -1,0 +1,112 @@
+"""Pages that hear several matches over one connection, and what they have heard."""
+
+import itertools
+from typing import Any
+
+from playwright.sync_api import BrowserContext, Page, WebSocket
+
+from notifymux.event import EventId
+from tests.support.waiting import wait_until
+
+_CONNECT = """
+async ([module, options]) => {
+  const { connect } = await import(module);
+  Object.assign(window, { states: [], messages: [] });
+  window.connection = connect(options);
+  connection.onState((state) => states.push(state.name));
+  connection.on("*", (message) => messages.push(message));
+}
+"""
+_STARTS = ("initial-load", "resync")
+
+
+class SeveralMatchesPage:
+    """A tab that connects to matches by notifymux.js."""
+
+    def __init__(self, context: BrowserContext, url: str, matches: list[int], script: str = "", **options: Any) -> None:
+        self.matches = matches
+        self.sockets: list[WebSocket] = []
+        self.streams: list[str] = []
+        self.page: Page = context.new_page()
+        if script:
+            self.page.add_init_script(script)
+        self.page.on("websocket", self._on_socket)
+        self.page.on("request", lambda each: "/events" in each.url and self.streams.append(each.url))
+        self.page.goto(f"{url}/healthz")  # of the same origin, and without a script of its own
+        options = {"matches": matches, "base": f"{url}/", **options}
+        self.page.evaluate(_CONNECT, [f"{url}/static/notifymux.js", options])
+
+    def _on_socket(self, socket: WebSocket) -> None:
+        self.sockets.append(socket)
+
+    @property
+    def open_sockets(self) -> int:
+        """How many WebSockets are open."""
+        self.page.evaluate("true")  # or Playwright passes on no events
+        return sum(not socket.is_closed() for socket in self.sockets)
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        return list(self.page.evaluate("messages"))
+
+    def numbers_of(self, match: int) -> list[int | None]:
+        """What the messages of a match brought so far."""
+        return [number_of(each) for each in self.messages if each["match_id"] == match]
+
+    def crash(self) -> None:
+        """Have the renderer of this tab crash."""
+        with self.page.expect_event("crash"):
+            self.page.context.new_cdp_session(self.page).send("Page.crash")
+
+    def wait_until_started(self, within: float = 40.0) -> None:
+        """Wait until every match has had a start."""
+        wait_until(lambda: self._last_starts().keys() == set(self.matches), within, lambda: f"{self.messages}")
+
+    def wait_until_heard(self, last: int, within: float = 60.0) -> None:
+        """Wait until the newest state of each match, by an update or by a snapshot, is `last`."""
+        wait_until(lambda: self._is_current(last), within, lambda: f"{last}: {self._states()} {self.messages[-5:]}")
+
+    def _last_starts(self) -> dict[int, int]:
+        return {each["match_id"]: i for i, each in enumerate(self.messages) if each["type"] in _STARTS}
+
+    def _states(self) -> dict[int, int]:
+        return {each["match_id"]: number_of(each) for each in self.messages if number_of(each) is not None}
+
+    def _is_current(self, last: int) -> bool:
+        states = self._states()
+        return all(states.get(match) == last for match in self.matches)
+
+    def assert_complete(self) -> None:
+        """Assert that no event of a match is lost, repeated or out of order but behind an announced start."""
+        for match in self.matches:
+            assert_complete([each for each in self.messages if each["match_id"] == match])
+
+    def assert_in_commit_order(self) -> None:
+        """Assert that updates come in commit order over all matches, between two starts of any of them."""
+        groups = itertools.groupby(self.messages, key=lambda each: each["type"] in _STARTS)
+        for is_start, group in groups:
+            ids = [EventId.parse(each["id"]) for each in group if not is_start]
+            assert ids == sorted(set(ids))
+
+
+def number_of(message: dict[str, Any]) -> int | None:
+    """The state that a message brings; None if it brings none."""
+    return None if message["type"] == "stale" or message.get("recovered") else int(message["data"]["n"])
+
+
+def assert_complete(messages: list[dict[str, Any]]) -> None:
+    """Assert that the messages of one match count on, from a snapshot and by updates."""
+    number = last = None
+    for message in messages:
+        if message["type"] == "stale":
+            continue
+        if message["type"] in _STARTS:
+            if message.get("recovered"):
+                assert message["id"] == last, message
+            else:
+                number, last = number_of(message), message["id"]
+            continue
+        assert number is not None, f"an update before the start: {message}"
+        assert EventId.parse(message["id"]) > EventId.parse(last), f"repeated or out of order after {last}: {message}"
+        assert number_of(message) <= number + 1, f"lost after {number}: {message}"
+        number, last = max(number, number_of(message)), message["id"]
