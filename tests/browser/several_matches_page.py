@@ -11,10 +11,13 @@ from tests.support.waiting import wait_until
 _CONNECT = """
 async ([module, options]) => {
   const { connect } = await import(module);
-  Object.assign(window, { states: [], messages: [] });
+  Object.assign(window, { states: [], messages: [], numbers: {} });
   window.connection = connect(options);
   connection.onState((state) => states.push(state.name));
-  connection.on("*", (message) => messages.push(message));
+  connection.on("*", (message) => {
+    messages.push(message);
+    if (message.data) numbers[message.match_id] = message.data.n; // in a start or an update
+  });
 }
 """
 _STARTS = ("initial-load", "resync")
@@ -58,23 +61,20 @@ class SeveralMatchesPage:
         with self.page.expect_event("crash"):
             self.page.context.new_cdp_session(self.page).send("Page.crash")
 
+    @property
+    def numbers(self) -> dict[str, int]:
+        """The state of each match that has started, by its last start or update."""
+        return dict(self.page.evaluate("numbers"))
+
     def wait_until_started(self, within: float = 40.0) -> None:
         """Wait until every match has had a start."""
-        wait_until(lambda: self._last_starts().keys() == set(self.matches), within, lambda: f"{self.messages}")
+        expected = set(map(str, self.matches))
+        wait_until(lambda: self.numbers.keys() >= expected, within, lambda: f"started: {self.numbers}")
 
     def wait_until_heard(self, last: int, within: float = 60.0) -> None:
-        """Wait until the newest state of each match, by an update or by a snapshot, is `last`."""
-        wait_until(lambda: self._is_current(last), within, lambda: f"{last}: {self._states()} {self.messages[-5:]}")
-
-    def _last_starts(self) -> dict[int, int]:
-        return {each["match_id"]: i for i, each in enumerate(self.messages) if each["type"] in _STARTS}
-
-    def _states(self) -> dict[int, int]:
-        return {each["match_id"]: number_of(each) for each in self.messages if number_of(each) is not None}
-
-    def _is_current(self, last: int) -> bool:
-        states = self._states()
-        return all(states.get(match) == last for match in self.matches)
+        """Wait until the newest state of each match is `last`."""
+        expected = dict.fromkeys(map(str, self.matches), last)
+        wait_until(lambda: expected.items() <= self.numbers.items(), within, lambda: f"{last}: {self.numbers}")
 
     def assert_complete(self) -> None:
         """Assert that no event of a match is lost, repeated or out of order but behind an announced start."""

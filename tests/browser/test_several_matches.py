@@ -23,7 +23,7 @@ pytestmark = pytest.mark.long
 
 MATCHES = list(range(1, 13))
 TABS = 8
-PAUSE = 0.02  # seconds between two rounds of changes
+PAUSE = 0.1  # seconds between two rounds of changes
 SNAPSHOT = "SELECT jsonb_build_object('n', n) FROM state WHERE id = %(match_id)s::int"
 BLOCKED = "delete window.WebSocket"
 

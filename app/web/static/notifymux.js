@@ -24,9 +24,9 @@ import { MatchesConnection } from "./notifymux/matches_connection.js";
 import { sharedSocket } from "./notifymux/shared_socket.js";
 
 /**
- * Connects to a match, or to several. notifymux.d.ts has the options.
+ * Connects to a match, or to several. The types are in notifymux.d.ts.
  *
- * @param {import("./notifymux.d.ts").MatchOptions | import("./notifymux.d.ts").MatchesOptions} options
+ * @param {MatchOptions | MatchesOptions} options
  * @returns {MatchConnection | MatchesConnection}
  * @throws {TypeError} a match is missing, or `base` is not a URL
  */
