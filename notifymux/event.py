@@ -9,6 +9,9 @@ from typing import NamedTuple, Self
 
 import msgspec
 
+# Our own channel in PostgreSQL: the listeners' control messages travel on it, and no client ever receives them.
+MUX_CHANNEL = "pg_notify_mux"
+
 NULL = b"null"
 
 # In valid JSON a line break is white space, because within a string it has to be escaped.

@@ -18,10 +18,10 @@ from app.broadcast.unroutable import UnroutableEvents
 from app.broadcast.update_queue import merged
 from app.core.claims import NO_CLAIMS, NO_NAMES
 from app.core.log_throttle import LogThrottle
-from app.core.progress_timeout import TAKEOVER_TIMEOUT_SECONDS
 from app.core.query_files import NO_QUERIES, Queries
 from app.core.tasks import cancel_tasks, start_task
 from notifymux.event import Event, EventId
+from notifymux.progress_timeout import TAKEOVER_TIMEOUT_SECONDS
 
 logger = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from itertools import groupby
 
 import msgspec
 
-from app.core.progress_timeout import TAKEOVER_TIMEOUT_SECONDS
-from app.sources.sequence_tracker import Outcome, SequenceTracker
 from notifymux.event import Event, EventId, decode
+from notifymux.progress_timeout import TAKEOVER_TIMEOUT_SECONDS
+from notifymux.sequence_tracker import Outcome, SequenceTracker
 
 logger = logging.getLogger(__name__)
 

@@ -13,18 +13,17 @@ from typing import Any
 import msgspec
 from redis.exceptions import RedisError
 
-from app.core.canary import MUX_CHANNEL
-from app.core.progress_timeout import POLL_SECONDS
-from app.core.redis_keys import EVENT_FIELD, RedisNames
 from app.core.tasks import cancel_tasks
 from app.sources.base import EventSink, SourceStatus
 from app.sources.feed_follower import FeedFollower, ForeignFeedError, decode_all
 from app.sources.listener_feed import ListenerFeed
-from app.sources.sequence_tracker import Gap, Outcome, SequenceTracker, StreamEvent
-from notifymux.event import Event, EventId, decode
+from notifymux.event import MUX_CHANNEL, Event, EventId, decode
+from notifymux.progress_timeout import POLL_SECONDS
 from notifymux.reconnect import ReconnectState
 from notifymux.redis_client import RedisAddress
 from notifymux.redis_errors import fault
+from notifymux.redis_keys import EVENT_FIELD, RedisNames
+from notifymux.sequence_tracker import Gap, Outcome, SequenceTracker, StreamEvent
 from notifymux.subscription import Signal, Subscription
 
 logger = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""A worker's position in the stream (rule 13 of docs/numbering.md): every event once and in order, or a gap.
+"""A follower's position in the stream (rule 13 of docs/numbering.md): every event once and in order, or a gap.
 
 The stream is authoritative. Pub/sub delivers the next event early, and signals that there is something to read. This is
 a state machine without I/O and without a clock; times are seconds on any monotonic clock.
@@ -7,11 +7,11 @@ a state machine without I/O and without a clock; times are seconds on any monoto
 import logging
 from collections import Counter, deque
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import NamedTuple
 
-from app.core.progress_timeout import POLL_SECONDS, TAKEOVER_TIMEOUT_SECONDS, ProgressTimeout
-from app.sources.base import GapReason
 from notifymux.event import Event, EventId
+from notifymux.progress_timeout import POLL_SECONDS, TAKEOVER_TIMEOUT_SECONDS, ProgressTimeout
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +20,15 @@ _MAX_PAST_EPOCHS = 16
 _MAX_STRANGE_EPOCHS = 16
 _STRANGE_READ_SECONDS = 1.0  # between two reads for epochs that the stream turned out not to have
 _FOREIGN_READS = 3  # after so many reads in vain, an epoch is another environment's
+
+
+class GapReason(StrEnum):
+    """Why there is a gap. Values are for people, the members' names are labels in the metrics."""
+
+    EPOCH = "a new epoch began"
+    STREAM_LOST = "the stream was lost"
+    EVENTS_MISSING = "events are missing in the stream"
+    SESSION = "the session is new"
 
 
 class Gap(NamedTuple):
