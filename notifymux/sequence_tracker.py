@@ -6,7 +6,7 @@ a state machine without I/O and without a clock; times are seconds on any monoto
 
 import logging
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -55,6 +55,21 @@ class StreamEvent(NamedTuple):
 Outcome = Event | Gap
 
 
+def runs(outcomes: Iterable[Outcome]) -> Iterator[list[Event] | Gap]:
+    """Yield the events between two gaps as one list, and each gap."""
+    events: list[Event] = []
+    for outcome in outcomes:
+        if isinstance(outcome, Gap):
+            if events:
+                yield events
+            yield outcome
+            events = []
+        else:
+            events.append(outcome)
+    if events:
+        yield events
+
+
 class SequenceTracker:
     """Decides which events are delivered, of those that are published and those that are read from the stream."""
 
@@ -91,8 +106,12 @@ class SequenceTracker:
         self.needs_read, self._read_at = True, 0.0
 
     def start(self, head: EventId | None) -> EventId:
-        """Start at the stream's last id, which is None for an empty stream; return the position."""
-        self.position = head or NOTHING
+        """Start as if everything up to an id had been delivered; return it.
+
+        `head` is the stream's last id, or that of the last event that a follower has handled before it was restarted.
+        None starts before every event.
+        """
+        self.position = self._delivered = head or NOTHING
         return self.position
 
     def on_published(self, events: Sequence[Event]) -> list[Event]:
