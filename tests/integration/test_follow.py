@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager, closing
 from typing import Any
@@ -15,6 +16,7 @@ from notifymux import Event, EventId, Follower, Gap, GapReason, RedisNotifierSer
 from notifymux.redis_keys import RedisNames
 from notifymux.redis_url import RedisUrlError
 from tests.conftest import RedisPlace, StartListener
+from tests.support.documents import OPERATIONS, flat
 from tests.support.loops import async_test, running, wait_until_async
 from tests.support.servers import Servers
 
@@ -302,6 +304,27 @@ async def test_a_redis_that_is_away_at_the_start_is_waited_for(
         await wait_until_async(lambda: consumer.items)
         notify(own, 1, 1)
         await consumer.has(1)
+
+
+@async_test
+async def test_the_rights_that_the_operations_page_names_are_enough(
+    place: RedisPlace, connection: psycopg.Connection
+) -> None:
+    [rights] = re.findall(r"needs `(%R~\S+log [^`]+)`", flat(OPERATIONS))
+    user = f"{place.namespace}-follower"
+    with closing(place.client()) as client:
+        await asyncio.to_thread(
+            client.execute_command,
+            *("ACL", "SETUSER", user, "on", ">follower-password", "resetkeys", "resetchannels", "-@all"),
+            *rights.replace("pg_notify", place.namespace).split(),
+        )
+        try:
+            url = f"redis://{user}:follower-password@{place.url.rpartition('@')[2].removeprefix('redis://')}"
+            async with consuming(url, namespace=place.namespace) as consumer:
+                notify(connection, 1, 10)
+                await consumer.has(10)
+        finally:
+            client.acl_deluser(user)
 
 
 @pytest.mark.parametrize("end", ["aclose", "break", "cancel"])
