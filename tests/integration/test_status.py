@@ -477,7 +477,7 @@ def test_in_postgresql_mode_a_worker_shows_itself_and_what_its_canaries_measure(
             " WHERE query LIKE 'LISTEN%' AND datname = current_database()"
         )
         shown = watch.wait_for_message(lambda message: message["ledger"], lost, WITHIN)
-        assert shown["ledger"][0]["text"] == "this worker's session is new"
+        assert shown["ledger"][0]["text"] == "the session is new"
         assert shown["totals"]["gaps"] == 1
 
 

@@ -6,10 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.progress_timeout import POLL_SECONDS, TAKEOVER_TIMEOUT_SECONDS
-from app.sources.base import GapReason
-from app.sources.sequence_tracker import Gap, Outcome, SequenceTracker, StreamEvent
 from notifymux.event import Event, EventId
+from notifymux.progress_timeout import POLL_SECONDS, TAKEOVER_TIMEOUT_SECONDS
+from notifymux.sequence_tracker import Gap, GapReason, Outcome, SequenceTracker, StreamEvent
 
 E = 1000  # an epoch
 
