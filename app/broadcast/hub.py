@@ -20,7 +20,6 @@ from app.core.claims import NO_CLAIMS, NO_NAMES
 from app.core.log_throttle import LogThrottle
 from app.core.query_files import NO_QUERIES, Queries
 from notifymux.event import Event, EventId
-from notifymux.progress_timeout import TAKEOVER_TIMEOUT_SECONDS
 
 logger = logging.getLogger(__name__)
 

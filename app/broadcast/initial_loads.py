@@ -23,9 +23,9 @@ from app.broadcast.subscription import Subscription
 from app.broadcast.update_queue import merged
 from app.core.claims import ClaimNames
 from app.core.log_throttle import LogThrottle
-from app.core.progress_timeout import TAKEOVER_TIMEOUT_SECONDS
 from app.core.tasks import cancel_tasks, start_task
 from notifymux.event import EventId
+from notifymux.progress_timeout import TAKEOVER_TIMEOUT_SECONDS
 
 logger = logging.getLogger(__name__)
 
