@@ -80,18 +80,19 @@ class StreamFollower:
         received_at = time.monotonic()
         async with aclosing(subscription.messages()) as messages:
             async for received in messages:
-                _raise_if_cancelled()
                 now = time.monotonic()
                 if isinstance(received, list):
                     received_at = now
                     if events := tracker.on_published(self._published(received)):
                         yield events
-                elif received is Signal.LOST:
-                    tracker.interrupted()
-                    yield Contact.LOST
-                elif received is Signal.SUBSCRIBED or now - received_at > subscription.silence_seconds:
-                    received_at = now
-                    tracker.request_read()
+                else:
+                    _raise_if_cancelled()
+                    if received is Signal.LOST:
+                        tracker.interrupted()
+                        yield Contact.LOST
+                    elif received is Signal.SUBSCRIBED or now - received_at > subscription.silence_seconds:
+                        received_at = now
+                        tracker.request_read()
                 if tracker.is_read_due(now) and received is not Signal.LOST:
                     async with aclosing(self._catch_up()) as items:
                         async for item in items:
