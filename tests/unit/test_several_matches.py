@@ -32,7 +32,7 @@ STEP = st.one_of(
     st.tuples(st.just("commit"), st.lists(EVENT, min_size=1, max_size=6)),
     st.tuples(st.just("subscribe"), st.integers(0, 1), st.sampled_from(MATCHES), st.booleans()),
     st.tuples(st.just("unsubscribe"), st.integers(0, 1), st.sampled_from(MATCHES)),
-    st.tuples(st.just("cut"), st.integers(0, 3), st.booleans()),
+    st.tuples(st.just("cut"), st.integers(0, 3), st.booleans(), st.integers(0, 15)),
     st.tuples(st.just("answer"), st.integers(0, 10), st.booleans()),
     st.tuples(st.just("answer"), st.integers(0, 10), st.booleans()),
     st.tuples(st.just("commit"), st.lists(EVENT, min_size=1, max_size=3)),
@@ -51,7 +51,7 @@ class Viewer:
     def __init__(self, world: "World", name: str, kind: str) -> None:
         self.world, self.name, self.kind = world, name, kind
         self.client: Client | None = None
-        self.last: dict[str, int] = {}  # of each match, also of those that are not subscribed
+        self.places: dict[str, list[int]] = defaultdict(list)  # in each match, also in those that are not subscribed
         self.last_event_id: int | None = None  # an EventSource's
         self.asked: dict[str, int | None] = {}  # the matches that are subscribed, with the id that was sent
         self.base: dict[str, int] = {}  # those that have started: after which id
@@ -60,20 +60,29 @@ class Viewer:
         self.recovered: set[str] = set()
         self.has_gap: set[str] = set()  # until their resync
 
-    def connect(self, *, by_header: bool = False) -> None:
+    def place(self, match: str, *, is_behind: bool = False) -> int | None:
+        """Return the last id of a match; with `is_behind`, an earlier one, as if another page had gone on with it."""
+        places = self.places[match][-3:] if is_behind else self.places[match][-1:]
+        return places[0] if places else None
+
+    def connect(self, *, by_header: bool = False, behind: int = 0) -> None:
+        """Connect again. `behind`: bits that choose matches."""
         self.disconnect()
         hub, matches = self.world.hub, list(self.asked)
         for match in matches:
             self._forget(match)
-        self.asked = {match: self.last.get(match) for match in matches}
+        self.asked = {match: self.place(match) for match in matches}
         if self.kind == "single":
-            self.asked = {MATCHES[0]: self.last.get(MATCHES[0])}
+            self.asked = {MATCHES[0]: self.place(MATCHES[0])}
             self.client = hub.join(MATCHES[0], self.name, _event_id(self.asked[MATCHES[0]]))
             return
         self.client = hub.connect(self.name, has_one_position=self.kind == "stream")
         if self.kind == "stream":
             header = self.last_event_id if by_header else None
-            self.asked = {match: self.last.get(match) if header is None else header for match in MATCHES}
+            self.asked = {
+                match: self.place(match, is_behind=bool(behind >> bit & 1)) if header is None else header
+                for bit, match in enumerate(MATCHES)
+            }
             hub.subscribe_all(self.client, [(match, _event_id(last)) for match, last in self.asked.items()])
         for match, last in self.asked.items() if self.kind == "several" else ():
             hub.subscribe(self.client, match, _event_id(last))
@@ -86,7 +95,7 @@ class Viewer:
     def subscribe(self, match: str, *, resume: bool) -> None:
         assert self.client
         self._forget(match)
-        self.asked[match] = self.last.get(match) if resume else None
+        self.asked[match] = self.place(match) if resume else None
         self.world.hub.subscribe(self.client, match, _event_id(self.asked[match]))
 
     def unsubscribe(self, match: str) -> None:
@@ -123,7 +132,7 @@ class Viewer:
             for each in self.highest:
                 self.highest[each] = max(self.highest[each], number)
             self.heard[match].append(number)
-        self.last[match] = number
+        self.places[match].append(number)
         self.world.reached[message["type"]] += 1
 
     def _start(self, match: str, number: int, *, recovered: bool) -> None:
@@ -232,8 +241,8 @@ class World:
     def unsubscribe(self, which: int, match: str) -> None:
         self.viewers[which].unsubscribe(match)
 
-    def cut(self, which: int, by_header: bool) -> None:
-        self.viewers[which].connect(by_header=by_header)
+    def cut(self, which: int, by_header: bool, behind: int) -> None:
+        self.viewers[which].connect(by_header=by_header, behind=behind)
 
     def answer(self, which: int, fails: bool) -> None:
         if self.queries:
@@ -279,6 +288,7 @@ def _no_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither the duration of an example nor the machine's load decides what covers what, or who waits."""
     monkeypatch.setattr(update_queue, "_MERGE_SECONDS", 1e9)
     monkeypatch.setattr(initial_loads, "_WAIT_SECONDS", 0)
+    monkeypatch.setattr(initial_loads, "_STALE_SECONDS", 1e6)
 
 
 def check_reached(reached: Counter[str], *names: str) -> None:
@@ -290,7 +300,7 @@ def run_schedules(*, has_queries: bool, examples: int) -> Counter[str]:
     reached: Counter[str] = Counter()
 
     @settings(max_examples=examples)
-    @given(st.lists(STEP, min_size=10, max_size=40))
+    @given(st.lists(STEP, min_size=10, max_size=30))
     def run(steps: list[Step]) -> None:
         asyncio.run(World(reached, has_queries=has_queries).run(steps))
 
