@@ -7,6 +7,7 @@ import asyncio
 import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -18,12 +19,14 @@ from app.broadcast import initial_loads, update_queue
 from app.broadcast.client import Client
 from app.broadcast.hub import Hub
 from app.broadcast.match_view import MatchView
+from app.broadcast.messages import MessageBatch
 from app.broadcast.queried_update import QueriedUpdate
 from app.broadcast.query_pool import QueryResult
 from app.broadcast.router import Router
 from app.core.query_files import parse_query
 from notifymux.event import Event, EventId
-from tests.support.loops import run_ready_tasks
+from tests.support.loops import async_test, run_ready_tasks
+from tests.unit.test_hub import never_needed
 
 MATCHES = ("1", "2", "3", "4")
 PLAIN, ROW = "match_change", "row"
@@ -289,6 +292,71 @@ def _no_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(update_queue, "_MERGE_SECONDS", 1e9)
     monkeypatch.setattr(initial_loads, "_WAIT_SECONDS", 0)
     monkeypatch.setattr(initial_loads, "_STALE_SECONDS", 1e6)
+
+
+@async_test
+async def test_an_event_stream_does_not_start_while_an_update_waits_from_before_what_it_has_of_another_match() -> None:
+    """The update's id would come later, and would stand for a place in the other match that the client is beyond."""
+    world = World(Counter(), has_queries=True)
+    witness = world.hub.connect("witness")
+    world.hub.subscribe(witness, "1")
+    await run_ready_tasks()
+    world.commit([("1", ROW, 1), ("2", PLAIN, 1), ("1", PLAIN, 1)])
+    stream = world.hub.connect("stream", has_one_position=True)
+    world.hub.subscribe_all(stream, [("1", EventId(7, 0)), ("2", EventId(7, 2))])
+    await run_ready_tasks()
+    assert not stream.queue
+    world.answer(0, False)
+    await run_ready_tasks()
+    messages = stream.queue.drain()
+    assert [message.event_id for message in messages] == [None, None, None, "7-3"]
+    assert [json.loads(message.text)["id"] for message in messages] == ["7-0", "7-2", "7-1", "7-3"]
+    await world.hub.aclose()
+
+
+@async_test
+async def test_an_update_holds_back_the_connections_that_hear_its_match_and_no_others() -> None:
+    world = World(Counter(), has_queries=True)
+    both, other, single = world.hub.connect("both"), world.hub.connect("other"), world.hub.join("2", "single")
+    for client, matches in ((both, "12"), (other, "23")):
+        for match in matches:
+            world.hub.subscribe(client, match)
+    await run_ready_tasks()
+    for client in (both, other, single):
+        client.queue.drain()
+    world.commit([("1", ROW, 1), ("2", PLAIN, 1)])
+    await run_ready_tasks()
+    assert [len(client.queue.drain()) for client in (both, other, single)] == [0, 1, 1]
+    world.answer(0, False)
+    await run_ready_tasks()
+    assert [message.event_id for message in both.queue.drain()] == ["7-1", "7-2"]
+    await world.hub.aclose()
+
+
+def keep(batches: list[MessageBatch], batch: MessageBatch) -> bool:
+    batches.append(batch)
+    return True
+
+
+@async_test
+async def test_connections_that_hear_the_same_share_one_batch() -> None:
+    world = World(Counter(), has_queries=False)
+    batches: dict[str, list[MessageBatch]] = defaultdict(list)
+    for name, matches in (("a", "12"), ("b", "21"), ("c", "123"), ("d", "1"), ("e", "1")):
+        client = world.hub.connect(name)
+        for match in matches:
+            world.hub.subscribe(client, match)
+        await run_ready_tasks()
+        client.queue.drain()
+        client.attach(partial(keep, batches[name]), never_needed)
+    world.commit([("2", PLAIN, 1), ("1", PLAIN, 1), ("3", PLAIN, 1), ("2", PLAIN, 1)])
+    assert all(len(each) == 1 for each in batches.values())
+    [a], [b], [c], [d], [e] = (batches[name] for name in "abcde")
+    assert a is b
+    assert d is e
+    heard = [[message.event_id for message in batch.messages] for batch in (a, c, d)]
+    assert heard == [["7-1", "7-2", "7-4"], ["7-1", "7-2", "7-3", "7-4"], ["7-2"]]
+    await world.hub.aclose()
 
 
 def check_reached(reached: Counter[str], *names: str) -> None:
