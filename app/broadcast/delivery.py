@@ -1,6 +1,5 @@
 """What one delivery of events sends to each connection: to one with several matches one batch, in commit order."""
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 
@@ -50,28 +49,23 @@ class Delivery:
     def _send_match(self, match: str, updates: Sequence[Update]) -> None:
         for claims, subscriptions in self._rooms[match].groups.items():
             batch = MessageBatch(shown(updates, claims) if self._held else updates)
-            for subscription in subscriptions:
+            for subscription in subscriptions.values():
                 if not subscription.send(batch):
                     self._too_slow(subscription.client)
 
     def _send_merged(self, released: Released) -> None:
         batches = _Batches(released)
-        heard: defaultdict[Client, list[str]] = defaultdict(list)  # the matches of those that hear all of each
-        others: dict[Client, None] = {}
-        for match in released:
-            for subscriptions in self._rooms[match].groups.values():
-                for subscription in subscriptions:
-                    if subscription.streaming and subscription.skip_until is None:
-                        heard[subscription.client].append(match)
-                    else:
-                        others[subscription.client] = None
-        if self._held and self._held.may_hold:
-            others |= dict.fromkeys(heard)
-        for client, matches in heard.items():
-            if client not in others:
-                self._send(client, batches.of_matches(client.claims, tuple(matches)))
-        for client in others:
-            self._send_selected(client, batches)
+        may_hold = self._held is not None and self._held.may_hold
+        for client in self._clients(released):
+            hears = client.hears or _hears(client)
+            if hears is None or may_hold:
+                self._send_selected(client, batches)
+            else:
+                self._send(client, batches.of_matches(client.claims, hears))
+
+    def _clients(self, matches: Iterable[str]) -> set[Client]:
+        """Return all that hear any of some matches, or will."""
+        return set().union(*[group for match in matches for group in self._rooms[match].groups.values()])
 
     def _send_selected(self, client: Client, batches: "_Batches") -> None:
         """Send a client what it does not have and what no query holds back, and what was held back until now."""
@@ -98,13 +92,13 @@ class _Batches:
 
     def __init__(self, released: Released) -> None:
         self._released = released
-        self._batches: dict[tuple[str, tuple[str, ...] | tuple[int, ...]], MessageBatch] = {}
+        self._batches: dict[tuple[str, frozenset[str] | tuple[int, ...]], MessageBatch] = {}
 
-    def of_matches(self, claims: str, matches: tuple[str, ...]) -> MessageBatch:
-        """Return all updates of some matches in commit order, for clients with these claims."""
+    def of_matches(self, claims: str, matches: frozenset[str]) -> MessageBatch:
+        """Return all updates of these matches in commit order, for clients with these claims."""
         batch = self._batches.get((claims, matches))
         if batch is None:
-            updates = _by_serial(self._released[match] for match in matches)
+            updates = _by_serial(each for match, each in self._released.items() if match in matches)
             batch = self._batches[claims, matches] = MessageBatch(shown(updates, claims))
         return batch
 
@@ -120,6 +114,17 @@ class _Batches:
         if batch is None:
             batch = self._batches[key] = MessageBatch(shown(updates, claims))
         return batch
+
+
+def _hears(client: Client) -> frozenset[str] | None:
+    """Return the matches of a client, and keep them, if every event of each is sent to it; else None.
+
+    A set that is kept has its hash, by which the batch of all who hear the same is found.
+    """
+    subscriptions = client.subscriptions.values()
+    if all(each.streaming and each.skip_until is None for each in subscriptions):
+        client.hears = frozenset(client.subscriptions)
+    return client.hears
 
 
 def _by_serial(parts: Iterable[Sequence[Update]]) -> list[Update]:
