@@ -195,7 +195,7 @@ def test_eight_tabs_share_one_socket_and_lose_nothing_when_the_leading_tab_close
     tabs = [SeveralMatchesPage(context, pod.url, MATCHES, shareTabs=True) for _ in range(TABS)]
     for tab in tabs:
         tab.wait_until_started()
-    for close in (lambda tab: tab.page.close(), lambda tab: tab.crash()):
+    for close in (SeveralMatchesPage.close, SeveralMatchesPage.crash):
         [leader] = [tab for tab in tabs if tab.open_sockets]
         tabs.remove(leader)
         close(leader)

@@ -37,7 +37,7 @@ MUTATIONS = {
 def run(module: Path) -> subprocess.CompletedProcess[str]:
     if shutil.which("node") is None:
         pytest.fail("there is no Node.js: install the package nodejs")
-    command = ["node", HERE / "multiplexing.mjs", module, str(SCHEDULES)]
+    command = ["node", str(HERE / "multiplexing.mjs"), str(module), str(SCHEDULES)]
     return subprocess.run(command, check=False, capture_output=True, text=True, timeout=110)
 
 
