@@ -100,6 +100,7 @@ export class Tabs {
     if (this.#end.signal.aborted) return undefined;
     const tell = (message) => this.#tell({ ...message, leader: this.#tab });
     const onEnd = (tab, signal, forget) => this.#requestLock(this.#lockOf(tab), { signal }, forget);
+    this.#leading?.close(); // it took the lock just before it took it over
     this.#leading = new LeadingTab(this.#options, this.#tab, tell, onEnd);
     tell({ type: "lead" });
     return new Promise((resolve) => {
