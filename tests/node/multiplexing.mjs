@@ -139,7 +139,10 @@ class World {
     const choice = this.#choices();
     const match = this.#one(MATCHES);
     const listener = this.#one(this.listeners);
-    if (choice < 0.5) this.server.commit(match);
+    if (this.areTabs && this.listeners.length > 1 && this.#choices() < 0.08) {
+      this.close(this.listeners[0]); // the oldest tab leads, mostly
+      this.connect();
+    } else if (choice < 0.5) this.server.commit(match);
     else if (choice < 0.62) this.add(listener, match);
     else if (choice < 0.74) this.remove(listener, match);
     else if (choice < 0.8 && this.listeners.length < 4) this.connect();

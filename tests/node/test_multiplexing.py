@@ -30,6 +30,9 @@ MUTATIONS = {
     "updates are heard before the start": ("matches_connection", "else if (heard.isHeardOn)", "else"),
     "another connection's refusal ends a match": ("multiplexer", "!isStarted || !OF_A_REQUEST.includes(code)", "true"),
     "a refused match is kept": ("multiplexer", "!isStarted || !OF_A_REQUEST", "!OF_A_REQUEST"),
+    "a tab hears on when another one leads": ("tabs", "this.#callbacks.onLost(); // what", "// what"),
+    "a tab hears one that leads no longer": ("tabs", "if (leader !== this.#leader) return;", ""),
+    "tabs are not told of a lost socket": ("leading_tab", 'tell({ type: "lost", match })', "undefined"),
     "a stream goes on with other matches": ("multiplexer", "this.#isStream && this.#isOutdated", "false"),
 }
 
