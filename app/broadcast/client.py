@@ -64,6 +64,7 @@ class Client:
         "claims",
         "closing",
         "has_one_position",
+        "hears",
         "name",
         "owner",
         "queue",
@@ -85,6 +86,8 @@ class Client:
         self.name, self.scope, self.owner, self.address, self.claims = name, scope, owner, address, claims
         self.has_one_position = has_one_position
         self.subscriptions: dict[str, Subscription] = {}  # by match
+        # These matches, if every event of each is sent; None if that is not so, or not known: see `Delivery`.
+        self.hears: frozenset[str] | None = None
         self.queue = SendQueue(queue_bytes)
         # Done, with the code, as soon as the connection has to be closed.
         self.closing: asyncio.Future[CloseCode] = asyncio.get_running_loop().create_future()
@@ -144,7 +147,7 @@ class Client:
     def close(self, code: CloseCode) -> bool:
         """Have the connection closed, and send no further events; return whether it was open."""
         for subscription in self.subscriptions.values():
-            subscription.streaming = False
+            subscription.pause()
         if self.closing.done():
             return False
         self.closing.set_result(code)

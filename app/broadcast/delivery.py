@@ -1,16 +1,14 @@
 """What one delivery of events sends to each connection: to one with several matches one batch, in commit order."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 
 from app.broadcast.client import Client
 from app.broadcast.held_updates import HeldUpdates
 from app.broadcast.messages import Message, MessageBatch, Update
 from app.broadcast.room import Room
-from app.broadcast.subscription import Subscription
 
 Released = Mapping[str, Sequence[Update]]
-_serial = attrgetter("serial")
 
 
 def shown(updates: Sequence[Update], claims: str) -> list[Message]:
@@ -51,34 +49,34 @@ class Delivery:
     def _send_match(self, match: str, updates: Sequence[Update]) -> None:
         for claims, subscriptions in self._rooms[match].groups.items():
             batch = MessageBatch(shown(updates, claims) if self._held else updates)
-            for subscription in subscriptions:
+            for subscription in subscriptions.values():
                 if not subscription.send(batch):
                     self._too_slow(subscription.client)
 
     def _send_merged(self, released: Released) -> None:
         batches = _Batches(released)
-        heard: dict[Client, list[Subscription]] = {}
-        for match in released:
-            for subscription in self._rooms[match]:
-                heard.setdefault(subscription.client, []).append(subscription)
-        for client, subscriptions in heard.items():
-            self._send_to(client, [each for each in subscriptions if each.streaming], batches)
+        may_hold = self._held is not None and self._held.may_hold
+        for client in self._clients(released):
+            hears = client.hears or _hears(client)
+            if hears is None or may_hold:
+                self._send_selected(client, batches)
+            else:
+                self._send(client, batches.of_matches(client.claims, hears))
 
-    def _send_to(self, client: Client, subscriptions: Sequence[Subscription], batches: "_Batches") -> None:
-        """Send a client what it hears on some of its subscriptions, which stream, and what was held back until now."""
-        matches = tuple(each.match for each in subscriptions)
-        is_plain = all(each.skip_until is None for each in subscriptions)
-        updates = batches.merged(matches) if is_plain else batches.merge(subscriptions)
+    def _clients(self, matches: Iterable[str]) -> set[Client]:
+        """Return all that hear any of some matches, or will."""
+        return set().union(*[group for match in matches for group in self._rooms[match].groups.values()])
+
+    def _send_selected(self, client: Client, batches: "_Batches") -> None:
+        """Send a client what it does not have and what no query holds back, and what was held back until now."""
+        updates = batches.select(client)
         if self._held and len(client.subscriptions) > 1:
-            passed = self._held.pass_on(client, updates)
+            updates = self._held.pass_on(client, updates)
             if self._held.exceeds_limit(client):
                 self._too_slow(client)
                 return
-            is_plain = is_plain and passed is updates
-            updates = passed
         if updates:
-            batch = batches.of_matches(client.claims, matches) if is_plain else batches.of(client.claims, updates)
-            self._send(client, batch)
+            self._send(client, batches.of(client.claims, updates))
 
     def _send(self, client: Client, batch: MessageBatch) -> None:
         if not client.send(batch):
@@ -94,29 +92,20 @@ class _Batches:
 
     def __init__(self, released: Released) -> None:
         self._released = released
-        self._merged: dict[tuple[str, ...], Sequence[Update]] = {}
-        self._batches: dict[tuple[str, tuple[str, ...] | tuple[int, ...]], MessageBatch] = {}
+        self._batches: dict[tuple[str, frozenset[str] | tuple[int, ...]], MessageBatch] = {}
 
-    def merged(self, matches: tuple[str, ...]) -> Sequence[Update]:
-        """Return the updates of some matches in commit order."""
-        updates = self._merged.get(matches)
-        if updates is None:
-            parts = [self._released[match] for match in matches]
-            updates = parts[0] if len(parts) == 1 else sorted((each for part in parts for each in part), key=_serial)
-            self._merged[matches] = updates
-        return updates
-
-    def merge(self, subscriptions: Sequence[Subscription]) -> Sequence[Update]:
-        """Return what subscriptions are to be sent, in commit order, without what their clients have."""
-        parts = [each.unseen(self._released[each.match]) for each in subscriptions]
-        return sorted((update for part in parts for update in part), key=_serial)
-
-    def of_matches(self, claims: str, matches: tuple[str, ...]) -> MessageBatch:
-        """Return all updates of some matches, for clients with these claims."""
+    def of_matches(self, claims: str, matches: frozenset[str]) -> MessageBatch:
+        """Return all updates of these matches in commit order, for clients with these claims."""
         batch = self._batches.get((claims, matches))
         if batch is None:
-            batch = self._batches[claims, matches] = MessageBatch(shown(self.merged(matches), claims))
+            updates = _by_serial(each for match, each in self._released.items() if match in matches)
+            batch = self._batches[claims, matches] = MessageBatch(shown(updates, claims))
         return batch
+
+    def select(self, client: Client) -> Sequence[Update]:
+        """Return what a client is to be sent, in commit order: what it hears and does not have."""
+        subscriptions = [client.subscriptions[match] for match in self._released if match in client.subscriptions]
+        return _by_serial(each.unseen(self._released[each.match]) for each in subscriptions if each.streaming)
 
     def of(self, claims: str, updates: Sequence[Update]) -> MessageBatch:
         """Return these updates, for clients with these claims."""
@@ -125,3 +114,18 @@ class _Batches:
         if batch is None:
             batch = self._batches[key] = MessageBatch(shown(updates, claims))
         return batch
+
+
+def _hears(client: Client) -> frozenset[str] | None:
+    """Return the matches of a client, and keep them, if every event of each is sent to it; else None.
+
+    A set that is kept has its hash, by which the batch of all who hear the same is found.
+    """
+    subscriptions = client.subscriptions.values()
+    if all(each.streaming and each.skip_until is None for each in subscriptions):
+        client.hears = frozenset(client.subscriptions)
+    return client.hears
+
+
+def _by_serial(parts: Iterable[Sequence[Update]]) -> list[Update]:
+    return sorted((update for part in parts for update in part), key=attrgetter("serial"))

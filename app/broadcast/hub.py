@@ -200,6 +200,7 @@ class Hub:
             room = self._rooms[match] = Room(match)
         subscription = Subscription(client, room.match)
         client.subscriptions[room.match] = subscription
+        client.hears = None
         room.add(subscription)
         return subscription, last
 

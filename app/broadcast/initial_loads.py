@@ -247,12 +247,18 @@ class InitialLoads:
         for load in loads:
             if self._rows:
                 load.updates = self._rows.without_waiting(load.match, load.updates)
+            skip_until = load.skip_until if self._may_have_to_skip(load) else None
             for each in load.open_subscriptions:
-                each.start(load.skip_until)
+                each.start(skip_until)
         if len(loads) == 1:
             self._send_one(loads[0])
         else:
             self._send_together(loads)
+
+    def _may_have_to_skip(self, load: Load) -> bool:
+        """Whether anything may still come that the clients have: of a worker that is behind, or that waits."""
+        is_behind = load.skip_until is not None and self._missed.is_before(load.skip_until)
+        return is_behind or (self._rows is not None and self._rows.is_waiting(load.match))
 
     def _send_one(self, load: Load) -> None:
         messages = shown(load.updates, load.claims)

@@ -68,6 +68,10 @@ class RowQueries:
         """Whether any update waits."""
         return bool(self._queues)
 
+    def is_waiting(self, match: str) -> bool:
+        """Whether any update of a match waits."""
+        return match in self._queues
+
     def put(self, match: str, updates: Sequence[Update]) -> Sequence[Update]:
         """Add the newest updates of a match; return those that are passed on now, as nothing before them waits."""
         queue = self._queues.get(match)
