@@ -1,9 +1,10 @@
 """Pages that hear several matches over one connection, and what they have heard."""
 
 import itertools
+from contextlib import suppress
 from typing import Any
 
-from playwright.sync_api import BrowserContext, Page, WebSocket
+from playwright.sync_api import BrowserContext, Error, Page, Request, WebSocket
 
 from notifymux.event import EventId
 from tests.support.waiting import wait_until
@@ -34,13 +35,17 @@ class SeveralMatchesPage:
         if script:
             self.page.add_init_script(script)
         self.page.on("websocket", self._on_socket)
-        self.page.on("request", lambda each: "/events" in each.url and self.streams.append(each.url))
+        self.page.on("request", self._on_request)
         self.page.goto(f"{url}/healthz")  # of the same origin, and without a script of its own
         options = {"matches": matches, "base": f"{url}/", **options}
         self.page.evaluate(_CONNECT, [f"{url}/static/notifymux.js", options])
 
     def _on_socket(self, socket: WebSocket) -> None:
         self.sockets.append(socket)
+
+    def _on_request(self, request: Request) -> None:
+        if "/events" in request.url:
+            self.streams.append(request.url)
 
     @property
     def open_sockets(self) -> int:
@@ -56,10 +61,13 @@ class SeveralMatchesPage:
         """What the messages of a match brought so far."""
         return [number_of(each) for each in self.messages if each["match_id"] == match]
 
+    def close(self) -> None:
+        self.page.close()
+
     def crash(self) -> None:
         """Have the renderer of this tab crash."""
-        with self.page.expect_event("crash"):
-            self.page.context.new_cdp_session(self.page).send("Page.crash")
+        with self.page.expect_event("crash"), suppress(Error):
+            self.page.goto("chrome://crash")
 
     @property
     def numbers(self) -> dict[str, int]:
@@ -96,17 +104,14 @@ def number_of(message: dict[str, Any]) -> int | None:
 
 def assert_complete(messages: list[dict[str, Any]]) -> None:
     """Assert that the messages of one match count on, from a snapshot and by updates."""
-    number = last = None
+    assert messages[0]["type"] == "initial-load"
+    known, last = 0, ""
     for message in messages:
-        if message["type"] == "stale":
-            continue
+        number = number_of(message)
         if message["type"] in _STARTS:
-            if message.get("recovered"):
-                assert message["id"] == last, message
-            else:
-                number, last = number_of(message), message["id"]
-            continue
-        assert number is not None, f"an update before the start: {message}"
-        assert EventId.parse(message["id"]) > EventId.parse(last), f"repeated or out of order after {last}: {message}"
-        assert number_of(message) <= number + 1, f"lost after {number}: {message}"
-        number, last = max(number, number_of(message)), message["id"]
+            assert number is not None or message["id"] == last, f"recovered from another id than {last}: {message}"
+            known, last = known if number is None else number, message["id"]
+        elif number is not None:
+            assert EventId.parse(message["id"]) > EventId.parse(last), f"repeated or out of order: {last}, {message}"
+            assert number <= known + 1, f"lost after {known}: {message}"
+            known, last = max(known, number), message["id"]

@@ -19,7 +19,7 @@ from tests.support.programs import App, Listener
 from tests.support.servers import Servers
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
 MATCHES = list(range(1, 13))
 TABS = 8
@@ -162,13 +162,40 @@ def test_matches_are_added_and_removed_over_both_transports(pod: Pod, context: B
     assert_everything_is_heard(pod, pages)
 
 
+def set_hidden(tab: SeveralMatchesPage, *, hidden: bool) -> None:
+    tab.page.evaluate(
+        """(value) => {
+          Object.defineProperty(document, "hidden", { value, configurable: true });
+          document.dispatchEvent(new Event("visibilitychange"));
+        }""",
+        hidden,
+    )
+
+
+def test_a_visible_tab_takes_the_lead_over_from_a_hidden_one(pod: Pod, context: BrowserContext) -> None:
+    tabs = [SeveralMatchesPage(context, pod.url, MATCHES, shareTabs="user 1") for _ in range(3)]
+    for tab in tabs:
+        tab.wait_until_started()
+    [first] = [tab for tab in tabs if tab.open_sockets]
+    second, third = [tab for tab in tabs if tab is not first]
+    for tab in (third, first):
+        set_hidden(tab, hidden=True)
+    wait_until(lambda: second.open_sockets == 1 and not first.open_sockets, what="the visible tab leads")
+    set_hidden(second, hidden=True)
+    pod.matches.pass_on()
+    assert [tab.open_sockets for tab in (first, second, third)] == [0, 1, 0], "all are hidden, and nobody takes over"
+    set_hidden(third, hidden=False)
+    wait_until(lambda: third.open_sockets == 1 and not second.open_sockets, what="the tab that became visible leads")
+    assert_everything_is_heard(pod, tabs)
+
+
 def test_eight_tabs_share_one_socket_and_lose_nothing_when_the_leading_tab_closes(
     pod: Pod, context: BrowserContext
 ) -> None:
     tabs = [SeveralMatchesPage(context, pod.url, MATCHES, shareTabs=True) for _ in range(TABS)]
     for tab in tabs:
         tab.wait_until_started()
-    for close in (lambda tab: tab.page.close(), lambda tab: tab.crash()):
+    for close in (SeveralMatchesPage.close, SeveralMatchesPage.crash):
         [leader] = [tab for tab in tabs if tab.open_sockets]
         tabs.remove(leader)
         close(leader)

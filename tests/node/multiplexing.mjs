@@ -3,9 +3,11 @@
 //   node multiplexing.mjs MODULE SCHEDULES
 //
 // A schedule is what a seed decides: changes, adds, removes, new and closed connections, refusals, lost changes. It runs
-// once as it is, and once for each message that it has delivered, with the connection cut after that message.
+// once as it is, and once for each message that it has delivered, with the connection cut after that message. In every
+// third schedule each connection is of another tab, and all tabs share one socket.
 
 import { ModelServer, fetchOf, socketClass } from "./model_server.mjs";
+import { ModelTabs } from "./model_tabs.mjs";
 import { VirtualTime, seededRandom, settle } from "./virtual_time.mjs";
 
 const [module, schedules] = process.argv.slice(2);
@@ -19,9 +21,9 @@ class Listener {
   starts = 0;
   refused = [];
 
-  constructor(connection, isStream) {
+  constructor(connection, startsOver) {
     this.connection = connection;
-    this.isStream = isStream;
+    this.startsOver = startsOver; // also without a failure: a stream with each change, tabs when another one leads
     connection.onState(({ name }) => {
       if (name !== "live") for (const known of this.#known.values()) known.isLost = true;
     });
@@ -40,7 +42,7 @@ class Listener {
     const known = this.#known.get(match);
     const isListed = this.connection.matches.includes(match);
     if (isListed === (type === "refused")) throw new Error(`${type} of ${match}, which is ${isListed ? "" : "not "}listed`);
-    const isDisturbed = known && !known.isLost && !this.isStream; // a stream starts over with each change
+    const isDisturbed = known && !known.isLost && !this.startsOver;
     if (type === "refused") {
       if (isDisturbed && message.code !== "forbidden") throw new Error("refused, and another connection asked");
       this.refused.push(message);
@@ -87,6 +89,7 @@ class World {
   streams = [];
   listeners = [];
   delivered = 0;
+  opened = 0;
   #choices;
 
   constructor(seed, cutAfter) {
@@ -98,6 +101,10 @@ class World {
     this.time.install(seededRandom(seed + 2));
     globalThis.fetch = fetchOf(this);
     const isBlocked = this.#choices() < 0.3; // the page is left with event streams
+    this.tabs = new ModelTabs();
+    this.areTabs = seed % 3 === 2;
+    if (this.areTabs) this.tabs.install();
+    else ModelTabs.uninstall();
     this.options = { base: "http://model/", WebSocket: isBlocked ? null : socketClass(this) };
     if (isBlocked) globalThis.WebSocket = undefined;
   }
@@ -112,7 +119,11 @@ class World {
 
   connect() {
     const matches = MATCHES.filter(() => this.#choices() < 0.5);
-    this.listeners.push(new Listener(connect({ ...this.options, matches }), !this.options.WebSocket));
+    // Of one page are connections with the same options: another client id makes it another tab.
+    const own = this.areTabs ? { shareTabs: true, clientId: `tab ${this.opened}` } : {};
+    this.opened += 1;
+    const startsOver = this.areTabs || !this.options.WebSocket;
+    this.listeners.push(new Listener(connect({ ...this.options, ...own, matches }), startsOver));
   }
 
   add(listener, match) {
@@ -128,7 +139,10 @@ class World {
     const choice = this.#choices();
     const match = this.#one(MATCHES);
     const listener = this.#one(this.listeners);
-    if (choice < 0.5) this.server.commit(match);
+    if (this.areTabs && this.listeners.length > 1 && this.#choices() < 0.08) {
+      this.close(this.listeners[0]); // the oldest tab leads, mostly
+      this.connect();
+    } else if (choice < 0.5) this.server.commit(match);
     else if (choice < 0.62) this.add(listener, match);
     else if (choice < 0.74) this.remove(listener, match);
     else if (choice < 0.8 && this.listeners.length < 4) this.connect();
@@ -152,12 +166,14 @@ class World {
 
   /** Something that is on its way arrives; returns whether there was anything. */
   async move() {
-    const moves = this.transports.flatMap((transport) => [
+    const moves = this.tabs.moves;
+    const more = this.transports.flatMap((transport) => [
       ...(transport.outbox.length ? [() => this.deliver(transport)] : []),
       ...(transport.isOpen === false ? [() => transport.open()] : []),
       ...(transport.inbox?.length ? [() => transport.take()] : []),
       ...[...transport.starting.keys()].map((match) => () => transport.finishStart(match)),
     ]);
+    moves.push(...more);
     if (moves.length) this.#one(moves)();
     await settle();
     return moves.length > 0;
@@ -195,8 +211,8 @@ class World {
     if (!this.isDone()) throw new Error(`not heard to the end: ${this.listeners.map((each) => this.summary(each))}`);
     this.starts = this.listeners.reduce((sum, { starts }) => sum + starts, 0);
     for (const listener of [...this.listeners]) this.close(listener);
-    await settle();
-    if (this.transports.length || this.time.timers) throw new Error("a closed connection leaves something behind");
+    while (await this.move());
+    if (this.transports.length || this.time.timers || !this.tabs.isEmpty) throw new Error("a closed connection leaves something behind");
   }
 
   isDone() {
@@ -233,9 +249,9 @@ async function run(seed, cutAfter) {
 }
 
 for (let seed = 0; seed < schedules; seed += 1) {
-  const delivered = await run(seed * 3, null);
+  const delivered = await run(seed, null);
   counts.schedules += 1;
-  for (let cut = 1; cut <= delivered; cut += 1) await run(seed * 3, cut);
+  for (let cut = 1; cut <= delivered; cut += 1) await run(seed, cut);
   counts.cuts += delivered;
 }
 console.log(JSON.stringify(counts));

@@ -30,6 +30,9 @@ MUTATIONS = {
     "updates are heard before the start": ("matches_connection", "else if (heard.isHeardOn)", "else"),
     "another connection's refusal ends a match": ("multiplexer", "!isStarted || !OF_A_REQUEST.includes(code)", "true"),
     "a refused match is kept": ("multiplexer", "!isStarted || !OF_A_REQUEST", "!OF_A_REQUEST"),
+    "a tab hears on when another one leads": ("tabs", "this.#callbacks.onLost(); // what", "// what"),
+    "a tab hears one that leads no longer": ("tabs", "if (leader !== this.#leader) return;", ""),
+    "tabs are not told of a lost socket": ("leading_tab", 'tell({ type: "lost", match })', "undefined"),
     "a stream goes on with other matches": ("multiplexer", "this.#isStream && this.#isOutdated", "false"),
 }
 
@@ -37,7 +40,7 @@ MUTATIONS = {
 def run(module: Path) -> subprocess.CompletedProcess[str]:
     if shutil.which("node") is None:
         pytest.fail("there is no Node.js: install the package nodejs")
-    command = ["node", HERE / "multiplexing.mjs", module, str(SCHEDULES)]
+    command = ["node", str(HERE / "multiplexing.mjs"), str(module), str(SCHEDULES)]
     return subprocess.run(command, check=False, capture_output=True, text=True, timeout=110)
 
 

@@ -98,6 +98,13 @@ def test_notifymux_js_reconnects_and_misses_no_event(app: App, connection: psyco
     assert_recovers(app, connection, node("notifymux.mjs", "./notifymux.js", json.dumps(options)))
 
 
+def test_notifymux_js_resumes_a_match_of_several_from_its_own_position(
+    app: App, connection: psycopg.Connection, node: Node
+) -> None:
+    options = {"matches": [7], "base": f"http://127.0.0.1:{app.port}/"}
+    assert_recovers(app, connection, node("notifymux.mjs", "./notifymux.js", json.dumps(options)))
+
+
 def test_the_documented_client_with_ws_reconnects_and_misses_no_event(
     app: App, connection: psycopg.Connection, node: Node, project: Path
 ) -> None:

@@ -34,8 +34,8 @@ export class LeadingTab {
   }
 
   /** Handles what a tab asks for. */
-  receive({ type, tab, match, after, matches, token, isVisible }) {
-    if (type === "report") this.#onReport(tab, matches);
+  receive({ type, tab, match, after, matches, number, token, isVisible }) {
+    if (type === "report") this.#onReport(tab, number, matches);
     else if (type === "subscribe") this.#subscribe(tab, match, after);
     else if (type === "unsubscribe") this.#unsubscribe(tab, match);
     else if (type === "renew") this.#multiplexer.renew(token);
@@ -53,11 +53,11 @@ export class LeadingTab {
     this.#tell({ type: "state", state });
   }
 
-  #onReport(tab, matches) {
+  #onReport(tab, number, matches) {
+    this.#tell({ type: "state", state: this.#state, tab, number }); // first: only then does the tab listen to this one
     const reported = new Set(matches.map(([match]) => matchKey(match)));
     for (const [key, match] of this.#matchesOf(tab)) if (!reported.has(key)) this.#unsubscribe(tab, match);
     for (const [match, after] of matches) this.#subscribe(tab, match, after);
-    this.#tell({ type: "state", state: this.#state });
   }
 
   #subscribe(tab, match, after) {

@@ -19,6 +19,7 @@ export class Tabs {
   #channel;
   #leader = null; // the id of the tab that leads
   #leading = null; // a `LeadingTab` if it is this one
+  #reports = 0; // that this tab has made
   #isListed = false; // this tab's own lock is held: others notice when it ends
   #contest = null; // the abort controller of the request for the leader's lock
   #release = () => {}; // gives the leader's lock up
@@ -100,6 +101,7 @@ export class Tabs {
     if (this.#end.signal.aborted) return undefined;
     const tell = (message) => this.#tell({ ...message, leader: this.#tab });
     const onEnd = (tab, signal, forget) => this.#requestLock(this.#lockOf(tab), { signal }, forget);
+    this.#leading?.close(); // it took the lock just before it took it over
     this.#leading = new LeadingTab(this.#options, this.#tab, tell, onEnd);
     tell({ type: "lead" });
     return new Promise((resolve) => {
@@ -122,7 +124,8 @@ export class Tabs {
   }
 
   #report() {
-    this.#ask({ type: "report", matches: this.#callbacks.positions() });
+    this.#reports += 1;
+    this.#ask({ type: "report", number: this.#reports, matches: this.#callbacks.positions() });
   }
 
   #receive(message) {
@@ -130,8 +133,13 @@ export class Tabs {
     else this.#leading?.receive(message);
   }
 
-  #hear({ leader, type, tab, message, match, state }) {
-    if (type === "lead" || this.#leader === null) this.#leader = leader;
+  #hear({ leader, type, tab, number, message, match, state }) {
+    if (type === "lead") {
+      this.#leader = leader;
+    } else if (tab === this.#tab && number === this.#reports && leader !== this.#leader) {
+      this.#leader = leader; // it answers, whatever a message that came late says
+      this.#callbacks.onLost();
+    }
     if (leader !== this.#leader) return; // another one has taken its place
     if (type === "message") this.#callbacks.onMessage(message);
     else if (type === "lost") this.#callbacks.onLost(match);
