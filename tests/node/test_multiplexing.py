@@ -11,7 +11,7 @@ from tests.support.process import ROOT
 
 HERE = Path(__file__).parent
 STATIC = ROOT / "app/web/static"
-SCHEDULES = 60
+SCHEDULES = 40
 
 # What each line of the module is there for: without it, a schedule fails.
 MUTATIONS = {
@@ -53,6 +53,7 @@ def test_no_connection_loses_repeats_or_reorders_an_event_wherever_the_socket_is
     assert counts["messages"] > 10 * counts["cuts"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mutation", MUTATIONS)
 def test_a_schedule_finds_it_if(mutation: str, tmp_path: Path) -> None:
     name, line, other = MUTATIONS[mutation]
