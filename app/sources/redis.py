@@ -73,12 +73,12 @@ class RedisSource:
 
     async def run(self) -> None:
         """Deliver events until cancelled."""
-        works = (self._feed.run(), self._look_at_the_stream(), self._choose_channels())
+        works = (self._follow(), self._feed.run(), self._look_at_the_stream(), self._choose_channels())
         tasks = [asyncio.create_task(work) for work in works]
         try:
-            await asyncio.gather(self._follow(), *tasks)
+            await asyncio.gather(*tasks)
         finally:
-            await cancel_tasks(tasks)
+            await cancel_tasks(tasks)  # all of them: one that goes on would open another connection
             await self._subscription.close()
             await self._redis.aclose()
 
