@@ -168,7 +168,9 @@ def _run(each: FanOut, events: int) -> Means:
     meter = each.cpu_meter()
     seconds = [each.notify(events) for _ in range(times)]
     cpu = meter.read()["workers"]
-    return Means(frames / sum(spread for spread, _ in seconds), sum(last for _, last in seconds) / times, cpu / frames)
+    # Few clients may all be read at once, at one time.
+    spread = max(sum(spread for spread, _ in seconds), 1e-6)
+    return Means(frames / spread, sum(last for _, last in seconds) / times, cpu / frames)
 
 
 def _report_memory(measured: Sequence[FanOut], case: str, report: Report) -> None:

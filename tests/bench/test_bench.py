@@ -36,7 +36,8 @@ def measure(name: str, folder: Path, *arguments: str) -> list[dict[str, Any]]:
     assert rows
     for row in rows:
         assert math.isfinite(row["median"]), row
-        assert row["median"] > 0, row
+        # The short form has so few subscriptions that the workers' memory may also become less meanwhile.
+        assert row["median"] > 0 or row["metric"] == "further idle subscription", row
         assert row["runs"], row
         assert row["unit"], row
     return rows

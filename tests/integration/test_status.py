@@ -99,7 +99,9 @@ class Pod:
 
 def test_what_the_status_shows_of_a_healthy_pod(pod: Pod) -> None:
     notify(pod.connection, 3)
-    shown = status_when(pod.app, lambda body: body["latency"]["p50_ms"] and is_healthy(body))
+    shown = status_when(
+        pod.app, lambda body: body["latency"]["p50_ms"] and body["postgres"]["direct"] == 2 and is_healthy(body)
+    )
     assert abs(shown["at"] - time.time()) < 5
     assert (shown["namespace"], shown["mode"], shown["embedded"]) == (pod.place.namespace, "redis", False)
     assert shown["problems"] == []

@@ -2,8 +2,10 @@
 
 import logging
 import os
+import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
+from math import inf
 from multiprocessing import get_context
 
 from tests.simulation.violation import Violation
@@ -63,9 +65,21 @@ def simulate(first: int, count: int) -> Counter[str]:
     return transitions
 
 
-def simulate_on_every_core(first: int, count: int) -> Counter[str]:
-    """Do the same in one process for each core."""
+def simulate_on_every_core(first: int, count: int, seconds: float = inf) -> tuple[Counter[str], int]:
+    """Do the same in one process for each core; return the number of schedules too.
+
+    After so many seconds no more are begun.
+    """
+    until = time.monotonic() + seconds
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
         chunks = [(at, min(_CHUNK, first + count - at)) for at in range(first, first + count, _CHUNK)]
-        parts = [pool.submit(simulate, *chunk) for chunk in chunks]
-        return sum((part.result() for part in parts), Counter())
+        parts = [pool.submit(_simulate_in_time, *chunk, until) for chunk in chunks]
+        done = [part.result() for part in parts]
+    return sum((seen for seen, _ in done), Counter()), sum(number for _, number in done)
+
+
+def _simulate_in_time(first: int, count: int, until: float) -> tuple[Counter[str], int]:
+    """Simulate schedules unless it is too late; `until` is a time of the monotonic clock, which processes share."""
+    if time.monotonic() >= until:
+        return Counter(), 0
+    return simulate(first, count), count
