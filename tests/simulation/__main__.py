@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in missing:
         print_line(f"never: {name}")
     print_line(f"{count:,} of {options.schedules:,} schedules, 0 violations, {time.monotonic() - began:.0f} s")
-    return int(bool(missing))
+    return int(bool(missing) or count == 0)
 
 
 if __name__ == "__main__":
