@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 from app.broadcast.messages import Message, MessageBatch
 from app.broadcast.send_queue import SendQueue
+from app.broadcast.topic import KeyValue, Topic
 from app.core.claims import NO_CLAIMS
 from app.core.tasks import cancel_tasks
 
@@ -84,7 +85,7 @@ class Client:
     ) -> None:
         self.name, self.scope, self.owner, self.address, self.claims = name, scope, owner, address, claims
         self.has_one_position = has_one_position
-        self.subscriptions: dict[str, Subscription] = {}  # by match
+        self.subscriptions: dict[Topic, Subscription] = {}
         self.queue = SendQueue(queue_bytes)
         # Done, with the code, as soon as the connection has to be closed.
         self.closing: asyncio.Future[CloseCode] = asyncio.get_running_loop().create_future()
@@ -96,6 +97,13 @@ class Client:
     def key(self) -> ClientKey:
         """What no two clients of a worker have in common."""
         return self.scope, self.owner, self.name
+
+    @property
+    def has_linked_positions(self) -> bool:
+        """Whether one id may move its place in several topics: all of them, or all that an update is of."""
+        if len(self.subscriptions) == 1:
+            return self.has_one_position
+        return self.has_one_position or any(isinstance(topic, KeyValue) for topic in self.subscriptions)
 
     @property
     def expects_first_message(self) -> bool:

@@ -1,16 +1,15 @@
-"""What one delivery of events sends to each connection: to one with several matches one batch, in commit order."""
+"""What one delivery of events sends to each connection: to one with several topics one batch, in commit order."""
 
 from collections.abc import Callable, Mapping, Sequence
-from operator import attrgetter
 
 from app.broadcast.client import Client
 from app.broadcast.held_updates import HeldUpdates
 from app.broadcast.messages import Message, MessageBatch, Update
 from app.broadcast.room import Room
 from app.broadcast.subscription import Subscription
+from app.broadcast.topic import Topic
 
-Released = Mapping[str, Sequence[Update]]
-_serial = attrgetter("serial")
+Released = Mapping[Topic, Sequence[Update]]
 
 
 def shown(updates: Sequence[Update], claims: str) -> list[Message]:
@@ -19,37 +18,39 @@ def shown(updates: Sequence[Update], claims: str) -> list[Message]:
 
 
 class Delivery:
-    """Sends updates to the clients of their matches. Clients that hear the same of a delivery share one batch.
+    """Sends updates to the clients of their topics. Clients that hear the same of a delivery share one batch.
 
     Args:
-        rooms: by match.
+        rooms: by topic.
         held: what is held back for clients; None without queries.
         too_slow: is called with a client for which more waits than may.
     """
 
-    def __init__(self, rooms: Mapping[str, Room], held: HeldUpdates | None, too_slow: Callable[[Client], None]) -> None:
+    def __init__(
+        self, rooms: Mapping[Topic, Room], held: HeldUpdates | None, too_slow: Callable[[Client], None]
+    ) -> None:
         self._rooms, self._held, self._too_slow = rooms, held, too_slow
 
     def send(self, released: Released) -> None:
-        """Send updates that nothing of their own match delays.
+        """Send updates that nothing of their own topic delays.
 
         Args:
-            released: by match, each of which has subscriptions; in order. A match without updates is one whose first
+            released: by topic, each of which has subscriptions; in order. A topic without updates is one whose first
                 update that waits has changed.
         """
         if len(released) == 1 and not (self._held and self._held.may_hold):
-            [(match, updates)] = released.items()
-            self._send_match(match, updates)
+            [(topic, updates)] = released.items()
+            self._send_topic(topic, updates)
         elif released:
             self._send_merged(released)
 
     def release(self, client: Client) -> None:
-        """Send what no longer has to be held back for a client, since it hears a match less."""
+        """Send what no longer has to be held back for a client, since it hears a topic less."""
         if self._held and (updates := self._held.pass_on(client, [])):
             self._send(client, MessageBatch(shown(updates, client.claims)))
 
-    def _send_match(self, match: str, updates: Sequence[Update]) -> None:
-        for claims, subscriptions in self._rooms[match].groups.items():
+    def _send_topic(self, topic: Topic, updates: Sequence[Update]) -> None:
+        for claims, subscriptions in self._rooms[topic].groups.items():
             batch = MessageBatch(shown(updates, claims) if self._held else updates)
             for subscription in subscriptions:
                 if not subscription.send(batch):
@@ -58,17 +59,17 @@ class Delivery:
     def _send_merged(self, released: Released) -> None:
         batches = _Batches(released)
         heard: dict[Client, list[Subscription]] = {}
-        for match in released:
-            for subscription in self._rooms[match]:
+        for topic in released:
+            for subscription in self._rooms[topic]:
                 heard.setdefault(subscription.client, []).append(subscription)
         for client, subscriptions in heard.items():
             self._send_to(client, [each for each in subscriptions if each.streaming], batches)
 
     def _send_to(self, client: Client, subscriptions: Sequence[Subscription], batches: "_Batches") -> None:
         """Send a client what it hears on some of its subscriptions, which stream, and what was held back until now."""
-        matches = tuple(each.match for each in subscriptions)
+        topics = tuple(each.topic for each in subscriptions)
         is_plain = all(each.skip_until is None for each in subscriptions)
-        updates = batches.merged(matches) if is_plain else batches.merge(subscriptions)
+        updates = batches.merged(topics) if is_plain else batches.merge(subscriptions)
         if self._held and len(client.subscriptions) > 1:
             passed = self._held.pass_on(client, updates)
             if self._held.exceeds_limit(client):
@@ -77,7 +78,7 @@ class Delivery:
             is_plain = is_plain and passed is updates
             updates = passed
         if updates:
-            batch = batches.of_matches(client.claims, matches) if is_plain else batches.of(client.claims, updates)
+            batch = batches.of_topics(client.claims, topics) if is_plain else batches.of(client.claims, updates)
             self._send(client, batch)
 
     def _send(self, client: Client, batch: MessageBatch) -> None:
@@ -89,33 +90,32 @@ class _Batches:
     """The batches of one delivery, each built when the first client needs it.
 
     Args:
-        released: by match, in order.
+        released: by topic, in order.
     """
 
     def __init__(self, released: Released) -> None:
         self._released = released
-        self._merged: dict[tuple[str, ...], Sequence[Update]] = {}
-        self._batches: dict[tuple[str, tuple[str, ...] | tuple[int, ...]], MessageBatch] = {}
+        self._merged: dict[tuple[Topic, ...], Sequence[Update]] = {}
+        self._batches: dict[tuple[str, tuple[Topic, ...] | tuple[int, ...]], MessageBatch] = {}
 
-    def merged(self, matches: tuple[str, ...]) -> Sequence[Update]:
-        """Return the updates of some matches in commit order."""
-        updates = self._merged.get(matches)
+    def merged(self, topics: tuple[Topic, ...]) -> Sequence[Update]:
+        """Return the updates of some topics in commit order."""
+        updates = self._merged.get(topics)
         if updates is None:
-            parts = [self._released[match] for match in matches]
-            updates = parts[0] if len(parts) == 1 else sorted((each for part in parts for each in part), key=_serial)
-            self._merged[matches] = updates
+            parts = [self._released[topic] for topic in topics]
+            updates = parts[0] if len(parts) == 1 else _in_order(parts)
+            self._merged[topics] = updates
         return updates
 
     def merge(self, subscriptions: Sequence[Subscription]) -> Sequence[Update]:
         """Return what subscriptions are to be sent, in commit order, without what their clients have."""
-        parts = [each.unseen(self._released[each.match]) for each in subscriptions]
-        return sorted((update for part in parts for update in part), key=_serial)
+        return _in_order([each.unseen(self._released[each.topic]) for each in subscriptions])
 
-    def of_matches(self, claims: str, matches: tuple[str, ...]) -> MessageBatch:
-        """Return all updates of some matches, for clients with these claims."""
-        batch = self._batches.get((claims, matches))
+    def of_topics(self, claims: str, topics: tuple[Topic, ...]) -> MessageBatch:
+        """Return all updates of some topics, for clients with these claims."""
+        batch = self._batches.get((claims, topics))
         if batch is None:
-            batch = self._batches[claims, matches] = MessageBatch(shown(self.merged(matches), claims))
+            batch = self._batches[claims, topics] = MessageBatch(shown(self.merged(topics), claims))
         return batch
 
     def of(self, claims: str, updates: Sequence[Update]) -> MessageBatch:
@@ -125,3 +125,9 @@ class _Batches:
         if batch is None:
             batch = self._batches[key] = MessageBatch(shown(updates, claims))
         return batch
+
+
+def _in_order(parts: Sequence[Sequence[Update]]) -> list[Update]:
+    """Merge updates in commit order, each once: one of several topics is in several parts."""
+    by_serial = {update.serial: update for part in parts for update in part}
+    return [by_serial[serial] for serial in sorted(by_serial)]

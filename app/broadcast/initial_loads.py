@@ -77,15 +77,21 @@ class InitialLoads:
         self._spawn(self._start(loads), [starts[0][0].client])
 
     def resync(self, subscriptions: Iterable[Subscription]) -> None:
-        """Restart subscriptions from a snapshot after a gap; those that share a view together, with one load."""
+        """Restart subscriptions from a snapshot after a gap; those that share a view together, with one load.
+
+        But all of a client start at one moment whose positions are moved by one update.
+        """
+        subscriptions = list(subscriptions)
         views: dict[MatchView, list[Subscription]] = {}
-        clients: dict[Client, list[Subscription]] = {}
+        clients: dict[Client, list[Subscription]] = {
+            client: [] for client in {each.client for each in subscriptions} if client.has_linked_positions
+        }
         for each in subscriptions:
             each.pause()
-            if each.client.has_one_position:
-                clients.setdefault(each.client, []).append(each)
+            if each.client in clients:
+                clients[each.client].append(each)
             else:
-                views.setdefault(MatchView(each.match, each.client.claims), []).append(each)
+                views.setdefault(MatchView(each.topic, each.client.claims), []).append(each)
         at = self._buffer.cursor
         for group in views.values():
             self._spawn(self._resync([Load(group, None, at, resync)]), [each.client for each in group])
@@ -128,7 +134,10 @@ class InitialLoads:
         clients = {each.client for load in loads for each in load.subscriptions if each.is_open}
         if clients:
             self._log(
-                "snapshots", "match %r: there was a gap during each of %d snapshots", loads[0].match, _MAX_SNAPSHOTS
+                "snapshots",
+                "match %r: there was a gap during each of %d snapshots",
+                str(loads[0].topic),
+                _MAX_SNAPSHOTS,
             )
         for client in clients:
             client.close(CloseCode.SLOW)
@@ -157,12 +166,12 @@ class InitialLoads:
         """Fill a load with a snapshot, unless it has something or all of its subscriptions have ended."""
         if load.first is not None:
             return
-        view = MatchView(load.match, self._snapshot_claims.of(load.claims))
+        view = MatchView(load.topic, self._snapshot_claims.of(load.claims))
         cached = await self._snapshot(view, load.subscriptions)
         if cached is None:
             return
         start = self._replay_start(cached, load.joined)
-        first = load.build(load.match, start.position, cached.snapshot.data, cached.snapshot.error)
+        first = load.build(load.topic, start.position, cached.snapshot.data, cached.snapshot.error)
         # The snapshot has what still waits for queries from before it.
         load.begin_at(start, first, start.position if self._rows else None)
 
@@ -216,7 +225,7 @@ class InitialLoads:
                 return False
             if self._rows is None:
                 return True
-            lacking = [(load, self._rows.unfetched(load.match, load.updates, load.claims)) for load in loads]
+            lacking = [(load, self._rows.unfetched(load.topic, load.updates, load.claims)) for load in loads]
             lacking = [(load, updates) for load, updates in lacking if updates]
             for load, updates in lacking:
                 await self._rows.fetch(updates, load.claims)
@@ -227,7 +236,7 @@ class InitialLoads:
 
     def _extend(self, load: Load) -> bool:
         """Add the events that were received since the load's cursor; return False if they are not to be had."""
-        meanwhile = self._buffer.since(load.match, load.cursor)
+        meanwhile = self._buffer.since(load.topic, load.cursor)
         if meanwhile is None:
             return False
         load.updates, load.cursor = [*load.updates, *meanwhile], self._buffer.cursor
@@ -236,8 +245,8 @@ class InitialLoads:
         return True
 
     def _is_waiting_before(self, mark: EventId | None, loads: Sequence[Load]) -> bool:
-        """Whether an update up to a mark waits for its query. Then no id that follows could stand for all matches."""
-        return bool(mark and self._rows and self._rows.has_waiting_until(mark, [load.match for load in loads]))
+        """Whether an update up to a mark waits for its query. Then no id that follows could stand for all topics."""
+        return bool(mark and self._rows and self._rows.has_waiting_until(mark, [load.topic for load in loads]))
 
     def _send(self, loads: Sequence[Load]) -> None:
         """Start all loads now."""
@@ -246,7 +255,7 @@ class InitialLoads:
         self.restarted += sum(load.last is not None and not load.is_recovered for load in loads)
         for load in loads:
             if self._rows:
-                load.updates = self._rows.without_waiting(load.match, load.updates)
+                load.updates = self._rows.without_waiting(load.topic, load.updates)
             for each in load.open_subscriptions:
                 each.start(load.skip_until)
         if len(loads) == 1:
@@ -267,8 +276,8 @@ class InitialLoads:
     def _send_together(self, loads: Sequence[Load]) -> None:
         """Start the loads of one client, which has one position for all of them.
 
-        An id that it remembers has to stand for its place in every match. So the first messages go out without one but
-        the last, which has the lowest place of all. While the client has more than that of some match, ids are left out
+        An id that it remembers has to stand for its place in every topic. So the first messages go out without one but
+        the last, which has the lowest place of all. While the client has more than that of some topic, ids are left out
         too: it would be sent again what it has.
         """
         client, mark = loads[0].client, _mark(loads)
@@ -317,7 +326,7 @@ async def _gather(work: Sequence[Coroutine[None, None, None]]) -> None:
 
 
 def _mark(loads: Sequence[Load]) -> EventId | None:
-    """Return the highest id up to which a client with one position has already heard one of several matches."""
+    """Return the highest id up to which a client with one position has already heard one of several topics."""
     if len(loads) == 1:
         return None
     return max((load.last for load in loads if load.is_recovered and load.last), default=None)
@@ -331,6 +340,6 @@ def _first(load: Load) -> Message:
 
 def _tell_stale(loads: Sequence[Load]) -> None:
     for load in loads:
-        batch = MessageBatch([stale(load.match)])
+        batch = MessageBatch([stale(load.topic)])
         for each in load.open_subscriptions:
             each.client.send(batch)

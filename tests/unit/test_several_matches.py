@@ -21,18 +21,26 @@ from app.broadcast.match_view import MatchView
 from app.broadcast.queried_update import QueriedUpdate
 from app.broadcast.query_pool import QueryResult
 from app.broadcast.router import Router
+from app.broadcast.topic import KeyValue, Topic
 from app.core.query_files import parse_query
 from notifymux.event import Event, EventId
 from tests.support.loops import run_ready_tasks
 
 MATCHES = ("1", "2", "3", "4")
 PLAIN, ROW = "match_change", "row"
-EVENT = st.tuples(st.sampled_from((*MATCHES, "other")), st.sampled_from((PLAIN, ROW)), st.integers(1, 3))
+CUP = "cup"  # another key: some events have it, also of matches that clients hear, and some have nothing else
+TOPICS = (*MATCHES, "cup 5")
+EVENT = st.tuples(
+    st.sampled_from((*MATCHES, "other", None)),
+    st.sampled_from((PLAIN, ROW)),
+    st.integers(1, 3),
+    st.sampled_from((None, "5", "6")),
+)
 STEP = st.one_of(
     st.tuples(st.just("commit"), st.lists(EVENT, min_size=1, max_size=6)),
-    st.tuples(st.just("subscribe"), st.integers(0, 1), st.sampled_from(MATCHES), st.booleans()),
-    st.tuples(st.just("unsubscribe"), st.integers(0, 1), st.sampled_from(MATCHES)),
-    st.tuples(st.just("cut"), st.integers(0, 3), st.booleans(), st.integers(0, 15)),
+    st.tuples(st.just("subscribe"), st.integers(0, 1), st.sampled_from(TOPICS), st.booleans()),
+    st.tuples(st.just("unsubscribe"), st.integers(0, 1), st.sampled_from(TOPICS)),
+    st.tuples(st.just("cut"), st.integers(0, 3), st.booleans(), st.integers(0, 31)),
     st.tuples(st.just("answer"), st.integers(0, 10), st.booleans()),
     st.tuples(st.just("answer"), st.integers(0, 10), st.booleans()),
     st.tuples(st.just("commit"), st.lists(EVENT, min_size=1, max_size=3)),
@@ -81,11 +89,11 @@ class Viewer:
             header = self.last_event_id if by_header else None
             self.asked = {
                 match: self.place(match, is_behind=bool(behind >> bit & 1)) if header is None else header
-                for bit, match in enumerate(MATCHES)
+                for bit, match in enumerate(TOPICS)
             }
-            hub.subscribe_all(self.client, [(match, _event_id(last)) for match, last in self.asked.items()])
+            hub.subscribe_all(self.client, [(_topic(match), _event_id(last)) for match, last in self.asked.items()])
         for match, last in self.asked.items() if self.kind == "several" else ():
-            hub.subscribe(self.client, match, _event_id(last))
+            hub.subscribe(self.client, _topic(match), _event_id(last))
 
     def disconnect(self) -> None:
         if self.client:
@@ -96,11 +104,11 @@ class Viewer:
         assert self.client
         self._forget(match)
         self.asked[match] = self.place(match) if resume else None
-        self.world.hub.subscribe(self.client, match, _event_id(self.asked[match]))
+        self.world.hub.subscribe(self.client, _topic(match), _event_id(self.asked[match]))
 
     def unsubscribe(self, match: str) -> None:
         assert self.client
-        assert self.world.hub.unsubscribe(self.client, match) == (match in self.asked)
+        assert self.world.hub.unsubscribe(self.client, _topic(match)) == (match in self.asked)
         self.asked.pop(match, None)
         self._forget(match)
 
@@ -122,17 +130,25 @@ class Viewer:
                 self._on_id_line(EventId.parse(message.event_id).sequence)
 
     def _on_message(self, message: dict[str, Any]) -> None:
-        match, number = str(message["match_id"]), EventId.parse(message["id"]).sequence
-        assert match in self.asked, "nothing of a match that was left"
+        number = EventId.parse(message["id"]).sequence
+        named = [str(message.get("match_id")), f"{CUP} {message.get(CUP)}"]
+        topics = [topic for topic in named if topic in self.asked]
+        assert topics, "nothing of a match that was left"
         if message["type"] in {"initial-load", "resync"}:
-            self._start(match, number, recovered=message.get("recovered", False))
+            self._start(topics[0], number, recovered=message.get("recovered", False))
         else:
-            assert number > self.base[match], "it is in the snapshot, or was heard before"
-            assert number > self.highest[match], "out of order, or twice"
+            # One that follows the initial-load of a topic may have been heard, by another one, before that.
+            topics = [topic for topic in topics if topic in self.base and number > self.base[topic]]
+            topics = [topic for topic in topics if number > self.highest[topic]]
+            assert topics, "it is in the snapshot, was heard before, or is out of order"
+            assert self.has_gap.isdisjoint(topics), "before the resync of something that it is of"
             for each in self.highest:
                 self.highest[each] = max(self.highest[each], number)
-            self.heard[match].append(number)
-        self.places[match].append(number)
+            for topic in topics:
+                self.heard[topic].append(number)
+            self.world.reached["several keys"] += len(topics) > 1
+        for topic in topics:
+            self.places[topic].append(number)
         self.world.reached[message["type"]] += 1
 
     def _start(self, match: str, number: int, *, recovered: bool) -> None:
@@ -183,7 +199,7 @@ class World:
         self.reached, self.has_queries = reached, has_queries
         files = {ROW: parse_query(ROW, "SELECT %(new_id)s")} if has_queries else {}
         self.hub = Hub(
-            Router("match_id", queries=files),
+            Router("match_id", queries=files, other_keys=[CUP]),
             self._snapshot,
             self._range,
             1_000_000,
@@ -196,7 +212,7 @@ class World:
         self.queries: list[asyncio.Future[QueryResult]] = []
         self.committed: dict[str, dict[int, object]] = defaultdict(dict)  # by match: what each number asks for
         self.log: list[Event] = []
-        self.number = 0
+        self.number = self.snapshots = 0
         self.hub.start(EventId(7, 0), [])
         self.viewers = [
             Viewer(self, "a", "several"),
@@ -214,6 +230,8 @@ class World:
         while self.queries:
             self.answer(0, False)
             await self._settle()
+        for _ in range(6):
+            await self._settle()  # the last snapshots
         for viewer in self.viewers:
             viewer.check_end()
         await self.hub.aclose()
@@ -224,13 +242,14 @@ class World:
             viewer.read()
             viewer.check()
 
-    def commit(self, events: Sequence[tuple[str, str, int]]) -> None:
+    def commit(self, events: Sequence[tuple[str | None, str, int, str | None]]) -> None:
         batch = []
-        for match, channel, row in events:
+        for match, channel, row, cup in events:
             self.number += 1
             is_queried = channel == ROW and self.has_queries
-            self.committed[match][self.number] = row if is_queried else ("plain", self.number)
-            payload = {"match_id": match, "operation": "UPDATE", "new_id": row, "data": {"n": self.number}}
+            for topic in (str(match), f"{CUP} {cup}"):
+                self.committed[topic][self.number] = (row, match, cup) if is_queried else ("plain", self.number)
+            payload = {"match_id": match, CUP: cup, "operation": "UPDATE", "new_id": row, "data": {"n": self.number}}
             batch.append(Event(channel, msgspec.Raw(json.dumps(payload).encode()), f"7-{self.number}"))
         self.log += batch
         self.hub.deliver(batch)
@@ -259,7 +278,7 @@ class World:
     def first_waiting(self, matches: Sequence[str] | dict[str, int]) -> int:
         """Return the number of the first event of some matches that waits for its query."""
         queues = self.hub.rows._queues if self.hub.rows else {}
-        waiting = [queues[match].first.parsed_id for match in matches if match in queues]
+        waiting = [queues[_topic(match)].first.parsed_id for match in matches if _topic(match) in queues]
         return min((event_id.sequence for event_id in waiting if event_id), default=self.number + 1)
 
     def is_covered(self, match: str, number: int) -> bool:
@@ -267,6 +286,9 @@ class World:
         return any(later > number and rows[later] == rows[number] for later in rows)
 
     async def _snapshot(self, _: MatchView) -> QueryResult:
+        self.snapshots += 1
+        for _turn in range(0 if self.snapshots % 3 else 40):  # every third takes longer than a step
+            await asyncio.sleep(0)
         return QueryResult(b"{}")
 
     async def _range(self, after: EventId, until: EventId) -> list[Event] | None:
@@ -279,6 +301,10 @@ class World:
         return await self.queries[-1]
 
 
+def _topic(name: str) -> Topic:
+    return KeyValue(CUP, name.removeprefix(f"{CUP} ")) if name.startswith(CUP) else name
+
+
 def _event_id(number: int | None) -> EventId | None:
     return None if number is None else EventId(7, number)
 
@@ -289,6 +315,7 @@ def _no_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(update_queue, "_MERGE_SECONDS", 1e9)
     monkeypatch.setattr(initial_loads, "_WAIT_SECONDS", 0)
     monkeypatch.setattr(initial_loads, "_STALE_SECONDS", 1e6)
+    monkeypatch.setattr(initial_loads, "_MAX_SNAPSHOTS", 1000)
 
 
 def check_reached(reached: Counter[str], *names: str) -> None:
@@ -310,12 +337,12 @@ def run_schedules(*, has_queries: bool, examples: int) -> Counter[str]:
 
 def test_what_is_heard_is_what_was_committed_in_commit_order_over_all_matches() -> None:
     reached = run_schedules(has_queries=False, examples=300)
-    check_reached(reached, "initial-load", "recovered", "resync", "match-update", "row", "read back")
+    check_reached(reached, "initial-load", "recovered", "resync", "match-update", "row", "read back", "several keys")
 
 
 def test_an_update_that_waits_for_its_query_holds_back_all_that_follow_on_its_connections() -> None:
     reached = run_schedules(has_queries=True, examples=300)
-    check_reached(reached, "initial-load", "recovered", "resync", "match-update", "row", "read back")
+    check_reached(reached, "initial-load", "recovered", "resync", "match-update", "row", "read back", "several keys")
 
 
 @pytest.mark.long
