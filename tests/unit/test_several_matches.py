@@ -212,7 +212,7 @@ class World:
         self.queries: list[asyncio.Future[QueryResult]] = []
         self.committed: dict[str, dict[int, object]] = defaultdict(dict)  # by match: what each number asks for
         self.log: list[Event] = []
-        self.number = self.snapshots = 0
+        self.number = 0
         self.hub.start(EventId(7, 0), [])
         self.viewers = [
             Viewer(self, "a", "several"),
@@ -230,8 +230,6 @@ class World:
         while self.queries:
             self.answer(0, False)
             await self._settle()
-        for _ in range(6):
-            await self._settle()  # the last snapshots
         for viewer in self.viewers:
             viewer.check_end()
         await self.hub.aclose()
@@ -286,9 +284,6 @@ class World:
         return any(later > number and rows[later] == rows[number] for later in rows)
 
     async def _snapshot(self, _: MatchView) -> QueryResult:
-        self.snapshots += 1
-        for _turn in range(0 if self.snapshots % 3 else 40):  # every third takes longer than a step
-            await asyncio.sleep(0)
         return QueryResult(b"{}")
 
     async def _range(self, after: EventId, until: EventId) -> list[Event] | None:
@@ -315,7 +310,6 @@ def _no_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(update_queue, "_MERGE_SECONDS", 1e9)
     monkeypatch.setattr(initial_loads, "_WAIT_SECONDS", 0)
     monkeypatch.setattr(initial_loads, "_STALE_SECONDS", 1e6)
-    monkeypatch.setattr(initial_loads, "_MAX_SNAPSHOTS", 1000)
 
 
 def check_reached(reached: Counter[str], *names: str) -> None:
