@@ -16,7 +16,6 @@ from app.core.operator_errors import OperatorError
 from app.core.postgres import database_url, describe_server, url_without_password
 from app.core.query_files import Queries
 from app.core.redis_address import redis_address
-from app.core.redis_keys import RedisNames
 from app.core.settings_sources import servers_given
 from app.monitoring.status import Status, WorkerInfo
 from app.monitoring.worker_metrics import WorkerMetrics
@@ -30,6 +29,7 @@ from app.web.open_files import room_for_clients, room_for_others
 from app.web.tokens import Tokens
 from app.websocket_manager import MatchDataWebSocketManager
 from notifymux.redis_client import RedisAddress, async_client, describe_redis
+from notifymux.redis_keys import RedisNames
 
 
 def compose(settings: Settings, queries: Queries | None = None) -> Starlette:

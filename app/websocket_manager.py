@@ -14,7 +14,6 @@ from app.broadcast.router import Router
 from app.core.canary import Canary
 from app.core.config import Settings, load_queries
 from app.core.query_files import Queries, QueryFile, claim_names
-from app.core.redis_keys import RedisNames
 from app.core.tasks import start_task
 from app.monitoring.event_stats import EventStats
 from app.monitoring.recent_events import RecentEvents
@@ -24,6 +23,7 @@ from app.sources.postgres import PostgresSource
 from app.sources.redis import RedisSource
 from notifymux.event import NULL, Event, EventId
 from notifymux.redis_client import RedisAddress
+from notifymux.redis_keys import RedisNames
 
 DatabaseUrl = Callable[[], str]
 

@@ -43,7 +43,7 @@ class Client:
         self.chunks: list[tuple[float, bytes]] = []
         self.closed: int | None = None  # the code of the close frame, 0 without a close frame
         self.worker = b""
-        self.resyncs = 0
+        self.resyncs = self.loads = 0  # and initial loads
         self._buffer = b""
 
     def open(self) -> "Client":
@@ -91,6 +91,14 @@ class Client:
             self.socket.send(_PONG_FRAME)
         elif b'"resync"' in payload:
             self.resyncs += 1
+        elif b'"initial-load"' in payload:
+            self.loads += 1
+
+    def subscribe(self, matches: Iterable[int]) -> None:
+        """Subscribe to matches, on a connection for many."""
+        for match in matches:
+            text = b'{"type":"subscribe","match_id":%d}' % match
+            self.socket.send(bytes([0x81, 0x80 | len(text), 0, 0, 0, 0]) + text)
 
     def close(self) -> None:
         """Close the connection with a reset, so that thousands of connections leave no port in TIME_WAIT."""
@@ -174,6 +182,12 @@ class Clients:
         while self._read(0):
             pass
         self.arrivals()
+
+    def wait_until_loaded(self, count: int, timeout: float) -> None:
+        """Read until every client has received so many initial loads."""
+        while any(client.loads < count for client in self.all):
+            assert self._read(timeout), "not every subscription begins"
+            self.arrivals()
 
     def arrivals(self) -> list[list[Arrival]]:
         """Return the events that each client has received since the last call."""

@@ -12,9 +12,9 @@ import psycopg
 import redis
 from psycopg.conninfo import conninfo_to_dict
 
-from app.core.redis_keys import EVENT_FIELD, RedisNames
 from bench.events import SERIAL
 from notifymux.event import Event, decode
+from notifymux.redis_keys import EVENT_FIELD, RedisNames
 from tests.support.servers import Servers, database_settings, drop_database, new_database, temporary_servers
 
 # PostgreSQL's default is 100, but `writers` has 100 sessions that LISTEN, and others that write.

@@ -15,8 +15,9 @@ import psycopg
 CHANNEL = "match_change"
 MATCH = "41"
 
+_ID = '{"match_id": '
 _BEFORE = (
-    '{"match_id": 41, "operation": "UPDATE", "data": {"id": 41, "home_score": 14, "away_score": 21, "quarter": 3,'
+    ', "operation": "UPDATE", "data": {"id": 41, "home_score": 14, "away_score": 21, "quarter": 3,'
     ' "down": 2, "distance": 7, "yard_line": 38, "possession": "home", "status": "live", "serial": "#'
 )
 _AFTER = '#", "updated_at": "2026-09-13T19:05:12.345678+00:00"}}'
@@ -32,11 +33,13 @@ def serial_marker(serial: int) -> bytes:
 
 def payload(serial: int) -> str:
     """Return the payload of an event."""
-    return f"{_BEFORE}{serial:0{_DIGITS}}{_AFTER}"
+    return f"{_ID}{MATCH}{_BEFORE}{serial:0{_DIGITS}}{_AFTER}"
 
 
 def _notify(serial: str) -> str:
-    return f"pg_notify('{CHANNEL}', '{_BEFORE}' || lpad(({serial})::text, {_DIGITS}, '0') || '{_AFTER}')"
+    match = f"{MATCH} + ({serial}) %% %(matches)s"
+    number = f"lpad(({serial})::text, {_DIGITS}, '0')"
+    return f"pg_notify('{CHANNEL}', '{_ID}' || {match} || '{_BEFORE}' || {number} || '{_AFTER}')"
 
 
 # A loop in the server uses less CPU time than a client that sends each statement.
@@ -57,9 +60,11 @@ class Emitter:
 
     Args:
         conninfo: of the database.
+        matches: of which the events are in turn; `MATCH` is the first one, and their ids follow each other.
     """
 
-    def __init__(self, conninfo: str) -> None:
+    def __init__(self, conninfo: str, matches: int = 1) -> None:
+        self._matches = matches
         self._connection = psycopg.connect(conninfo, autocommit=True, options="-c synchronous_commit=off")
         self.last = 0  # serial
 
@@ -87,7 +92,8 @@ class Emitter:
             thread.join()
 
     def _flood(self, events: int, batch: int) -> None:
-        statement = _FLOOD % {"first": self.last + 1, "count": events, "batch": batch}
+        parameters = {"first": self.last + 1, "count": events, "batch": batch, "matches": self._matches}
+        statement = _FLOOD % parameters
         self.last += events
         self._connection.execute(statement.encode())
 

@@ -7,8 +7,18 @@ from typing import NamedTuple
 from bench.clients import Clients, allow_open_files, connect_all
 from bench.cpu import family, memory_bytes
 from bench.environment import Environment
+from bench.events import MATCH
 from bench.report import Figure, Report
-from bench.systems import WORKERS, MeasuredSystem, StartSystem, System, picows, plain_listen, through_redis
+from bench.systems import (
+    WORKERS,
+    MeasuredSystem,
+    StartSystem,
+    System,
+    picows,
+    plain_listen,
+    through_redis,
+    with_several_matches,
+)
 
 BASE = "plain-listen"  # Starlette's `send_text` in a loop
 _SIZES, _SHORT_SIZES = (100, 1000, 5000), (20, 60)
@@ -17,10 +27,12 @@ _BURST = 10  # events in one transaction
 _MIN_FRAMES, _MAX_TRANSACTIONS = 20_000, 20  # of a run; the maximum takes precedence
 _CLIENTS_AT_ONCE = 100  # that connect
 _TIMEOUT_SECONDS = 5.0  # without an event
+_SEVERAL_SIZE = 1000  # clients with several matches
+_MORE_MATCHES = 100  # that each of them subscribes to, for the memory of one; together within the rate
 
 
 def measure(environment: Environment, report: Report, *, short: bool) -> None:
-    """Compare one worker with Starlette and picows, then four workers with Starlette."""
+    """Compare one worker with Starlette and picows, four workers with Starlette, and several matches with one."""
     allow_open_files()
     sizes, rounds = (_SHORT_SIZES, _SHORT_ROUNDS) if short else (_SIZES, _ROUNDS)
     cases: list[tuple[int, list[StartSystem]]] = [
@@ -35,6 +47,24 @@ def measure(environment: Environment, report: Report, *, short: bool) -> None:
                 _connect_clients(measured, size)
                 _compare(measured, _case(size, workers), report, rounds)
             _report_memory(measured, _case(sizes[-1], workers), report)
+
+    _measure_several(environment, report, sizes[0] if short else _SEVERAL_SIZE, rounds)
+
+
+def _measure_several(environment: Environment, report: Report, size: int, rounds: int) -> None:
+    """Compare connections for several matches with those for one, and measure the memory of a further match."""
+    with ExitStack() as stack:
+        systems = [stack.enter_context(start(environment, 1)) for start in (through_redis, with_several_matches)]
+        single, several = [stack.enter_context(FanOut(system, environment)) for system in systems]
+        _connect_clients([single, several], size)
+        case = f"{_case(size, 1)}, one match and several"
+        _compare([single, several], case, report, rounds)
+        _report_memory([single, several], case, report)
+        memory = several.memory()
+        for number in range(_MORE_MATCHES):
+            several.subscribe(number)
+        further = (several.memory() - memory) / (size * _MORE_MATCHES)
+        report.run("fanout", case, several.name, Figure("further idle subscription", "bytes", further))
 
 
 def _case(size: int, workers: int) -> str:
@@ -54,6 +84,18 @@ class FanOut(MeasuredSystem):
         new = connect_all(self.system.port, self.system.client_path, range(size, size + count))
         self.clients.release()
         self.clients = Clients([*self.clients.all, *new])
+        if self.system.matches > 1:
+            matches = range(int(MATCH), int(MATCH) + self.system.matches)
+            for client in new:
+                client.subscribe(matches)
+            self.clients.wait_until_loaded(len(matches), _TIMEOUT_SECONDS)
+
+    def subscribe(self, number: int) -> None:
+        """Have every client hear the n-th of further matches, which nobody hears yet."""
+        loads = self.clients.all[0].loads + 1
+        for client in self.clients.all:
+            client.subscribe([int(MATCH) + self.system.matches + number])
+        self.clients.wait_until_loaded(loads, _TIMEOUT_SECONDS)
 
     def notify(self, events: int) -> tuple[float, float]:
         """Notify in one transaction, and wait until every client has received all events.

@@ -3,11 +3,11 @@
 from contextlib import ExitStack
 from statistics import fmean, quantiles
 
-from app.core.redis_keys import RedisNames
 from bench.environment import Environment, stream_events
 from bench.redis_monitor import RedisMonitor
 from bench.report import Figure, Report
 from bench.systems import MeasuredSystem, direct, plain_listen, through_redis, without_feed
+from notifymux.redis_keys import RedisNames
 
 BASE = "plain-listen"
 _RATES = (200, 2000)  # events a second

@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
-from app.core.redis_keys import RedisNames
 from bench.cpu import cpu_seconds, family
 from bench.environment import Environment, Place
 from bench.events import Emitter, paced
 from bench.redis_monitor import RedisMonitor
 from bench.report import Figure, Report
+from notifymux.redis_keys import RedisNames
 from tests.support.process import Process
 from tests.support.programs import Listener
 from tests.support.waiting import wait_until

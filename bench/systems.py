@@ -17,6 +17,7 @@ from tests.support.servers import free_port
 from tests.support.waiting import wait_until
 
 WORKERS = 4
+_SEVERAL = 12  # matches that a client hears
 _TIMEOUT_SECONDS = 5.0  # without an event
 
 
@@ -31,6 +32,7 @@ class System:
         path: of its WebSocket endpoint; `{}` is replaced by the client's number.
         parts: the main process of each part, by name.
         servers: the servers whose CPU time belongs to it.
+        matches: of which a client hears so many, and of which the events are.
     """
 
     name: str
@@ -39,6 +41,7 @@ class System:
     path: str
     parts: Mapping[str, int]
     servers: Sequence[str] = ("postgres",)
+    matches: int = 1
 
     def client_path(self, number: int) -> str:
         """Return the path of the n-th client."""
@@ -54,6 +57,15 @@ def through_redis(environment: Environment, workers: int = WORKERS) -> Iterator[
     with environment.place() as place, _redis_mode(place, place.folder, workers) as (app, parts):
         wait_until(lambda: _fed(app) == workers, what="the workers follow the feed")
         yield System("redis", place, app.port, _PATH, parts, ("postgres", "redis"))
+
+
+@contextmanager
+def with_several_matches(environment: Environment, workers: int = WORKERS) -> Iterator[System]:
+    """The same with connections for many matches, of which each client hears twelve."""
+    with environment.place() as place, _redis_mode(place, place.folder, workers) as (app, parts):
+        wait_until(lambda: _fed(app) == workers, what="the workers follow the feed")
+        path, servers = "/api/matches/ws/{}/", ("postgres", "redis")
+        yield System(f"redis-{_SEVERAL}-matches", place, app.port, path, parts, servers, _SEVERAL)
 
 
 @contextmanager
@@ -127,7 +139,7 @@ class MeasuredSystem:
 
     def __init__(self, system: System, clients: Clients, environment: Environment) -> None:
         self.system, self.clients, self._environment = system, clients, environment
-        self.emitter = Emitter(system.place.database)
+        self.emitter = Emitter(system.place.database, system.matches)
 
     @classmethod
     def with_client_on_each_worker(cls, system: System, environment: Environment, workers: int = WORKERS) -> Self:

@@ -15,12 +15,12 @@ import psycopg
 import redis
 
 from app.appliance.embedded.postgres import program
-from app.core.redis_keys import RedisNames
 from bench.cpu import halves, pin
 from bench.environment import Environment, Place
 from bench.events import CHANNEL, MATCH, payload
 from bench.report import Figure, Report
 from notifymux.event import EventId
+from notifymux.redis_keys import RedisNames
 from tests.support.process import Process
 from tests.support.programs import Listener
 

@@ -26,7 +26,6 @@ from app.core.logging_config import configure_logging
 from app.core.operator_errors import OperatorError
 from app.core.postgres import database_url, describe, listening_conninfo
 from app.core.redis_address import redis_address
-from app.core.redis_keys import RedisNames
 from listener.environment import Environment
 from listener.feed import FeedServer
 from listener.forwarder import Forwarder
@@ -43,6 +42,7 @@ from listener.verify.query_checks import Sample
 from listener.verify.runner import Options, run
 from notifymux.background_call import BackgroundCall
 from notifymux.redis_client import describe_redis, sync_client
+from notifymux.redis_keys import RedisNames
 
 # supervisord's name for this process: `listener` or `listener-standby`.
 PROGRAM = os.environ.get("SUPERVISOR_PROCESS_NAME", "listener")

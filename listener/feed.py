@@ -77,6 +77,8 @@ class FeedServer:
             worker.close()
         if source:
             source.keep_from(min((worker.unfed(source.epoch) for worker in self._workers), default=sys.maxsize))
+        if any(lines for lines, _ in batches.values()):
+            os.sched_yield()  # a worker that wakes up on this core delivers before this process goes on to Redis
 
     @property
     def has_workers(self) -> bool:

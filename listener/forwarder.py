@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 _CONNECTING_SECONDS = 0.02  # between two looks at a connection that is being made
 _READS_PER_STEP = 1000  # from PostgreSQL, before Redis gets its turn
+_MANY = 10  # notifications of one read, after which more of them are likely to wait
 _DRAIN_TIMEOUT_SECONDS = 4.0  # after `stop`, for the events that are not in the stream yet
 
 
@@ -101,7 +102,7 @@ class Forwarder:
     def to_read(self) -> list[Session | PendingCall]:
         """What to wait on until it is readable: the session, unless it is not read now, and an answer of Redis."""
         session = None if self._holds_back else self._session
-        return [each for each in (session, self._redis.awaited) if each is not None]
+        return [each for each in (session, self._redis.awaited(self._unconfirmed)) if each is not None]
 
     @property
     def to_write(self) -> Sequence[HasFileno]:
@@ -127,12 +128,15 @@ class Forwarder:
 
     def step(self) -> float:
         """Do what is due; return the seconds until the next step, unless the session becomes readable before."""
+        now = self._env.monotonic()
         try:
-            self._step_session(self._env.monotonic())
+            self._receive(now)
+            self._feed()
+            self._step_session(now)
         except SESSION_ERRORS as error:
             self._lose_session(error)
-        self._env.feed.step(self._sequencer.fed_epoch if self._sequencer else None)
-        seconds = self._redis.step(self._next_sequencer, self._heartbeat, has_events=self._unconfirmed > 0)
+            self._feed()
+        seconds = self._redis.step(self._next_sequencer, self._heartbeat, self._unconfirmed)
         return min(seconds, _CONNECTING_SECONDS if self._connecting else IDLE_SECONDS)
 
     # PostgreSQL.
@@ -142,7 +146,6 @@ class Forwarder:
         if session is None or sequencer is None or health is None:
             self._open_session(now)
             return
-        self._receive(session, sequencer, health, now)
         if failure := session.take_failure():
             self._query_failed(failure)
             sequencer.on_query_failure(now)
@@ -209,8 +212,14 @@ class Forwarder:
         if isinstance(message, Canary) and message.canary:
             self._round_trip.sent(message.canary, self._env.wall())
 
-    def _receive(self, session: Session, sequencer: Sequencer, health: SessionHealth, now: float) -> None:
-        """Read what PostgreSQL has sent; with the buffer half full, only once for each request to Redis (rule 10)."""
+    def _receive(self, now: float) -> None:
+        """Read what PostgreSQL has sent; with the buffer half full, only once for each request to Redis (rule 10).
+
+        What follows a few notifications is left for the next step, so that they are fed first.
+        """
+        session, sequencer, health = self._session, self._sequencer, self._health
+        if session is None or sequencer is None or health is None:
+            return
         for _ in range(_READS_PER_STEP):
             if self._holds_back or not (notifications := session.receive()):
                 break
@@ -218,8 +227,11 @@ class Forwarder:
             self._round_trip.received(notifications, at)
             health.session_delivers(now)
             sequencer.on_notifications(_received(notifications, at), now)
-            if sequencer.is_half_full:
+            if sequencer.is_half_full or len(notifications) < _MANY:
                 break
+
+    def _feed(self) -> None:
+        self._env.feed.step(self._sequencer.fed_epoch if self._sequencer else None)
 
     # Redis.
 

@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from app.core.canary import MUX_CHANNEL, Canary
+from app.core.canary import Canary
 from app.core.cluster import Cluster
 from app.core.listen_session import ListenSession
 from app.core.postgres import canary_sql, listen_sql, literal
 from app.core.postgres_connect import Backend, Inspection, OpenSession, inspect, open_session
 from listener.sequencer.control_messages import Begin, ControlMessage, Marker
+from notifymux.event import MUX_CHANNEL
 
 
 class PostgresSession(ListenSession):

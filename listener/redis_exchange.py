@@ -45,7 +45,11 @@ class _Waiting(NamedTuple):
 
     call: PendingCall
     request: _Request | None  # None for a heartbeat
-    is_append: bool
+    appended: int = 0  # how many events it appends
+
+    @property
+    def is_append(self) -> bool:
+        return self.appended > 0
 
 
 class RedisExchange:
@@ -67,36 +71,49 @@ class RedisExchange:
         """Whether a request is under way."""
         return self._waiting is not None
 
-    @property
-    def awaited(self) -> PendingCall | None:
-        """The call whose answer is taken as soon as it is there; not before the next append may be sent."""
-        return self._waiting.call if self._waiting and self._env.monotonic() >= self._due else None
+    def awaited(self, unconfirmed: int) -> PendingCall | None:
+        """The call whose answer is taken as soon as it is there, if any; not before the next append may be sent.
+
+        Args:
+            unconfirmed: how many events are not known to be in the stream.
+        """
+        is_awaited = self._waiting and self._is_due_for(unconfirmed) and self._env.monotonic() >= self._due
+        return self._waiting.call if self._waiting and is_awaited else None
+
+    def _is_due_for(self, unconfirmed: int) -> bool:
+        """Whether there is something to do at `_due`.
+
+        Nothing waits for the answer to an append of all that there is: it is taken at the next step, whatever causes
+        that. For lone events this is one step less for each.
+        """
+        if self._waiting is None:
+            return unconfirmed > 0
+        return not self._waiting.appended >= unconfirmed > 0
 
     def step(
         self,
         next_sequencer: Callable[[], Sequencer | None],
         start_beat: Callable[[], PendingCall],
-        *,
-        has_events: bool,
+        unconfirmed: int,
     ) -> float:
         """Take the answer that has arrived, and send what is due next.
 
         Args:
             next_sequencer: returns whose request is next.
             start_beat: sends a heartbeat.
-            has_events: whether events wait to be appended.
+            unconfirmed: how many events are not known to be in the stream.
 
         Returns:
             The seconds until there is more to do, unless an answer arrives before.
         """
         now = self._env.monotonic()
         if now < self._due:
-            return self._due - now if self._waiting or has_events else IDLE_SECONDS
+            return self._due - now if self._is_due_for(unconfirmed) else IDLE_SECONDS
         if self._waiting and not self._waiting.call.is_done:
             return IDLE_SECONDS
         self.finish()
         if (now := self._env.monotonic()) < self._due:
-            return self._due - now if has_events else IDLE_SECONDS
+            return self._due - now if unconfirmed else IDLE_SECONDS
         self._waiting = self._start_beat(start_beat, now) or self._start_request(next_sequencer(), now)
         return 0.0 if self._waiting and self._waiting.call.is_done else IDLE_SECONDS
 
@@ -139,14 +156,14 @@ class RedisExchange:
         if now < self._beat_due:
             return None
         self._beat_due = now + HEARTBEAT_SECONDS
-        return self._start(start, None, is_append=False)
+        return self._start(start, None)
 
     def _start_request(self, sequencer: Sequencer | None, now: float) -> _Waiting | None:
         request = sequencer.to_redis(now) if sequencer else None
         if sequencer is None or request is None:
             return None
-        is_append = isinstance(request, Append)
-        if is_append and self._env.feed.has_workers:
+        appended = len(request.texts) if isinstance(request, Append) else 0
+        if appended and self._env.feed.has_workers:
             self._due = now + _APPEND_SECONDS
 
         def start() -> PendingCall:
@@ -155,14 +172,14 @@ class RedisExchange:
                 self._publish_checked = True
             return self._env.stream.start(request)
 
-        return self._start(start, _Request(sequencer, request), is_append=is_append)
+        return self._start(start, _Request(sequencer, request), appended)
 
-    def _start(self, start: Callable[[], PendingCall], request: _Request | None, *, is_append: bool) -> _Waiting | None:
+    def _start(self, start: Callable[[], PendingCall], request: _Request | None, appended: int = 0) -> _Waiting | None:
         """Send something; return None if that is not possible."""
         calls: list[PendingCall] = []
         if self.attempt(lambda: calls.append(start())):
-            return _Waiting(calls[0], request, is_append)
-        self._failed(request, is_append=is_append)
+            return _Waiting(calls[0], request, appended)
+        self._failed(request, is_append=appended > 0)
         return None
 
     def _failed(self, request: _Request | None, *, is_append: bool) -> None:

@@ -9,8 +9,6 @@ from typing import Any
 import redis
 from redis.exceptions import NoScriptError
 
-from app.core.canary import MUX_CHANNEL
-from app.core.redis_keys import EVENT_FIELD, RedisNames
 from listener.redis_call import CallOf, RedisCall
 from listener.registry import ListenerRegistry
 from listener.sequencer.process_state import MAX_EPOCH_AHEAD_MS
@@ -28,7 +26,8 @@ from listener.sequencer.redis_requests import (
     StreamEntry,
 )
 from notifymux.background_call import PendingCall
-from notifymux.event import EventId, encode
+from notifymux.event import MUX_CHANNEL, EventId, encode
+from notifymux.redis_keys import EVENT_FIELD, RedisNames
 
 APPEND = (files(__package__) / "append.lua").read_text()
 

@@ -9,10 +9,10 @@ import redis
 
 from app.core.heartbeat import DEAD_SECONDS, HEARTBEAT_SECONDS, Heartbeat, RegistryEntry, RegistryRead
 from app.core.incident_log import Incidents, write_incidents
-from app.core.redis_keys import RedisNames
 from listener.redis_call import RedisCall
 from listener.redis_connection import LastBeat
 from notifymux.background_call import PendingCall
+from notifymux.redis_keys import RedisNames
 
 # The longest delay before Redis is tried again. With Redis's timeout and a standby's delay added, it has to stay below
 # TAKEOVER_TIMEOUT_SECONDS, for which a new listener waits for another one to append.

@@ -4,9 +4,10 @@ import logging
 from collections import deque
 from collections.abc import Iterable
 
-from app.core.canary import MUX_CHANNEL, read_canary
+from app.core.canary import read_canary
 from app.core.clock_difference import ClockDifference
 from app.core.incident_log import Incidents
+from notifymux.event import MUX_CHANNEL
 
 logger = logging.getLogger(__name__)
 

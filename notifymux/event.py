@@ -4,10 +4,18 @@
 is embedded unchanged, so that no number is rounded and no key is moved.
 """
 
+import json
+import logging
+from collections.abc import Iterable
 from functools import cached_property, lru_cache
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import msgspec
+
+logger = logging.getLogger(__name__)
+
+# Our own channel in PostgreSQL: the listeners' control messages travel on it, and no client ever receives them.
+MUX_CHANNEL = "pg_notify_mux"
 
 NULL = b"null"
 
@@ -67,6 +75,15 @@ class Event(msgspec.Struct, frozen=True, dict=True):
         """
         return None if self.id is None else EventId.parse(self.id)
 
+    def json(self) -> Any:
+        """Return the payload, parsed anew at each call.
+
+        Raises:
+            ValueError: Python can't represent it, for instance an integer with thousands of digits.
+            RecursionError: it nests too deeply.
+        """
+        return json.loads(bytes(self.payload))
+
 
 _decoder = msgspec.json.Decoder(Event)
 _validator = msgspec.json.Decoder(msgspec.Raw)
@@ -86,6 +103,19 @@ def decode(text: bytes) -> Event:
     except (RecursionError, UnicodeDecodeError) as error:
         raise msgspec.DecodeError(str(error)) from None
     return event
+
+
+def decode_all(texts: Iterable[bytes]) -> list[Event]:
+    """Return the events of texts; one that is none is logged."""
+    events = []
+    for text in texts:
+        try:
+            event = decode(text)
+        except ValueError as error:
+            logger.warning("what was published is not an event: %s", error)
+        else:
+            events.append(event)
+    return events
 
 
 class Origin(NamedTuple):

@@ -1,7 +1,6 @@
 """Events through Redis pub/sub: publish them, and call functions for those that are received."""
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -14,19 +13,19 @@ from redis.exceptions import RedisError
 from notifymux.event import decode, encode
 from notifymux.redis_client import RedisAddress
 from notifymux.redis_errors import WrongServerError, check_server
-from notifymux.subscription import Signal, Subscription
+from notifymux.redis_keys import DEFAULT_NAMESPACE, RedisNames
+from notifymux.subscription import SILENCE_SECONDS, Signal, Subscription
 
 __all__ = ["NOTIFY_CHANNEL", "Callback", "RedisNotifierService", "init_redis_notifier"]
 
 logger = logging.getLogger(__name__)
 
-NOTIFY_CHANNEL = "pg_notify:events"  # the pub/sub channel under the default namespace
+NOTIFY_CHANNEL = RedisNames(DEFAULT_NAMESPACE).events  # the pub/sub channel under the default namespace
 
 T = TypeVar("T")
 Callback = Callable[[str, Any], Awaitable[None]]
 
 MAX_QUEUED_PAYLOADS = 10_000  # per callback
-_SILENCE_SECONDS = 10.0  # without an event; where a listener publishes there is one every CANARY_INTERVAL
 
 
 class RedisNotifierService:
@@ -40,7 +39,8 @@ class RedisNotifierService:
     def __init__(self, url: str = "redis://localhost:6379", channel: str = NOTIFY_CHANNEL) -> None:
         self._address, self._channel = RedisAddress(url), channel
         # Workers that hear a listener of their own do not hear the channel of all events; they hear this one.
-        self._direct = f"{namespace}:direct" if (namespace := channel.removesuffix(":events")) != channel else None
+        namespace = channel.removesuffix(":events")
+        self._direct = None if namespace == channel else RedisNames(namespace).direct
         self._subscription: Subscription | None = None  # None until `connect`
         self._callbacks: dict[tuple[str, Callback], _CallbackQueue] = {}
         self._receiver: asyncio.Task[None] | None = None  # the task behind `listen_loop`
@@ -63,7 +63,7 @@ class RedisNotifierService:
             redis.RedisError: Redis can't be reached or refuses.
         """
         is_new = self._subscription is None
-        subscription = self._subscription or Subscription(self._address, [self._channel], _SILENCE_SECONDS)
+        subscription = self._subscription or Subscription(self._address, [self._channel], SILENCE_SECONDS)
         self._subscription = subscription
         try:
             await self._ask(subscription.client.ping())
@@ -190,7 +190,7 @@ class RedisNotifierService:
             event = decode(text)
             queues = [queue for (channel, _), queue in self._callbacks.items() if channel == event.channel]
             # One copy for each callback, which may modify it.
-            payloads = [json.loads(bytes(event.payload)) for _ in queues]
+            payloads = [event.json() for _ in queues]
         except (ValueError, RecursionError) as error:  # ValueError: also an integer with more digits than int() accepts
             logger.warning("what was published on %s is not an event: %s", self._channel, error)
             return

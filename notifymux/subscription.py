@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncGenerator, Collection
 from enum import Enum, auto
 from itertools import count
 from typing import Any
@@ -19,6 +19,8 @@ from notifymux.redis_client import TIMEOUT_SECONDS, RedisAddress, async_client
 from notifymux.redis_errors import fault
 
 logger = logging.getLogger(__name__)
+
+SILENCE_SECONDS = 10.0  # without a message; where a listener publishes there is one every CANARY_INTERVAL
 
 # Clients wait for events meanwhile, and each second of delay adds to what the worker has to catch up on.
 _MAX_RECONNECT_DELAY_SECONDS = 1.0
@@ -120,7 +122,7 @@ class Subscription:
         if pubsub:
             await pubsub.aclose()  # type: ignore[no-untyped-call]
 
-    async def messages(self) -> AsyncIterator[list[bytes] | Signal]:
+    async def messages(self) -> AsyncGenerator[list[bytes] | Signal, None]:
         """Yield all messages of one read at once, in order, and signals between them. Reconnects until cancelled."""
         while True:
             try:

@@ -17,7 +17,7 @@ import pytest
 import redis
 from psycopg.conninfo import make_conninfo
 
-from app.core.redis_keys import RedisNames
+from notifymux.redis_keys import RedisNames
 from tests.support.process import ROOT
 from tests.support.programs import App, Listener, Verification
 from tests.support.servers import Servers, database_settings, drop_database, new_database

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 from app.broadcast.messages import Message, MessageBatch
 from app.broadcast.send_queue import SendQueue
-from app.broadcast.topic import KeyValue, Topic
+from app.broadcast.topic import Topic
 from app.core.claims import NO_CLAIMS
 from app.core.tasks import cancel_tasks
 
@@ -65,6 +65,7 @@ class Client:
         "claims",
         "closing",
         "has_one_position",
+        "hears",
         "name",
         "owner",
         "queue",
@@ -86,6 +87,8 @@ class Client:
         self.name, self.scope, self.owner, self.address, self.claims = name, scope, owner, address, claims
         self.has_one_position = has_one_position
         self.subscriptions: dict[Topic, Subscription] = {}
+        # These topics, if every event of each is sent; None if that is not so, or not known: see `Delivery`.
+        self.hears: frozenset[Topic] | None = None
         self.queue = SendQueue(queue_bytes)
         # Done, with the code, as soon as the connection has to be closed.
         self.closing: asyncio.Future[CloseCode] = asyncio.get_running_loop().create_future()
@@ -97,13 +100,6 @@ class Client:
     def key(self) -> ClientKey:
         """What no two clients of a worker have in common."""
         return self.scope, self.owner, self.name
-
-    @property
-    def has_linked_positions(self) -> bool:
-        """Whether one id may move its place in several topics: all of them, or all that an update is of."""
-        if len(self.subscriptions) == 1:
-            return self.has_one_position
-        return self.has_one_position or any(isinstance(topic, KeyValue) for topic in self.subscriptions)
 
     @property
     def expects_first_message(self) -> bool:
@@ -152,7 +148,7 @@ class Client:
     def close(self, code: CloseCode) -> bool:
         """Have the connection closed, and send no further events; return whether it was open."""
         for subscription in self.subscriptions.values():
-            subscription.streaming = False
+            subscription.pause()
         if self.closing.done():
             return False
         self.closing.set_result(code)

@@ -1,12 +1,11 @@
 """What one delivery of events sends to each connection: to one with several topics one batch, in commit order."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from app.broadcast.client import Client
 from app.broadcast.held_updates import HeldUpdates
 from app.broadcast.messages import Message, MessageBatch, Update
 from app.broadcast.room import Room
-from app.broadcast.subscription import Subscription
 from app.broadcast.topic import Topic
 
 Released = Mapping[Topic, Sequence[Update]]
@@ -52,34 +51,34 @@ class Delivery:
     def _send_topic(self, topic: Topic, updates: Sequence[Update]) -> None:
         for claims, subscriptions in self._rooms[topic].groups.items():
             batch = MessageBatch(shown(updates, claims) if self._held else updates)
-            for subscription in subscriptions:
+            for subscription in subscriptions.values():
                 if not subscription.send(batch):
                     self._too_slow(subscription.client)
 
     def _send_merged(self, released: Released) -> None:
         batches = _Batches(released)
-        heard: dict[Client, list[Subscription]] = {}
-        for topic in released:
-            for subscription in self._rooms[topic]:
-                heard.setdefault(subscription.client, []).append(subscription)
-        for client, subscriptions in heard.items():
-            self._send_to(client, [each for each in subscriptions if each.streaming], batches)
+        may_hold = self._held is not None and self._held.may_hold
+        for client in self._clients(released):
+            hears = client.hears or _hears(client)
+            if hears is None or may_hold:
+                self._send_selected(client, batches)
+            else:
+                self._send(client, batches.of_topics(client.claims, hears))
 
-    def _send_to(self, client: Client, subscriptions: Sequence[Subscription], batches: "_Batches") -> None:
-        """Send a client what it hears on some of its subscriptions, which stream, and what was held back until now."""
-        topics = tuple(each.topic for each in subscriptions)
-        is_plain = all(each.skip_until is None for each in subscriptions)
-        updates = batches.merged(topics) if is_plain else batches.merge(subscriptions)
+    def _clients(self, topics: Iterable[Topic]) -> set[Client]:
+        """Return all that hear any of some topics, or will."""
+        return set().union(*[group for topic in topics for group in self._rooms[topic].groups.values()])
+
+    def _send_selected(self, client: Client, batches: "_Batches") -> None:
+        """Send a client what it does not have and what no query holds back, and what was held back until now."""
+        updates = batches.select(client)
         if self._held and len(client.subscriptions) > 1:
-            passed = self._held.pass_on(client, updates)
+            updates = self._held.pass_on(client, updates)
             if self._held.exceeds_limit(client):
                 self._too_slow(client)
                 return
-            is_plain = is_plain and passed is updates
-            updates = passed
         if updates:
-            batch = batches.of_topics(client.claims, topics) if is_plain else batches.of(client.claims, updates)
-            self._send(client, batch)
+            self._send(client, batches.of(client.claims, updates))
 
     def _send(self, client: Client, batch: MessageBatch) -> None:
         if not client.send(batch):
@@ -95,28 +94,20 @@ class _Batches:
 
     def __init__(self, released: Released) -> None:
         self._released = released
-        self._merged: dict[tuple[Topic, ...], Sequence[Update]] = {}
-        self._batches: dict[tuple[str, tuple[Topic, ...] | tuple[int, ...]], MessageBatch] = {}
+        self._batches: dict[tuple[str, frozenset[Topic] | tuple[int, ...]], MessageBatch] = {}
 
-    def merged(self, topics: tuple[Topic, ...]) -> Sequence[Update]:
-        """Return the updates of some topics in commit order."""
-        updates = self._merged.get(topics)
-        if updates is None:
-            parts = [self._released[topic] for topic in topics]
-            updates = parts[0] if len(parts) == 1 else _in_order(parts)
-            self._merged[topics] = updates
-        return updates
-
-    def merge(self, subscriptions: Sequence[Subscription]) -> Sequence[Update]:
-        """Return what subscriptions are to be sent, in commit order, without what their clients have."""
-        return _in_order([each.unseen(self._released[each.topic]) for each in subscriptions])
-
-    def of_topics(self, claims: str, topics: tuple[Topic, ...]) -> MessageBatch:
-        """Return all updates of some topics, for clients with these claims."""
+    def of_topics(self, claims: str, topics: frozenset[Topic]) -> MessageBatch:
+        """Return all updates of these topics in commit order, for clients with these claims."""
         batch = self._batches.get((claims, topics))
         if batch is None:
-            batch = self._batches[claims, topics] = MessageBatch(shown(self.merged(topics), claims))
+            updates = _in_order(each for topic, each in self._released.items() if topic in topics)
+            batch = self._batches[claims, topics] = MessageBatch(shown(updates, claims))
         return batch
+
+    def select(self, client: Client) -> Sequence[Update]:
+        """Return what a client is to be sent, in commit order: what it hears and does not have."""
+        subscriptions = [client.subscriptions[topic] for topic in self._released if topic in client.subscriptions]
+        return _in_order(each.unseen(self._released[each.topic]) for each in subscriptions if each.streaming)
 
     def of(self, claims: str, updates: Sequence[Update]) -> MessageBatch:
         """Return these updates, for clients with these claims."""
@@ -127,7 +118,18 @@ class _Batches:
         return batch
 
 
-def _in_order(parts: Sequence[Sequence[Update]]) -> list[Update]:
+def _hears(client: Client) -> frozenset[Topic] | None:
+    """Return the topics of a client, and keep them, if every event of each is sent to it; else None.
+
+    A set that is kept has its hash, by which the batch of all who hear the same is found.
+    """
+    subscriptions = client.subscriptions.values()
+    if all(each.streaming and each.skip_until is None for each in subscriptions):
+        client.hears = frozenset(client.subscriptions)
+    return client.hears
+
+
+def _in_order(parts: Iterable[Sequence[Update]]) -> list[Update]:
     """Merge updates in commit order, each once: one of several topics is in several parts."""
     by_serial = {update.serial: update for part in parts for update in part}
     return [by_serial[serial] for serial in sorted(by_serial)]

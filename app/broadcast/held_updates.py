@@ -52,7 +52,7 @@ class HeldUpdates:
     def pass_on(self, client: Client, newest: Sequence[Update]) -> Sequence[Update]:
         """Return what may be sent to a client now, in order, of what was held back and of updates that are passed on.
 
-        The rest is held back until the next call. If `newest` may be sent and nothing else, it is returned itself.
+        The rest is held back until the next call.
         """
         topics = [topic for topic, subscription in client.subscriptions.items() if subscription.streaming]
         held = self._held.get(client)

@@ -71,6 +71,7 @@ class Hub:
             snapshot_claims=claim_names(queries.snapshots.values()),
             rows=self.rows,
             held=self._held,
+            tells_at_once=len(router.keys) > 1,
         )
         self.unroutable = UnroutableEvents(router)
         self._log = LogThrottle(logger)  # of what clients cause
@@ -201,6 +202,7 @@ class Hub:
             room = self._rooms[topic] = Room(topic)
         subscription = Subscription(client, room.topic)
         client.subscriptions[room.topic] = subscription
+        client.hears = None
         room.add(subscription)
         return subscription, last
 

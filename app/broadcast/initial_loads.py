@@ -23,9 +23,9 @@ from app.broadcast.subscription import Subscription
 from app.broadcast.update_queue import merged
 from app.core.claims import ClaimNames
 from app.core.log_throttle import LogThrottle
-from app.core.progress_timeout import TAKEOVER_TIMEOUT_SECONDS
 from app.core.tasks import cancel_tasks, start_task
 from notifymux.event import EventId
+from notifymux.progress_timeout import TAKEOVER_TIMEOUT_SECONDS
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +46,8 @@ class InitialLoads:
         snapshot_claims: the claims that they depend on.
         rows: runs the queries of updates; None where no channel has one.
         held: what is held back for clients; None without queries.
+        tells_at_once: whether clients are told of a gap before anything else: where an update may be of several topics,
+            it must not move a client's position in one that has a gap.
     """
 
     def __init__(
@@ -57,9 +59,11 @@ class InitialLoads:
         snapshot_claims: ClaimNames,
         rows: RowQueries | None,
         held: HeldUpdates | None,
+        tells_at_once: bool,
     ) -> None:
         self._buffer, self._missed, self._rows, self._held = buffer, missed, rows, held
         self._snapshots, self._snapshot_claims = snapshots, snapshot_claims
+        self._tells_at_once = tells_at_once
         self._crowds: dict[Subscription, Crowd] = {}
         self._has_position = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -77,24 +81,21 @@ class InitialLoads:
         self._spawn(self._start(loads), [starts[0][0].client])
 
     def resync(self, subscriptions: Iterable[Subscription]) -> None:
-        """Restart subscriptions from a snapshot after a gap; those that share a view together, with one load.
-
-        But all of a client start at one moment whose positions are moved by one update.
-        """
-        subscriptions = list(subscriptions)
+        """Restart subscriptions from a snapshot after a gap; those that share a view together, with one load."""
         views: dict[MatchView, list[Subscription]] = {}
-        clients: dict[Client, list[Subscription]] = {
-            client: [] for client in {each.client for each in subscriptions} if client.has_linked_positions
-        }
+        clients: dict[Client, list[Subscription]] = {}
         for each in subscriptions:
             each.pause()
-            if each.client in clients:
-                clients[each.client].append(each)
+            if each.client.has_one_position:
+                clients.setdefault(each.client, []).append(each)
             else:
                 views.setdefault(MatchView(each.topic, each.client.claims), []).append(each)
         at = self._buffer.cursor
         for group in views.values():
-            self._spawn(self._resync([Load(group, None, at, resync)]), [each.client for each in group])
+            loads = [Load(group, None, at, resync)]
+            if self._tells_at_once:
+                _tell_stale(loads)
+            self._spawn(self._resync(loads), [each.client for each in group])
         for client, group in clients.items():
             self._spawn(self._resync([Load([each], None, at, resync) for each in group]), [client])
 
@@ -203,11 +204,15 @@ class InitialLoads:
 
     async def _resync(self, loads: list[Load]) -> None:
         """Restart subscriptions from snapshots; tell their clients after a while that their state may be old."""
-        late = asyncio.get_running_loop().call_later(_STALE_SECONDS, _tell_stale, loads)
+        late = asyncio.get_running_loop().call_later(_STALE_SECONDS, self._tell_late, loads)
         try:
             await self._complete(loads)
         finally:
             late.cancel()
+
+    def _tell_late(self, loads: Sequence[Load]) -> None:
+        if not self._tells_at_once or loads[0].client.has_one_position:
+            _tell_stale(loads)
 
     # ---- the start
 
@@ -256,12 +261,18 @@ class InitialLoads:
         for load in loads:
             if self._rows:
                 load.updates = self._rows.without_waiting(load.topic, load.updates)
+            skip_until = load.skip_until if self._may_have_to_skip(load) else None
             for each in load.open_subscriptions:
-                each.start(load.skip_until)
+                each.start(skip_until)
         if len(loads) == 1:
             self._send_one(loads[0])
         else:
             self._send_together(loads)
+
+    def _may_have_to_skip(self, load: Load) -> bool:
+        """Whether anything may still come that the clients have: of a worker that is behind, or that waits."""
+        is_behind = load.skip_until is not None and self._missed.is_before(load.skip_until)
+        return is_behind or (self._rows is not None and self._rows.is_waiting(load.topic))
 
     def _send_one(self, load: Load) -> None:
         messages = shown(load.updates, load.claims)

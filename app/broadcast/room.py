@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from app.broadcast.client import Client
 from app.broadcast.subscription import Subscription
 from app.broadcast.topic import Topic
 
@@ -17,10 +18,11 @@ class Room:
 
     def __init__(self, topic: Topic) -> None:
         self.topic = topic
-        self.groups: dict[str, set[Subscription]] = {}  # by the claims; none is empty
+        # By the claims; none is empty. Each has the subscriptions by client, since clients are what sets are made of.
+        self.groups: dict[str, dict[Client, Subscription]] = {}
 
     def __iter__(self) -> Iterator[Subscription]:
-        return (subscription for group in self.groups.values() for subscription in group)
+        return (subscription for group in self.groups.values() for subscription in group.values())
 
     def __bool__(self) -> bool:
         """Whether there is any."""
@@ -28,11 +30,11 @@ class Room:
 
     def add(self, subscription: Subscription) -> None:
         """Add a subscription."""
-        self.groups.setdefault(subscription.client.claims, set()).add(subscription)
+        self.groups.setdefault(subscription.client.claims, {})[subscription.client] = subscription
 
     def remove(self, subscription: Subscription) -> None:
         """Remove a subscription that is here; its client's claims are those that it was added with."""
         group = self.groups[subscription.client.claims]
-        group.remove(subscription)
+        del group[subscription.client]
         if not group:
             del self.groups[subscription.client.claims]

@@ -10,9 +10,8 @@ from app.broadcast.match_id import match_from_json
 from app.broadcast.messages import Update
 from app.broadcast.queried_update import QueriedUpdate, query_parameters
 from app.broadcast.topic import KeyValue, Topic
-from app.core.canary import MUX_CHANNEL
 from app.core.query_files import QueryFile
-from notifymux.event import NULL, Event
+from notifymux.event import MUX_CHANNEL, NULL, Event
 
 Topics = tuple[Topic, ...]
 Others = tuple[tuple[str, msgspec.Raw], ...]

@@ -71,6 +71,10 @@ class RowQueries:
         """Whether any update waits."""
         return bool(self._queues)
 
+    def is_waiting(self, topic: Topic) -> bool:
+        """Whether any update of a topic waits."""
+        return topic in self._queues
+
     def put(self, topic: Topic, updates: Sequence[Update]) -> Sequence[Update]:
         """Add the newest updates of a topic; return those that are passed on now, as nothing before them waits."""
         queue = self._queues.get(topic)

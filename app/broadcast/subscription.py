@@ -35,10 +35,12 @@ class Subscription:
     def start(self, skip_until: EventId | None = None) -> None:
         """Have every event sent from now on that comes after `skip_until`."""
         self.streaming, self.skip_until = True, skip_until
+        self.client.hears = None
 
     def pause(self) -> None:
         """Drop every event until the next `start`."""
         self.streaming = False
+        self.client.hears = None
 
     def send(self, batch: MessageBatch) -> bool:
         """Send events of the topic, or drop them if it does not stream; return False as `Client.send` does."""
@@ -59,6 +61,6 @@ class Subscription:
             if self.skip_until is not None and message.parsed_id is not None:
                 if message.parsed_id <= self.skip_until:
                     continue
-                self.skip_until = None
+                self.skip_until = self.client.hears = None
             kept.append(message)
         return kept

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import msgspec
 
 from app.broadcast.router import Router
-from app.core.canary import MUX_CHANNEL, is_verification
-from notifymux.event import NULL, Event
+from app.core.canary import is_verification
+from notifymux.event import MUX_CHANNEL, NULL, Event
 
 logger = logging.getLogger(__name__)
 

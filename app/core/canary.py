@@ -6,10 +6,6 @@ one needs no session to know them. `app.core.postgres.canary_sql` is the query t
 
 import msgspec
 
-# Our own channel in PostgreSQL: the listeners' control messages travel on it, and no client ever receives them.
-MUX_CHANNEL = "pg_notify_mux"
-
-
 VERIFY_PREFIX = "notifymux-"  # with which a token of `python -m listener verify` begins
 
 

@@ -19,6 +19,7 @@ from app.core.query_files import AUTHORIZE, MATCH_ID, SNAPSHOT, Queries, parse_q
 from app.core.serving_address import ServingAddress
 from app.core.settings_sources import SettingsError, check_quotes, given_empty, names_by_source, setting_texts, shown
 from app.core.settings_types import Secret, SettingType
+from notifymux.redis_keys import DEFAULT_NAMESPACE
 
 T = TypeVar("T")
 
@@ -65,7 +66,7 @@ class Settings:
     redis_url: Secret = _setting(Secret("redis://localhost:6379"), types.REDIS_URL, "the shared Redis or Valkey")
     redis_url_file: Path | None = _setting(None, types.PATH, "a file that holds the URL instead")
     redis_namespace: str = _setting(
-        "pg_notify",
+        DEFAULT_NAMESPACE,
         types.matching(r"[A-Za-z0-9_.:-]{1,64}", "up to 64 letters, digits and _ . : -"),
         "the beginning of every name in Redis; each environment needs one of its own",
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from app.core.canary import MUX_CHANNEL
+from notifymux.event import MUX_CHANNEL
 from notifymux.host_names import is_host
 from notifymux.redis_url import RedisUrlError, parse_redis_url
 

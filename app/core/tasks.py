@@ -8,6 +8,8 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
+_CANCEL_AGAIN_SECONDS = 0.25
+
 
 def start_task(work: Coroutine[Any, Any, None], failure: str) -> asyncio.Task[None]:
     """Start `work` as a task that is not awaited; if it raises, log `failure` with the traceback at once.
@@ -25,9 +27,16 @@ def _log_failure(failure: str, task: asyncio.Task[None]) -> None:
 
 
 async def cancel_tasks(tasks: Iterable[asyncio.Task[Any]]) -> list[Exception]:
-    """Cancel tasks and wait until all have ended; return the exceptions that some ended with."""
+    """Cancel tasks and wait until all have ended; return the exceptions that some ended with.
+
+    A task that goes on is cancelled again: a driver may swallow a cancellation, if what it awaits completes at the same
+    time.
+    """
     cancelled = list(tasks)
-    for task in cancelled:
-        task.cancel()
+    pending = set(cancelled)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=_CANCEL_AGAIN_SECONDS)
     results = await asyncio.gather(*cancelled, return_exceptions=True)
     return [result for result in results if isinstance(result, Exception)]

@@ -7,13 +7,14 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from app.core.canary import MUX_CHANNEL, Canary, read_canary
+from app.core.canary import Canary, read_canary
 from app.core.clock_difference import ClockDifference, PlausibleLatency
 from app.core.incident_log import Incidents, Kind
 from app.monitoring.recent_events import RecentEvents
 from app.monitoring.time_series import RecentSamples, TimeSeries
-from app.sources.base import EventSink, GapReason
-from notifymux.event import Event, EventId
+from app.sources.base import EventSink
+from notifymux.event import MUX_CHANNEL, Event, EventId
+from notifymux.sequence_tracker import GapReason
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from app.core.metrics import LATENCY_BUCKETS_SECONDS, LOCK_WAIT_SECONDS, LOCK_WAITERS, CounterSync
 from app.monitoring.refusals import Cause, refusals
 from app.monitoring.worker_report import RightsCounts, WorkerState
-from app.sources.base import GapReason
+from notifymux.sequence_tracker import GapReason
 
 
 class WorkerMetrics:

@@ -15,11 +15,11 @@ from redis.exceptions import RedisError
 
 from app.core.heartbeat import HEARTBEAT_SECONDS, Heartbeat, RegistryEntry, RegistryRead
 from app.core.incident_log import Incidents, LogEntry, parse_log, write_incidents
-from app.core.redis_keys import RedisNames
 from app.monitoring.worker_report import WorkerReport
 from notifymux.event import EventId
 from notifymux.redis_client import TIMEOUT_SECONDS
 from notifymux.redis_errors import fault, is_forbidden
+from notifymux.redis_keys import RedisNames
 
 logger = logging.getLogger(__name__)
 

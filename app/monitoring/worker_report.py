@@ -9,7 +9,8 @@ import msgspec
 from app.broadcast.unroutable import Unroutable
 from app.core.canary import Canary
 from app.monitoring.event_stats import EventStats, Verified
-from app.sources.base import GapReason, SourceStatus
+from app.sources.base import SourceStatus
+from notifymux.sequence_tracker import GapReason
 
 _MAX_UNROUTABLE_IN_HASH = 20  # channels and causes: the hash is written every second
 

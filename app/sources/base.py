@@ -1,20 +1,11 @@
 """The interfaces between a source of events and the sink that it delivers to."""
 
 from collections.abc import Sequence
-from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from app.core.postgres_connect import LockWait
 from notifymux.event import Event, EventId
-
-
-class GapReason(StrEnum):
-    """Why there is a gap. Values are for people, the members' names are labels in the metrics."""
-
-    EPOCH = "a new epoch began"
-    STREAM_LOST = "the stream was lost"
-    EVENTS_MISSING = "events are missing in the stream"
-    SESSION = "this worker's session is new"
+from notifymux.sequence_tracker import GapReason
 
 
 class EventSink(Protocol):

@@ -3,17 +3,14 @@
 This is a state machine without I/O and without a clock; times are seconds on any monotonic clock.
 """
 
-import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 
 import msgspec
 
-from app.core.progress_timeout import TAKEOVER_TIMEOUT_SECONDS
-from app.sources.sequence_tracker import Outcome, SequenceTracker
-from notifymux.event import Event, EventId, decode
-
-logger = logging.getLogger(__name__)
+from notifymux.event import Event, EventId, decode, decode_all
+from notifymux.progress_timeout import TAKEOVER_TIMEOUT_SECONDS
+from notifymux.sequence_tracker import Outcome, SequenceTracker
 
 _LOOK_SECONDS = 0.25  # from one look at the stream's last entry to the next
 _LOOK_AGAIN_SECONDS = 0.1  # the same after a look that found what the feed has not brought
@@ -179,16 +176,3 @@ class FeedFollower:
 
 def _is_announcement(line: bytes) -> bool:
     return line.startswith(b'{"feed"')
-
-
-def decode_all(texts: Iterable[bytes]) -> list[Event]:
-    """Return the events of texts; one that is none is logged."""
-    events = []
-    for text in texts:
-        try:
-            event = decode(text)
-        except ValueError as error:
-            logger.warning("what was published is not an event: %s", error)
-        else:
-            events.append(event)
-    return events

@@ -13,7 +13,6 @@ from functools import partial
 import msgspec
 import psycopg
 
-from app.core.canary import MUX_CHANNEL
 from app.core.listen_session import ListenSession, Notification
 from app.core.operator_errors import with_remedy
 from app.core.postgres import describe, listening_conninfo
@@ -30,11 +29,12 @@ from app.core.postgres_connect import (
 )
 from app.core.session_health import SessionHealth
 from app.core.session_health import describe as describe_wait
-from app.sources.base import EventSink, GapReason, SourceStatus
+from app.sources.base import EventSink, SourceStatus
 from app.sources.canary_session import CanarySession
 from notifymux.background_call import in_background
-from notifymux.event import Event, EventId, payload_json
+from notifymux.event import MUX_CHANNEL, Event, EventId, payload_json
 from notifymux.reconnect import ReconnectState, one_line
+from notifymux.sequence_tracker import GapReason
 
 logger = logging.getLogger(__name__)
 

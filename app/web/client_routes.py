@@ -67,7 +67,7 @@ class ClientRoutes:
         access: authorizes clients.
         settings: whether there is a status page, how often clients get pings, and which pages read event streams.
         explain: returns what the listeners say, where this worker is not ready; at once.
-        demo: whether there is a demo match to show.
+        demo: whether there are demo matches to show.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class ClientRoutes:
         """Return all routes."""
         return [
             *([Route("/", partial(_page, "index.html"))] if self._settings.status_page else []),
-            *([Route("/demo", partial(_page, "demo.html"))] if self._demo else []),
+            *(self._demo_pages() if self._demo else []),
             Route("/healthz", JSONResponse({"alive": True}), methods=["GET"]),
             Route("/readyz", self.readyz),
             WebSocketRoute(_WEBSOCKET_PATH + "/", self.match_socket),
@@ -102,6 +102,13 @@ class ClientRoutes:
             Route(_CONNECTION_EVENTS_PATH, self.connection_events, methods=["GET", "OPTIONS"], middleware=[self._cors]),
             Route(_EVENTS_PATH, self.match_events, methods=["GET", "OPTIONS"], middleware=[self._cors]),
             Mount("/static", _Static(directory=_STATIC), middleware=[self._cors]),
+        ]
+
+    @staticmethod
+    def _demo_pages() -> list[BaseRoute]:
+        return [
+            Route("/demo", partial(_page, "demo.html")),
+            Route("/demo/matches", partial(_page, "matches.html")),
         ]
 
     async def readyz(self, request: Request) -> Response:

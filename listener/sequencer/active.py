@@ -7,7 +7,6 @@ import msgspec
 
 from app.core.cluster import Cluster
 from app.core.incident_log import Kind
-from app.core.progress_timeout import POLL_SECONDS, ProgressTimeout
 from listener.sequencer.aligning import ReceivedNotification
 from listener.sequencer.control_messages import ControlChannel, ReceivedControl, parse
 from listener.sequencer.event_window import EventWindow
@@ -25,6 +24,7 @@ from listener.sequencer.redis_requests import (
 )
 from listener.sequencer.transitions import Realign, SendBegin, Transition
 from notifymux.event import EventId, Origin, decode, encode
+from notifymux.progress_timeout import POLL_SECONDS, ProgressTimeout
 
 logger = logging.getLogger(__name__)
 

@@ -4,14 +4,13 @@ from typing import NamedTuple
 
 import msgspec
 
-from app.core.canary import MUX_CHANNEL
 from app.core.cluster import Cluster
-from app.core.progress_timeout import POLL_SECONDS, TAKEOVER_TIMEOUT_SECONDS
 from listener.sequencer.control_messages import JITTER_MS, ControlChannel, ReceivedControl, parse
 from listener.sequencer.process_state import BufferSize, ProcessState
 from listener.sequencer.redis_requests import Answer, CheckOtherListeners, ReadAfter, ReadHead, Request, StreamEntry
 from listener.sequencer.transitions import LeaveServer, MarkerFound, Realign, SendBegin, Transition
-from notifymux.event import Event, EventId, decode
+from notifymux.event import MUX_CHANNEL, Event, EventId, decode
+from notifymux.progress_timeout import POLL_SECONDS, TAKEOVER_TIMEOUT_SECONDS
 
 SCAN_EVENTS = 1000  # of one read
 _ON_OWN_CHANNEL = b'"channel":"%b"' % MUX_CHANNEL.encode()

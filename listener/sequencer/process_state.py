@@ -7,8 +7,8 @@ from random import Random
 from typing import NamedTuple
 
 from app.core.cluster import Cluster
-from app.core.progress_timeout import TAKEOVER_TIMEOUT_SECONDS, ProgressTimeout
 from listener.stats import ListenerStats
+from notifymux.progress_timeout import TAKEOVER_TIMEOUT_SECONDS, ProgressTimeout
 
 # How far a begin may be ahead of the clock. It bounds what a stranger's message does to the ids, and is far more than
 # the difference of any two clocks in use.

@@ -11,7 +11,6 @@ import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from app.core.canary import MUX_CHANNEL
 from app.core.cluster import Cluster
 from app.core.incident_log import Kind
 from listener.sequencer.active import Active, Role
@@ -20,7 +19,7 @@ from listener.sequencer.control_messages import ControlChannel, ControlMessage, 
 from listener.sequencer.process_state import ProcessState
 from listener.sequencer.redis_requests import Answer, Request
 from listener.sequencer.transitions import LeaveServer, MarkerFound, Realign, SendBegin, Transition
-from notifymux.event import EventId
+from notifymux.event import MUX_CHANNEL, EventId
 
 logger = logging.getLogger(__name__)
 

@@ -10,16 +10,16 @@ import msgspec
 import psycopg
 import redis
 
-from app.core.canary import MUX_CHANNEL, VERIFY_PREFIX
+from app.core.canary import VERIFY_PREFIX
 from app.core.clock_difference import CLOCK_TOLERANCE_SECONDS
 from app.core.heartbeat import DEAD_SECONDS, RegistryEntry
 from app.core.postgres import literal
 from app.core.postgres_connect import query
-from app.core.redis_keys import RedisNames
 from listener.redis_stream import entries
 from listener.registry import read_entries
 from listener.verify.result import Check, failed, passed, warned
-from notifymux.event import Event, EventId, decode
+from notifymux.event import MUX_CHANNEL, Event, EventId, decode
+from notifymux.redis_keys import RedisNames
 
 _TIMEOUT_SECONDS = 5.0  # for each hop
 _POLL_SECONDS = 0.05

@@ -12,13 +12,13 @@ import redis
 from redis.exceptions import RedisError, ResponseError
 
 from app.core.heartbeat import DEAD_SECONDS
-from app.core.redis_keys import RedisNames
 from listener.redis_stream import APPEND, entries
 from listener.registry import read_entries
 from listener.verify.result import Check, failed, passed, warned
 from notifymux.event import decode
 from notifymux.redis_client import describe_redis
 from notifymux.redis_errors import fault
+from notifymux.redis_keys import RedisNames
 
 _OLDEST_MAJOR = 7  # Valkey reports 7 as its redis_version too
 _EVERY_EPOCH = "1e300"  # above every epoch, so that the script deletes nothing

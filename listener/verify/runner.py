@@ -10,10 +10,10 @@ from psycopg.pq import TransactionStatus
 from redis.exceptions import RedisError
 
 from app.core.config import Settings
-from app.core.redis_keys import RedisNames
 from listener.sequencer.process_state import fingerprint
 from listener.verify import end_to_end, postgres_checks, query_checks, redis_checks, settings_checks
 from listener.verify.result import Check, failed
+from notifymux.redis_keys import RedisNames
 
 
 class Options(NamedTuple):

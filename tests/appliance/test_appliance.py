@@ -127,9 +127,10 @@ def test_a_client_of_the_demo_match_gets_a_snapshot_and_then_updates(appliance: 
     assert ids == sorted(set(ids))
 
 
-def test_the_page_of_the_demo_is_served_and_linked(appliance: Appliance) -> None:
+def test_the_pages_of_the_demo_are_served_and_linked(appliance: Appliance) -> None:
     code, page = get(appliance.port, "/demo")
-    assert (code, b"scoreboard" in page) == (200, True)
+    assert (code, b"scoreboard" in page, b'href="demo/matches"' in page) == (200, True, True)
+    assert get(appliance.port, "/demo/matches")[0] == 200
     assert get(appliance.port, "/api/status")[1]["embedded"]
 
 

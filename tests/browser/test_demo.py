@@ -12,41 +12,20 @@ import jwt
 import psutil
 import psycopg
 import pytest
-from playwright.sync_api import Browser, Page, WebSocketRoute, expect
+from playwright.sync_api import Browser, WebSocketRoute, expect
 from psycopg import sql
 from psycopg.rows import dict_row
 
+from app.appliance.demo.teams import FIXTURES
 from tests.appliance.test_appliance import MATCH, Appliance
+from tests.browser.demo_page import DemoPage
 from tests.conftest import StartApp, StartListener
 from tests.support.documents import README, block
 from tests.support.waiting import wait_until
 
-# Chromium itself logs that the network is unreachable; a script can't prevent it.
-_NETWORK_ERRORS = re.compile(r"WebSocket connection to|net::ERR_|Failed to load resource")
 
-
-class Scoreboard:
-    """The demo page in its own tab; collects the errors of its scripts and counts its WebSockets."""
-
-    def __init__(self, browser: Browser, url: str) -> None:
-        self.context = browser.new_context()
-        self.page: Page = self.context.new_page()
-        self.errors: list[str] = []
-        self.sockets = 0
-        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("console", lambda message: self._on_console(message.type, message.text))
-        self.page.on("websocket", lambda _: self._on_websocket())
-        self.page.goto(url)
-
-    def _on_console(self, kind: str, text: str) -> None:
-        if kind in {"error", "warning"} and not _NETWORK_ERRORS.search(text):
-            self.errors.append(text)
-
-    def _on_websocket(self) -> None:
-        self.sockets += 1
-
-    def wait_until_live(self) -> None:
-        expect(self.page.locator("body[data-connection=live]")).to_be_visible(timeout=40_000)
+class Scoreboard(DemoPage):
+    """The page of one match."""
 
     def wait_for_new_events(self) -> None:
         before = self.sequence()
@@ -65,9 +44,6 @@ class Scoreboard:
         """The text of each part, by its id."""
         parts = ("home-score", "away-score", "gameclock", "playclock", "quarter", "down", "drive", "events", "players")
         return {part: self.page.locator(f"#{part}").inner_text() for part in parts}
-
-    def close(self) -> None:
-        self.context.close()
 
 
 OpenScoreboard = Callable[[str], Scoreboard]
@@ -204,7 +180,7 @@ def test_where_websockets_are_blocked_the_event_stream_is_used(
     appliance.ctl("start", "demo")
 
 
-def test_the_page_is_live_with_a_token_and_shows_a_refusal_without(
+def test_the_pages_are_live_with_a_token_for_its_matches_and_show_a_refusal_without(
     settings: dict[str, str],
     tmp_path: Path,
     start_listener: StartListener,
@@ -220,6 +196,13 @@ def test_the_page_is_live_with_a_token_and_shows_a_refusal_without(
     refused = open_scoreboard(f"http://127.0.0.1:{app.port}/demo")
     expect(refused.page.locator("body[data-connection=refused]")).to_be_visible()
     expect(refused.page.locator("#note")).to_contain_text("a token is needed")
-    live = open_scoreboard(f"http://127.0.0.1:{app.port}/demo?token={jwt.encode({'matches': [1]}, secret)}")
+    query = f"?token={jwt.encode({'matches': [1]}, secret)}"
+    live = open_scoreboard(f"http://127.0.0.1:{app.port}/demo{query}")
     live.wait_until_live()
+    live.page.get_by_role("link", name="All live matches").click()
+    cards = live.page.locator(".match")
+    expect(cards).to_have_count(len(FIXTURES))
+    for number, card in enumerate(cards.all(), start=1):
+        expect(card).to_have_class("board match" if number == 1 else "board match removed")
+        expect(card.locator(".match-note")).to_contain_text("no snapshot" if number == 1 else "Refused")
     assert live.errors == refused.errors == []

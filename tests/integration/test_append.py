@@ -9,7 +9,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.exceptions import ResponseError
 
-from app.core.redis_keys import RedisNames
 from listener.redis_stream import RedisStream
 from listener.registry import ListenerRegistry
 from listener.sequencer.redis_requests import (
@@ -23,6 +22,7 @@ from listener.sequencer.redis_requests import (
     StreamEntry,
 )
 from notifymux.event import EventId
+from notifymux.redis_keys import RedisNames
 from tests.conftest import RedisPlace
 from tests.simulation.redis import Redis
 

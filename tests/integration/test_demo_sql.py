@@ -12,10 +12,14 @@ import pytest
 
 import app.appliance
 from app.appliance.demo.match import Game
-from app.appliance.demo.tables import MATCH_ID, MatchTables, create_tables
+from app.appliance.demo.tables import MatchTables, create_tables
+from app.appliance.demo.teams import FIXTURES
 from app.core.config import DEFAULT_CHANNELS
 
 SNAPSHOT = (Path(app.appliance.__file__).parent / "demo" / "snapshot.sql").read_bytes()
+
+MATCH_ID = 1
+FIXTURE = FIXTURES[MATCH_ID]
 
 Session = psycopg.Connection[Any]
 
@@ -36,7 +40,7 @@ def notified(session: Session) -> list[tuple[str, dict[str, Any]]]:
 
 
 def played(seconds: int, seed: int = 1) -> Iterator[Game]:
-    game = Game(Random(seed))
+    game = Game(Random(seed), FIXTURE)
     for _, _ in zip(range(seconds), game.seconds(), strict=False):
         yield game
 
@@ -93,7 +97,7 @@ def test_the_largest_row_that_fits_is_notified_whole_and_one_byte_more_is_not(se
 
 
 def test_the_tables_have_the_state_of_the_match(session: Session) -> None:
-    tables = MatchTables(session)
+    tables = MatchTables(session, MATCH_ID)
     for game in played(600):
         tables.update(game)
     assert session.execute("SELECT home_score, away_score FROM scoreboard").fetchall() == [tuple(game.score.values())]
@@ -102,7 +106,7 @@ def test_the_tables_have_the_state_of_the_match(session: Session) -> None:
 
 
 def test_only_what_changed_is_written(session: Session) -> None:
-    tables = MatchTables(session)
+    tables = MatchTables(session, MATCH_ID)
     [game] = played(1)
     tables.update(game)
     assert len(notified(session)) == 15  # five rows and ten players
@@ -111,7 +115,7 @@ def test_only_what_changed_is_written(session: Session) -> None:
 
 
 def test_several_changes_a_second_reach_every_channel_but_the_match_itself(session: Session) -> None:
-    tables = MatchTables(session)
+    tables = MatchTables(session, MATCH_ID)
     for game in played(600):
         tables.update(game)
     channels = [channel for channel, _ in notified(session)]
@@ -121,7 +125,7 @@ def test_several_changes_a_second_reach_every_channel_but_the_match_itself(sessi
 
 def test_a_new_match_replaces_the_events_of_the_last_one(session: Session) -> None:
     for seed in (1, 2):
-        tables = MatchTables(session)
+        tables = MatchTables(session, MATCH_ID)
         for game in played(60, seed):
             tables.update(game)
     kinds = session.execute("SELECT kind FROM football_event ORDER BY id").fetchall()
@@ -130,7 +134,7 @@ def test_a_new_match_replaces_the_events_of_the_last_one(session: Session) -> No
 
 
 def test_the_snapshot_is_one_object_with_the_newest_events_first(session: Session) -> None:
-    tables = MatchTables(session)
+    tables = MatchTables(session, MATCH_ID)
     for game in played(1500):
         tables.update(game)
     [(snapshot,)] = session.execute(SNAPSHOT, {"match_id": str(MATCH_ID)}).fetchall()
@@ -141,6 +145,20 @@ def test_the_snapshot_is_one_object_with_the_newest_events_first(session: Sessio
     assert ids == sorted(ids, reverse=True)
     assert len(ids) == 10
     assert len(snapshot["players"]) == 10
+
+
+def test_matches_keep_to_their_own_rows(session: Session) -> None:
+    for match_id, fixture in FIXTURES.items():
+        tables, game = MatchTables(session, match_id), Game(Random(match_id), fixture)
+        for _, _ in zip(range(60), game.seconds(), strict=False):
+            tables.update(game)
+    for match_id, fixture in FIXTURES.items():
+        [(snapshot,)] = session.execute(SNAPSHOT, {"match_id": str(match_id)}).fetchall()
+        assert (snapshot["match"]["home"], snapshot["match"]["away"]) == (fixture["home"].name, fixture["away"].name)
+        assert {player["name"] for player in snapshot["players"]} == {
+            name for team in fixture.values() for name in team.offense
+        }
+        assert [event["kind"] for event in snapshot["events"]].count("kickoff") == 1
 
 
 def test_the_snapshot_of_an_unknown_match_is_empty(session: Session) -> None:

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from notifymux import NOTIFY_CHANNEL
+from notifymux import NOTIFY_CHANNEL, EventId
 from notifymux.event import encode
 from tests.conftest import RedisPlace, StartApp, StartListener, Verify
 from tests.support.documents import MIGRATION, OPERATIONS, PYTHON, README, block, blocks, flat
@@ -41,6 +41,24 @@ def test_the_notifiers_block_hears_what_is_published(servers: Servers, tmp_path:
         event = encode("player_match_change", b'{"match_id": 123, "by": "test"}', 0.0)
         wait_until(lambda: client.publish(NOTIFY_CHANNEL, event) or not process.running, 20, "subscribed")
         process.wait_for_log("player_match_change {'match_id': 123, 'by': 'test'}")
+
+
+def test_the_followers_block_begins_with_a_gap_and_shows_what_is_committed(
+    servers: Servers, tmp_path: Path, start_listener: StartListener
+) -> None:
+    embedded = servers.embedded
+    settings = database_settings(embedded.database_url) | {"REDIS_URL": embedded.redis_url}
+    start_listener(settings).wait_until_aligned()
+    with (
+        closing(psycopg.connect(embedded.database_url, autocommit=True)) as connection,
+        script(servers, tmp_path, block(README, "python", "follow(")) as process,
+    ):
+        process.wait_for_log("gap: the session is new")
+        connection.execute("NOTIFY match_change, '{\"match_id\": 123}'")
+        process.wait_for_log("match_change {'match_id': 123}")
+        first, second = process.lines
+        assert first == "gap: the session is new"
+        assert EventId.parse(second.partition(" ")[0]).epoch > 0
 
 
 def test_the_managers_block_connects_and_ends(servers: Servers, tmp_path: Path, start_listener: StartListener) -> None:

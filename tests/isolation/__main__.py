@@ -18,7 +18,7 @@ from typing import Any
 
 import redis
 
-from app.core.redis_keys import RedisNames
+from notifymux.redis_keys import RedisNames
 from tests.isolation.load import CALLBACK, LOADS
 from tests.support.process import ROOT, environment
 from tests.support.programs import App, Listener

@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 
 from app.composition import compose
 from app.core.config import load_settings
-from app.core.redis_keys import RedisNames
+from notifymux.redis_keys import RedisNames
 from notifymux.redis_notifier import RedisNotifierService
 from tests.isolation.load import CHANNEL
 

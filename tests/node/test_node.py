@@ -29,7 +29,9 @@ Node = Callable[..., Process]
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the packages installed."""
     folder = install_packages(HERE, tmp_path_factory.mktemp("node") / "project")
-    shutil.copy(ROOT / "app/web/static/notifymux.js", folder)
+    static = ROOT / "app/web/static"
+    shutil.copy(static / "notifymux.js", folder)
+    shutil.copytree(static / "notifymux", folder / "notifymux")
     return folder
 
 
@@ -93,6 +95,13 @@ def test_an_event_source_reconnects_and_misses_no_event(app: App, connection: ps
 
 def test_notifymux_js_reconnects_and_misses_no_event(app: App, connection: psycopg.Connection, node: Node) -> None:
     options = {"match": 7, "base": f"http://127.0.0.1:{app.port}/", "clientId": "node"}
+    assert_recovers(app, connection, node("notifymux.mjs", "./notifymux.js", json.dumps(options)))
+
+
+def test_notifymux_js_resumes_a_match_of_several_from_its_own_position(
+    app: App, connection: psycopg.Connection, node: Node
+) -> None:
+    options = {"matches": [7], "base": f"http://127.0.0.1:{app.port}/"}
     assert_recovers(app, connection, node("notifymux.mjs", "./notifymux.js", json.dumps(options)))
 
 

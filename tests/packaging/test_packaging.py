@@ -32,7 +32,7 @@ import asyncio
 import sys
 
 import app
-from notifymux import Event, EventId, RedisNotifierService, init_redis_notifier
+from notifymux import Event, EventId, Gap, RedisNotifierService, follow, init_redis_notifier
 
 assert app.OWNER == "others", app
 assert str(EventId.parse("7-1")) == "7-1"
@@ -54,6 +54,9 @@ async def main(url):
     print(*await asyncio.wait_for(received.get(), 20))
     listening.cancel()
     await service.disconnect()
+    async for item in follow(url):
+        assert isinstance(item, Gap)
+        break
 
 
 asyncio.run(main(sys.argv[1]))

@@ -18,8 +18,7 @@ from app.broadcast.hub import Hub
 from app.broadcast.match_view import MatchView
 from app.broadcast.query_pool import QueryResult
 from app.broadcast.router import Router
-from app.core.canary import MUX_CHANNEL
-from notifymux.event import Event, EventId
+from notifymux.event import MUX_CHANNEL, Event, EventId
 from tests.support.loops import run_ready_tasks
 
 MATCHES = ("1", "two")

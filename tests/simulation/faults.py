@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from app.core.canary import MUX_CHANNEL
+from notifymux.event import MUX_CHANNEL
 from tests.simulation.listener import REFUSALS, Listener
 
 if TYPE_CHECKING:

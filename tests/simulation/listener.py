@@ -10,7 +10,6 @@ import psycopg
 from redis import exceptions
 from redis.backoff import ExponentialBackoff
 
-from app.core.redis_keys import RedisNames
 from listener.environment import Environment
 from listener.forwarder import Forwarder
 from listener.registry import REDIS_RETRY_SECONDS, ListenerRegistry
@@ -33,6 +32,7 @@ from listener.sequencer.redis_requests import (
 from listener.sequencer.sequencer import Sequencer
 from listener.stats import ListenerStats, RoundTripTimer
 from notifymux.event import EventId
+from notifymux.redis_keys import RedisNames
 from tests.simulation.postgres import CHANNEL, EXTRA_CHANNEL, Backend, SimulatedSession
 from tests.simulation.redis import Redis, RegistryClient
 from tests.simulation.violation import Violation

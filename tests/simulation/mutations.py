@@ -10,12 +10,8 @@ import msgspec
 import psycopg
 import pytest
 
-from app.core.canary import MUX_CHANNEL
-from app.core.progress_timeout import ProgressTimeout
 from app.core.session_health import SessionHealth
 from app.sources.feed_follower import FeedFollower
-from app.sources.sequence_tracker import SequenceTracker
-from app.sources.sequence_tracker import StreamEvent as FollowedEntry
 from listener.forwarder import Forwarder
 from listener.sequencer.active import Active, Role
 from listener.sequencer.aligning import Aligning, ReceivedNotification
@@ -25,7 +21,10 @@ from listener.sequencer.process_state import ProcessState
 from listener.sequencer.redis_requests import Append, AppendResult, AppendStatus, StreamEntry
 from listener.sequencer.sequencer import Sequencer
 from listener.sequencer.transitions import MarkerFound
-from notifymux.event import Event, EventId, encode
+from notifymux.event import MUX_CHANNEL, Event, EventId, encode
+from notifymux.progress_timeout import ProgressTimeout
+from notifymux.sequence_tracker import SequenceTracker
+from notifymux.sequence_tracker import StreamEvent as FollowedEntry
 from tests.simulation.listener import Listener
 from tests.simulation.redis import NOTHING, Redis
 

@@ -8,11 +8,12 @@ from typing import NamedTuple, Protocol
 
 import psycopg
 
-from app.core.canary import MUX_CHANNEL, Canary
+from app.core.canary import Canary
 from app.core.cluster import Cluster
 from app.core.listen_session import Notification
 from app.core.postgres_connect import Inspection, LockWait
 from listener.sequencer.control_messages import Begin, ControlMessage, Marker
+from notifymux.event import MUX_CHANNEL
 
 CHANNEL = "match_change"
 EXTRA_CHANNEL = "players_change"

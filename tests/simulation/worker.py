@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from app.sources.feed_follower import FeedFollower
-from app.sources.sequence_tracker import Gap, SequenceTracker, StreamEvent
 from notifymux.event import Event, EventId, decode
+from notifymux.sequence_tracker import Gap, SequenceTracker, StreamEvent
 from tests.simulation.postgres import CHANNEL
 from tests.simulation.violation import Violation
 

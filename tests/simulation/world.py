@@ -9,12 +9,12 @@ from random import Random
 
 import psycopg
 
-from app.core.progress_timeout import TAKEOVER_TIMEOUT_SECONDS
-from app.sources.sequence_tracker import Gap
 from listener.sequencer.active import Active, Role
 from listener.sequencer.process_state import BufferSize
 from listener.sequencer.redis_requests import Append
 from notifymux.event import Event, EventId, decode
+from notifymux.progress_timeout import TAKEOVER_TIMEOUT_SECONDS
+from notifymux.sequence_tracker import Gap
 from tests.simulation.faults import FAR_BEHIND, FAULTS
 from tests.simulation.listener import Listener
 from tests.simulation.postgres import CHANNEL, EXTRA_CHANNEL, Postgres

@@ -6,7 +6,7 @@ from typing import Self
 
 import psycopg
 
-from app.core.canary import MUX_CHANNEL
+from notifymux.event import MUX_CHANNEL
 from tests.support.waiting import wait_until
 
 

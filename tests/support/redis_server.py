@@ -12,7 +12,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from app.core.redis_keys import RedisNames
+from notifymux.redis_keys import RedisNames
 from tests.support.process import Process
 from tests.support.servers import free_port
 from tests.support.waiting import wait_until

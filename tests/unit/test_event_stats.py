@@ -10,8 +10,8 @@ import pytest
 from app.broadcast.router import Router
 from app.monitoring.event_stats import EventStats
 from app.monitoring.recent_events import RecentEvents
-from app.sources.base import GapReason
 from notifymux.event import Event, EventId
+from notifymux.sequence_tracker import GapReason
 
 
 class Sink:

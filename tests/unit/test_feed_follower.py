@@ -3,11 +3,10 @@
 import msgspec
 import pytest
 
-from app.core.progress_timeout import POLL_SECONDS, TAKEOVER_TIMEOUT_SECONDS
-from app.sources.base import GapReason
 from app.sources.feed_follower import FeedFollower, ForeignFeedError
-from app.sources.sequence_tracker import Gap, Outcome, SequenceTracker, StreamEvent
 from notifymux.event import Event, EventId, decode, encode
+from notifymux.progress_timeout import POLL_SECONDS, TAKEOVER_TIMEOUT_SECONDS
+from notifymux.sequence_tracker import Gap, GapReason, Outcome, SequenceTracker, StreamEvent
 
 E = 1000
 PAUSED = b'{"feed":{"position":null,"oldest":null}}'

@@ -8,8 +8,9 @@ from app.core.heartbeat import RegistryEntry
 from app.monitoring import problems
 from app.monitoring.process_list import ProcessRow, listeners, workers
 from app.monitoring.worker_report import QueryCounts, RightsCounts, WorkerReport
-from app.sources.base import GapReason, SourceStatus
+from app.sources.base import SourceStatus
 from notifymux.event import EventId
+from notifymux.sequence_tracker import GapReason
 
 LISTENER = {"pod": "a", "program": "listener", "uid": "1", "started": "5.0", "state": "running", "role": "primary"}
 

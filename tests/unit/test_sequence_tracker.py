@@ -6,10 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.progress_timeout import POLL_SECONDS, TAKEOVER_TIMEOUT_SECONDS
-from app.sources.base import GapReason
-from app.sources.sequence_tracker import Gap, Outcome, SequenceTracker, StreamEvent
 from notifymux.event import Event, EventId
+from notifymux.progress_timeout import POLL_SECONDS, TAKEOVER_TIMEOUT_SECONDS
+from notifymux.sequence_tracker import Gap, GapReason, Outcome, SequenceTracker, StreamEvent
 
 E = 1000  # an epoch
 
@@ -57,6 +56,21 @@ def test_it_starts_after_the_streams_last_entry(head: EventId | None) -> None:
     assert tracker.read([], head, 0.0) == []
     assert not tracker.is_read_due(0.0)
     assert tracker.position == (head or EventId(0, 0))
+
+
+def test_of_an_older_copy_of_the_stream_nothing_comes_again_that_was_before_the_start() -> None:
+    tracker = SequenceTracker()
+    tracker.start(EventId(E, 5))
+    _, outcomes = wait_out(tracker, [], EventId(E, 3), 0.0)
+    assert outcomes == [Gap(None, GapReason.STREAM_LOST)]
+    assert tracker.read(entries([4, 5, 6]), None, 10.0) == [event(6)]
+
+
+def test_whoever_starts_at_a_place_that_the_stream_has_lost_gets_a_gap_first() -> None:
+    tracker = SequenceTracker()
+    tracker.start(EventId(E, 5))
+    _, outcomes = wait_out(tracker, entries([8]), None, 0.0)
+    assert outcomes == [Gap(EventId(E, 7), GapReason.EVENTS_MISSING), event(8)]
 
 
 def test_the_next_event_is_delivered_at_once() -> None:

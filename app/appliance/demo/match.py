@@ -1,15 +1,12 @@
 """An invented match of American football, second by second. Pure: no clock, no database."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from random import Random
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-Side = Literal["home", "away"]
+from app.appliance.demo.teams import Fixture, Player, Side, players
+
 OTHER: dict[Side, Side] = {"home": "away", "away": "home"}
-
-NAMES: dict[Side, str] = {"home": "Silver Bay Herons", "away": "Iron Ridge Badgers"}
-ABBREVIATIONS: dict[Side, str] = {"home": "SBH", "away": "IRB"}
 
 QUARTERS = 4
 QUARTER_SECONDS = 15 * 60
@@ -31,42 +28,18 @@ class GameEvent(NamedTuple):
     yards: int
 
 
-@dataclass
-class Player:
-    """A player of the offense."""
-
-    team: Side
-    number: int
-    name: str
-    position: str
-    yards: int = 0
-    touchdowns: int = 0
-
-
-def _roster() -> list[Player]:
-    return [
-        Player("home", 12, "E. Vance", "QB"),
-        Player("home", 28, "T. Okafor", "RB"),
-        Player("home", 81, "J. Lindqvist", "WR"),
-        Player("home", 17, "M. Duarte", "WR"),
-        Player("home", 87, "P. Hale", "TE"),
-        Player("away", 9, "R. Castellan", "QB"),
-        Player("away", 33, "D. Brandt", "RB"),
-        Player("away", 11, "K. Amari", "WR"),
-        Player("away", 84, "S. Whitlock", "WR"),
-        Player("away", 88, "L. Novak", "TE"),
-    ]
-
-
 class Game:
     """One match. Each step of `seconds` plays one second of it; the attributes are the state after it.
 
     Args:
         random: decides everything that is left to chance.
+        fixture: who plays.
     """
 
-    def __init__(self, random: Random) -> None:
+    def __init__(self, random: Random, fixture: Fixture) -> None:
         self._random = random
+        self._abbreviations = {side: team.abbreviation for side, team in fixture.items()}
+        self.fixture = fixture
         self._events: list[GameEvent] = []
         self._kicker: Side | None = None  # the side that kicks off next, if a kickoff is next
         self._drive = (0, 0)  # plays, yards
@@ -82,7 +55,7 @@ class Game:
         self.distance: int | None = None
         self.score: dict[Side, int] = {"home": 0, "away": 0}
         self.timeouts: dict[Side, int] = {"home": TIMEOUTS, "away": TIMEOUTS}
-        self.players = _roster()
+        self.players = players(fixture)
 
     @property
     def yardline(self) -> int:
@@ -115,7 +88,7 @@ class Game:
 
     def _whistle(self) -> Iterator[None]:
         self.clock_running = False
-        score = f"{ABBREVIATIONS['home']} {self.score['home']}, {ABBREVIATIONS['away']} {self.score['away']}"
+        score = ", ".join(f"{self._abbreviations[side]} {points}" for side, points in self.score.items())
         kind, text, rest = {2: ("halftime", "Halftime", 60), QUARTERS: ("final", "Full time", 80)}.get(
             self.quarter, ("quarter", f"End of quarter {self.quarter}", 20)
         )
@@ -157,7 +130,7 @@ class Game:
         if late and self.clock_running and self.timeouts[behind] and self._chance(0.04):
             self.timeouts[behind] -= 1
             self.clock_running = False
-            self._record("timeout", f"Timeout {ABBREVIATIONS[behind]}, {self.timeouts[behind]} left", team=behind)
+            self._record("timeout", f"Timeout {self._abbreviations[behind]}, {self.timeouts[behind]} left", team=behind)
 
     def _call(self) -> str:
         to_goal = FIELD_YARDS - self.ball
@@ -232,7 +205,7 @@ class Game:
             yield from self._wait(5)
         self._take_over(OTHER[kicker], self._random.randint(16, 42) if returned else 30)
         how = f"returned to {self._spot()}" if returned else "touchback"
-        self._record("kickoff", f"{ABBREVIATIONS[kicker]} kicks off, {how}", team=kicker)
+        self._record("kickoff", f"{self._abbreviations[kicker]} kicks off, {how}", team=kicker)
 
     def _punt(self) -> None:
         yards = min(round(self._random.gauss(43, 6)), FIELD_YARDS - self.ball)
@@ -255,7 +228,7 @@ class Game:
         if self._chance(0.94):
             self._score(1, "extra_point", "{side} extra point is good")
         else:
-            self._record("missed_extra_point", f"{ABBREVIATIONS[self.possession]} extra point is no good")
+            self._record("missed_extra_point", f"{self._abbreviations[self.possession]} extra point is no good")
         self._kick_off_next(self.possession)
 
     def _safety(self) -> None:
@@ -267,14 +240,14 @@ class Game:
     def _score(self, points: int, kind: str, text: str, yards: int = 0) -> None:
         self.clock_running = False
         self.score[self.possession] += points
-        self._record(kind, text.format(side=ABBREVIATIONS[self.possession]), yards)
+        self._record(kind, text.format(side=self._abbreviations[self.possession]), yards)
 
     def _kick_off_next(self, kicker: Side) -> None:
         self._kicker, self.down, self.distance = kicker, None, None
 
     def _lose(self, kind: str, text: str, ball: int) -> None:
         side, other = self.possession, OTHER[self.possession]
-        self._record(kind, text.format(side=ABBREVIATIONS[side], other=ABBREVIATIONS[other]))
+        self._record(kind, text.format(side=self._abbreviations[side], other=self._abbreviations[other]))
         self._take_over(other, ball)
 
     def _take_over(self, side: Side, ball: int) -> None:
@@ -300,7 +273,7 @@ class Game:
         side: Side = "home" if self.yardline < FIELD_YARDS // 2 else "away"
         if self.yardline == FIELD_YARDS // 2:
             return "the 50"
-        return f"{ABBREVIATIONS[side]} {min(self.yardline, FIELD_YARDS - self.yardline)}"
+        return f"{self._abbreviations[side]} {min(self.yardline, FIELD_YARDS - self.yardline)}"
 
     def _player(self, position: str) -> Player:
         return self._random.choice([p for p in self.players if (p.team, p.position) == (self.possession, position)])

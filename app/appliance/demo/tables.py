@@ -1,4 +1,4 @@
-"""The demo match's rows in PostgreSQL, written by ordinary SQL as any user's backend would."""
+"""The rows of the demo's matches in PostgreSQL, written by ordinary SQL as any user's backend would."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,9 +7,8 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from app.appliance.demo.match import ABBREVIATIONS, NAMES, Game, GameEvent
+from app.appliance.demo.match import Game, GameEvent
 
-MATCH_ID = 1
 _SCHEMA = Path(__file__).with_name("schema.sql")
 
 Row = Mapping[str, Any]
@@ -23,22 +22,24 @@ def create_tables(session: psycopg.Connection[Any]) -> None:
 
 
 class MatchTables:
-    """The match's rows in the database.
+    """A match's rows in the database.
 
     Args:
         session: an open session in autocommit mode.
+        match_id: the match's.
     """
 
-    def __init__(self, session: psycopg.Connection[Any]) -> None:
+    def __init__(self, session: psycopg.Connection[Any], match_id: int) -> None:
         self._session = session
+        self._match_id = match_id
         self._written: dict[Key, Row] = {}
 
     def update(self, game: Game) -> None:
         """Write what has changed since the last call, in one transaction."""
         with self._session.transaction():
             if game.status == "pregame":  # the events of one match are kept
-                self._session.execute("DELETE FROM football_event WHERE match_id = %s", [MATCH_ID])
-            for key, row in rows(game).items():
+                self._session.execute("DELETE FROM football_event WHERE match_id = %s", [self._match_id])
+            for key, row in rows(self._match_id, game).items():
                 if self._written.get(key) != row:
                     self._write(key, row)
                     self._written[key] = row
@@ -62,24 +63,25 @@ class MatchTables:
         self._session.execute(
             "INSERT INTO football_event (match_id, quarter, clock, kind, team, text, yards)"
             " VALUES (%s, %s, %s, %s, %s, %s, %s)",
-            [MATCH_ID, *event],
+            [self._match_id, *event],
         )
 
 
-def rows(game: Game) -> dict[Key, Row]:
-    """Return the current state of the game as rows."""
+def rows(match_id: int, game: Game) -> dict[Key, Row]:
+    """Return the current state of a match as rows."""
+    home, away = game.fixture["home"], game.fixture["away"]
     state: dict[Key, Row] = {
-        ("match", MATCH_ID): {
-            "name": f"{NAMES['away']} at {NAMES['home']}",
-            "home": NAMES["home"],
-            "away": NAMES["away"],
-            "home_abbr": ABBREVIATIONS["home"],
-            "away_abbr": ABBREVIATIONS["away"],
+        ("match", match_id): {
+            "name": f"{away.name} at {home.name}",
+            "home": home.name,
+            "away": away.name,
+            "home_abbr": home.abbreviation,
+            "away_abbr": away.abbreviation,
             "status": game.status,
             "week": 7,
         },
-        ("matchdata", MATCH_ID): {
-            "match_id": MATCH_ID,
+        ("matchdata", match_id): {
+            "match_id": match_id,
             "quarter": game.quarter,
             "down": game.down,
             "distance": game.distance,
@@ -87,16 +89,16 @@ def rows(game: Game) -> dict[Key, Row]:
             "possession": game.possession,
             "drive_text": game.drive,
         },
-        ("scoreboard", MATCH_ID): {
-            "match_id": MATCH_ID,
+        ("scoreboard", match_id): {
+            "match_id": match_id,
             "home_score": game.score["home"],
             "away_score": game.score["away"],
             "home_timeouts": game.timeouts["home"],
             "away_timeouts": game.timeouts["away"],
         },
-        ("gameclock", MATCH_ID): {"match_id": MATCH_ID, "seconds": game.clock, "running": game.clock_running},
-        ("playclock", MATCH_ID): {"match_id": MATCH_ID, "seconds": game.play_clock, "running": game.play_clock_running},
+        ("gameclock", match_id): {"match_id": match_id, "seconds": game.clock, "running": game.clock_running},
+        ("playclock", match_id): {"match_id": match_id, "seconds": game.play_clock, "running": game.play_clock_running},
     }
-    for row_id, player in enumerate(game.players, start=1):
-        state["player_match", row_id] = {"match_id": MATCH_ID, **vars(player)}
+    for row_id, player in enumerate(game.players, start=1 + (match_id - 1) * len(game.players)):
+        state["player_match", row_id] = {"match_id": match_id, **vars(player)}
     return state

@@ -1,12 +1,13 @@
 // The demo page: shows the events of one match on a scoreboard. Everything from a payload is set as text.
 
+import { showClock, showTeam } from "./board.js";
+import { refusalText, showConnectionState, showStart } from "./connection_label.js";
 import { $, element, setText } from "./dom.js";
 import { drawField } from "./field.js";
 import { connect } from "./notifymux.js";
 import { EMPTY, abbr, apply, clockText, downText, quarterText, topPlayers } from "./scoreboard.js";
 
 const RATE_WINDOW_SECONDS = 5;
-const RESYNCED_MS = 6_000; // how long a snapshot is announced
 const TIMEOUTS = 3; // of a team in each half
 const MAX_PLAYERS = 10;
 
@@ -45,15 +46,7 @@ function render() {
 function renderTeams() {
   const { match, matchdata, scoreboard } = state;
   for (const side of ["home", "away"]) {
-    setText($(`${side}-abbr`), abbr(match, side));
-    setText($(`${side}-name`), match?.[side] ?? "");
-    $(side).classList.toggle("possession", matchdata?.possession === side);
-    setText($(`${side}-possession`), matchdata?.possession === side ? ", in possession" : "");
-    const score = $(`${side}-score`);
-    const points = scoreboard?.[`${side}_score`];
-    const before = score.textContent;
-    setText(score, points ?? "–");
-    if (Number(score.textContent) > Number(before)) animateScore(score);
+    showTeam($(side), side, state);
     const left = scoreboard?.[`${side}_timeouts`];
     setText($(`${side}-timeouts-text`), left == null ? "" : `${left} of ${TIMEOUTS} timeouts left`);
     [...$(`${side}-timeouts`).children].forEach((pip, i) => pip.classList.toggle("used", i >= (left ?? 0)));
@@ -69,16 +62,9 @@ function renderTeams() {
   }
 }
 
-function animateScore(node) {
-  node.classList.remove("scored");
-  void node.getBoundingClientRect(); // restarts the animation
-  node.classList.add("scored");
-}
-
 function renderClocks() {
   const { gameclock, playclock } = state;
-  setText($("gameclock"), clockText(gameclock?.seconds));
-  $("gameclock").classList.toggle("stopped", gameclock?.running === false);
+  showClock($("gameclock"), gameclock);
   const seconds = playclock?.seconds;
   setText($("playclock"), Number.isFinite(seconds) ? String(Math.max(0, Math.ceil(seconds))).padStart(2, "0") : "––");
   $("playclock").classList.toggle("stopped", playclock?.running === false);
@@ -123,39 +109,12 @@ function renderPlayers() {
 
 // ---- the connection
 
-let wasLive = false;
-let connectionState = "connecting";
-let resyncedTimer = 0;
-
-function showConnection(name, text) {
-  document.body.dataset.connection = name;
-  setText($("connection"), text);
-}
-
-const CONNECTION_TEXTS = {
-  connecting: "Connecting…",
-  live: "Live",
-  refused: "Refused",
-  replaced: "Open elsewhere",
-  closed: "Closed",
-};
-
-function onState({ name, attempt, reason }) {
-  clearTimeout(resyncedTimer);
-  connectionState = name;
-  const reconnecting = `${wasLive ? "Reconnecting" : "No connection yet"} (attempt ${attempt})…`;
-  showConnection(name, CONNECTION_TEXTS[name] ?? reconnecting);
-  if (name === "refused") {
-    state = { ...state, note: `The server refuses this page: ${reason}.` };
-    animationFrame ||= requestAnimationFrame(render);
-  }
-}
-
-function showResynced(text) {
-  clearTimeout(resyncedTimer);
-  showConnection("resynced", text);
-  const showLive = () => connectionState === "live" && showConnection("live", CONNECTION_TEXTS.live);
-  resyncedTimer = setTimeout(showLive, RESYNCED_MS);
+function onState(connectionState) {
+  showConnectionState(connectionState);
+  const refusal = refusalText(connectionState);
+  if (!refusal) return;
+  state = { ...state, note: refusal };
+  animationFrame ||= requestAnimationFrame(render);
 }
 
 const updatesPerSecond = [0]; // newest first; the first is incomplete
@@ -168,18 +127,16 @@ setInterval(() => {
 }, 1000);
 
 function onMessage(message) {
-  const before = state.updates;
+  const before = state;
   state = apply(state, message);
-  updatesPerSecond[0] += state.updates - before;
-  if (message.type === "resync" || message.type === "initial-load") {
-    if (message.recovered) showResynced("Live, nothing missed");
-    else if (wasLive && message.data) showResynced("Resynced");
-    wasLive = true;
-  }
+  updatesPerSecond[0] += state.updates - before.updates;
+  showStart(message, before.loaded);
   animationFrame ||= requestAnimationFrame(render);
 }
 
 render();
-const connection = connect({ match: matchId, token: query.get("token") ?? undefined });
+const token = query.get("token") ?? undefined;
+if (token) $("all-matches").search = new URLSearchParams({ token });
+const connection = connect({ match: matchId, token });
 connection.on("*", onMessage);
 connection.onState(onState);

@@ -1,7 +1,8 @@
 // Receives the status once a second over server-sent events, and reconnects automatically, but not while the page is
 // hidden. When the device or the page wakes up, the connection may be dead: a new one takes its place.
 
-import { dropDeadConnections, isHidden, onWake, refusal } from "./notifymux.js";
+import { refusal } from "./notifymux/transports.js";
+import { dropDeadConnections, isHidden, onWake } from "./notifymux/waking.js";
 
 const INITIAL_DELAY_MS = 500;
 const MAX_DELAY_MS = 5_000;

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+DEFAULT_NAMESPACE = "pg_notify"
 EVENT_FIELD = "event"  # the field of a stream entry that holds the event
 
 

@@ -7,6 +7,7 @@ import asyncio
 import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -18,13 +19,15 @@ from app.broadcast import initial_loads, update_queue
 from app.broadcast.client import Client
 from app.broadcast.hub import Hub
 from app.broadcast.match_view import MatchView
+from app.broadcast.messages import MessageBatch
 from app.broadcast.queried_update import QueriedUpdate
 from app.broadcast.query_pool import QueryResult
 from app.broadcast.router import Router
 from app.broadcast.topic import KeyValue, Topic
 from app.core.query_files import parse_query
 from notifymux.event import Event, EventId
-from tests.support.loops import run_ready_tasks
+from tests.support.loops import async_test, run_ready_tasks
+from tests.unit.test_hub import never_needed
 
 MATCHES = ("1", "2", "3", "4")
 PLAIN, ROW = "match_change", "row"
@@ -67,6 +70,7 @@ class Viewer:
         self.highest: dict[str, int] = {}  # of any match, heard since then
         self.recovered: set[str] = set()
         self.has_gap: set[str] = set()  # until their resync
+        self.stale: set[str] = set()  # the client knows of the gap
 
     def place(self, match: str, *, is_behind: bool = False) -> int | None:
         """Return the last id of a match; with `is_behind`, an earlier one, as if another page had gone on with it."""
@@ -115,6 +119,7 @@ class Viewer:
     def _forget(self, match: str) -> None:
         self.recovered.discard(match)
         self.has_gap.discard(match)
+        self.stale.discard(match)
         for by_match in (self.base, self.heard, self.highest):
             by_match.pop(match, None)
 
@@ -130,16 +135,18 @@ class Viewer:
                 self._on_id_line(EventId.parse(message.event_id).sequence)
 
     def _on_message(self, message: dict[str, Any]) -> None:
-        number = EventId.parse(message["id"]).sequence
+        number = EventId.parse(message["id"] or "0-0").sequence
         named = [str(message.get("match_id")), f"{CUP} {message.get(CUP)}"]
         topics = [topic for topic in named if topic in self.asked]
         assert topics, "nothing of a match that was left"
         if message["type"] in {"initial-load", "resync"}:
             self._start(topics[0], number, recovered=message.get("recovered", False))
+        elif message["type"] == "stale":
+            self.stale.add(topics.pop())
         else:
             # One that follows the initial-load of a topic may have been heard, by another one, before that.
             topics = [topic for topic in topics if topic in self.base and number > self.base[topic]]
-            topics = [topic for topic in topics if number > self.highest[topic]]
+            topics = [topic for topic in topics if number > self.highest[topic] and topic not in self.stale]
             assert topics, "it is in the snapshot, was heard before, or is out of order"
             assert self.has_gap.isdisjoint(topics), "before the resync of something that it is of"
             for each in self.highest:
@@ -195,8 +202,8 @@ class Viewer:
 class World:
     """A hub whose row queries wait for an answer, and a log of all events."""
 
-    def __init__(self, reached: Counter[str], *, has_queries: bool) -> None:
-        self.reached, self.has_queries = reached, has_queries
+    def __init__(self, reached: Counter[str], *, has_queries: bool, slow_snapshots: bool = False) -> None:
+        self.reached, self.has_queries, self.slow_snapshots = reached, has_queries, slow_snapshots
         files = {ROW: parse_query(ROW, "SELECT %(new_id)s")} if has_queries else {}
         self.hub = Hub(
             Router("match_id", queries=files, other_keys=[CUP]),
@@ -212,7 +219,7 @@ class World:
         self.queries: list[asyncio.Future[QueryResult]] = []
         self.committed: dict[str, dict[int, object]] = defaultdict(dict)  # by match: what each number asks for
         self.log: list[Event] = []
-        self.number = 0
+        self.number = self.snapshots = 0
         self.hub.start(EventId(7, 0), [])
         self.viewers = [
             Viewer(self, "a", "several"),
@@ -230,6 +237,8 @@ class World:
         while self.queries:
             self.answer(0, False)
             await self._settle()
+        for _ in range(6):
+            await self._settle()  # the last snapshots
         for viewer in self.viewers:
             viewer.check_end()
         await self.hub.aclose()
@@ -284,6 +293,10 @@ class World:
         return any(later > number and rows[later] == rows[number] for later in rows)
 
     async def _snapshot(self, _: MatchView) -> QueryResult:
+        self.snapshots += 1
+        if self.slow_snapshots and self.snapshots % 3 == 0:
+            for _turn in range(40):  # longer than a step
+                await asyncio.sleep(0)
         return QueryResult(b"{}")
 
     async def _range(self, after: EventId, until: EventId) -> list[Event] | None:
@@ -310,11 +323,90 @@ def _no_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(update_queue, "_MERGE_SECONDS", 1e9)
     monkeypatch.setattr(initial_loads, "_WAIT_SECONDS", 0)
     monkeypatch.setattr(initial_loads, "_STALE_SECONDS", 1e6)
+    monkeypatch.setattr(initial_loads, "_MAX_SNAPSHOTS", 1000)
+
+
+@async_test
+async def test_an_event_stream_does_not_start_while_an_update_waits_from_before_what_it_has_of_another_match() -> None:
+    """The update's id would come later, and would stand for a place in the other match that the client is beyond."""
+    world = World(Counter(), has_queries=True)
+    witness = world.hub.connect("witness")
+    world.hub.subscribe(witness, "1")
+    await run_ready_tasks()
+    world.commit([("1", ROW, 1, None), ("2", PLAIN, 1, None), ("1", PLAIN, 1, None)])
+    stream = world.hub.connect("stream", has_one_position=True)
+    world.hub.subscribe_all(stream, [("1", EventId(7, 0)), ("2", EventId(7, 2))])
+    await run_ready_tasks()
+    assert not stream.queue
+    world.answer(0, False)
+    await run_ready_tasks()
+    messages = stream.queue.drain()
+    assert [message.event_id for message in messages] == [None, None, None, "7-3"]
+    assert [json.loads(message.text)["id"] for message in messages] == ["7-0", "7-2", "7-1", "7-3"]
+    await world.hub.aclose()
+
+
+@async_test
+async def test_an_update_holds_back_the_connections_that_hear_its_match_and_no_others() -> None:
+    world = World(Counter(), has_queries=True)
+    both, other, single = world.hub.connect("both"), world.hub.connect("other"), world.hub.join("2", "single")
+    for client, matches in ((both, "12"), (other, "23")):
+        for match in matches:
+            world.hub.subscribe(client, match)
+    await run_ready_tasks()
+    for client in (both, other, single):
+        client.queue.drain()
+    world.commit([("1", ROW, 1, None), ("2", PLAIN, 1, None)])
+    await run_ready_tasks()
+    assert [len(client.queue.drain()) for client in (both, other, single)] == [0, 1, 1]
+    world.answer(0, False)
+    await run_ready_tasks()
+    assert [message.event_id for message in both.queue.drain()] == ["7-1", "7-2"]
+    await world.hub.aclose()
+
+
+@async_test
+@pytest.mark.parametrize("slow", range(3))
+async def test_a_client_knows_of_a_gap_before_it_hears_an_update_that_is_also_of_that_match(slow: int) -> None:
+    world = World(Counter(), has_queries=False, slow_snapshots=True)
+    world.snapshots = slow
+    start = ("subscribe", 0, "1", False), ("subscribe", 0, "cup 5", False)
+    await world.run([*start, ("gap",), *[("commit", [("1", PLAIN, 1, "5")])] * 3])
+    assert world.reached["stale"] > 1
+
+
+def keep(batches: list[MessageBatch], batch: MessageBatch) -> bool:
+    batches.append(batch)
+    return True
+
+
+@async_test
+async def test_connections_that_hear_the_same_share_one_batch() -> None:
+    world = World(Counter(), has_queries=False)
+    batches: dict[str, list[MessageBatch]] = defaultdict(list)
+    for name, matches in (("a", "12"), ("b", "21"), ("c", "123"), ("d", "1"), ("e", "1")):
+        client = world.hub.connect(name)
+        for match in matches:
+            world.hub.subscribe(client, match)
+        await run_ready_tasks()
+        client.queue.drain()
+        client.attach(partial(keep, batches[name]), never_needed)
+    world.commit([("2", PLAIN, 1, None), ("1", PLAIN, 1, None), ("3", PLAIN, 1, None), ("2", PLAIN, 1, None)])
+    assert all(len(each) == 1 for each in batches.values())
+    [a], [b], [c], [d], [e] = (batches[name] for name in "abcde")
+    assert a is b
+    assert d is e
+    heard = [[message.event_id for message in batch.messages] for batch in (a, c, d)]
+    assert heard == [["7-1", "7-2", "7-4"], ["7-1", "7-2", "7-3", "7-4"], ["7-2"]]
+    await world.hub.aclose()
 
 
 def check_reached(reached: Counter[str], *names: str) -> None:
     """The property proves something only if the schedules reach all of these."""
     assert all(reached[name] > 10 for name in names), reached
+
+
+REACHED = ("initial-load", "recovered", "resync", "stale", "match-update", "row", "read back", "several keys")
 
 
 def run_schedules(*, has_queries: bool, examples: int) -> Counter[str]:
@@ -323,7 +415,7 @@ def run_schedules(*, has_queries: bool, examples: int) -> Counter[str]:
     @settings(max_examples=examples)
     @given(st.lists(STEP, min_size=10, max_size=30))
     def run(steps: list[Step]) -> None:
-        asyncio.run(World(reached, has_queries=has_queries).run(steps))
+        asyncio.run(World(reached, has_queries=has_queries, slow_snapshots=True).run(steps))
 
     run()
     return reached
@@ -331,12 +423,16 @@ def run_schedules(*, has_queries: bool, examples: int) -> Counter[str]:
 
 def test_what_is_heard_is_what_was_committed_in_commit_order_over_all_matches() -> None:
     reached = run_schedules(has_queries=False, examples=300)
-    check_reached(reached, "initial-load", "recovered", "resync", "match-update", "row", "read back", "several keys")
+    check_reached(
+        reached, "initial-load", "recovered", "resync", "stale", "match-update", "row", "read back", "several keys"
+    )
 
 
 def test_an_update_that_waits_for_its_query_holds_back_all_that_follow_on_its_connections() -> None:
     reached = run_schedules(has_queries=True, examples=300)
-    check_reached(reached, "initial-load", "recovered", "resync", "match-update", "row", "read back", "several keys")
+    check_reached(
+        reached, "initial-load", "recovered", "resync", "stale", "match-update", "row", "read back", "several keys"
+    )
 
 
 @pytest.mark.long

@@ -1,4 +1,4 @@
-"""A worker's position in the stream (rule 13 of docs/numbering.md): every event once and in order, or a gap.
+"""A follower's position in the stream (rule 13 of docs/numbering.md): every event once and in order, or a gap.
 
 The stream is authoritative. Pub/sub delivers the next event early, and signals that there is something to read. This is
 a state machine without I/O and without a clock; times are seconds on any monotonic clock.
@@ -6,12 +6,12 @@ a state machine without I/O and without a clock; times are seconds on any monoto
 
 import logging
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from enum import StrEnum
 from typing import NamedTuple
 
-from app.core.progress_timeout import POLL_SECONDS, TAKEOVER_TIMEOUT_SECONDS, ProgressTimeout
-from app.sources.base import GapReason
 from notifymux.event import Event, EventId
+from notifymux.progress_timeout import POLL_SECONDS, TAKEOVER_TIMEOUT_SECONDS, ProgressTimeout
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +20,15 @@ _MAX_PAST_EPOCHS = 16
 _MAX_STRANGE_EPOCHS = 16
 _STRANGE_READ_SECONDS = 1.0  # between two reads for epochs that the stream turned out not to have
 _FOREIGN_READS = 3  # after so many reads in vain, an epoch is another environment's
+
+
+class GapReason(StrEnum):
+    """Why there is a gap. Values are for people, the members' names are labels in the metrics."""
+
+    EPOCH = "a new epoch began"
+    STREAM_LOST = "the stream was lost"
+    EVENTS_MISSING = "events are missing in the stream"
+    SESSION = "the session is new"
 
 
 class Gap(NamedTuple):
@@ -44,6 +53,21 @@ class StreamEvent(NamedTuple):
 
 
 Outcome = Event | Gap
+
+
+def runs(outcomes: Iterable[Outcome]) -> Iterator[list[Event] | Gap]:
+    """Yield the events between two gaps as one list, and each gap."""
+    events: list[Event] = []
+    for outcome in outcomes:
+        if isinstance(outcome, Gap):
+            if events:
+                yield events
+            yield outcome
+            events = []
+        else:
+            events.append(outcome)
+    if events:
+        yield events
 
 
 class SequenceTracker:
@@ -82,8 +106,12 @@ class SequenceTracker:
         self.needs_read, self._read_at = True, 0.0
 
     def start(self, head: EventId | None) -> EventId:
-        """Start at the stream's last id, which is None for an empty stream; return the position."""
-        self.position = head or NOTHING
+        """Start as if everything up to an id had been delivered; return it.
+
+        `head` is the stream's last id, or that of the last event that a follower has handled before it was restarted.
+        None starts before every event.
+        """
+        self.position = self._delivered = head or NOTHING
         return self.position
 
     def on_published(self, events: Sequence[Event]) -> list[Event]:
