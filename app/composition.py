@@ -107,7 +107,7 @@ def _worker_info(settings: Settings) -> WorkerInfo:
 
 def _tokens(settings: Settings) -> Tokens | None:
     if settings.ws_jwt_secret:
-        return Tokens(settings.ws_jwt_secret.get_secret_value(), "HS256")
+        return Tokens(settings.ws_jwt_secret.get_secret_value(), "HS256", settings.other_keys)
     if settings.ws_jwt_public_key:
-        return Tokens(settings.ws_jwt_public_key.get_secret_value(), "RS256")
+        return Tokens(settings.ws_jwt_public_key.get_secret_value(), "RS256", settings.other_keys)
     return None

@@ -13,7 +13,7 @@ from app.broadcast.query_pool import QueryPool, QueryResult
 from app.broadcast.router import Router
 from app.core.canary import Canary
 from app.core.config import Settings, load_queries
-from app.core.query_files import Queries
+from app.core.query_files import Queries, QueryFile, claim_names
 from app.core.tasks import start_task
 from app.monitoring.event_stats import EventStats
 from app.monitoring.recent_events import RecentEvents
@@ -69,7 +69,8 @@ class MatchDataWebSocketManager:
         connect_to = (lambda: db_url) if isinstance(db_url, str) else db_url
         self._queries = load_queries(settings) if queries is None else queries
         self._pools = _query_pools(connect_to, settings, self._queries)
-        router = Router(settings.routing_key, settings.latest_wins_channels, self._queries.channels)
+        match_key, *other_keys = settings.routing_key
+        router = Router(match_key, settings.latest_wins_channels, self._queries.channels, other_keys=other_keys)
         self.hub = Hub(
             router,
             self._fetch_snapshot,
@@ -193,27 +194,33 @@ class MatchDataWebSocketManager:
         return RightsCounts(pool.queries, pool.failures, rights.revoked, rights.unchecked, rights.queries.waiting)
 
     def _match_rights(self, settings: Settings) -> MatchRights | None:
-        pool, query = self._pools.rights, self._queries.authorize
-        if pool is None or query is None:
+        pool, queries = self._pools.rights, self._queries.rights
+        if pool is None:
             return None
 
         async def ask(view: MatchView) -> QueryResult:
-            return await pool.run(query, view.parameters)
+            return await _run_for(pool, queries[view.key], view)
 
-        return MatchRights(query.claims, ask, settings.snapshot_pool, settings.query_timeout)
+        names = claim_names(queries.values())
+        return MatchRights(names, ask, settings.snapshot_pool, settings.query_timeout)
 
     async def _fetch_snapshot(self, view: MatchView) -> QueryResult:
-        pool, query = self._pools.snapshots, self._queries.snapshot
-        return await pool.run(query, view.parameters) if pool and query else QueryResult(NULL)
+        pool, query = self._pools.snapshots, self._queries.snapshots.get(view.key)
+        return await _run_for(pool, query, view) if pool and query else QueryResult(NULL)
 
     async def _fetch_row(self, update: QueriedUpdate, claims: str, within: float) -> QueryResult:
         if self._pools.rows is None:
             raise ValueError(f"there are no queries for {update.channel}")
-        view = MatchView(update.match, update.query.claims.of(claims))
-        return await self._pools.rows.run(update.query, view.parameters | dict(update.parameters), within)
+        parameters = {"match_id": update.match, "claims": update.query.claims.of(claims), **dict(update.parameters)}
+        return await self._pools.rows.run(update.query, parameters, within)
 
     async def _read_range(self, after: EventId, until: EventId) -> list[Event] | None:
         return await self._source.read_range(after, until)
+
+
+async def _run_for(pool: QueryPool, query: QueryFile, view: MatchView) -> QueryResult:
+    """Run a query for a view, whose claims may be more than those that this query names."""
+    return await pool.run(query, view._replace(claims=query.claims.of(view.claims)).parameters)
 
 
 def _query_pools(db_url: DatabaseUrl | None, settings: Settings, queries: Queries) -> "_Pools":
@@ -231,9 +238,9 @@ def _query_pools(db_url: DatabaseUrl | None, settings: Settings, queries: Querie
     rows = pool("query", settings.query_timeout, "the query failed or took too long; fetch the state")
     rights = pool("authorize", settings.query_timeout, "")
     return _Pools(
-        snapshots if queries.snapshot else None,
+        snapshots if queries.snapshots else None,
         rows if queries.channels else None,
-        rights if queries.authorize else None,
+        rights if queries.rights else None,
     )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 from app.broadcast.messages import Message, MessageBatch
 from app.broadcast.send_queue import SendQueue
+from app.broadcast.topic import Topic
 from app.core.claims import NO_CLAIMS
 from app.core.tasks import cancel_tasks
 
@@ -85,9 +86,9 @@ class Client:
     ) -> None:
         self.name, self.scope, self.owner, self.address, self.claims = name, scope, owner, address, claims
         self.has_one_position = has_one_position
-        self.subscriptions: dict[str, Subscription] = {}  # by match
-        # These matches, if every event of each is sent; None if that is not so, or not known: see `Delivery`.
-        self.hears: frozenset[str] | None = None
+        self.subscriptions: dict[Topic, Subscription] = {}
+        # These topics, if every event of each is sent; None if that is not so, or not known: see `Delivery`.
+        self.hears: frozenset[Topic] | None = None
         self.queue = SendQueue(queue_bytes)
         # Done, with the code, as soon as the connection has to be closed.
         self.closing: asyncio.Future[CloseCode] = asyncio.get_running_loop().create_future()

@@ -1,4 +1,4 @@
-"""Subscriptions to one match that wait for the same snapshot."""
+"""Subscriptions to one topic that wait for the same snapshot."""
 
 import asyncio
 from collections.abc import Iterable

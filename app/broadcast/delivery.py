@@ -1,14 +1,14 @@
-"""What one delivery of events sends to each connection: to one with several matches one batch, in commit order."""
+"""What one delivery of events sends to each connection: to one with several topics one batch, in commit order."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from operator import attrgetter
 
 from app.broadcast.client import Client
 from app.broadcast.held_updates import HeldUpdates
 from app.broadcast.messages import Message, MessageBatch, Update
 from app.broadcast.room import Room
+from app.broadcast.topic import Topic
 
-Released = Mapping[str, Sequence[Update]]
+Released = Mapping[Topic, Sequence[Update]]
 
 
 def shown(updates: Sequence[Update], claims: str) -> list[Message]:
@@ -17,37 +17,39 @@ def shown(updates: Sequence[Update], claims: str) -> list[Message]:
 
 
 class Delivery:
-    """Sends updates to the clients of their matches. Clients that hear the same of a delivery share one batch.
+    """Sends updates to the clients of their topics. Clients that hear the same of a delivery share one batch.
 
     Args:
-        rooms: by match.
+        rooms: by topic.
         held: what is held back for clients; None without queries.
         too_slow: is called with a client for which more waits than may.
     """
 
-    def __init__(self, rooms: Mapping[str, Room], held: HeldUpdates | None, too_slow: Callable[[Client], None]) -> None:
+    def __init__(
+        self, rooms: Mapping[Topic, Room], held: HeldUpdates | None, too_slow: Callable[[Client], None]
+    ) -> None:
         self._rooms, self._held, self._too_slow = rooms, held, too_slow
 
     def send(self, released: Released) -> None:
-        """Send updates that nothing of their own match delays.
+        """Send updates that nothing of their own topic delays.
 
         Args:
-            released: by match, each of which has subscriptions; in order. A match without updates is one whose first
+            released: by topic, each of which has subscriptions; in order. A topic without updates is one whose first
                 update that waits has changed.
         """
         if len(released) == 1 and not (self._held and self._held.may_hold):
-            [(match, updates)] = released.items()
-            self._send_match(match, updates)
+            [(topic, updates)] = released.items()
+            self._send_topic(topic, updates)
         elif released:
             self._send_merged(released)
 
     def release(self, client: Client) -> None:
-        """Send what no longer has to be held back for a client, since it hears a match less."""
+        """Send what no longer has to be held back for a client, since it hears a topic less."""
         if self._held and (updates := self._held.pass_on(client, [])):
             self._send(client, MessageBatch(shown(updates, client.claims)))
 
-    def _send_match(self, match: str, updates: Sequence[Update]) -> None:
-        for claims, subscriptions in self._rooms[match].groups.items():
+    def _send_topic(self, topic: Topic, updates: Sequence[Update]) -> None:
+        for claims, subscriptions in self._rooms[topic].groups.items():
             batch = MessageBatch(shown(updates, claims) if self._held else updates)
             for subscription in subscriptions.values():
                 if not subscription.send(batch):
@@ -61,11 +63,11 @@ class Delivery:
             if hears is None or may_hold:
                 self._send_selected(client, batches)
             else:
-                self._send(client, batches.of_matches(client.claims, hears))
+                self._send(client, batches.of_topics(client.claims, hears))
 
-    def _clients(self, matches: Iterable[str]) -> set[Client]:
-        """Return all that hear any of some matches, or will."""
-        return set().union(*[group for match in matches for group in self._rooms[match].groups.values()])
+    def _clients(self, topics: Iterable[Topic]) -> set[Client]:
+        """Return all that hear any of some topics, or will."""
+        return set().union(*[group for topic in topics for group in self._rooms[topic].groups.values()])
 
     def _send_selected(self, client: Client, batches: "_Batches") -> None:
         """Send a client what it does not have and what no query holds back, and what was held back until now."""
@@ -87,25 +89,25 @@ class _Batches:
     """The batches of one delivery, each built when the first client needs it.
 
     Args:
-        released: by match, in order.
+        released: by topic, in order.
     """
 
     def __init__(self, released: Released) -> None:
         self._released = released
-        self._batches: dict[tuple[str, frozenset[str] | tuple[int, ...]], MessageBatch] = {}
+        self._batches: dict[tuple[str, frozenset[Topic] | tuple[int, ...]], MessageBatch] = {}
 
-    def of_matches(self, claims: str, matches: frozenset[str]) -> MessageBatch:
-        """Return all updates of these matches in commit order, for clients with these claims."""
-        batch = self._batches.get((claims, matches))
+    def of_topics(self, claims: str, topics: frozenset[Topic]) -> MessageBatch:
+        """Return all updates of these topics in commit order, for clients with these claims."""
+        batch = self._batches.get((claims, topics))
         if batch is None:
-            updates = _by_serial(each for match, each in self._released.items() if match in matches)
-            batch = self._batches[claims, matches] = MessageBatch(shown(updates, claims))
+            updates = _in_order(each for topic, each in self._released.items() if topic in topics)
+            batch = self._batches[claims, topics] = MessageBatch(shown(updates, claims))
         return batch
 
     def select(self, client: Client) -> Sequence[Update]:
         """Return what a client is to be sent, in commit order: what it hears and does not have."""
-        subscriptions = [client.subscriptions[match] for match in self._released if match in client.subscriptions]
-        return _by_serial(each.unseen(self._released[each.match]) for each in subscriptions if each.streaming)
+        subscriptions = [client.subscriptions[topic] for topic in self._released if topic in client.subscriptions]
+        return _in_order(each.unseen(self._released[each.topic]) for each in subscriptions if each.streaming)
 
     def of(self, claims: str, updates: Sequence[Update]) -> MessageBatch:
         """Return these updates, for clients with these claims."""
@@ -116,8 +118,8 @@ class _Batches:
         return batch
 
 
-def _hears(client: Client) -> frozenset[str] | None:
-    """Return the matches of a client, and keep them, if every event of each is sent to it; else None.
+def _hears(client: Client) -> frozenset[Topic] | None:
+    """Return the topics of a client, and keep them, if every event of each is sent to it; else None.
 
     A set that is kept has its hash, by which the batch of all who hear the same is found.
     """
@@ -127,5 +129,7 @@ def _hears(client: Client) -> frozenset[str] | None:
     return client.hears
 
 
-def _by_serial(parts: Iterable[Sequence[Update]]) -> list[Update]:
-    return sorted((update for part in parts for update in part), key=attrgetter("serial"))
+def _in_order(parts: Iterable[Sequence[Update]]) -> list[Update]:
+    """Merge updates in commit order, each once: one of several topics is in several parts."""
+    by_serial = {update.serial: update for part in parts for update in part}
+    return [by_serial[serial] for serial in sorted(by_serial)]

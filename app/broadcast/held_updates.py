@@ -1,7 +1,7 @@
-"""Updates that wait although their own match has passed them on: one of another match before them waits for its query.
+"""Updates that wait although their own topic has passed them on: one of another topic before them waits for its query.
 
-A connection hears all of its matches in commit order, and no id that it is sent may pass an update that is to come. So
-what comes after the first update that waits, of any match that the connection hears, is held back with it. That takes
+A connection hears all of its topics in commit order, and no id that it is sent may pass an update that is to come. So
+what comes after the first update that waits, of any topic that the connection hears, is held back with it. That takes
 no longer than the query may take, because its time counts from when this worker heard the update.
 """
 
@@ -54,13 +54,13 @@ class HeldUpdates:
 
         The rest is held back until the next call.
         """
-        matches = [match for match, subscription in client.subscriptions.items() if subscription.streaming]
+        topics = [topic for topic, subscription in client.subscriptions.items() if subscription.streaming]
         held = self._held.get(client)
         updates = newest
-        if held and self._rows.count_before_waiting(matches, [held.first]):
+        if held and self._rows.count_before_waiting(topics, [held.first]):
             del self._held[client]
             updates = in_commit_order([*held.parts, newest])
-        count = self._rows.count_before_waiting(matches, updates)
+        count = self._rows.count_before_waiting(topics, updates)
         if count == len(updates):
             return updates
         self._hold(client, updates[count:])
@@ -72,10 +72,10 @@ class HeldUpdates:
         return held is not None and held.bytes > self._limit and len(held) > 1
 
     def forget(self, subscription: Subscription) -> None:
-        """Drop what is held back of one match for its client."""
+        """Drop what is held back of one topic for its client, unless the client hears it by another topic too."""
         if held := self._held.pop(subscription.client, None):
             for part in held.parts:
-                if kept := [update for update in part if update.match != subscription.match]:
+                if kept := [update for update in part if _is_heard(update, subscription)]:
                     self._hold(subscription.client, kept)
 
     def drop(self, client: Client) -> None:
@@ -91,3 +91,10 @@ class HeldUpdates:
             held.add(updates)
         else:
             self._held[client] = _Held(updates)
+
+
+def _is_heard(update: Update, ended: Subscription) -> bool:
+    """Whether a client hears an update also without one of its subscriptions."""
+    heard = ended.client.subscriptions
+    others = (heard.get(topic) for topic in update.topics if topic != ended.topic)
+    return any(other is not None and other.streaming for other in others)

@@ -1,4 +1,4 @@
-"""The fan-out: each event to the clients of its match. Nothing here waits for a client."""
+"""The fan-out: each event to the clients of its topics. Nothing here waits for a client."""
 
 import logging
 from collections.abc import Collection, Sequence
@@ -15,21 +15,22 @@ from app.broadcast.router import Router
 from app.broadcast.row_queries import RowQueries, RunQuery
 from app.broadcast.snapshot_cache import FetchSnapshot, SnapshotCache
 from app.broadcast.subscription import Subscription
+from app.broadcast.topic import Topic
 from app.broadcast.unroutable import UnroutableEvents
-from app.core.claims import NO_CLAIMS, NO_NAMES
+from app.core.claims import NO_CLAIMS
 from app.core.log_throttle import LogThrottle
-from app.core.query_files import NO_QUERIES, Queries
+from app.core.query_files import NO_QUERIES, Queries, claim_names
 from notifymux.event import Event, EventId
 
 logger = logging.getLogger(__name__)
 
 
 class Hub:
-    """All clients of this worker, and their matches. It is the `EventSink` of the worker's source.
+    """All clients of this worker, and their topics. It is the `EventSink` of the worker's source.
 
     Args:
-        router: finds the match of an event.
-        fetch_snapshot: runs the snapshot query for a view of a match.
+        router: finds the topics of an event.
+        fetch_snapshot: runs the snapshot query for a view of a match or another topic.
         read_range: reads events that the replay buffer has dropped: those after one id up to another, or None.
         queue_bytes: limit of a client's queue.
         replay_bytes: limit of the replay buffer.
@@ -61,15 +62,16 @@ class Hub:
         self.rows = self._row_queries(fetch_row, row_timeout) if fetch_row else None
         self._held = HeldUpdates(self.rows, queue_bytes) if self.rows else None
         self._clients: dict[ClientKey, Client] = {}
-        self._rooms: dict[str, Room] = {}  # by match; none is empty
+        self._rooms: dict[Topic, Room] = {}  # none is empty
         self._delivery = Delivery(self._rooms, self._held, self._close_slow)
         self.initial_loads = InitialLoads(
             self._buffer,
             MissedEvents(router, self._buffer, read_range, self.rows, queue_bytes),
             self.snapshots,
-            snapshot_claims=queries.snapshot.claims if queries.snapshot else NO_NAMES,
+            snapshot_claims=claim_names(queries.snapshots.values()),
             rows=self.rows,
             held=self._held,
+            tells_at_once=len(router.keys) > 1,
         )
         self.unroutable = UnroutableEvents(router)
         self._log = LogThrottle(logger)  # of what clients cause
@@ -79,15 +81,15 @@ class Hub:
         return len(self._clients)
 
     def _row_queries(self, run: RunQuery, timeout: float) -> RowQueries:
-        def abandon(match: str) -> None:
-            for subscription in self._rooms[match]:
+        def abandon(topic: Topic) -> None:
+            for subscription in self._rooms[topic]:
                 subscription.client.close(CloseCode.BUG)
 
-        def groups(match: str) -> Collection[str]:
-            return self._rooms[match].groups
+        def groups(topic: Topic) -> Collection[str]:
+            return self._rooms[topic].groups
 
-        def deliver(match: str, updates: Sequence[Update]) -> None:
-            self._delivery.send({match: updates})
+        def deliver(topic: Topic, updates: Sequence[Update]) -> None:
+            self._delivery.send({topic: updates})
 
         return RowQueries(run, deliver, groups, self._buffer.resize, abandon, timeout=timeout)
 
@@ -139,21 +141,21 @@ class Hub:
         self.subscribe(client, match, last)
         return client
 
-    def subscribe(self, client: Client, match: str, last: EventId | None = None) -> None:
-        """Have a client hear a match: from the events after `last` on, or without it from a snapshot on.
+    def subscribe(self, client: Client, topic: Topic, last: EventId | None = None) -> None:
+        """Have a client hear a topic: from the events after `last` on, or without it from a snapshot on.
 
-        If it hears the match already, it starts again.
+        If it hears the topic already, it starts again.
         """
-        self.subscribe_all(client, [(match, last)])
+        self.subscribe_all(client, [(topic, last)])
 
-    def subscribe_all(self, client: Client, starts: Sequence[tuple[str, EventId | None]]) -> None:
-        """Have a client hear several matches, all from one moment on; otherwise as `subscribe`."""
+    def subscribe_all(self, client: Client, starts: Sequence[tuple[Topic, EventId | None]]) -> None:
+        """Have a client hear several topics, all from one moment on; otherwise as `subscribe`."""
         if starts and not client.closing.done():
-            self.initial_loads.start([self._add_subscription(client, match, last) for match, last in starts])
+            self.initial_loads.start([self._add_subscription(client, topic, last) for topic, last in starts])
 
-    def unsubscribe(self, client: Client, match: str) -> bool:
-        """Have a client hear nothing more of a match; return whether it heard it."""
-        subscription = client.subscriptions.get(match)
+    def unsubscribe(self, client: Client, topic: Topic) -> bool:
+        """Have a client hear nothing more of a topic; return whether it heard it."""
+        subscription = client.subscriptions.get(topic)
         if subscription is None:
             return False
         self._remove(subscription)
@@ -192,36 +194,36 @@ class Hub:
             self.leave(older)
         self._clients[client.key] = client
 
-    def _add_subscription(self, client: Client, match: str, last: EventId | None) -> Start:
-        if older := client.subscriptions.get(match):
+    def _add_subscription(self, client: Client, topic: Topic, last: EventId | None) -> Start:
+        if older := client.subscriptions.get(topic):
             self._remove(older)
-        room = self._rooms.get(match)
+        room = self._rooms.get(topic)
         if room is None:
-            room = self._rooms[match] = Room(match)
-        subscription = Subscription(client, room.match)
-        client.subscriptions[room.match] = subscription
+            room = self._rooms[topic] = Room(topic)
+        subscription = Subscription(client, room.topic)
+        client.subscriptions[room.topic] = subscription
         client.hears = None
         room.add(subscription)
         return subscription, last
 
     def _remove(self, subscription: Subscription) -> None:
-        client, match = subscription.client, subscription.match
+        client, topic = subscription.client, subscription.topic
         subscription.pause()
-        del client.subscriptions[match]
-        room = self._rooms[match]
+        del client.subscriptions[topic]
+        room = self._rooms[topic]
         room.remove(subscription)
         if not room:
-            del self._rooms[match]
+            del self._rooms[topic]
             if self.rows:
-                self.rows.drop(match)
+                self.rows.drop(topic)
         self.initial_loads.leave(subscription)
         if self._held:
             self._held.forget(subscription)
 
     def _close_slow(self, client: Client) -> None:
         self.slow_closes += 1
-        matches = ", ".join(list(client.subscriptions)[:3])
-        self._log("slow", "client %r of match %s is too slow and is closed", client.name, matches)
+        topics = ", ".join(map(str, list(client.subscriptions)[:3]))
+        self._log("slow", "client %r of match %s is too slow and is closed", client.name, topics)
         client.close(CloseCode.SLOW)
 
     # ---- events
@@ -238,22 +240,24 @@ class Hub:
         self._resync_all("this worker has found its position")
 
     def deliver(self, events: Sequence[Event]) -> None:
-        """Send events to every client of their matches."""
-        by_match: dict[str, list[Update]] = {}
+        """Send events to every client of their topics."""
+        by_topic: dict[Topic, list[Update]] = {}
         for event in events:
             update = self._record(event)
             if update is None:
                 self.unroutable.add(event)
-            elif update.match in self._rooms:
-                by_match.setdefault(update.match, []).append(update)
+                continue
+            for topic in update.topics:
+                if topic in self._rooms:
+                    by_topic.setdefault(topic, []).append(update)
         self._advance(events)
         if self.rows:
-            self._delivery.send({match: self.rows.put(match, updates) for match, updates in by_match.items()})
+            self._delivery.send({topic: self.rows.put(topic, updates) for topic, updates in by_topic.items()})
         else:
-            self._delivery.send(by_match)
+            self._delivery.send(by_topic)
 
     def gap(self, position: EventId | None, why: str) -> None:
-        """Announce a gap to every client, with one fresh snapshot for each match."""
+        """Announce a gap to every client, with one fresh snapshot for each topic."""
         self._buffer.restart(position)
         self._drop_waiting()
         self._resync_all(why)

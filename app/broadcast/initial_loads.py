@@ -46,6 +46,8 @@ class InitialLoads:
         snapshot_claims: the claims that they depend on.
         rows: runs the queries of updates; None where no channel has one.
         held: what is held back for clients; None without queries.
+        tells_at_once: whether clients are told of a gap before anything else: where an update may be of several topics,
+            it must not move a client's position in one that has a gap.
     """
 
     def __init__(
@@ -57,9 +59,11 @@ class InitialLoads:
         snapshot_claims: ClaimNames,
         rows: RowQueries | None,
         held: HeldUpdates | None,
+        tells_at_once: bool,
     ) -> None:
         self._buffer, self._missed, self._rows, self._held = buffer, missed, rows, held
         self._snapshots, self._snapshot_claims = snapshots, snapshot_claims
+        self._tells_at_once = tells_at_once
         self._crowds: dict[Subscription, Crowd] = {}
         self._has_position = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -85,10 +89,13 @@ class InitialLoads:
             if each.client.has_one_position:
                 clients.setdefault(each.client, []).append(each)
             else:
-                views.setdefault(MatchView(each.match, each.client.claims), []).append(each)
+                views.setdefault(MatchView(each.topic, each.client.claims), []).append(each)
         at = self._buffer.cursor
         for group in views.values():
-            self._spawn(self._resync([Load(group, None, at, resync)]), [each.client for each in group])
+            loads = [Load(group, None, at, resync)]
+            if self._tells_at_once:
+                _tell_stale(loads)
+            self._spawn(self._resync(loads), [each.client for each in group])
         for client, group in clients.items():
             self._spawn(self._resync([Load([each], None, at, resync) for each in group]), [client])
 
@@ -128,7 +135,10 @@ class InitialLoads:
         clients = {each.client for load in loads for each in load.subscriptions if each.is_open}
         if clients:
             self._log(
-                "snapshots", "match %r: there was a gap during each of %d snapshots", loads[0].match, _MAX_SNAPSHOTS
+                "snapshots",
+                "match %r: there was a gap during each of %d snapshots",
+                str(loads[0].topic),
+                _MAX_SNAPSHOTS,
             )
         for client in clients:
             client.close(CloseCode.SLOW)
@@ -157,12 +167,12 @@ class InitialLoads:
         """Fill a load with a snapshot, unless it has something or all of its subscriptions have ended."""
         if load.first is not None:
             return
-        view = MatchView(load.match, self._snapshot_claims.of(load.claims))
+        view = MatchView(load.topic, self._snapshot_claims.of(load.claims))
         cached = await self._snapshot(view, load.subscriptions)
         if cached is None:
             return
         start = self._replay_start(cached, load.joined)
-        first = load.build(load.match, start.position, cached.snapshot.data, cached.snapshot.error)
+        first = load.build(load.topic, start.position, cached.snapshot.data, cached.snapshot.error)
         # The snapshot has what still waits for queries from before it.
         load.begin_at(start, first, start.position if self._rows else None)
 
@@ -194,11 +204,15 @@ class InitialLoads:
 
     async def _resync(self, loads: list[Load]) -> None:
         """Restart subscriptions from snapshots; tell their clients after a while that their state may be old."""
-        late = asyncio.get_running_loop().call_later(_STALE_SECONDS, _tell_stale, loads)
+        late = asyncio.get_running_loop().call_later(_STALE_SECONDS, self._tell_late, loads)
         try:
             await self._complete(loads)
         finally:
             late.cancel()
+
+    def _tell_late(self, loads: Sequence[Load]) -> None:
+        if not self._tells_at_once or loads[0].client.has_one_position:
+            _tell_stale(loads)
 
     # ---- the start
 
@@ -216,7 +230,7 @@ class InitialLoads:
                 return False
             if self._rows is None:
                 return True
-            lacking = [(load, self._rows.unfetched(load.match, load.updates, load.claims)) for load in loads]
+            lacking = [(load, self._rows.unfetched(load.topic, load.updates, load.claims)) for load in loads]
             lacking = [(load, updates) for load, updates in lacking if updates]
             for load, updates in lacking:
                 await self._rows.fetch(updates, load.claims)
@@ -227,7 +241,7 @@ class InitialLoads:
 
     def _extend(self, load: Load) -> bool:
         """Add the events that were received since the load's cursor; return False if they are not to be had."""
-        meanwhile = self._buffer.since(load.match, load.cursor)
+        meanwhile = self._buffer.since(load.topic, load.cursor)
         if meanwhile is None:
             return False
         load.updates, load.cursor = [*load.updates, *meanwhile], self._buffer.cursor
@@ -236,8 +250,8 @@ class InitialLoads:
         return True
 
     def _is_waiting_before(self, mark: EventId | None, loads: Sequence[Load]) -> bool:
-        """Whether an update up to a mark waits for its query. Then no id that follows could stand for all matches."""
-        return bool(mark and self._rows and self._rows.has_waiting_until(mark, [load.match for load in loads]))
+        """Whether an update up to a mark waits for its query. Then no id that follows could stand for all topics."""
+        return bool(mark and self._rows and self._rows.has_waiting_until(mark, [load.topic for load in loads]))
 
     def _send(self, loads: Sequence[Load]) -> None:
         """Start all loads now."""
@@ -246,7 +260,7 @@ class InitialLoads:
         self.restarted += sum(load.last is not None and not load.is_recovered for load in loads)
         for load in loads:
             if self._rows:
-                load.updates = self._rows.without_waiting(load.match, load.updates)
+                load.updates = self._rows.without_waiting(load.topic, load.updates)
             skip_until = load.skip_until if self._may_have_to_skip(load) else None
             for each in load.open_subscriptions:
                 each.start(skip_until)
@@ -258,7 +272,7 @@ class InitialLoads:
     def _may_have_to_skip(self, load: Load) -> bool:
         """Whether anything may still come that the clients have: of a worker that is behind, or that waits."""
         is_behind = load.skip_until is not None and self._missed.is_before(load.skip_until)
-        return is_behind or (self._rows is not None and self._rows.is_waiting(load.match))
+        return is_behind or (self._rows is not None and self._rows.is_waiting(load.topic))
 
     def _send_one(self, load: Load) -> None:
         messages = shown(load.updates, load.claims)
@@ -273,8 +287,8 @@ class InitialLoads:
     def _send_together(self, loads: Sequence[Load]) -> None:
         """Start the loads of one client, which has one position for all of them.
 
-        An id that it remembers has to stand for its place in every match. So the first messages go out without one but
-        the last, which has the lowest place of all. While the client has more than that of some match, ids are left out
+        An id that it remembers has to stand for its place in every topic. So the first messages go out without one but
+        the last, which has the lowest place of all. While the client has more than that of some topic, ids are left out
         too: it would be sent again what it has.
         """
         client, mark = loads[0].client, _mark(loads)
@@ -323,7 +337,7 @@ async def _gather(work: Sequence[Coroutine[None, None, None]]) -> None:
 
 
 def _mark(loads: Sequence[Load]) -> EventId | None:
-    """Return the highest id up to which a client with one position has already heard one of several matches."""
+    """Return the highest id up to which a client with one position has already heard one of several topics."""
     if len(loads) == 1:
         return None
     return max((load.last for load in loads if load.is_recovered and load.last), default=None)
@@ -337,6 +351,6 @@ def _first(load: Load) -> Message:
 
 def _tell_stale(loads: Sequence[Load]) -> None:
     for load in loads:
-        batch = MessageBatch([stale(load.match)])
+        batch = MessageBatch([stale(load.topic)])
         for each in load.open_subscriptions:
             each.client.send(batch)

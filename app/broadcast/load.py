@@ -1,4 +1,4 @@
-"""What subscriptions to one match start with."""
+"""What subscriptions to one topic start with."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,16 +6,17 @@ from app.broadcast.client import Client
 from app.broadcast.messages import Message, Update
 from app.broadcast.replay_buffer import Cursor
 from app.broadcast.subscription import Subscription
+from app.broadcast.topic import Topic
 from notifymux.event import EventId
 
-Build = Callable[[str, EventId | None, bytes, str | None], Message]
+Build = Callable[[Topic, EventId | None, bytes, str | None], Message]
 
 
 class Load:
-    """The first message for subscriptions to one match, and the updates that follow it.
+    """The first message for subscriptions to one topic, and the updates that follow it.
 
     Args:
-        subscriptions: of one match, whose clients have the same claims.
+        subscriptions: of one topic, whose clients have the same claims.
         last: the last id that their client has; None if it has nothing.
         joined: the place in the replay buffer from which on nothing may be missing.
         build: makes the first message of a snapshot.
@@ -60,9 +61,9 @@ class Load:
         self.updates, self.cursor = [], start
 
     @property
-    def match(self) -> str:
-        """The match id's text."""
-        return self.subscriptions[0].match
+    def topic(self) -> Topic:
+        """What the subscriptions hear."""
+        return self.subscriptions[0].topic
 
     @property
     def client(self) -> Client:

@@ -1,4 +1,4 @@
-"""Which clients may have a match, by the team's own query, `authorize.sql`."""
+"""Which clients may have a match, or another topic, by the team's own queries, `authorize.sql`."""
 
 import asyncio
 import logging
@@ -13,6 +13,7 @@ from app.broadcast.client import CloseCode
 from app.broadcast.match_view import MatchView
 from app.broadcast.query_pool import QueryResult
 from app.broadcast.shared_queries import SharedQueries
+from app.broadcast.topic import Topic
 from app.core.claims import ClaimNames
 from app.core.log_throttle import LogThrottle
 from app.core.query_files import parse_verdict
@@ -79,8 +80,8 @@ class MatchRights:
     they may not have the match any longer, or if there has been no answer for one interval more.
 
     Args:
-        names: the claims that the query depends on.
-        ask: runs it.
+        names: the claims that the queries depend on.
+        ask: runs the topic's.
         slots: the most queries at once.
         patience: seconds after which who waits for a turn is told that PostgreSQL can't be asked.
         interval: seconds.
@@ -102,9 +103,9 @@ class MatchRights:
         self._log = LogThrottle(logger)
         self.revoked = self.unchecked = 0  # what clients heard and was ended
 
-    async def check(self, match: str, claims: str, address: str) -> Verdict:
+    async def check(self, topic: Topic, claims: str, address: str) -> Verdict:
         """Return whether a client with these claims, all of its token's, may have a match."""
-        view = MatchView(match, self._names.of(claims))
+        view = MatchView(topic, self._names.of(claims))
         if answer := self._fresh(view):
             return answer.verdict
         try:
@@ -113,18 +114,18 @@ class MatchRights:
         except TimeoutError:
             return Verdict.UNKNOWN
 
-    def watch(self, match: str, claims: str, address: str, end: End) -> StopWatching:
+    def watch(self, topic: Topic, claims: str, address: str, end: End) -> StopWatching:
         """Call `end` when a client, which was allowed just now, may not have a match any longer.
 
         Return a function that stops it.
 
         Args:
-            match: the match id's text.
+            topic: the match.
             claims: all of its token's.
             address: where the client connects from.
             end: is called with the reason. It may be called again, and then returns False.
         """
-        view = MatchView(match, self._names.of(claims))
+        view = MatchView(topic, self._names.of(claims))
         answer = self._answers.get(view)
         asked_at = answer.at if answer else time.monotonic() - self._interval
         watch = self._watches.setdefault(view, _Watch(asked_at, asked_at + self._interval))

@@ -1,15 +1,23 @@
-"""What clients of a match share that are shown the same."""
+"""What clients of a topic share that are shown the same."""
 
 from typing import NamedTuple
 
+from app.broadcast.topic import Topic, topic_name
+
 
 class MatchView(NamedTuple):
-    """A match as clients see it whose tokens have the same values of the claims that a query names."""
+    """A match, or another topic, as clients see it whose tokens have the same values of the claims in a query."""
 
-    match: str
+    match: Topic
     claims: str  # those only, as `app.core.claims` makes them
+
+    @property
+    def key(self) -> str:
+        """What the match or the topic is called."""
+        return topic_name(self.match)[0]
 
     @property
     def parameters(self) -> dict[str, str | None]:
         """The query's parameters."""
-        return {"match_id": self.match, "claims": self.claims}
+        name, text = topic_name(self.match)
+        return {name: text, "claims": self.claims}

@@ -5,7 +5,7 @@ from functools import cached_property, lru_cache
 
 import msgspec
 
-from app.broadcast.match_id import match_to_json
+from app.broadcast.topic import Topic, topic_to_json
 from notifymux.event import NULL, EventId
 
 _MAX_SHORT_FRAME_BYTES = 125  # a longer text needs two or eight more bytes for its length
@@ -93,19 +93,26 @@ class FirstMessage(Message, gc=False, kw_only=True):
 
 
 class Update(Message, gc=False, kw_only=True):
-    """An event as a message for the clients of its match.
+    """An event as a message for the clients of its topics.
 
-    Its text is built from its parts when it is first needed, because most matches have no clients on a worker. Then the
+    Its text is built from its parts when it is first needed, because most topics have no clients on a worker. Then the
     parts, which keep the event's payload in memory, are released.
     """
 
-    match: str  # its id's text, as in a path
+    topics: tuple[Topic, ...]  # at least one; a match is the first
     channel: str
     size: int  # bytes of the payload
     match_id: msgspec.Raw  # this and the next two are JSON, from the payload
     operation: msgspec.Raw
     data: msgspec.Raw
+    others: tuple[tuple[str, msgspec.Raw], ...] = ()  # the payload's other keys that are topics, each with its JSON
     serial: int = 0  # set by the replay buffer
+
+    @property
+    def match(self) -> str | None:
+        """The match id's text; None if it has none."""
+        first = self.topics[0]
+        return first if isinstance(first, str) else None
 
     @property
     def text(self) -> bytes:
@@ -113,9 +120,12 @@ class Update(Message, gc=False, kw_only=True):
         if not self.built:
             event_id = b'"%b"' % self.event_id.encode() if self.event_id else NULL
             head, middle, row_again = _fixed_parts(self.channel)
-            parts = (head, event_id, middle, self.match_id, b',"operation":', self.operation, b',"data":', self.data)
+            others = b"".join([b',"%b":%b' % (key.encode(), value) for key, value in self.others])
+            keys = head, event_id, middle, self.match_id, others
+            parts = (*keys, b',"operation":', self.operation, b',"data":', self.data)
             self.built = b"".join((*parts, row_again, self.data, b"}") if row_again else (*parts, b"}"))
             self.match_id = self.operation = self.data = _EMPTY
+            self.others = ()
         return self.built
 
     def shown_to(self, _: str) -> Message:
@@ -162,45 +172,45 @@ def is_ping(text: str) -> bool:
         return False
 
 
-def recovered(match: str, event_id: EventId) -> Message:
+def recovered(topic: Topic, event_id: EventId) -> Message:
     """Return the first message to a client that receives every event since `event_id`."""
-    return _first_message(b'"type":"initial-load","recovered":true', match, event_id, NULL, None)
+    return _first_message(b'"type":"initial-load","recovered":true', topic, event_id, NULL, None)
 
 
-def initial_load(match: str, position: EventId | None, data: bytes, error: str | None) -> Message:
+def initial_load(topic: Topic, position: EventId | None, data: bytes, error: str | None) -> Message:
     """Return the first message with a snapshot; `data` is its JSON, `error` says why there is none."""
-    return _first_message(b'"type":"initial-load","recovered":false', match, position, data, error)
+    return _first_message(b'"type":"initial-load","recovered":false', topic, position, data, error)
 
 
-def resync(match: str, position: EventId | None, data: bytes, error: str | None) -> Message:
+def resync(topic: Topic, position: EventId | None, data: bytes, error: str | None) -> Message:
     """Return the message that announces a gap, with a fresh snapshot."""
-    return _first_message(b'"type":"resync"', match, position, data, error)
+    return _first_message(b'"type":"resync"', topic, position, data, error)
 
 
-def stale(match: str) -> Message:
+def stale(topic: Topic) -> Message:
     """Return the message that announces a `resync` which has to wait for its snapshot."""
-    return Message(b'{"type":"stale","id":null,"match_id":%b}' % match_to_json(match))
+    return Message(b'{"type":"stale","id":null,%b}' % topic_to_json(topic))
 
 
-def refused(code: str, reason: str, match: str | None = None) -> MessageBatch:
+def refused(code: str, reason: str, topic: Topic | None = None) -> MessageBatch:
     """Return the answer to a request that is refused, or the end of a subscription; `reason` is for people."""
-    about = b"" if match is None else b'"match_id":%b,' % match_to_json(match)
+    about = b"" if topic is None else topic_to_json(topic) + b","
     return MessageBatch(
         [Message(b'{"type":"refused",%b"code":%b,"reason":%b}' % (about, *map(msgspec.json.encode, (code, reason))))]
     )
 
 
-def unsubscribed(match: str) -> MessageBatch:
-    """Return the answer after which nothing of a match comes."""
-    return MessageBatch([Message(b'{"type":"unsubscribed","match_id":%b}' % match_to_json(match))])
+def unsubscribed(topic: Topic) -> MessageBatch:
+    """Return the answer after which nothing of a topic comes."""
+    return MessageBatch([Message(b'{"type":"unsubscribed",%b}' % topic_to_json(topic))])
 
 
-def _first_message(head: bytes, match: str, position: EventId | None, data: bytes, error: str | None) -> Message:
+def _first_message(head: bytes, topic: Topic, position: EventId | None, data: bytes, error: str | None) -> Message:
     # Without a position, what a client last heard is no place to resume from: it would hear again what follows here.
     event_id = str(position) if position else ""
     json_error = b',"error":%b' % msgspec.json.encode(error) if error else b""
-    parts = head, msgspec.json.encode(event_id or None), match_to_json(match)
-    before = b'{%b,"id":%b,"match_id":%b,"data":' % parts
+    parts = head, msgspec.json.encode(event_id or None), topic_to_json(topic)
+    before = b'{%b,"id":%b,%b,"data":' % parts
     return FirstMessage(before, event_id, data=data, tail=json_error + b"}")
 
 

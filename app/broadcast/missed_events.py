@@ -8,6 +8,7 @@ from app.broadcast.messages import Update, recovered
 from app.broadcast.replay_buffer import ReplayBuffer
 from app.broadcast.router import Router
 from app.broadcast.row_queries import RowQueries
+from app.broadcast.topic import Topic
 from app.broadcast.update_queue import merged
 from notifymux.event import Event, EventId
 
@@ -22,7 +23,7 @@ class MissedEvents:
     """Finds the events after an id: in the replay buffer, or in the stream.
 
     Args:
-        router: finds the match of an event that is read back.
+        router: finds the topics of an event that is read back.
         buffer: the last events.
         read_range: reads events that the buffer has dropped: those after one id up to another, or None.
         rows: runs the queries of updates; None where no channel has one.
@@ -41,9 +42,9 @@ class MissedEvents:
         if last is None or not await self._is_usable(load, last):
             return
         cursor = self._buffer.cursor
-        updates = await self._after(load.match, last)
+        updates = await self._after(load.topic, last)
         if updates is not None and not self._needs_too_many_queries(load, updates):
-            load.recover(recovered(load.match, last), last, updates, cursor)
+            load.recover(recovered(load.topic, last), last, updates, cursor)
 
     def is_before(self, event_id: EventId) -> bool:
         """Whether this worker has not received an event that it may receive yet."""
@@ -64,22 +65,22 @@ class MissedEvents:
             await asyncio.sleep(CATCH_UP_SECONDS / _LOOKS)
         return not self.is_before(event_id)
 
-    async def _after(self, match: str, last: EventId) -> list[Update] | None:
-        """Return the match's events after `last` that this worker has received; None if some are not to be had."""
+    async def _after(self, topic: Topic, last: EventId) -> list[Update] | None:
+        """Return the topic's events after `last` that this worker has received; None if some are not to be had."""
         position = self._buffer.position
         if position is None or last >= position:
             return []  # the client received it from a worker that is ahead of this one
-        buffered = self._buffer.after(match, last)
-        return await self._read_back(match, last, position) if buffered is None else buffered
+        buffered = self._buffer.after(topic, last)
+        return await self._read_back(topic, last, position) if buffered is None else buffered
 
-    async def _read_back(self, match: str, last: EventId, position: EventId) -> list[Update] | None:
-        """Return the match's events after `last` up to `position` from the stream; None as in `_after`."""
+    async def _read_back(self, topic: Topic, last: EventId, position: EventId) -> list[Update] | None:
+        """Return the topic's events after `last` up to `position` from the stream; None as in `_after`."""
         before = self._buffer.cursor
         events = await self._read_range(last, position)
-        meanwhile = self._buffer.since(match, before)
+        meanwhile = self._buffer.since(topic, before)
         if events is None or meanwhile is None:
             return None
-        updates = [update for event in events if (update := self._router.route(event)) and update.match == match]
+        updates = [update for event in events if (update := self._router.route(event)) and topic in update.topics]
         # No other client shares these payloads, so they are limited, unlike a snapshot.
         size = sum(update.size for update in [*updates, *meanwhile])
         return updates if size <= self._max_bytes else None
@@ -88,4 +89,4 @@ class MissedEvents:
         if not self._rows:
             return False
         asked = merged(updates, load.claims)
-        return len(self._rows.unfetched(load.match, asked, load.claims)) > _MAX_RESUME_QUERIES
+        return len(self._rows.unfetched(load.topic, asked, load.claims)) > _MAX_RESUME_QUERIES

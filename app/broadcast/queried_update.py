@@ -1,14 +1,15 @@
 """An update whose data is the result of a query, since the notification carries ids only."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from app.broadcast.messages import MESSAGE_TYPES, ROW_NAMES, Message, Update
+from app.broadcast.topic import Topic, topic_name
 from app.core.query_files import QueryFile
 from notifymux.event import NULL
 
-_PROTOCOL_KEYS = ("type", "id", "channel", "match_id", "operation", "data", "error")
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -21,7 +22,6 @@ class QueriedUpdate(Update, gc=False, kw_only=True):
     query: QueryFile
     parameters: tuple[tuple[str, str | None], ...]  # those that the query names, by name, without the claims
     heard_at: float = 0.0  # when the first one that it covers was received, on the monotonic clock
-    is_done: bool = False  # whether it may be sent
     is_covered: bool = False
     shown: dict[str, Message] = msgspec.field(default_factory=dict)  # by the claims that the query names
 
@@ -56,9 +56,8 @@ class QueriedUpdate(Update, gc=False, kw_only=True):
     def _message(self, result: msgspec.Raw) -> dict[str, Any]:
         if not self.query.spread:
             return self._build({"data": result}) | self._row_again(result)
-        keys = _object.decode(result)
-        spread = {key: keys[key] for key in keys if key not in _PROTOCOL_KEYS}
-        return self._build({"data": msgspec.Raw(NULL)}) | spread
+        ours = self._build({"data": msgspec.Raw(NULL)})
+        return ours | {key: value for key, value in _object.decode(result).items() if key not in {*ours, "error"}}
 
     def _build(self, shown: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -66,6 +65,7 @@ class QueriedUpdate(Update, gc=False, kw_only=True):
             "id": self.event_id,
             "channel": self.channel,
             "match_id": self.match_id,
+            **dict(self.others),
             "operation": self.operation,
             **shown,
         }
@@ -79,6 +79,7 @@ class QueriedUpdate(Update, gc=False, kw_only=True):
         if self.query.claims:
             return self.size + len(text)
         self.match_id = self.operation = self.data = msgspec.Raw(b"")  # all are shown this one
+        self.others = ()
         return len(text)
 
 
@@ -91,23 +92,25 @@ class _Change(msgspec.Struct):
 _change = msgspec.json.Decoder(_Change)
 
 
-def query_parameters(query: QueryFile, match: str, payload: msgspec.Raw) -> tuple[tuple[str, str | None], ...]:
+def query_parameters(
+    query: QueryFile, topics: Sequence[Topic], payload: msgspec.Raw
+) -> tuple[tuple[str, str | None], ...]:
     """Return the parameters that a query names, for an event, without the claims.
 
     Args:
         query: the channel's.
-        match: the match id as it is in a path.
+        topics: the event's.
         payload: the event's, a JSON object.
     """
     change = _change.decode(payload)
-    values = {
-        "match_id": match,
+    values: dict[str, str | None] = {
+        **dict(map(topic_name, topics)),
         "operation": _sql_text(change.operation),
         "new_id": _sql_text(change.new_id),
         "old_id": _sql_text(change.old_id),
         "payload": bytes(payload).decode(),
     }
-    return tuple((name, values[name]) for name in sorted(query.parameters - {"claims"}))
+    return tuple((name, values.get(name)) for name in sorted(query.parameters - {"claims"}))
 
 
 def _sql_text(value: msgspec.Raw) -> str | None:

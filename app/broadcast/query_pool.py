@@ -94,8 +94,8 @@ class QueryPool:
         self, query: QueryFile, parameters: Parameters, progress: "_Progress", cause: str, reason: str
     ) -> QueryResult:
         self.failures += 1
-        match = parameters["match_id"] or ""
-        self._log(f"{query.name} {cause}", "the %s of match %s failed: %s", query.label, match[:_MAX_LOGGED_ID], reason)
+        name, topic = query.key.removesuffix("_id"), (parameters.get(query.key) or "")[:_MAX_LOGGED_ID]
+        self._log(f"{query.name} {cause}", "the %s of %s %s failed: %s", query.label, name, topic, reason)
         return QueryResult(NULL, self._failure, cause, is_outage=progress.step != _QUERY)
 
     async def _value(self, sql: bytes, parameters: Parameters, progress: "_Progress") -> bytes | None:

@@ -1,4 +1,4 @@
-"""The last events of a worker, by match: clients that reconnect get what they missed from here."""
+"""The last events of a worker, by topic: clients that reconnect get what they missed from here."""
 
 from collections import defaultdict, deque
 from collections.abc import Callable
@@ -6,9 +6,10 @@ from itertools import takewhile
 from typing import NamedTuple
 
 from app.broadcast.messages import Update
+from app.broadcast.topic import Topic
 from notifymux.event import EventId
 
-_OVERHEAD_BYTES = 400  # memory of an update besides its payload
+_OVERHEAD_BYTES = 400  # memory of an update besides its payload, for each of its topics
 
 
 class Cursor(NamedTuple):
@@ -33,13 +34,13 @@ class ReplayBuffer:
         self._bytes = 0
         self._serial = 0
         self._updates: deque[Update] = deque()
-        self._matches: defaultdict[str, deque[Update]] = defaultdict(deque)
+        self._topics: defaultdict[Topic, deque[Update]] = defaultdict(deque)
         # Everything after these is here: a serial; and an id, which is that of the last dropped update that has one, or
         # else the position at the restart. The update is kept because its id is parsed only if a client reconnects.
         self._floor = 0
         self._dropped: Update | None = None
         self._restarted_at: EventId | None = None
-        # The id of the last event, which the hub sets: that may be an event without a match, which is not recorded.
+        # The id of the last event, which the hub sets: that may be an event without a topic, which is not recorded.
         self.position: EventId | None = None
 
     @property
@@ -50,19 +51,20 @@ class ReplayBuffer:
     def restart(self, position: EventId | None) -> None:
         """Drop everything, also all places: the next event comes after `position`, with a gap before it."""
         self._updates.clear()
-        self._matches.clear()
+        self._topics.clear()
         self._bytes = 0
         self._serial += 1  # so that not even the place after the last event is contained any more
         self._floor, self._dropped = self._serial, None
         self._restarted_at = self.position = position
 
     def record(self, update: Update) -> None:
-        """Add the next event of a match."""
+        """Add the next event."""
         self._serial += 1
         update.serial = self._serial
         self._updates.append(update)
-        self._matches[update.match].append(update)
-        self._bytes += update.size + _OVERHEAD_BYTES
+        for topic in update.topics:
+            self._topics[topic].append(update)
+        self._bytes += update.size + _OVERHEAD_BYTES * len(update.topics)
         self._drop_beyond_limit()
 
     def resize(self, update: Update, size: int) -> None:
@@ -76,25 +78,25 @@ class ReplayBuffer:
         """Whether every event since this place is here."""
         return cursor.serial >= self._floor
 
-    def has_newer(self, match: str, cursor: Cursor) -> bool:
-        """Whether the match has an event since a place that is contained."""
-        updates = self._matches.get(match)
+    def has_newer(self, topic: Topic, cursor: Cursor) -> bool:
+        """Whether the topic has an event since a place that is contained."""
+        updates = self._topics.get(topic)
         return updates is not None and updates[-1].serial > cursor.serial
 
-    def since(self, match: str, cursor: Cursor) -> list[Update] | None:
-        """Return the match's events since this place; None if it is not contained."""
-        return self._newest(match, lambda update: update.serial > cursor.serial) if self.contains(cursor) else None
+    def since(self, topic: Topic, cursor: Cursor) -> list[Update] | None:
+        """Return the topic's events since this place; None if it is not contained."""
+        return self._newest(topic, lambda update: update.serial > cursor.serial) if self.contains(cursor) else None
 
-    def after(self, match: str, event_id: EventId) -> list[Update] | None:
-        """Return the match's events with a later id; None if some may be dropped, or the id is of another epoch."""
+    def after(self, topic: Topic, event_id: EventId) -> list[Update] | None:
+        """Return the topic's events with a later id; None if some may be dropped, or the id is of another epoch."""
         floor = self._dropped.parsed_id if self._dropped else self._restarted_at
         if floor is None or event_id.epoch != floor.epoch or event_id < floor:
             return None
-        newest = self._newest(match, lambda update: update.parsed_id is None or update.parsed_id > event_id)
+        newest = self._newest(topic, lambda update: update.parsed_id is None or update.parsed_id > event_id)
         return [update for update in newest if update.event_id is not None]
 
-    def _newest(self, match: str, is_newer: Callable[[Update], bool]) -> list[Update]:
-        newest_first = takewhile(is_newer, reversed(self._matches.get(match, ())))
+    def _newest(self, topic: Topic, is_newer: Callable[[Update], bool]) -> list[Update]:
+        newest_first = takewhile(is_newer, reversed(self._topics.get(topic, ())))
         return list(newest_first)[::-1]
 
     def _drop_beyond_limit(self) -> None:
@@ -103,11 +105,12 @@ class ReplayBuffer:
 
     def _drop_oldest(self) -> None:
         update = self._updates.popleft()
-        updates = self._matches[update.match]
-        updates.popleft()
-        if not updates:
-            del self._matches[update.match]
-        self._bytes -= update.size + _OVERHEAD_BYTES
+        for topic in update.topics:
+            updates = self._topics[topic]
+            updates.popleft()
+            if not updates:
+                del self._topics[topic]
+        self._bytes -= update.size + _OVERHEAD_BYTES * len(update.topics)
         self._floor = update.serial
         if update.event_id is not None:
             self._dropped = update

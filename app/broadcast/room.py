@@ -1,22 +1,23 @@
-"""The subscriptions to one match."""
+"""The subscriptions to one topic."""
 
 from collections.abc import Iterator
 
 from app.broadcast.client import Client
 from app.broadcast.subscription import Subscription
+from app.broadcast.topic import Topic
 
 
 class Room:
-    """The subscriptions to one match, grouped by their clients' claims: a group is shown the same.
+    """The subscriptions to one topic, grouped by their clients' claims: a group is shown the same.
 
     Args:
-        match: its id's text. All subscriptions share it.
+        topic: all subscriptions share the object.
     """
 
-    __slots__ = ("groups", "match")
+    __slots__ = ("groups", "topic")
 
-    def __init__(self, match: str) -> None:
-        self.match = match
+    def __init__(self, topic: Topic) -> None:
+        self.topic = topic
         # By the claims; none is empty. Each has the subscriptions by client, since clients are what sets are made of.
         self.groups: dict[str, dict[Client, Subscription]] = {}
 

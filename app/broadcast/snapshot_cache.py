@@ -10,6 +10,7 @@ from app.broadcast.match_view import MatchView
 from app.broadcast.query_pool import QueryResult
 from app.broadcast.replay_buffer import Cursor, ReplayBuffer
 from app.broadcast.shared_queries import SharedQueries
+from app.broadcast.topic import Topic
 
 FetchSnapshot = Callable[[MatchView], Awaitable[QueryResult]]
 
@@ -59,10 +60,10 @@ class SnapshotCache:
             return cached
         return await self.queries.get(view, addresses)
 
-    def _is_usable(self, match: str, cached: CachedSnapshot) -> bool:
+    def _is_usable(self, topic: Topic, cached: CachedSnapshot) -> bool:
         if not self._buffer.contains(cached.cursor):
             return False
-        if cached.snapshot.error is None and not self._buffer.has_newer(match, cached.cursor):
+        if cached.snapshot.error is None and not self._buffer.has_newer(topic, cached.cursor):
             return True
         return sum(time.monotonic() - at < _PERIOD_SECONDS for at in cached.queried_at) >= _MAX_QUERIES
 

@@ -1,27 +1,28 @@
-"""One match of a connection."""
+"""One topic of a connection."""
 
 from collections.abc import Sequence
 from typing import TypeVar
 
 from app.broadcast.client import Client
 from app.broadcast.messages import Message, MessageBatch
+from app.broadcast.topic import Topic
 from notifymux.event import EventId
 
 M = TypeVar("M", bound=Message)
 
 
 class Subscription:
-    """A match that a client hears, from its first message on.
+    """A topic that a client hears, from its first message on.
 
     Args:
-        client: hears the match.
-        match: the match id's text.
+        client: hears the topic.
+        topic: what it hears.
     """
 
-    __slots__ = ("client", "match", "skip_until", "streaming")
+    __slots__ = ("client", "skip_until", "streaming", "topic")
 
-    def __init__(self, client: Client, match: str) -> None:
-        self.client, self.match = client, match
+    def __init__(self, client: Client, topic: Topic) -> None:
+        self.client, self.topic = client, topic
         # Whether events are sent. `InitialLoads` gets the snapshot or the missed events first, and all until then.
         self.streaming = False
         self.skip_until: EventId | None = None  # events up to this one are not sent: the client has them
@@ -29,7 +30,7 @@ class Subscription:
     @property
     def is_open(self) -> bool:
         """Whether the client still wants it."""
-        return self.client.subscriptions.get(self.match) is self and not self.client.closing.done()
+        return self.client.subscriptions.get(self.topic) is self and not self.client.closing.done()
 
     def start(self, skip_until: EventId | None = None) -> None:
         """Have every event sent from now on that comes after `skip_until`."""
@@ -42,7 +43,7 @@ class Subscription:
         self.client.hears = None
 
     def send(self, batch: MessageBatch) -> bool:
-        """Send events of the match, or drop them if it does not stream; return False as `Client.send` does."""
+        """Send events of the topic, or drop them if it does not stream; return False as `Client.send` does."""
         if not self.streaming:
             return True
         if self.skip_until is not None:

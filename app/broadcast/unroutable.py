@@ -1,4 +1,4 @@
-"""The events that no client hears, because their payload names no match: counted by channel and cause.
+"""The events that no client hears, because their payload names no topic: counted by channel and cause.
 
 The first of each channel and cause is logged. Any program may publish on any channel, so the channels are bounded.
 """
@@ -27,7 +27,7 @@ _validator = msgspec.json.Decoder(msgspec.Raw)
 
 
 class Cause(StrEnum):
-    """Why a payload names no match. Values are labels in the metrics."""
+    """Why a payload names no topic. Values are labels in the metrics."""
 
     EMPTY = "empty"
     TEXT = "text"
@@ -46,7 +46,7 @@ class Unroutable(NamedTuple):
 
 
 class UnroutableEvents:
-    """The counters of one worker. `router` is the one that found no match."""
+    """The counters of one worker. `router` is the one that found no topic."""
 
     def __init__(self, router: Router) -> None:
         self._router = router
@@ -54,7 +54,7 @@ class UnroutableEvents:
         self._channels: set[str] = set()
 
     def add(self, event: Event) -> None:
-        """Count an event without a match; those of the project itself are for no client."""
+        """Count an event without a topic; those of the project itself are for no client."""
         payload = bytes(event.payload)
         if event.channel == MUX_CHANNEL or is_verification(payload):
             return
@@ -88,7 +88,7 @@ class UnroutableEvents:
         return Cause.NO_ID if self._router.has_key(payload) else Cause.NO_KEY
 
     def _describe(self, cause: Cause) -> str:
-        key = self._router.routing_key
+        key = " or ".join(map(repr, self._router.keys))
         match cause:
             case Cause.EMPTY:
                 return "the payload is empty or null"
@@ -97,9 +97,9 @@ class UnroutableEvents:
             case Cause.NOT_AN_OBJECT:
                 return "the payload is JSON and not an object"
             case Cause.NO_KEY:
-                return f"the payload has no key {key!r} (ROUTING_KEY), or null there"
+                return f"the payload has no key {key} (ROUTING_KEY), or null there"
             case Cause.NO_ID:
-                return f"the payload's value of {key!r} (ROUTING_KEY) can't be a match id"
+                return f"the payload's value of {key} (ROUTING_KEY) can't be a match id"
 
 
 def _detail(cause: Cause, payload: bytes) -> str:

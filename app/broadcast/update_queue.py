@@ -1,22 +1,23 @@
-"""The updates of one match that wait for queries, in commit order."""
+"""The updates of one topic that wait for queries, in commit order."""
 
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
 
 from app.broadcast.messages import Update
 from app.broadcast.queried_update import QueriedUpdate
+from app.broadcast.topic import Topic
 
 MAX_UPDATES = 1000
 # A newer update is not merged with one that has waited this long: the row of one that is never still would never be
 # shown while other queries are before it.
 _MERGE_SECONDS = 0.25
 
-Key = tuple[str, tuple[tuple[str, str | None], ...]]
+Key = tuple[str, tuple[Topic, ...], tuple[tuple[str, str | None], ...]]
 
 
 def merge_key(update: QueriedUpdate) -> Key:
-    """Return what two updates have in common that ask for the same."""
-    return update.channel, update.parameters
+    """Return what two updates have in common that ask for the same, for the same clients."""
+    return update.channel, update.topics, update.parameters
 
 
 class UpdateQueue:
@@ -29,6 +30,7 @@ class UpdateQueue:
     def __init__(self) -> None:
         self._updates: OrderedDict[int, Update] = OrderedDict()  # by serial number
         self._newest: dict[Key, QueriedUpdate] = {}  # those in `_updates` that may still be covered
+        self._done: set[int] = set()  # of those with a query, by serial number
         self.running: QueriedUpdate | None = None  # always the first in the queue
 
     def __len__(self) -> int:
@@ -71,11 +73,23 @@ class UpdateQueue:
         update.heard_at = older.heard_at
         return True
 
+    def is_done(self, update: Update) -> bool:
+        """Whether an update needs no query, or not any more. One of several topics is in several queues."""
+        if not isinstance(update, QueriedUpdate):
+            return True
+        return update.serial in self._done or update.serial not in self._updates
+
+    def finish(self, update: QueriedUpdate) -> None:
+        """Let an update be taken, if it is here: its query has run for all clients."""
+        if update.serial in self._updates:
+            self._done.add(update.serial)
+
     def take_done(self) -> list[Update]:
         """Remove and return the updates up to the first whose query is not done."""
         done: list[Update] = []
-        while self._updates and (update := next(iter(self._updates.values()))) and _is_done(update):
+        while self._updates and (update := next(iter(self._updates.values()))) and self.is_done(update):
             del self._updates[update.serial]
+            self._done.discard(update.serial)
             if update is self.running:
                 self.running = None
             done.append(update)
@@ -104,12 +118,8 @@ class UpdateQueue:
                 for claims in groups:
                     if not update.is_fetched_for(claims):
                         update.fail(claims, error)
-                update.is_done = True
+                self.finish(update)
         self._newest.clear()
-
-
-def _is_done(update: Update) -> bool:
-    return not isinstance(update, QueriedUpdate) or update.is_done
 
 
 def merged(updates: Sequence[Update], claims: str) -> list[Update]:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from app.core import libpq_environment
 from app.core import settings_types as types
 from app.core.logging_config import FORMATS, LEVELS
-from app.core.query_files import SNAPSHOT, Queries, parse_query, read_queries
+from app.core.query_files import AUTHORIZE, MATCH_ID, SNAPSHOT, Queries, parse_query, read_queries
 from app.core.serving_address import ServingAddress
 from app.core.settings_sources import SettingsError, check_quotes, given_empty, names_by_source, setting_texts, shown
 from app.core.settings_types import Secret, SettingType
@@ -77,7 +77,11 @@ class Settings:
     notify_channels: tuple[str, ...] = _setting(
         DEFAULT_CHANNELS, types.CHANNELS, "the channels to LISTEN on, separated by commas"
     )
-    routing_key: str = _setting("match_id", types.ROUTING_KEY, "the key of the match id in a payload")
+    routing_key: tuple[str, ...] = _setting(
+        ("match_id",),
+        types.ROUTING_KEY,
+        "the key of the match id in a payload; after a comma, further keys that clients may subscribe to",
+    )
     snapshot_query: str | None = _setting(
         None,
         types.SNAPSHOT_QUERY,
@@ -169,6 +173,11 @@ class Settings:
     log_format: str = _setting("text", types.one_of(*FORMATS), "log lines as text or as JSON")
 
     @property
+    def other_keys(self) -> tuple[str, ...]:
+        """The keys of ROUTING_KEY after the match id's."""
+        return self.routing_key[1:]
+
+    @property
     def serving_address(self) -> ServingAddress:
         """HOST and PORT."""
         return ServingAddress(self.host, self.port)
@@ -228,12 +237,23 @@ def load_queries(settings: Settings) -> Queries:
         SettingsError: a file can't be right; the message has one line for each.
     """
     folder = settings.queries_dir or _QUERIES_DIR
-    queries = read_queries(folder, settings.notify_channels, is_required=settings.queries_dir is not None)
+    queries = read_queries(folder, settings.notify_channels, settings.queries_dir is not None, settings.other_keys)
     if settings.snapshot_query is not None:
         queries = _with_snapshot(queries, settings.snapshot_query, folder)
     if not (settings.ws_jwt_secret or settings.ws_jwt_public_key):
         _check_without_tokens(queries, settings, folder)
+    _check_rights(queries, settings, folder)
     return queries
+
+
+def _check_rights(queries: Queries, settings: Settings, folder: Path) -> None:
+    """Refuse rights for some keys only: events of a match would reach who may not have it by another key."""
+    names = {MATCH_ID: AUTHORIZE, **{key: f"{AUTHORIZE}.{key}" for key in settings.other_keys}}
+    missing = [name for key, name in names.items() if key not in queries.rights]
+    if queries.rights and missing:
+        raise SettingsError(
+            f"{folder / missing[0]}.sql is missing, and another key of ROUTING_KEY has such a file: give one for each"
+        )
 
 
 def _with_snapshot(queries: Queries, text: str, folder: Path) -> Queries:
@@ -247,7 +267,7 @@ def _with_snapshot(queries: Queries, text: str, folder: Path) -> Queries:
 
 def _check_without_tokens(queries: Queries, settings: Settings, folder: Path) -> None:
     for query in queries.files:
-        if query.claims or query is queries.authorize:
+        if query.claims or query.kind == AUTHORIZE:
             is_setting = query is queries.snapshot and settings.snapshot_query is not None
             name = "SNAPSHOT_QUERY" if is_setting else folder / f"{query.name}.sql"
             raise SettingsError(f"{name} needs clients' tokens: give WS_JWT_SECRET or WS_JWT_PUBLIC_KEY")

@@ -1,13 +1,14 @@
 """The team's own SQL: files in QUERIES_DIR that say what clients are shown.
 
 `snapshot.sql` returns a match's state, `<channel>.sql` what an update of that channel carries, and `authorize.sql`
-whether a client may have a match. A file is one statement that returns one JSON value. Statements that return nothing
+whether a client may have a match. `snapshot.<key>.sql` and `authorize.<key>.sql` are those of another key of
+ROUTING_KEY. A file is one statement that returns one JSON value. Statements that return nothing
 (SET LOCAL) may stand before it: all are one transaction. Comments at its beginning may be directives, `-- name: value`.
 """
 
 import difflib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import or_
@@ -16,9 +17,9 @@ from pathlib import Path
 from app.core.claims import NO_NAMES, ClaimNames
 from app.core.settings_sources import SettingsError, shown
 
-SNAPSHOT, AUTHORIZE = "snapshot", "authorize"
-_PARAMETERS = {name: frozenset({"match_id", "claims"}) for name in (SNAPSHOT, AUTHORIZE)}
-_CHANNEL_PARAMETERS = frozenset({"match_id", "operation", "new_id", "old_id", "payload", "claims"})
+SNAPSHOT, AUTHORIZE, CHANNEL = "snapshot", "authorize", "channel"
+MATCH_ID = "match_id"
+_CHANNEL_PARAMETERS = frozenset({MATCH_ID, "operation", "new_id", "old_id", "payload", "claims"})
 _CHANNEL_DIRECTIVES = ("claims", "message", "spread", "deletes")
 _DIRECTIVES = ("claims",)  # of the other files
 
@@ -37,6 +38,8 @@ class QueryFile:
         name: the file's name without `.sql`.
         sql: its text, for psycopg's client-side binding.
         parameters: the names that `sql` has in `%(name)s`.
+        kind: what it says: `snapshot`, `authorize` or `channel`.
+        key: the parameter that says for which topic, `match_id` or another key; in a channel's file the former.
         claims: those of a client's token that `%(claims)s` has.
         message: the `type` of the update's message instead of the channel's own.
         spread: whether the keys of the result stand beside `type`, instead of in `data`.
@@ -46,6 +49,8 @@ class QueryFile:
     name: str
     sql: bytes
     parameters: frozenset[str]
+    kind: str = CHANNEL
+    key: str = MATCH_ID
     claims: ClaimNames = NO_NAMES
     message: str | None = None
     spread: bool = False
@@ -64,28 +69,48 @@ class Queries:
     snapshot: QueryFile | None = None
     channels: Mapping[str, QueryFile] = field(default_factory=dict)
     authorize: QueryFile | None = None
+    key_snapshots: Mapping[str, QueryFile] = field(default_factory=dict)  # by other key
+    key_rights: Mapping[str, QueryFile] = field(default_factory=dict)
 
     @property
     def files(self) -> list[QueryFile]:
         """All that there are."""
-        return [*filter(None, (self.authorize, self.snapshot)), *self.channels.values()]
+        return [*self.rights.values(), *self.snapshots.values(), *self.channels.values()]
+
+    @property
+    def snapshots(self) -> Mapping[str, QueryFile]:
+        """Those that return what clients start from, by key."""
+        return ({MATCH_ID: self.snapshot} if self.snapshot else {}) | dict(self.key_snapshots)
+
+    @property
+    def rights(self) -> Mapping[str, QueryFile]:
+        """Those that say what clients may have, by key."""
+        return ({MATCH_ID: self.authorize} if self.authorize else {}) | dict(self.key_rights)
 
     @property
     def claims(self) -> ClaimNames:
         """The claims that what a client is shown depends on."""
-        return reduce(or_, [query.claims for query in self.files if query is not self.authorize], NO_NAMES)
+        return claim_names(query for query in self.files if query.kind != AUTHORIZE)
 
 
 NO_QUERIES = Queries()
 
 
-def read_queries(folder: Path, channels: Collection[str], is_required: bool) -> Queries:
+def claim_names(queries: Iterable[QueryFile]) -> ClaimNames:
+    """Return the claims that any of some queries depends on."""
+    return reduce(or_, [query.claims for query in queries], NO_NAMES)
+
+
+def read_queries(
+    folder: Path, channels: Collection[str], is_required: bool, other_keys: Collection[str] = ()
+) -> Queries:
     """Read the files of a folder.
 
     Args:
         folder: QUERIES_DIR.
         channels: those that are received.
         is_required: whether it is an error if there is no such folder.
+        other_keys: of ROUTING_KEY, besides the match id's.
 
     Raises:
         SettingsError: a file can't be read, or can't be right. The message has one line for each.
@@ -101,20 +126,27 @@ def read_queries(folder: Path, channels: Collection[str], is_required: bool) -> 
     files, wrong = {}, []
     for path in paths:
         try:
-            files[path.stem] = _load(path, channels)
+            files[path.stem] = _load(path, channels, other_keys)
         except SettingsError as error:
             wrong.append(f"{path}: {error}")
     if wrong:
         raise SettingsError("\n".join(wrong))
-    return Queries(files.pop(SNAPSHOT, None), authorize=files.pop(AUTHORIZE, None), channels=files)
+    return Queries(
+        files.pop(SNAPSHOT, None),
+        authorize=files.pop(AUTHORIZE, None),
+        key_snapshots={key: files.pop(f"{SNAPSHOT}.{key}") for key in other_keys if f"{SNAPSHOT}.{key}" in files},
+        key_rights={key: files.pop(f"{AUTHORIZE}.{key}") for key in other_keys if f"{AUTHORIZE}.{key}" in files},
+        channels=files,
+    )
 
 
-def _load(path: Path, channels: Collection[str]) -> QueryFile:
+def _load(path: Path, channels: Collection[str], other_keys: Collection[str]) -> QueryFile:
     name = path.stem
-    if name not in channels and name not in _PARAMETERS:
+    if name not in channels and _purpose(name, other_keys)[0] == CHANNEL:
+        of_keys = "".join(f", {SNAPSHOT}.{key}.sql, {AUTHORIZE}.{key}.sql" for key in other_keys)
         raise SettingsError(
-            f"{name} is not one of NOTIFY_CHANNELS; a file is called {SNAPSHOT}.sql, {AUTHORIZE}.sql, or as a channel"
-            " and .sql"
+            f"{name} is not one of NOTIFY_CHANNELS; a file is called {SNAPSHOT}.sql, {AUTHORIZE}.sql{of_keys}, or as a"
+            " channel and .sql"
         )
     try:
         text = path.read_text(encoding="utf-8")
@@ -122,28 +154,44 @@ def _load(path: Path, channels: Collection[str]) -> QueryFile:
         raise SettingsError(f"it can't be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise SettingsError("it is not UTF-8") from None
-    return parse_query(name, text)
+    return parse_query(name, text, other_keys)
 
 
-def parse_query(name: str, text: str) -> QueryFile:
-    """Return the query of a text; `name` is its file's, without `.sql`.
+def _purpose(name: str, other_keys: Collection[str]) -> tuple[str, str]:
+    """Return what a file is for, as `QueryFile.kind` and `QueryFile.key` say it."""
+    kind, _, key = name.partition(".")
+    if kind in {SNAPSHOT, AUTHORIZE} and (name == kind or key in other_keys):
+        return kind, key or MATCH_ID
+    return CHANNEL, MATCH_ID
+
+
+def parse_query(name: str, text: str, other_keys: Collection[str] = ()) -> QueryFile:
+    """Return the query of a text.
+
+    Args:
+        name: the file's, without `.sql`.
+        text: its SQL.
+        other_keys: of ROUTING_KEY, besides the match id's.
 
     Raises:
         SettingsError: a parameter or a directive is wrong.
     """
-    allowed = _PARAMETERS.get(name, _CHANNEL_PARAMETERS)
+    kind, id_name = _purpose(name, other_keys)
+    allowed = _CHANNEL_PARAMETERS.union(other_keys) if kind == CHANNEL else {id_name, "claims"}
     parameters = frozenset(_PARAMETER.findall(text.replace("%%", "")))
     if unknown := sorted(parameters - allowed):
         raise SettingsError(f"it has no parameter %({unknown[0]})s, only {_listed(sorted(allowed))}")
     if "%" in _PARAMETER.sub("", text.replace("%%", "")):
-        raise SettingsError("a percent sign is written %%, a parameter %(match_id)s")
-    if "match_id" not in parameters and name in _PARAMETERS:
-        raise SettingsError("it needs %(match_id)s")
-    directives = _directives(text, _DIRECTIVES if name in _PARAMETERS else _CHANNEL_DIRECTIVES)
+        raise SettingsError(f"a percent sign is written %%, a parameter %({id_name})s")
+    if id_name not in parameters and kind != CHANNEL:
+        raise SettingsError(f"it needs %({id_name})s")
+    directives = _directives(text, _CHANNEL_DIRECTIVES if kind == CHANNEL else _DIRECTIVES)
     return QueryFile(
         name,
         text.encode(),
         parameters,
+        kind,
+        id_name,
         claims=_claims(directives.get("claims"), "claims" in parameters),
         message=_message(directives.get("message")),
         spread=_boolean("spread", directives),

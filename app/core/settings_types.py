@@ -18,6 +18,14 @@ _BOOLEANS = dict.fromkeys(("1", "true", "t", "yes", "y", "on"), True) | dict.fro
 )
 _NO_NAME = re.compile(r"://|-----|password\s*=|[\x00-\x1f]", re.IGNORECASE)  # and the log shows names
 _HOST_ALONE = "it takes the host alone"
+_FIRST_KEY = re.compile(r'(?!(operation|data)$)[^\\"\x00-\x1f]*')
+_OTHER_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
+_MESSAGE_FIELDS = (
+    *("type", "id", "channel", "match_id", "operation", "data", "gameclock", "playclock", "error"),
+    *("recovered", "code", "reason", "token", "last_event_id"),
+)
+_CLAIMS = ("matches", "operator", "exp", "nbf", "iat", "sub", "aud", "iss", "jti")
+_TAKEN_KEYS = {*_MESSAGE_FIELDS, *_CLAIMS, "match", "after", "claims", "payload", "new_id", "old_id"}
 MIN_SECRET_BYTES = 32  # RFC 7518, 3.2
 MAKE_A_SECRET = "openssl rand -base64 48 makes one"  # noqa: S105 - a command
 MAKE_A_PUBLIC_KEY = "openssl pkey -in private.pem -pubout makes its public one"
@@ -98,6 +106,25 @@ def _names(text: str) -> tuple[str, ...]:
 
 def _is_channel(name: str) -> bool:
     return len(name.encode()) <= _MAX_CHANNEL_BYTES and "\0" not in name and not name.startswith(MUX_CHANNEL)
+
+
+def _routing_keys(text: str) -> tuple[str, ...]:
+    """Return the names of keys. The first may be any; a page, a token, a query and a file name the others."""
+    first, *others = keys = tuple(part.strip() for part in text.split(","))
+    if others and "" in keys:
+        raise NotAcceptedError("one of the names is empty; it takes names separated by commas")
+    if not _FIRST_KEY.fullmatch(first):
+        raise ValueError
+    for key in others:
+        if keys.count(key) > 1:
+            raise NotAcceptedError("one of the names is there twice")
+        if not _OTHER_KEY.fullmatch(key):
+            raise NotAcceptedError("a key after the first takes letters, digits and _, and begins with a letter")
+        if key in _TAKEN_KEYS:
+            raise NotAcceptedError(
+                "a key after the first can't have the name of something else in messages, tokens or queries, such as id"
+            )
+    return keys
 
 
 def _hosts(text: str) -> str:
@@ -200,5 +227,5 @@ PUBLIC_KEY = SettingType(
     _public_key,
     is_secret=True,
 )
-ROUTING_KEY = matching(r'(?!(operation|data)$)[^\\"\x00-\x1f]*', "a key's name without quotes, not operation or data")
+ROUTING_KEY = SettingType("a key's name without quotes, not operation or data; or several by comma", _routing_keys)
 SNAPSHOT_QUERY = matching(r".*%\(match_id\)s.*", "one SQL query that contains %(match_id)s")

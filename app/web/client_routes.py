@@ -20,6 +20,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from app.broadcast.match_rights import Verdict
 from app.broadcast.messages import refused
+from app.broadcast.topic import Topic
 from app.core.config import Settings
 from app.monitoring.refusals import Cause
 from app.web.access_control import AccessControl, Admission, Rejected, other_matches_only, try_later
@@ -170,7 +171,12 @@ class ClientRoutes:
         subscriptions = WatchedSubscriptions(manager.hub, client, manager.rights, needs_one=False)
         session = ClientSession(transport, client, self._settings.ping_interval, claims.expires)
         requests = SubscriptionRequests(
-            subscriptions, self._access, admission, rights=manager.rights, set_expiry=session.set_expiry
+            subscriptions,
+            self._access,
+            admission,
+            rights=manager.rights,
+            set_expiry=session.set_expiry,
+            other_keys=self._settings.other_keys,
         )
         try:
             await session.run(requests.on_text)
@@ -180,9 +186,9 @@ class ClientRoutes:
             await requests.aclose()
 
     async def _stream_many(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
-        starts = requested_starts(request)
+        starts = requested_starts(request, self._settings.other_keys)
         with self._access.authorize_connection(request) as admission:
-            refusals = await self._refusals([match for match, _ in starts], admission)
+            refusals = await self._refusals([topic for topic, _ in starts], admission)
             transport = EventStreamTransport(scope, receive, send)
             await transport.begin([_worker_header()])
             hub, claims = self._manager.hub, admission.claims
@@ -191,27 +197,27 @@ class ClientRoutes:
             )
             subscriptions = WatchedSubscriptions(hub, client, self._manager.rights, needs_one=True)
             try:
-                for match, refusal in refusals.items():
-                    subscriptions.answer(refused(*refusal, match))
+                for topic, refusal in refusals.items():
+                    subscriptions.answer(refused(*refusal, topic))
                 subscriptions.start([start for start in starts if start[0] not in refusals], claims.text)
                 await ClientSession(transport, client, self._settings.ping_interval, claims.expires).run()
             finally:
                 hub.leave(client)
                 subscriptions.close()
 
-    async def _refusals(self, matches: Sequence[str], admission: Admission) -> dict[str, tuple[str, str]]:
-        """Return why a client may not have some of the matches; raise `Rejected` if it may have none."""
-        refusals = {match: FORBIDDEN for match in matches if not admission.claims.allow(match)}
-        checked = [match for match in matches if match not in refusals]
+    async def _refusals(self, topics: Sequence[Topic], admission: Admission) -> dict[Topic, tuple[str, str]]:
+        """Return why a client may not have some of the topics; raise `Rejected` if it may have none."""
+        refusals = {topic: FORBIDDEN for topic in topics if not admission.claims.allow(topic)}
+        checked = [topic for topic in topics if topic not in refusals]
         if self._manager.rights:
             check = self._manager.rights.check
             verdicts = await asyncio.gather(
                 *[check(each, admission.claims.text, admission.address) for each in checked]
             )
-            for match, verdict in zip(checked, verdicts, strict=True):
+            for topic, verdict in zip(checked, verdicts, strict=True):
                 if verdict is not Verdict.ALLOWED:
-                    refusals[match] = FORBIDDEN if verdict is Verdict.REFUSED else UNAVAILABLE
-        if len(refusals) == len(matches):
+                    refusals[topic] = FORBIDDEN if verdict is Verdict.REFUSED else UNAVAILABLE
+        if len(refusals) == len(topics):
             raise _unchecked() if UNAVAILABLE in refusals.values() else other_matches_only()
         return refusals
 

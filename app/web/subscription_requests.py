@@ -1,20 +1,24 @@
-"""What a client of many matches asks for: to hear one, to hear no more of it, to go on with a new token."""
+"""What a client of many topics asks for: to hear one, to hear no more of it, to go on with a new token."""
 
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from functools import lru_cache
+from typing import Any
 
 import msgspec
 
 from app.broadcast.match_id import match_from_json
 from app.broadcast.match_rights import MatchRights, Verdict
 from app.broadcast.messages import RENEWED, refused, unsubscribed
+from app.broadcast.topic import Topic, topic_of
+from app.core.query_files import MATCH_ID
 from app.core.tasks import cancel_tasks, start_task
 from app.web.access_control import AccessControl, Admission
 from app.web.token_bucket import TokenBucket
 from app.web.tokens import TokenError
 from app.web.watched_subscriptions import FORBIDDEN, UNAVAILABLE, WatchedSubscriptions
-from notifymux.event import EventId
+from notifymux.event import NULL, EventId
 
 MAX_SUBSCRIPTIONS = 128  # of a connection; as many requests are within the rate at once
 REQUESTS_PER_SECOND = 10.0
@@ -22,19 +26,22 @@ REQUESTS_PER_SECOND = 10.0
 _TOO_MANY = "too-many", f"a connection may have {MAX_SUBSCRIPTIONS} subscriptions"
 _TOO_FAST = "too-fast", f"more than {REQUESTS_PER_SECOND:g} requests a second: try again in a second"
 _NO_REQUEST = "malformed", "this is no JSON object with a type that is known"
-_NO_MATCH = "malformed", "match_id has to be a string or a number"
 
 
 class _Request(msgspec.Struct, gc=False):
     """A request, with what any of them may carry."""
 
     type: str
-    match_id: msgspec.Raw = msgspec.Raw(b"null")
-    last_event_id: msgspec.Raw = msgspec.Raw(b"null")
-    token: msgspec.Raw = msgspec.Raw(b"null")
+    match_id: msgspec.Raw = msgspec.Raw(NULL)
+    last_event_id: msgspec.Raw = msgspec.Raw(NULL)
+    token: msgspec.Raw = msgspec.Raw(NULL)
 
 
-_request = msgspec.json.Decoder(_Request)
+@lru_cache(maxsize=1)
+def _decoder(other_keys: tuple[str, ...]) -> msgspec.json.Decoder[Any]:
+    """Return the decoder of requests, which may name a topic by other keys too; one for all connections."""
+    keys = [(key, msgspec.Raw, msgspec.Raw(NULL)) for key in other_keys]
+    return msgspec.json.Decoder(msgspec.defstruct("Request", keys, bases=(_Request,), gc=False))
 
 
 class SubscriptionRequests:
@@ -44,9 +51,10 @@ class SubscriptionRequests:
         subscriptions: the client's.
         access: verifies its next tokens.
         admission: by its first token.
-        rights: tells who may have a match; None without a query.
+        rights: tells who may have a topic; None without a query.
         set_expiry: is called with the time at which the connection is to be closed, in Unix seconds; None for never.
         clock: seconds on a monotonic clock.
+        other_keys: by which a topic may be named, besides `match_id`.
     """
 
     def __init__(
@@ -58,28 +66,30 @@ class SubscriptionRequests:
         rights: MatchRights | None,
         set_expiry: Callable[[float | None], None],
         clock: Callable[[], float] = time.monotonic,
+        other_keys: tuple[str, ...] = (),
     ) -> None:
+        self._keys, self._decode = (MATCH_ID, *other_keys), _decoder(other_keys).decode
         self._subscriptions, self._access, self._rights = subscriptions, access, rights
         self._claims, self._address = admission.claims, admission.address
         self._set_expiry = set_expiry
         self._bucket = TokenBucket(MAX_SUBSCRIPTIONS, REQUESTS_PER_SECOND, clock)
         self._answer = subscriptions.answer
         self._heard = subscriptions.client.subscriptions
-        self._checks: dict[str, asyncio.Task[None]] = {}  # of rights, by match
-        self._waiting: dict[str, EventId | None] = {}  # the matches that begin if their check says so, with their ids
+        self._checks: dict[Topic, asyncio.Task[None]] = {}  # of rights, by topic
+        self._waiting: dict[Topic, EventId | None] = {}  # the topics that begin if their check says so, with their ids
 
     def on_text(self, text: str) -> None:
         """Do what a message from the client asks for."""
         try:
-            request = _request.decode(text)
+            request = self._decode(text)
         except (ValueError, RecursionError):  # not JSON, not UTF-8, or no such object
             self._answer(refused(*_NO_REQUEST))
             return
         match request.type:
             case "subscribe":
-                self._subscribe(match_from_json(bytes(request.match_id)), _event_id(request.last_event_id))
+                self._subscribe(self._topic(request), _event_id(request.last_event_id))
             case "unsubscribe":
-                self._unsubscribe(match_from_json(bytes(request.match_id)))
+                self._unsubscribe(self._topic(request))
             case "token":
                 self._renew(_string(request.token))
             case "pong":
@@ -87,45 +97,59 @@ class SubscriptionRequests:
             case _:
                 self._answer(refused(*_NO_REQUEST))
 
+    def _topic(self, request: Any) -> Topic | None:
+        """Return the one topic that a request names; None if it names none, or several."""
+        named = [(key, value) for key in self._keys if (value := bytes(getattr(request, key))) != NULL]
+        texts = [(key, match_from_json(value)) for key, value in named]
+        match texts:
+            case [(key, str(text))]:
+                return topic_of(key, text)
+        return None
+
+    @property
+    def _no_topic(self) -> tuple[str, str]:
+        one_of = "" if len(self._keys) == 1 else "one of "
+        return "malformed", f"{one_of}{', '.join(self._keys)} has to be a string or a number"
+
     async def aclose(self) -> None:
         """Cancel the checks that still run."""
         await cancel_tasks(self._checks.values())
 
-    def _subscribe(self, match: str | None, last: EventId | None) -> None:
-        if match is None:
-            self._answer(refused(*_NO_MATCH))
+    def _subscribe(self, topic: Topic | None, last: EventId | None) -> None:
+        if topic is None:
+            self._answer(refused(*self._no_topic))
         elif not self._bucket.take():
-            self._answer(refused(*_TOO_FAST, match))
-        elif not self._claims.allow(match):
-            self._answer(refused(*FORBIDDEN, match))
-        elif len({*self._heard, *self._waiting, match}) > MAX_SUBSCRIPTIONS:
-            self._answer(refused(*_TOO_MANY, match))
+            self._answer(refused(*_TOO_FAST, topic))
+        elif not self._claims.allow(topic):
+            self._answer(refused(*FORBIDDEN, topic))
+        elif len({*self._heard, *self._waiting, topic}) > MAX_SUBSCRIPTIONS:
+            self._answer(refused(*_TOO_MANY, topic))
         else:
-            self._begin(match, last)
+            self._begin(topic, last)
 
-    def _begin(self, match: str, last: EventId | None) -> None:
+    def _begin(self, topic: Topic, last: EventId | None) -> None:
         if self._rights is None:
-            self._subscriptions.start([(match, last)], self._claims.text)
+            self._subscriptions.start([(topic, last)], self._claims.text)
         else:
-            self._check(match, self._begin_if_allowed(self._rights, match, last))
-            self._waiting[match] = last
+            self._check(topic, self._begin_if_allowed(self._rights, topic, last))
+            self._waiting[topic] = last
 
-    async def _begin_if_allowed(self, rights: MatchRights, match: str, last: EventId | None) -> None:
+    async def _begin_if_allowed(self, rights: MatchRights, topic: Topic, last: EventId | None) -> None:
         claims = self._claims.text
-        verdict = await rights.check(match, claims, self._address)
-        self._waiting.pop(match, None)
+        verdict = await rights.check(topic, claims, self._address)
+        self._waiting.pop(topic, None)
         if verdict is Verdict.ALLOWED:
-            self._subscriptions.start([(match, last)], claims)
+            self._subscriptions.start([(topic, last)], claims)
         else:
-            self._answer(refused(*(FORBIDDEN if verdict is Verdict.REFUSED else UNAVAILABLE), match))
+            self._answer(refused(*(FORBIDDEN if verdict is Verdict.REFUSED else UNAVAILABLE), topic))
 
-    def _unsubscribe(self, match: str | None) -> None:
-        if match is None:
-            self._answer(refused(*_NO_MATCH))
+    def _unsubscribe(self, topic: Topic | None) -> None:
+        if topic is None:
+            self._answer(refused(*self._no_topic))
             return
-        self._stop_check(match)
-        self._subscriptions.end(match)
-        self._answer(unsubscribed(match))
+        self._stop_check(topic)
+        self._subscriptions.end(topic)
+        self._answer(unsubscribed(topic))
 
     # ---- another token
 
@@ -140,45 +164,45 @@ class SubscriptionRequests:
             return
         self._set_expiry(self._claims.expires)
         heard, waiting = set(self._heard), dict(self._waiting)
-        for match in list(self._checks):
-            self._stop_check(match)
+        for topic in list(self._checks):
+            self._stop_check(topic)
         begins = dict(waiting)
         if self._subscriptions.renew(self._claims.owner, self._claims.text):
             self._bucket.charge(len(heard))
             begins = dict.fromkeys(heard) | waiting
         self._answer(RENEWED)
-        for match in {*heard, *waiting}:
-            if not self._claims.allow(match):
-                self._subscriptions.end(match)
-                self._answer(refused(*FORBIDDEN, match))
-            elif match in begins:
-                self._begin(match, begins[match])
+        for topic in {*heard, *waiting}:
+            if not self._claims.allow(topic):
+                self._subscriptions.end(topic)
+                self._answer(refused(*FORBIDDEN, topic))
+            elif topic in begins:
+                self._begin(topic, begins[topic])
             elif self._rights is not None:
-                self._check(match, self._end_if_refused(self._rights, match))
+                self._check(topic, self._end_if_refused(self._rights, topic))
 
-    async def _end_if_refused(self, rights: MatchRights, match: str) -> None:
+    async def _end_if_refused(self, rights: MatchRights, topic: Topic) -> None:
         claims = self._claims.text
-        if await rights.check(match, claims, self._address) is Verdict.REFUSED:
-            self._subscriptions.end(match)
-            self._answer(refused(*FORBIDDEN, match))
+        if await rights.check(topic, claims, self._address) is Verdict.REFUSED:
+            self._subscriptions.end(topic)
+            self._answer(refused(*FORBIDDEN, topic))
         else:
-            self._subscriptions.watch(match, claims)  # where it can't be found out now, it is asked again
+            self._subscriptions.watch(topic, claims)  # where it can't be found out now, it is asked again
 
     # ---- checks
 
-    def _check(self, match: str, work: Coroutine[None, None, None]) -> None:
-        self._stop_check(match)
-        task = self._checks[match] = start_task(work, "a bug left a request of a client without an answer")
+    def _check(self, topic: Topic, work: Coroutine[None, None, None]) -> None:
+        self._stop_check(topic)
+        task = self._checks[topic] = start_task(work, "a bug left a request of a client without an answer")
 
         def end(task: asyncio.Task[None]) -> None:
-            if self._checks.get(match) is task:
-                del self._checks[match]
+            if self._checks.get(topic) is task:
+                del self._checks[topic]
 
         task.add_done_callback(end)
 
-    def _stop_check(self, match: str) -> None:
-        self._waiting.pop(match, None)
-        if task := self._checks.pop(match, None):
+    def _stop_check(self, topic: Topic) -> None:
+        self._waiting.pop(topic, None)
+        if task := self._checks.pop(topic, None):
             task.cancel()
 
 

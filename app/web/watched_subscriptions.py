@@ -1,4 +1,4 @@
-"""The matches of a connection for many, each until its client ends it or may not have it any longer."""
+"""The topics of a connection for many, each until its client ends it or may not have it any longer."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -7,6 +7,7 @@ from app.broadcast.client import Client, CloseCode
 from app.broadcast.hub import Hub
 from app.broadcast.match_rights import MatchRights, StopWatching
 from app.broadcast.messages import MessageBatch, refused
+from app.broadcast.topic import Topic
 from notifymux.event import EventId
 
 FORBIDDEN = "forbidden", "the token is not good for this match"
@@ -14,42 +15,42 @@ UNAVAILABLE = "unavailable", "whether the token is good for this match can't be 
 
 
 class WatchedSubscriptions:
-    """Subscribes a client to matches, and ends a subscription alone when the right to it is withdrawn.
+    """Subscribes a client to topics, and ends a subscription alone when the right to it is withdrawn.
 
     Args:
         hub: this worker's.
-        client: hears the matches.
-        rights: watches who may have a match; None without a query.
+        client: hears the topics.
+        rights: watches who may have a topic; None without a query.
         needs_one: whether the connection ends with the last subscription, as its client can't ask for another.
     """
 
     def __init__(self, hub: Hub, client: Client, rights: MatchRights | None, *, needs_one: bool) -> None:
         self._hub, self.client, self._rights, self._needs_one = hub, client, rights, needs_one
-        self._watches: dict[str, StopWatching] = {}  # by match
+        self._watches: dict[Topic, StopWatching] = {}  # by topic
 
-    def start(self, starts: Sequence[tuple[str, EventId | None]], claims: str) -> None:
-        """Subscribe to matches, all from one moment on, for which the client's claims, all of them, are good."""
+    def start(self, starts: Sequence[tuple[Topic, EventId | None]], claims: str) -> None:
+        """Subscribe to topics, all from one moment on, for which the client's claims, all of them, are good."""
         self._hub.subscribe_all(self.client, starts)
-        for match, _ in starts:
-            self.watch(match, claims)
+        for topic, _ in starts:
+            self.watch(topic, claims)
 
-    def watch(self, match: str, claims: str) -> None:
-        """Watch the right to a match that is subscribed, from now on by these claims."""
+    def watch(self, topic: Topic, claims: str) -> None:
+        """Watch the right to a topic that is subscribed, from now on by these claims."""
         if self._rights is None:
             return
-        self._stop_watching(match)
+        self._stop_watching(topic)
         # Before the watch begins: it may end the subscription at once.
-        self._watches[match] = _nothing
-        stop = self._rights.watch(match, claims, self.client.address, partial(self._revoke, match))
-        if match in self._watches:
-            self._watches[match] = stop
+        self._watches[topic] = _nothing
+        stop = self._rights.watch(topic, claims, self.client.address, partial(self._revoke, topic))
+        if topic in self._watches:
+            self._watches[topic] = stop
         else:
             stop()
 
-    def end(self, match: str) -> bool:
+    def end(self, topic: Topic) -> bool:
         """End a subscription; return whether there was one."""
-        self._stop_watching(match)
-        return self._hub.unsubscribe(self.client, match)
+        self._stop_watching(topic)
+        return self._hub.unsubscribe(self.client, topic)
 
     def renew(self, owner: str | None, claims: str) -> bool:
         """Go on under another token; return whether all subscriptions have ended, as they show something else now."""
@@ -65,14 +66,14 @@ class WatchedSubscriptions:
         if not self.client.send(batch):
             self.client.close(CloseCode.SLOW)
 
-    def _stop_watching(self, match: str) -> None:
-        if stop := self._watches.pop(match, None):
+    def _stop_watching(self, topic: Topic) -> None:
+        if stop := self._watches.pop(topic, None):
             stop()
 
-    def _revoke(self, match: str, code: CloseCode) -> bool:
-        if self.client.closing.done() or not self.end(match):
+    def _revoke(self, topic: Topic, code: CloseCode) -> bool:
+        if self.client.closing.done() or not self.end(topic):
             return False
-        self.answer(refused(*(FORBIDDEN if code is CloseCode.REVOKED else UNAVAILABLE), match))
+        self.answer(refused(*(FORBIDDEN if code is CloseCode.REVOKED else UNAVAILABLE), topic))
         if self._needs_one and not self.client.subscriptions:
             self.client.close(code)
         return True

@@ -12,7 +12,7 @@ from app.core.config import Settings, load_queries
 from app.core.operator_errors import OperatorError, with_remedy
 from app.core.postgres_connect import QueryTimeout
 from app.core.query_connection import QueryConnection
-from app.core.query_files import AUTHORIZE, SNAPSHOT, QueryFile, parse_verdict
+from app.core.query_files import AUTHORIZE, MATCH_ID, SNAPSHOT, QueryFile, parse_verdict
 from app.core.settings_sources import SettingsError
 from listener.verify.result import Check, failed, passed, warned
 from notifymux.event import NULL, payload_json
@@ -54,27 +54,44 @@ class _Trial(NamedTuple):
     timeout: float
     sample: Sample
     session: str
+    other_keys: tuple[str, ...]  # for which there is no sample
 
     @classmethod
     def of(cls, settings: Settings, query: QueryFile, sample: Sample) -> "_Trial":
         session = f"notifymux-verify/{settings.pod_name}"
         file = f"{query.name}.sql"
-        if query.name == SNAPSHOT:
-            subject = "SNAPSHOT_QUERY" if settings.snapshot_query else file
-            return cls(query, "snapshot query", subject, "SNAPSHOT_TIMEOUT", settings.snapshot_timeout, sample, session)
-        return cls(query, f"query {query.name}", file, "QUERY_TIMEOUT", settings.query_timeout, sample, session)
+        common = sample, session, settings.other_keys
+        if query.kind == SNAPSHOT:
+            is_setting = settings.snapshot_query is not None and query.key == MATCH_ID
+            check = "snapshot query" if query.key == MATCH_ID else f"query {query.name}"
+            subject = "SNAPSHOT_QUERY" if is_setting else file
+            return cls(query, check, subject, "SNAPSHOT_TIMEOUT", settings.snapshot_timeout, *common)
+        return cls(query, f"query {query.name}", file, "QUERY_TIMEOUT", settings.query_timeout, *common)
+
+    @property
+    def _is_made_up(self) -> bool:
+        return self.sample.match is None or self.query.key != MATCH_ID
 
     @property
     def _parameters(self) -> dict[str, str | None]:
         match = _MADE_UP_ID if self.sample.match is None else self.sample.match
         return {
-            "match_id": match,
+            MATCH_ID: match,
+            **dict.fromkeys(self.other_keys, _MADE_UP_ID),
             "claims": self.query.claims.of(self.sample.claims),
             "operation": "UPDATE",
             "new_id": _MADE_UP_ID,
             "old_id": _MADE_UP_ID,
             "payload": "{}",
         }
+
+    @property
+    def _topic(self) -> str:
+        return f"{self.query.key.removesuffix('_id')} {self._parameters[self.query.key]!r}"
+
+    @property
+    def _own(self) -> str:
+        return ": --match ID takes one of yours" if self.query.key == MATCH_ID else ""
 
     def run(self, url: str) -> Check:
         try:
@@ -87,10 +104,10 @@ class _Trial(NamedTuple):
 
     def _checked(self, rows: list[list[bytes | None]], seconds: float) -> Check:
         value = rows[0][0] if rows and rows[0] else None
-        took = f"{1000 * seconds:.0f} ms for match {self._parameters['match_id']!r}"
+        took = f"{1000 * seconds:.0f} ms for {self._topic}"
         if self.query.claims:
             took += " and the claims of --claims" if self.sample.claims != NO_CLAIMS else " and no claims"
-        if self.query.name == AUTHORIZE:
+        if self.query.kind == AUTHORIZE:
             return self._verdict(value, took)
         if value is None:
             return self._without_value(f"{'NULL' if rows else 'no row'} in {took}")
@@ -131,10 +148,10 @@ class _Trial(NamedTuple):
 
     def _without_value(self, text: str) -> Check:
         shown = f"{text}: clients of such a match " + (
-            "start with null" if self.query.name == SNAPSHOT else "get null as data"
+            "start with null" if self.query.kind == SNAPSHOT else "get null as data"
         )
-        if self.sample.match is None:
-            return passed(self.check, f"{shown}. It is made up: --match ID takes one of yours")
+        if self._is_made_up:
+            return passed(self.check, f"{shown}. It is made up{self._own}")
         if "new_id" in self.query.parameters or "old_id" in self.query.parameters:
             return passed(self.check, f"{shown}. The row's id {_MADE_UP_ID} is made up")
         return warned(self.check, shown, f"correct {self.subject}, unless there is no such match")
@@ -147,15 +164,15 @@ class _Trial(NamedTuple):
             return failed(self.check, known.what, known.remedy)
         if error.sqlstate in _UNTYPED:
             return failed(
-                self.check, text, f"give the parameter a type in {self.subject}: %(match_id)s::text, or ::int"
+                self.check, text, f"give the parameter a type in {self.subject}: %({self.query.key})s::text, or ::int"
             )
         if (error.sqlstate or "").startswith(_DATA_ERROR):
             return self._unfit(text)
         return failed(self.check, text, f"correct {self.subject}")
 
     def _unfit(self, text: str) -> Check:
-        if self.sample.match is None:
-            made_up = f"not tried: match {_MADE_UP_ID!r}, which is made up, does not fit: {text}"
+        if self._is_made_up:
+            made_up = f"not tried: {self._topic}, which is made up, does not fit: {text}"
             return warned(self.check, made_up, "--match ID")
         remedy = f"give --match an id of the type that {self.subject} compares it with, or correct it"
         return failed(self.check, text, remedy)

@@ -140,7 +140,9 @@ class Worker:
         if self.fails:
             return self._answer(lambda: QueryResult(b"null", "no"), early=True)
         early = len(self.pending) % 2 == 0
-        return self._answer(lambda: QueryResult(json.dumps(self._database.state(view.match)).encode()), early=early)
+        return self._answer(
+            lambda: QueryResult(json.dumps(self._database.state(str(view.match))).encode()), early=early
+        )
 
     async def _read_range(self, after: EventId, until: EventId) -> list[Event] | None:
         events: list[Event] | None = await self._answer(partial(self._database.read_range, after, until), early=False)

@@ -23,6 +23,7 @@ from app.broadcast.messages import MessageBatch
 from app.broadcast.queried_update import QueriedUpdate
 from app.broadcast.query_pool import QueryResult
 from app.broadcast.router import Router
+from app.broadcast.topic import KeyValue, Topic
 from app.core.query_files import parse_query
 from notifymux.event import Event, EventId
 from tests.support.loops import async_test, run_ready_tasks
@@ -30,12 +31,19 @@ from tests.unit.test_hub import never_needed
 
 MATCHES = ("1", "2", "3", "4")
 PLAIN, ROW = "match_change", "row"
-EVENT = st.tuples(st.sampled_from((*MATCHES, "other")), st.sampled_from((PLAIN, ROW)), st.integers(1, 3))
+CUP = "cup"  # another key: some events have it, also of matches that clients hear, and some have nothing else
+TOPICS = (*MATCHES, "cup 5")
+EVENT = st.tuples(
+    st.sampled_from((*MATCHES, "other", None)),
+    st.sampled_from((PLAIN, ROW)),
+    st.integers(1, 3),
+    st.sampled_from((None, "5", "6")),
+)
 STEP = st.one_of(
     st.tuples(st.just("commit"), st.lists(EVENT, min_size=1, max_size=6)),
-    st.tuples(st.just("subscribe"), st.integers(0, 1), st.sampled_from(MATCHES), st.booleans()),
-    st.tuples(st.just("unsubscribe"), st.integers(0, 1), st.sampled_from(MATCHES)),
-    st.tuples(st.just("cut"), st.integers(0, 3), st.booleans(), st.integers(0, 15)),
+    st.tuples(st.just("subscribe"), st.integers(0, 1), st.sampled_from(TOPICS), st.booleans()),
+    st.tuples(st.just("unsubscribe"), st.integers(0, 1), st.sampled_from(TOPICS)),
+    st.tuples(st.just("cut"), st.integers(0, 3), st.booleans(), st.integers(0, 31)),
     st.tuples(st.just("answer"), st.integers(0, 10), st.booleans()),
     st.tuples(st.just("answer"), st.integers(0, 10), st.booleans()),
     st.tuples(st.just("commit"), st.lists(EVENT, min_size=1, max_size=3)),
@@ -62,6 +70,7 @@ class Viewer:
         self.highest: dict[str, int] = {}  # of any match, heard since then
         self.recovered: set[str] = set()
         self.has_gap: set[str] = set()  # until their resync
+        self.stale: set[str] = set()  # the client knows of the gap
 
     def place(self, match: str, *, is_behind: bool = False) -> int | None:
         """Return the last id of a match; with `is_behind`, an earlier one, as if another page had gone on with it."""
@@ -84,11 +93,11 @@ class Viewer:
             header = self.last_event_id if by_header else None
             self.asked = {
                 match: self.place(match, is_behind=bool(behind >> bit & 1)) if header is None else header
-                for bit, match in enumerate(MATCHES)
+                for bit, match in enumerate(TOPICS)
             }
-            hub.subscribe_all(self.client, [(match, _event_id(last)) for match, last in self.asked.items()])
+            hub.subscribe_all(self.client, [(_topic(match), _event_id(last)) for match, last in self.asked.items()])
         for match, last in self.asked.items() if self.kind == "several" else ():
-            hub.subscribe(self.client, match, _event_id(last))
+            hub.subscribe(self.client, _topic(match), _event_id(last))
 
     def disconnect(self) -> None:
         if self.client:
@@ -99,17 +108,18 @@ class Viewer:
         assert self.client
         self._forget(match)
         self.asked[match] = self.place(match) if resume else None
-        self.world.hub.subscribe(self.client, match, _event_id(self.asked[match]))
+        self.world.hub.subscribe(self.client, _topic(match), _event_id(self.asked[match]))
 
     def unsubscribe(self, match: str) -> None:
         assert self.client
-        assert self.world.hub.unsubscribe(self.client, match) == (match in self.asked)
+        assert self.world.hub.unsubscribe(self.client, _topic(match)) == (match in self.asked)
         self.asked.pop(match, None)
         self._forget(match)
 
     def _forget(self, match: str) -> None:
         self.recovered.discard(match)
         self.has_gap.discard(match)
+        self.stale.discard(match)
         for by_match in (self.base, self.heard, self.highest):
             by_match.pop(match, None)
 
@@ -125,17 +135,27 @@ class Viewer:
                 self._on_id_line(EventId.parse(message.event_id).sequence)
 
     def _on_message(self, message: dict[str, Any]) -> None:
-        match, number = str(message["match_id"]), EventId.parse(message["id"]).sequence
-        assert match in self.asked, "nothing of a match that was left"
+        number = EventId.parse(message["id"] or "0-0").sequence
+        named = [str(message.get("match_id")), f"{CUP} {message.get(CUP)}"]
+        topics = [topic for topic in named if topic in self.asked]
+        assert topics, "nothing of a match that was left"
         if message["type"] in {"initial-load", "resync"}:
-            self._start(match, number, recovered=message.get("recovered", False))
+            self._start(topics[0], number, recovered=message.get("recovered", False))
+        elif message["type"] == "stale":
+            self.stale.add(topics.pop())
         else:
-            assert number > self.base[match], "it is in the snapshot, or was heard before"
-            assert number > self.highest[match], "out of order, or twice"
+            # One that follows the initial-load of a topic may have been heard, by another one, before that.
+            topics = [topic for topic in topics if topic in self.base and number > self.base[topic]]
+            topics = [topic for topic in topics if number > self.highest[topic] and topic not in self.stale]
+            assert topics, "it is in the snapshot, was heard before, or is out of order"
+            assert self.has_gap.isdisjoint(topics), "before the resync of something that it is of"
             for each in self.highest:
                 self.highest[each] = max(self.highest[each], number)
-            self.heard[match].append(number)
-        self.places[match].append(number)
+            for topic in topics:
+                self.heard[topic].append(number)
+            self.world.reached["several keys"] += len(topics) > 1
+        for topic in topics:
+            self.places[topic].append(number)
         self.world.reached[message["type"]] += 1
 
     def _start(self, match: str, number: int, *, recovered: bool) -> None:
@@ -182,11 +202,11 @@ class Viewer:
 class World:
     """A hub whose row queries wait for an answer, and a log of all events."""
 
-    def __init__(self, reached: Counter[str], *, has_queries: bool) -> None:
-        self.reached, self.has_queries = reached, has_queries
+    def __init__(self, reached: Counter[str], *, has_queries: bool, slow_snapshots: bool = False) -> None:
+        self.reached, self.has_queries, self.slow_snapshots = reached, has_queries, slow_snapshots
         files = {ROW: parse_query(ROW, "SELECT %(new_id)s")} if has_queries else {}
         self.hub = Hub(
-            Router("match_id", queries=files),
+            Router("match_id", queries=files, other_keys=[CUP]),
             self._snapshot,
             self._range,
             1_000_000,
@@ -199,7 +219,7 @@ class World:
         self.queries: list[asyncio.Future[QueryResult]] = []
         self.committed: dict[str, dict[int, object]] = defaultdict(dict)  # by match: what each number asks for
         self.log: list[Event] = []
-        self.number = 0
+        self.number = self.snapshots = 0
         self.hub.start(EventId(7, 0), [])
         self.viewers = [
             Viewer(self, "a", "several"),
@@ -217,6 +237,8 @@ class World:
         while self.queries:
             self.answer(0, False)
             await self._settle()
+        for _ in range(6):
+            await self._settle()  # the last snapshots
         for viewer in self.viewers:
             viewer.check_end()
         await self.hub.aclose()
@@ -227,13 +249,14 @@ class World:
             viewer.read()
             viewer.check()
 
-    def commit(self, events: Sequence[tuple[str, str, int]]) -> None:
+    def commit(self, events: Sequence[tuple[str | None, str, int, str | None]]) -> None:
         batch = []
-        for match, channel, row in events:
+        for match, channel, row, cup in events:
             self.number += 1
             is_queried = channel == ROW and self.has_queries
-            self.committed[match][self.number] = row if is_queried else ("plain", self.number)
-            payload = {"match_id": match, "operation": "UPDATE", "new_id": row, "data": {"n": self.number}}
+            for topic in (str(match), f"{CUP} {cup}"):
+                self.committed[topic][self.number] = (row, match, cup) if is_queried else ("plain", self.number)
+            payload = {"match_id": match, CUP: cup, "operation": "UPDATE", "new_id": row, "data": {"n": self.number}}
             batch.append(Event(channel, msgspec.Raw(json.dumps(payload).encode()), f"7-{self.number}"))
         self.log += batch
         self.hub.deliver(batch)
@@ -262,7 +285,7 @@ class World:
     def first_waiting(self, matches: Sequence[str] | dict[str, int]) -> int:
         """Return the number of the first event of some matches that waits for its query."""
         queues = self.hub.rows._queues if self.hub.rows else {}
-        waiting = [queues[match].first.parsed_id for match in matches if match in queues]
+        waiting = [queues[_topic(match)].first.parsed_id for match in matches if _topic(match) in queues]
         return min((event_id.sequence for event_id in waiting if event_id), default=self.number + 1)
 
     def is_covered(self, match: str, number: int) -> bool:
@@ -270,6 +293,10 @@ class World:
         return any(later > number and rows[later] == rows[number] for later in rows)
 
     async def _snapshot(self, _: MatchView) -> QueryResult:
+        self.snapshots += 1
+        if self.slow_snapshots and self.snapshots % 3 == 0:
+            for _turn in range(40):  # longer than a step
+                await asyncio.sleep(0)
         return QueryResult(b"{}")
 
     async def _range(self, after: EventId, until: EventId) -> list[Event] | None:
@@ -282,6 +309,10 @@ class World:
         return await self.queries[-1]
 
 
+def _topic(name: str) -> Topic:
+    return KeyValue(CUP, name.removeprefix(f"{CUP} ")) if name.startswith(CUP) else name
+
+
 def _event_id(number: int | None) -> EventId | None:
     return None if number is None else EventId(7, number)
 
@@ -292,6 +323,7 @@ def _no_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(update_queue, "_MERGE_SECONDS", 1e9)
     monkeypatch.setattr(initial_loads, "_WAIT_SECONDS", 0)
     monkeypatch.setattr(initial_loads, "_STALE_SECONDS", 1e6)
+    monkeypatch.setattr(initial_loads, "_MAX_SNAPSHOTS", 1000)
 
 
 @async_test
@@ -301,7 +333,7 @@ async def test_an_event_stream_does_not_start_while_an_update_waits_from_before_
     witness = world.hub.connect("witness")
     world.hub.subscribe(witness, "1")
     await run_ready_tasks()
-    world.commit([("1", ROW, 1), ("2", PLAIN, 1), ("1", PLAIN, 1)])
+    world.commit([("1", ROW, 1, None), ("2", PLAIN, 1, None), ("1", PLAIN, 1, None)])
     stream = world.hub.connect("stream", has_one_position=True)
     world.hub.subscribe_all(stream, [("1", EventId(7, 0)), ("2", EventId(7, 2))])
     await run_ready_tasks()
@@ -324,13 +356,23 @@ async def test_an_update_holds_back_the_connections_that_hear_its_match_and_no_o
     await run_ready_tasks()
     for client in (both, other, single):
         client.queue.drain()
-    world.commit([("1", ROW, 1), ("2", PLAIN, 1)])
+    world.commit([("1", ROW, 1, None), ("2", PLAIN, 1, None)])
     await run_ready_tasks()
     assert [len(client.queue.drain()) for client in (both, other, single)] == [0, 1, 1]
     world.answer(0, False)
     await run_ready_tasks()
     assert [message.event_id for message in both.queue.drain()] == ["7-1", "7-2"]
     await world.hub.aclose()
+
+
+@async_test
+@pytest.mark.parametrize("slow", range(3))
+async def test_a_client_knows_of_a_gap_before_it_hears_an_update_that_is_also_of_that_match(slow: int) -> None:
+    world = World(Counter(), has_queries=False, slow_snapshots=True)
+    world.snapshots = slow
+    start = ("subscribe", 0, "1", False), ("subscribe", 0, "cup 5", False)
+    await world.run([*start, ("gap",), *[("commit", [("1", PLAIN, 1, "5")])] * 3])
+    assert world.reached["stale"] > 1
 
 
 def keep(batches: list[MessageBatch], batch: MessageBatch) -> bool:
@@ -349,7 +391,7 @@ async def test_connections_that_hear_the_same_share_one_batch() -> None:
         await run_ready_tasks()
         client.queue.drain()
         client.attach(partial(keep, batches[name]), never_needed)
-    world.commit([("2", PLAIN, 1), ("1", PLAIN, 1), ("3", PLAIN, 1), ("2", PLAIN, 1)])
+    world.commit([("2", PLAIN, 1, None), ("1", PLAIN, 1, None), ("3", PLAIN, 1, None), ("2", PLAIN, 1, None)])
     assert all(len(each) == 1 for each in batches.values())
     [a], [b], [c], [d], [e] = (batches[name] for name in "abcde")
     assert a is b
@@ -364,13 +406,16 @@ def check_reached(reached: Counter[str], *names: str) -> None:
     assert all(reached[name] > 10 for name in names), reached
 
 
+REACHED = ("initial-load", "recovered", "resync", "stale", "match-update", "row", "read back", "several keys")
+
+
 def run_schedules(*, has_queries: bool, examples: int) -> Counter[str]:
     reached: Counter[str] = Counter()
 
     @settings(max_examples=examples)
     @given(st.lists(STEP, min_size=10, max_size=30))
     def run(steps: list[Step]) -> None:
-        asyncio.run(World(reached, has_queries=has_queries).run(steps))
+        asyncio.run(World(reached, has_queries=has_queries, slow_snapshots=True).run(steps))
 
     run()
     return reached
@@ -378,12 +423,16 @@ def run_schedules(*, has_queries: bool, examples: int) -> Counter[str]:
 
 def test_what_is_heard_is_what_was_committed_in_commit_order_over_all_matches() -> None:
     reached = run_schedules(has_queries=False, examples=300)
-    check_reached(reached, "initial-load", "recovered", "resync", "match-update", "row", "read back")
+    check_reached(
+        reached, "initial-load", "recovered", "resync", "stale", "match-update", "row", "read back", "several keys"
+    )
 
 
 def test_an_update_that_waits_for_its_query_holds_back_all_that_follow_on_its_connections() -> None:
     reached = run_schedules(has_queries=True, examples=300)
-    check_reached(reached, "initial-load", "recovered", "resync", "match-update", "row", "read back")
+    check_reached(
+        reached, "initial-load", "recovered", "resync", "stale", "match-update", "row", "read back", "several keys"
+    )
 
 
 @pytest.mark.long

@@ -255,12 +255,35 @@ def test_all_wrong_values_are_reported_together() -> None:
         ("snapshot_timeout=1.5", "snapshot_timeout", 1.5),
         ("LATEST_WINS_CHANNELS=,", "latest_wins_channels", ()),
         ("ROOT_PATH=/live/scores", "root_path", "/live/scores"),
+        ("ROUTING_KEY=game id", "routing_key", ("game id",)),
+        ("ROUTING_KEY=game-id, tournament_id,season", "routing_key", ("game-id", "tournament_id", "season")),
         ("STREAM_MAXLEN=100", "stream_maxlen", 100),
     ],
 )
 def test_a_value_means(line: str, field: str, value: object) -> None:
     write_env(line)
     assert getattr(load_settings(), field) == value
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        ("match_id,", "one of the names is empty"),
+        (",cup", "one of the names is empty"),
+        ("match_id,cup,cup", "one of the names is there twice"),
+        ("cup, cup", "one of the names is there twice"),
+        ("match_id,cup-id", "a key after the first takes letters, digits and _, and begins with a letter"),
+        ("match_id,_cup", "a key after the first takes letters, digits and _, and begins with a letter"),
+        *[
+            (f"game,{taken}", "a key after the first can't have the name of something else")
+            for taken in ("type", "id", "match_id", "code", "reason", "token", "last_event_id", "match", "after", "sub")
+        ],
+    ],
+)
+def test_routing_keys_that_could_not_be_told_from_something_else_are_one_line(keys: str, says: str) -> None:
+    write_env(f"ROUTING_KEY={keys}")
+    with pytest.raises(SettingsError, match=rf"^ROUTING_KEY='{keys}': {says}[^\n]*$"):
+        load_settings()
 
 
 @pytest.mark.parametrize(("hosts", "port", "given"), [("a,b", "1", "1"), ("a, b", "1, 2", "1,2"), ("a", "1", "1")])

@@ -9,6 +9,7 @@ from websockets.frames import Frame, Opcode
 
 from app.broadcast.messages import PING, Message, MessageBatch, Update, initial_load, recovered, resync
 from app.broadcast.router import Router
+from app.broadcast.topic import KeyValue, Topic
 from notifymux.event import NULL, Event, EventId
 
 ROW = b'{"id": 7, "n": 1.10}'
@@ -25,7 +26,7 @@ def decoded(payload: bytes, channel: str = "match_change", event_id: str | None 
     return json.loads(update.text)
 
 
-def parts(update: Update) -> tuple[str, bytes, bytes, bytes]:
+def parts(update: Update) -> tuple[str | None, bytes, bytes, bytes]:
     return update.match, bytes(update.match_id), bytes(update.operation), bytes(update.data)
 
 
@@ -241,3 +242,26 @@ def test_an_updates_text_is_the_same_each_time() -> None:
     assert update
     assert update.text == update.text
     assert update.sse_chunk.endswith(update.text + b"\n\n")
+
+
+@pytest.mark.parametrize(
+    ("payload", "topics", "keys"),
+    [
+        (
+            b'{"game":1,"cup":5,"season":"a"}',
+            ("1", KeyValue("cup", "5"), KeyValue("season", "a")),
+            b'1,"cup":5,"season":"a"',
+        ),
+        (b'{"game":1,"cup":null}', ("1",), b"1"),
+        (b'{"cup":5.0}', (KeyValue("cup", "5"),), b'null,"cup":5.0'),
+        (b'{"game":true,"cup":{},"season":"5"}', (KeyValue("season", "5"),), b'true,"season":"5"'),
+        (b'{"game":true,"cup":[5]}', None, b""),
+    ],
+)
+def test_an_event_is_of_each_key_that_its_payload_has(
+    payload: bytes, topics: tuple[Topic, ...] | None, keys: bytes
+) -> None:
+    update = Router("game", other_keys=["cup", "season"]).route(event(payload))
+    assert (update.topics if update else None) == topics
+    if update:
+        assert b',"match_id":%b,"operation":null,' % keys in update.text

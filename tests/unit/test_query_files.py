@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from app.core.claims import ClaimNames
+from app.core.config import Settings, load_queries
 from app.core.query_files import NO_QUERIES, parse_query, read_queries
 from app.core.settings_sources import SettingsError
+from app.core.settings_types import Secret
 
 CHANNELS = ("match_change", "player_match_change")
 
@@ -91,3 +93,47 @@ def test_the_claims_of_a_file_are_those_that_its_directive_names_or_all(tmp_path
     assert not queries.channels["match_change"].claims
     folder(tmp_path, player_match_change="SELECT %(claims)s")
     assert read_queries(tmp_path, CHANNELS, is_required=True).claims.is_all
+
+
+def test_another_key_has_a_snapshot_and_rights_of_its_own_with_its_name_as_the_parameter(tmp_path: Path) -> None:
+    files = {
+        "snapshot": "SELECT %(match_id)s",
+        "snapshot.cup": "-- claims: tenant\nSELECT %(cup)s, %(claims)s",
+        "authorize.cup": "-- claims: sub\nSELECT %(cup)s, %(claims)s",
+        "match_change": "SELECT %(match_id)s, %(cup)s, %(season)s",
+    }
+    queries = read_queries(folder(tmp_path, **files), CHANNELS, True, ("cup", "season"))
+    assert list(queries.snapshots) == ["match_id", "cup"]
+    assert list(queries.rights) == ["cup"]
+    assert list(queries.channels) == ["match_change"]
+    assert queries.claims == ClaimNames(frozenset({"tenant"}))
+    assert queries.channels["match_change"].parameters == {"match_id", "cup", "season"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("snapshot.cups", "SELECT %(cup)s", r"snapshot\.cups is not .*; a file is called .*, snapshot\.cup\.sql,"),
+        ("snapshot.cup", "SELECT %(match_id)s", r"it has no parameter %\(match_id\)s, only %\(claims\)s, %\(cup\)s"),
+        ("authorize.cup", "SELECT true", r"it needs %\(cup\)s"),
+        ("snapshot", "SELECT %(cup)s", r"it has no parameter %\(cup\)s"),
+        ("snapshot.cup", "-- spread: true\nSELECT %(cup)s", "is for channels only"),
+    ],
+)
+def test_a_file_of_another_key_that_can_not_be_right_is_one_line(
+    tmp_path: Path, name: str, text: str, says: str
+) -> None:
+    with pytest.raises(SettingsError, match=says):
+        read_queries(folder(tmp_path, **{name: text}), CHANNELS, True, ("cup",))
+
+
+def test_rights_for_some_keys_only_are_refused(tmp_path: Path) -> None:
+    folder(tmp_path, authorize="SELECT %(match_id)s <> '3'")
+    settings = Settings(routing_key=("match_id", "cup"), queries_dir=tmp_path, ws_jwt_secret=Secret("x" * 32))
+    with pytest.raises(SettingsError, match=r"^[^\n]*authorize\.cup\.sql is missing, [^\n]*$"):
+        load_queries(settings)
+    folder(tmp_path, **{"authorize.cup": "SELECT %(cup)s <> '3'"})
+    assert list(load_queries(settings).rights) == ["match_id", "cup"]
+    (tmp_path / "authorize.sql").unlink()
+    with pytest.raises(SettingsError, match=r"authorize\.sql is missing"):
+        load_queries(settings)

@@ -32,7 +32,7 @@ class Queries:
     async def _fetch(self, view: MatchView) -> QueryResult:
         self.count += 1
         future: asyncio.Future[QueryResult] = asyncio.get_running_loop().create_future()
-        self.running.append((view.match, future))
+        self.running.append((str(view.match), future))
         return await future
 
     def end(self, snapshot: QueryResult | None = None) -> None:

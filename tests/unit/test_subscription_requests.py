@@ -71,7 +71,7 @@ class World:
 
     async def _ask(self, view: MatchView) -> QueryResult:
         await self.asked.wait()
-        return self.rights.get(view.match, TRUE)
+        return self.rights.get(str(view.match), TRUE)
 
     async def send(self, kind: str, **fields: Any) -> list[tuple[Any, ...]]:
         """Send a request; return what the client has been sent since the last one."""

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.broadcast.topic import KeyValue, Topic
 from app.web.tokens import LEEWAY_SECONDS, TokenError, Tokens
 
 SECRET = "a secret that is long enough for HS256, and also long enough for HS512"
@@ -51,6 +52,27 @@ def test_a_token_is_valid_for_the_matches_it_names_numbers_and_strings() -> None
     assert claims.allow("final")
     assert not claims.allow("2")
     assert claims.expires is None
+
+
+def test_a_token_that_names_values_of_any_key_is_valid_for_these_only() -> None:
+    tokens = Tokens(SECRET, "HS256", ("cup", "season"))
+    five, six, season = KeyValue("cup", "5"), KeyValue("cup", "6"), KeyValue("season", "5")
+    given: list[tuple[dict[str, Any], set[Topic]]] = [
+        ({}, {"5", five, six, season}),
+        ({"cup": None, "other": 7}, {"5", five, six, season}),
+        ({"matches": [5]}, {"5"}),
+        ({"cup": 5}, {five}),
+        ({"cup": "5"}, {five}),
+        ({"cup": [5, "6"], "matches": []}, {five, six}),
+        ({"cup": [], "season": 5.0}, {season}),
+    ]
+    for claims, allowed in given:
+        verified = tokens.verify(signed(claims))
+        assert {topic for topic in ("5", five, six, season) if verified.allow(topic)} == allowed
+    for wrong in ({"id": 5}, True, [[5]], [None]):
+        assert reason(tokens, signed({"cup": wrong})) == (
+            "the token's claim cup has an entry that is neither a number nor a string"
+        )
 
 
 def test_a_token_without_matches_is_valid_for_all_and_one_with_an_empty_list_for_none() -> None:

@@ -31,15 +31,15 @@ def serials(updates: Sequence[Update]) -> list[int]:
     return [each.serial for each in updates]
 
 
-def end_query(update: QueriedUpdate) -> None:
-    update.show(NO_CLAIMS, b"1")
-    update.is_done = True
+def end_query(queue: UpdateQueue) -> None:
+    assert queue.running is not None
+    queue.running.show(NO_CLAIMS, b"1")
+    queue.finish(queue.running)
 
 
 def finish(queue: UpdateQueue) -> list[int]:
     """End the query that runs; return what was done before the next one begins."""
-    assert queue.running is not None
-    end_query(queue.running)
+    end_query(queue)
     return serials(queue.take_done())
 
 
@@ -89,11 +89,11 @@ def test_ids_rise_and_every_row_ends_with_its_newest_update(steps: list[tuple[st
         sent += queue.take_done()
         queue.begin()
         if ends and queue.running:
-            end_query(queue.running)
+            end_query(queue)
             sent += queue.take_done()
             queue.begin()
     while queue.running:
-        end_query(queue.running)
+        end_query(queue)
         sent += queue.take_done()
         queue.begin()
     assert serials(sent) == sorted(set(serials(sent)))
