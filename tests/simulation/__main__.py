@@ -26,8 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except AssertionError as violation:
         print_line(str(violation))
         return 1
-    for name, count in sorted(seen.items()):
-        print_line(f"{count:10,}  {name}")
+    for name, times in sorted(seen.items()):
+        print_line(f"{times:10,}  {name}")
     is_complete = count == options.schedules
     missing = [name for name in TRANSITIONS if is_complete and not seen[name]]
     for name in missing:
