@@ -239,6 +239,7 @@ def test_an_outage_of_redis_shows_in_the_buffered_events_and_the_reconnects(
     own = settings | {"REDIS_URL": servers.embedded.redis_url}
     start_listener(own).wait_until_aligned()
     app = start_app(own).wait_until_ready()
+    wait_until(lambda: scrape(app).value("notifymux_fed") == 1)
     servers.stop_redis()
     notify(connection, 300)
     wait_until(lambda: scrape(app).value("notifymux_listener_buffered_events") >= 300)
