@@ -31,8 +31,6 @@ def test_clients_that_all_reconnect_at_once_are_served_with_three_queries_per_ma
         assert storm.recovered + storm.snapshots == clients
         assert storm.queries <= 3 * workers
     assert [storms[0].snapshots, storms[1].recovered] == [0, 0]
-    if clients >= 5000:
-        assert max(storm.all for storm in storms) < 10
 
 
 @pytest.mark.parametrize(
