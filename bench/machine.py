@@ -3,11 +3,16 @@
 import os
 import platform
 import re
+import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
+
+import psutil
 
 _PACKAGES = ("notifymux", "psycopg", "redis", "hiredis", "uvloop", "uvicorn", "gunicorn", "starlette", "websockets")
+_PAGE_BYTES, _FLUSHES = 8192, 200
 
 
 def describe() -> list[str]:
@@ -20,6 +25,23 @@ def describe() -> list[str]:
         f"load before: {load}",
         f"Python {platform.python_version()}, {', '.join(f'{name} {version(name)}' for name in _PACKAGES)}",
     ]
+
+
+def describe_disk(folder: Path) -> str:
+    """Return the file system that a folder is on, and the median time in which it flushes a page that has its place."""
+    mounts = {Path(each.mountpoint): each for each in psutil.disk_partitions(all=True)}
+    own = folder.resolve()
+    found = next(mounts[parent] for parent in (own, *own.parents) if parent in mounts)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        times = [_flush_seconds(file.fileno()) for _ in range(_FLUSHES)][1:]  # the first one allocates the page
+    return f"{found.fstype} ({found.device}), where a flush takes {median(times) * 1e3:.2f} ms"
+
+
+def _flush_seconds(file: int) -> float:
+    os.pwrite(file, os.urandom(_PAGE_BYTES), 0)
+    began = time.perf_counter()
+    os.fdatasync(file)
+    return time.perf_counter() - began
 
 
 def _processor() -> str:

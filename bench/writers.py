@@ -1,23 +1,22 @@
-"""Commits per second of writers that notify, by number of receivers: with LISTEN, or through one listener.
+"""Commits per second of writers that notify: by number of receivers, with LISTEN or through one listener.
 
-PostgreSQL and the writers run on one half of the cores and the receivers on the other half, as if on two machines.
+PostgreSQL and these writers run on one half of the cores and the receivers on the other half, as if on two machines.
+Their commits don't wait for the disk; those of `bench.durable_commits` do.
 """
 
-import os
-import re
-import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import psycopg
 import redis
 
-from app.appliance.embedded.postgres import program
+from bench import durable_commits
 from bench.cpu import halves, pin
 from bench.environment import Environment, Place
 from bench.events import CHANNEL, MATCH, payload
+from bench.pgbench import run_pgbench
 from bench.report import Figure, Report
 from notifymux.event import EventId
 from notifymux.redis_keys import RedisNames
@@ -44,31 +43,40 @@ _SCRIPTS = {
     "one NOTIFY each": f"SELECT pg_notify('{CHANNEL}', '{payload(0)}');",
     "a row change each": "\\set id random(1, 1000)\nUPDATE score SET home_score = home_score + 1 WHERE id = :id;",
 }
-_COMMITS = re.compile(r"actually processed: ([0-9]+)")
-_RATE = re.compile(r"^tps = ([0-9.]+)", re.MULTILINE)
 
 
 def measure(environment: Environment, report: Report, *, short: bool) -> None:
-    """Run pgbench with each number of sessions that LISTEN, and with as many subscribers behind the listener."""
-    counts = _SHORT_COUNTS if short else _COUNTS
-    with ExitStack() as stack:
-        place = stack.enter_context(environment.place())
+    """Compare the numbers of receivers, and then what commits that wait for the disk announce."""
+    writer_cores, receiver_cores = halves()
+    with environment.place() as place:
         with closing(psycopg.connect(place.database, autocommit=True)) as connection:
             connection.execute(_TABLE.encode())
-        writer_cores, receiver_cores = halves()
-        stack.enter_context(_pinned(environment, writer_cores, receiver_cores))
-        for case, script in _SCRIPTS.items():
-            for _ in range(_SHORT_ROUNDS if short else _ROUNDS):
-                for count in counts:
-                    for name, receivers in _RECEIVERS.items():
-                        with receivers(place, count, receiver_cores):
-                            seconds = _SHORT_SECONDS if short else _SECONDS
-                            commits, rate = _pgbench(place, script, seconds, writer_cores)
-                            figures = [Figure("commits_per_s", "/s", rate)]
-                            if name == _LISTENER:
-                                percent = _forwarded(place) / commits * 100
-                                figures.append(Figure("forwarded when the writers end", "%", percent))
-                        report.run("writers", case, f"{name}, {count}", *figures)
+        with _pinned(environment, writer_cores, receiver_cores):
+            _compare_receivers(place, report, writer_cores, receiver_cores, short=short)
+        # On all cores, since writers without a message share flushes until the cores are busy, and others never do.
+        with _direct(place, 1, receiver_cores):
+            durable_commits.compare(environment, place, report, writer_cores | receiver_cores, short=short)
+
+
+def _compare_receivers(
+    place: Place, report: Report, writer_cores: set[int], receiver_cores: set[int], *, short: bool
+) -> None:
+    """Run pgbench with each number of sessions that LISTEN, and with as many subscribers behind the listener."""
+    seconds = _SHORT_SECONDS if short else _SECONDS
+    settings = {"synchronous_commit": "off"}
+    for case, script in _SCRIPTS.items():
+        for _ in range(_SHORT_ROUNDS if short else _ROUNDS):
+            for count in _SHORT_COUNTS if short else _COUNTS:
+                for name, receivers in _RECEIVERS.items():
+                    with receivers(place, count, receiver_cores):
+                        commits = run_pgbench(
+                            place, script, writers=_WRITERS, seconds=seconds, settings=settings, cores=writer_cores
+                        )
+                        figures = [Figure("commits_per_s", "/s", commits.per_second)]
+                        if name == _LISTENER:
+                            percent = _forwarded(place) / commits.number * 100
+                            figures.append(Figure("forwarded when the writers end", "%", percent))
+                    report.run("writers", case, f"{name}, {count}", *figures)
 
 
 @contextmanager
@@ -109,26 +117,6 @@ def _receivers(place: Place, count: int, cores: set[int], *where: str) -> Iterat
         process.wait_for_log("receiving")
         pin(process.pid, cores)
         yield
-
-
-def _pgbench(place: Place, script: str, seconds: int, cores: set[int]) -> tuple[int, float]:
-    """Return the number of commits and their rate per second. Commits don't wait for the disk."""
-    path = place.folder / "pgbench.sql"
-    path.write_text(script, encoding="utf-8")
-    environment = place.environment | {"PGOPTIONS": "-c synchronous_commit=off"}
-    options = f"-n -M prepared -c {_WRITERS} -T {seconds} -f".split()
-    result = subprocess.run(
-        [str(program("pgbench")), *options, str(path)],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        check=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, cores),
-    )
-    commits, rate = _COMMITS.search(result.stdout), _RATE.search(result.stdout)
-    if commits is None or rate is None:
-        raise ValueError(f"no rate in the output of pgbench: {result.stdout}")
-    return int(commits[1]), float(rate[1])
 
 
 def _forwarded(place: Place) -> int:

@@ -16,7 +16,7 @@ from bench.report import Figure, Report, read_rows
 from tests.support.process import ROOT, environment
 from tests.support.servers import Servers
 
-IN_SHORT_TIER = "throughput"
+IN_SHORT_TIER, WITH_TEST_OF_ITS_OWN = "throughput", "writers"
 
 
 def run(module: str, *arguments: str) -> str:
@@ -53,13 +53,29 @@ def test_throughput_compares_both_modes_with_a_plain_listen_on_embedded_servers(
     assert {"notifymux", "notifymux, direct mode", "psycopg and Starlette"} < texts
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("name", [name for name in BENCHES if name != IN_SHORT_TIER])
-def test_each_benchmark_gives_figures_on_given_servers(name: str, shared_servers: Servers, tmp_path: Path) -> None:
-    servers = shared_servers.embedded
-    rows = measure(name, tmp_path, "--database", servers.database_url, "--redis", servers.redis_url)
+def measure_on(servers: Servers, name: str, folder: Path) -> list[dict[str, Any]]:
+    given = servers.embedded
+    rows = measure(name, folder, "--database", given.database_url, "--redis", given.redis_url)
     charted = {chart.metric for chart in CHARTS if name in {bench for bench, _ in chart.cases}}
     assert charted <= {row["metric"] for row in rows}
+    return rows
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", [name for name in BENCHES if name not in {IN_SHORT_TIER, WITH_TEST_OF_ITS_OWN}])
+def test_each_benchmark_gives_figures_on_given_servers(name: str, shared_servers: Servers, tmp_path: Path) -> None:
+    measure_on(shared_servers, name, tmp_path)
+
+
+@pytest.mark.long
+def test_durable_commits_that_notify_wait_for_each_others_flush(shared_servers: Servers, tmp_path: Path) -> None:
+    rows = measure_on(shared_servers, WITH_TEST_OF_ITS_OWN, tmp_path)
+    case = "synchronous_commit=on, with 1 ms more flush, 8 writers"
+    rates = {row["config"]: row["median"] for row in rows if row["case"] == case}
+    # The lock is held for the whole flush, so on no machine there are more; this is false if no flush is waited for.
+    assert rates["NOTIFY"] < 1000
+    assert rates["outbox row, shard lock and NOTIFY"] < 1000
+    assert min(rates["no message"], rates["pg_logical_emit_message"]) > rates["NOTIFY"]
 
 
 def test_written_rows_can_be_read_and_a_ratio_is_the_median_over_the_rounds(tmp_path: Path) -> None:
