@@ -7,6 +7,7 @@ import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -115,6 +116,18 @@ def test_the_trigger_announces_a_row_that_is_too_large_without_its_data(table: p
     [told] = heard(table)
     assert (told["operation"], told["match_id"], told["new_id"], told["data"]) == ("UPDATE", 1, 7, None)
     assert table.execute("SELECT octet_length(notes) FROM scoreboard").fetchone() == (8000,)
+
+
+def test_the_trigger_of_a_statement_announces_each_match_once(connection: psycopg.Connection) -> None:
+    connection.execute("CREATE TABLE scoreboard (id int PRIMARY KEY, match_id int, home_score int)")
+    connection.execute("INSERT INTO scoreboard SELECT id, id % 2, 0 FROM generate_series(1, 1000) id")
+    connection.execute(block(OPERATIONS, "sql", "FOR EACH STATEMENT").encode())
+    connection.execute("LISTEN scoreboard_change")
+    connection.execute("UPDATE scoreboard SET home_score = 3")
+    told = {"table": "scoreboard", "operation": "UPDATE", "new_id": None, "old_id": None, "data": None}
+    assert sorted(heard(connection), key=itemgetter("match_id")) == [told | {"match_id": 0}, told | {"match_id": 1}]
+    connection.execute("UPDATE scoreboard SET home_score = 4 WHERE id > 1000")
+    assert heard(connection) == []
 
 
 def test_the_trigger_is_the_demos() -> None:
