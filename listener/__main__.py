@@ -26,6 +26,7 @@ from app.core.logging_config import configure_logging
 from app.core.operator_errors import OperatorError
 from app.core.postgres import database_url, describe, listening_conninfo
 from app.core.redis_address import redis_address
+from app.core.schema.script import install_script, uninstall_script
 from listener.environment import Environment
 from listener.feed import FeedServer
 from listener.forwarder import Forwarder
@@ -35,6 +36,7 @@ from listener.postgres_session import PostgresConnector
 from listener.redis_connection import RedisConnection
 from listener.redis_stream import RedisStream
 from listener.registry import ListenerRegistry
+from listener.schema_install import apply, in_transaction
 from listener.sequencer.process_state import BufferSize, ProcessState, fingerprint
 from listener.stats import ListenerStats, RoundTripTimer
 from listener.verify.output import as_json, as_table, is_ok
@@ -66,12 +68,29 @@ def main() -> int:
         action="store_true",
         help='notify {"verify": …} on your channels too; every program that LISTENs there hears it',
     )
+    commands.add_parser("sql", help="print the SQL of the schema notifymux, for psql")
+    changing = {
+        "install": commands.add_parser("install", help="install the schema notifymux in the database, or renew it"),
+        "uninstall": commands.add_parser("uninstall", help="remove the schema notifymux from the database"),
+    }
+    for command in changing.values():
+        command.add_argument("--dry-run", action="store_true", help="try it, and change nothing")
     arguments = parser.parse_args()
     enter_home()
     settings = load_settings_or_exit()
-    if arguments.command != "verify":
-        return listen(settings)
-    return verify(settings, Options(Sample(arguments.match, arguments.claims), arguments.send), in_json=arguments.json)
+    match arguments.command:
+        case "verify":
+            options = Options(Sample(arguments.match, arguments.claims), arguments.send)
+            return verify(settings, options, in_json=arguments.json)
+        case "sql":
+            sys.stdout.write(in_transaction(install_script("notify")))
+            return 0
+        case "install":
+            return change_schema(settings, install_script("notify"), dry_run=arguments.dry_run)
+        case "uninstall":
+            return change_schema(settings, uninstall_script(), dry_run=arguments.dry_run)
+        case _:
+            return listen(settings)
 
 
 def _claims(text: str) -> str:
@@ -109,6 +128,23 @@ def verify(settings: Settings, options: Options, *, in_json: bool) -> int:
         checks = list(run(settings, options, url, client))
     sys.stdout.write((as_json(checks) if in_json else as_table(checks)) + "\n")
     return 0 if is_ok(checks) else 1
+
+
+def change_schema(settings: Settings, script: str, *, dry_run: bool) -> int:
+    """Run a script of `app.core.schema`; return the exit code: 0, 1 if it failed, or 2 for wrong settings."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        url = database_url(settings)
+    except OperatorError as error:
+        sys.stderr.write(f"notifymux: {error}\n")
+        return 2
+    try:
+        applied = apply(url, script, dry_run=dry_run)
+    except OperatorError as error:
+        sys.stderr.write(f"notifymux: {error}\n")
+        return 1
+    sys.stdout.write(f"{applied}{' (dry run: nothing is changed)' if dry_run else ''}\n")
+    return 0
 
 
 def compose(settings: Settings) -> Callable[[], None]:

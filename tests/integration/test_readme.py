@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import psycopg
@@ -19,8 +19,9 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from notifymux import NOTIFY_CHANNEL, EventId
 from notifymux.event import encode
 from tests.conftest import RedisPlace, StartApp, StartListener, Verify
-from tests.support.documents import MIGRATION, OPERATIONS, PYTHON, README, block, blocks, flat
-from tests.support.process import ROOT, Process
+from tests.support.documents import MIGRATION, OPERATIONS, PYTHON, README, TRIGGERS, block, blocks, flat
+from tests.support.process import Process
+from tests.support.schema import heard
 from tests.support.servers import Servers, database_settings
 from tests.support.waiting import wait_until
 
@@ -90,18 +91,18 @@ def test_the_commands_that_verify_show_one_row_and_the_events(
 
 
 @pytest.fixture
-def table(connection: psycopg.Connection) -> psycopg.Connection:
-    """A session that LISTENs, in a database with a table under the README's trigger."""
+def table(database: str, connection: psycopg.Connection, tmp_path: Path) -> psycopg.Connection:
+    """A session that LISTENs, in a database with a table that is watched as the README says."""
     connection.execute("CREATE TABLE scoreboard (id int PRIMARY KEY, match_id int, home_score int, notes text)")
-    connection.execute(block(README, "sql", "CREATE OR REPLACE TRIGGER").encode())
+    [command] = block(README, "sh", "listener install").splitlines()
+    python, *arguments = shlex.split(command, comments=True)
+    assert python == "python"
+    with Process([sys.executable, *arguments], tmp_path, database_settings(database)) as process:
+        assert process.exit_code(30) == 0, process.log
+    connection.execute(block(README, "sql", "notifymux.watch").encode())
     connection.execute("INSERT INTO scoreboard VALUES (7, 1, 0, '')")
     connection.execute("LISTEN scoreboard_change")
     return connection
-
-
-def heard(session: psycopg.Connection) -> list[Any]:
-    session.execute("SELECT 1")  # a session's own notifications come before the answer to its next query
-    return [json.loads(note.payload) for note in session.notifies(timeout=0)]
 
 
 def test_the_trigger_notifies_of_a_row(table: psycopg.Connection) -> None:
@@ -130,10 +131,21 @@ def test_the_trigger_of_a_statement_announces_each_match_once(connection: psycop
     assert heard(connection) == []
 
 
-def test_the_trigger_is_the_demos() -> None:
-    shown = block(README, "sql", "CREATE OR REPLACE TRIGGER")
-    function, _, _ = shown.partition("CREATE OR REPLACE TRIGGER")
-    assert function in (ROOT / "app/appliance/demo/schema.sql").read_text(encoding="utf-8")
+def test_the_triggers_page_shows_what_is_announced_and_how_a_trigger_of_ones_own_is_replaced(
+    table: psycopg.Connection,
+) -> None:
+    table.execute("ALTER TABLE scoreboard DROP notes, ADD away_score int DEFAULT 0")
+    table.execute("UPDATE scoreboard SET home_score = 3")
+    assert heard(table) == [json.loads(block(TRIGGERS, "json", "new_id"))]
+    table.execute("CREATE FUNCTION own() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
+    table.execute("CREATE TRIGGER notify_change AFTER UPDATE ON scoreboard FOR EACH ROW EXECUTE FUNCTION own()")
+    table.execute(block(TRIGGERS, "sql", "DROP TRIGGER").encode())
+    table.execute("DELETE FROM scoreboard")
+    assert [told["operation"] for told in heard(table)] == ["DELETE"]
+    table.execute("CREATE TABLE player_match (match_id int, team_id int, yards int, touchdowns int)")
+    table.execute(block(TRIGGERS, "sql", "only_if_changed").encode())
+    table.execute(block(TRIGGERS, "sql", "notifymux.notify").encode())
+    assert [told["match_id"] for told in heard(table)] == [1]
 
 
 class Granted(NamedTuple):

@@ -19,6 +19,7 @@ from tests.conftest import RedisPlace, StartApp, StartListener, Verify
 from tests.support.documents import OPERATIONS, README, block
 from tests.support.process import Process
 from tests.support.programs import Client
+from tests.support.schema import install
 from tests.support.waiting import wait_until
 
 
@@ -28,15 +29,16 @@ def direct(settings: dict[str, str]) -> dict[str, str]:
     return settings | {"USE_REDIS_NOTIFIER": "false", "POD_NAME": "pod-1"}
 
 
-def table_with_the_readmes_trigger(connection: psycopg.Connection) -> None:
+def watched_table(connection: psycopg.Connection) -> None:
     connection.execute("CREATE TABLE scoreboard (id int PRIMARY KEY, match_id int)")
-    connection.execute(block(README, "sql", "CREATE OR REPLACE TRIGGER").encode())
+    install(connection)
+    connection.execute(block(README, "sql", "notifymux.watch").encode())
 
 
 def test_where_everything_works_nothing_fails(
     direct: dict[str, str], connection: psycopg.Connection, start_listener: StartListener, verify: Verify
 ) -> None:
-    table_with_the_readmes_trigger(connection)
+    watched_table(connection)
     listener = start_listener(direct).wait_until_aligned()
     verified = verify(direct)
     assert (verified.code, verified.with_status("failed")) == (0, []), verified.log

@@ -8,6 +8,7 @@ from tests.support.process import ROOT
 README, CONTRIBUTING, DOCS = ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs"
 DEPLOYMENT, MIGRATION, OPERATIONS = DOCS / "deployment.md", DOCS / "migration.md", DOCS / "operations.md"
 PROTOCOL, PYTHON, SETTINGS = DOCS / "protocol.md", DOCS / "python.md", DOCS / "settings.md"
+TRIGGERS = DOCS / "triggers.md"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), ROOT / "bench/README.md"])
 DEPLOYED = sorted((DOCS / "deploy").glob("*.yaml"))
 

@@ -8,6 +8,7 @@ import psycopg
 from psycopg import sql
 
 from app.appliance.demo.match import Game, GameEvent
+from app.core.schema.script import install_script
 
 _SCHEMA = Path(__file__).with_name("schema.sql")
 
@@ -16,7 +17,9 @@ Key = tuple[str, int]  # a table and a row's id
 
 
 def create_tables(session: psycopg.Connection[Any]) -> None:
-    """Create the seven tables and their triggers, as far as they don't exist."""
+    """Create the schema `notifymux`, the seven tables and their triggers, as far as they don't exist."""
+    with session.transaction():
+        session.execute(install_script("notify").encode())
     with session.transaction():
         session.execute(_SCHEMA.read_bytes())
 

@@ -1,4 +1,4 @@
-"""The README's trigger fails no write that succeeds without it, whatever the row contains."""
+"""A watch fails no write that succeeds without it, whatever the row contains."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ from app.core.postgres import listen_sql, listening_conninfo
 from app.core.postgres_connect import open_session
 from notifymux.event import payload_json
 from tests.conftest import fresh_database
-from tests.support.documents import README, block
+from tests.support.schema import install
 from tests.support.servers import drop_database
 from tests.support.waiting import wait_until
 
@@ -66,9 +66,9 @@ def literal(value: bytes | None) -> bytes:
 
 
 class Tables:
-    """A table of all types under the trigger, one without it, and a session that LISTENs."""
+    """A table of all types that is watched, one that is not, and a session that LISTENs."""
 
-    def __init__(self, conninfo: str) -> None:
+    def __init__(self, conninfo: str, *, per_statement: bool) -> None:
         options = "-c client_encoding=UTF8 -c synchronous_commit=off"
         self.connection = psycopg.connect(conninfo, autocommit=True, options=options)
         self.connection.execute(OWN_TYPES.encode())
@@ -76,7 +76,10 @@ class Tables:
         self.types = {column: name for column, name in self.types.items() if self._is_column_type(name)}
         columns = ", ".join(["id text", "match_id text", *(f"{column} {name}" for column, name in self.types.items())])
         self.connection.execute(f"CREATE TABLE plain ({columns}); CREATE TABLE scoreboard ({columns})".encode())
-        self.connection.execute(block(README, "sql", "CREATE OR REPLACE TRIGGER").encode())
+        install(self.connection)
+        self.connection.execute(
+            "SELECT notifymux.watch('scoreboard', 'scoreboard_change', per_statement => %s)", [per_statement]
+        )
         taken = "SELECT text FROM unnest(%s::text[]) AS text WHERE takes(%s, text)"
         self.values = {
             column: [text for (text,) in self.connection.execute(taken, [list(TEXTS), name])]
@@ -99,7 +102,7 @@ class Tables:
         return True
 
     def write(self, row: Mapping[str, bytes | None]) -> list[dict[str, Any]]:
-        """Insert, update and delete a row under the trigger, if that works without it; return what was notified."""
+        """Insert, update and delete a row that is watched, if that works without it; return what was notified."""
         columns, values = ", ".join(row).encode(), b", ".join(map(literal, row.values()))
         changes = b", ".join(b"%b = %b" % (name.encode(), literal(value)) for name, value in row.items())
         insert, update = b"INSERT INTO %%b (%b) VALUES (%b)" % (columns, values), b"UPDATE %%b SET %b" % changes
@@ -126,15 +129,18 @@ class Tables:
         return self.succeeds(f"CREATE TEMP TABLE tried (c {name}); DROP TABLE tried".encode())
 
 
-@pytest.fixture(scope="module", params=["UTF8", "SQL_ASCII", "WIN1252"])
+ENCODINGS = ["UTF8", "SQL_ASCII", "WIN1252"]
+WAYS = [(encoding, by) for encoding in ENCODINGS for by in ("row", "statement")]
+
+
+@pytest.fixture(scope="module", params=WAYS, ids=" by ".join)
 def tables(request: pytest.FixtureRequest) -> Iterator[Tables]:
+    encoding, by = request.param
     with fresh_database(request) as database:
-        name = f"{conninfo_to_dict(database)['dbname']}_{request.param.lower()}"
+        name = f"{conninfo_to_dict(database)['dbname']}_{encoding.lower()}"
         with closing(psycopg.connect(database, autocommit=True)) as connection:
-            connection.execute(
-                f"CREATE DATABASE {name} ENCODING {request.param} LOCALE 'C' TEMPLATE template0".encode()
-            )
-        with closing(Tables(make_conninfo(database, dbname=name))) as tables:
+            connection.execute(f"CREATE DATABASE {name} ENCODING {encoding} LOCALE 'C' TEMPLATE template0".encode())
+        with closing(Tables(make_conninfo(database, dbname=name), per_statement=by == "statement")) as tables:
             yield tables
         drop_database(database, name)
 
@@ -143,10 +149,13 @@ def test_every_value_of_every_type_can_be_written_and_is_announced_with_its_matc
     assert len(tables.types) > 70
     # gtsvector takes no text, and the embedded PostgreSQL is built without libxml.
     assert {name for column, name in tables.types.items() if not tables.values[column]} <= {"xml", "gtsvector"}
+    # Before version 15, a "char" is printed as the byte that it is, and then the payload is no UTF-8.
+    raw = {'"char"'} if tables.connection.info.server_version < 150_000 else set()
     for column, values in tables.values.items():
         for value in [None, *(text.encode() for text in values)]:
             notified = tables.write({"id": b"7", "match_id": b"1", column: value})
-            if notified and value != DEEP.encode():  # an assignment to bit is stricter than a cast
+            # An assignment to bit is stricter than a cast, so that nothing is written.
+            if notified and value != DEEP.encode() and tables.types[column] not in raw:
                 assert [event["match_id"] for event in notified] == ["1"] * 3, (tables.types[column], value)
 
 
@@ -154,7 +163,7 @@ def test_a_long_key_can_be_written_and_is_announced_with_its_match_if_that_fits(
     for key in KEYS:
         for match in ("1", key, None):
             notified = tables.write({"id": key.encode(), "match_id": None if match is None else match.encode()})
-            fits = match is None or len(json.dumps(match)) < 7000
+            fits = match is None or len(json.dumps(match)) < MAX_BYTES - 150  # the other members
             assert [event["match_id"] for event in notified] == [match if fits else None] * 3, (key[:20], len(key))
 
 
@@ -175,7 +184,7 @@ ANY_BYTES = st.binary(max_size=40).map(lambda text: text.replace(b"\0", b"\x81")
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
-def test_no_row_that_can_be_written_without_the_trigger_is_refused_with_it(tables: Tables, data: st.DataObject) -> None:
+def test_no_row_that_can_be_written_unwatched_is_refused_when_watched(tables: Tables, data: st.DataObject) -> None:
     row: dict[str, bytes | None] = {}
     for name in ("id", "match_id"):
         row[name] = data.draw(st.none() | st.sampled_from(KEYS).map(str.encode) | ANY_BYTES)
@@ -190,12 +199,3 @@ def test_no_row_that_can_be_written_without_the_trigger_is_refused_with_it(table
         row[column] = data.draw(values)
     for event in tables.write(row):
         assert isinstance(event, str) or set(event) == {"table", "operation", "match_id", "new_id", "old_id", "data"}
-
-
-def test_a_table_without_an_id_can_be_written(tables: Tables) -> None:
-    tables.connection.execute("CREATE TABLE bare (doc json)")
-    tables.connection.execute(
-        "CREATE TRIGGER n AFTER INSERT ON bare FOR EACH ROW EXECUTE FUNCTION notify_change('scoreboard_change')"
-    )
-    tables.connection.execute("INSERT INTO bare VALUES ('\"\\u0000\"'), ('1')")
-    assert tables.connection.execute("SELECT count(*) FROM bare").fetchone() == (2,)
