@@ -40,6 +40,7 @@ from listener.stats import ListenerStats, RoundTripTimer
 from listener.verify.output import as_json, as_table, is_ok
 from listener.verify.query_checks import Sample
 from listener.verify.runner import Options, run
+from listener.wal.connector import WalConnector
 from notifymux.background_call import BackgroundCall
 from notifymux.redis_client import describe_redis, sync_client
 from notifymux.redis_keys import RedisNames
@@ -129,6 +130,7 @@ def compose(settings: Settings) -> Callable[[], None]:
     connection.start(lambda: registry.last_beat)
     _enable_metrics()
     stats, round_trip = ListenerStats(), RoundTripTimer()
+    connector = _connector(settings)
     process = ProcessState(
         fingerprint(settings.db_name, settings.notify_channels),
         BufferSize(settings.buffer_events, settings.buffer_bytes),
@@ -138,7 +140,8 @@ def compose(settings: Settings) -> Callable[[], None]:
         time.time,
     )
     environment = Environment(
-        connect=PostgresConnector(partial(_conninfo, settings), settings.notify_channels).connect,
+        connect=connector.connect,
+        waits_for=lambda: connector.waits_for,
         start_call=BackgroundCall,
         stream=RedisStream(client, names, settings.stream_maxlen, registry),
         registry=registry,
@@ -147,11 +150,21 @@ def compose(settings: Settings) -> Callable[[], None]:
         wall=time.time,
         new_session_id=lambda: uuid.uuid4().hex,
     )
-    description = f"{describe(url)}, listening on {', '.join(settings.notify_channels)}"
+    how = f"reading the slot {settings.wal_slot} for" if settings.source == "wal" else "listening on"
+    description = f"{describe(url)}, {how} {', '.join(settings.notify_channels)}"
     forwarder = Forwarder(environment, process, round_trip, description)
     for stop in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop, lambda *_: forwarder.stop())
     return partial(run_forwarder, forwarder, LivenessFile(PROGRAM), ListenerMetrics(stats, round_trip))
+
+
+def _connector(settings: Settings) -> PostgresConnector | WalConnector:
+    conninfo = partial(_conninfo, settings)
+    if settings.source == "wal":
+        return WalConnector(
+            conninfo, settings.wal_slot, settings.notify_channels, settings.wal_trail, settings.buffer_bytes
+        )
+    return PostgresConnector(conninfo, settings.notify_channels)
 
 
 def _conninfo(settings: Settings) -> str:

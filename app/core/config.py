@@ -98,6 +98,19 @@ class Settings:
         5.0, types.seconds(0, 3600), "seconds a snapshot query may take before the client is served without a snapshot"
     )
 
+    source: str = _setting(
+        "notify", types.one_of("notify", "wal"), "notify: LISTEN; wal: a replication slot (docs/wal.md)"
+    )
+    wal_slot: str = _setting(
+        "notifymux",
+        types.matching(r"[a-z0-9_]{1,63}", "up to 63 lower-case letters, digits and _"),
+        "with SOURCE=wal: the replication slot and its publication, made if they are missing",
+    )
+    wal_trail: float = _setting(
+        2.0,
+        types.seconds(0, 3600),
+        "with SOURCE=wal: seconds for which events are in Redis until the slot forgets them",
+    )
     listener_standby: bool = _setting(
         False, types.BOOLEAN, "true: a second listener takes over when the first ends; one more connection"
     )

@@ -35,7 +35,11 @@ class Begin(NamedTuple):
     why: str
 
 
-ControlMessage = Marker | Begin | Canary
+class TakeSnapshot(NamedTuple):
+    """Notifies nobody: it asks which transactions are finished."""
+
+
+ControlMessage = Marker | Begin | Canary | TakeSnapshot
 
 
 class ReceivedControl(Canary, frozen=True):

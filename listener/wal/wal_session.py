@@ -1,0 +1,214 @@
+"""The session of SOURCE=wal: a connection that reads the slot, and one for queries."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Self
+
+import psycopg
+from psycopg import pq
+from psycopg.errors import error_from_result
+
+from app.core.canary import Canary
+from app.core.cluster import Cluster
+from app.core.listen_session import is_lost
+from app.core.postgres import canary_json, literal
+from app.core.postgres_connect import LockWait, OpenSession
+from app.core.text_encoding import client_codec, encode
+from listener.environment import HasFileno
+from listener.postgres_session import begin_json
+from listener.sequencer.control_messages import Begin, ControlMessage, TakeSnapshot
+from listener.sequencer.process_state import ProcessState
+from listener.sequencer.snapshot import Snapshot
+from listener.sequencer.wal_message import WalMessage
+from listener.sequencer.wal_sequencer import WalSequencer
+from listener.wal.pgoutput import PREFIX, StreamedTooMuch
+from listener.wal.replication_connection import ReplicationConnection
+from notifymux.event import MUX_CHANNEL
+
+_SLOT_STATE = (
+    "SELECT coalesce(active_pid, 0), coalesce(wal_status, ''), "
+    "coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint, coalesce(confirmed_flush_lsn, '0/0') "
+    "FROM pg_replication_slots WHERE slot_name = {slot}"
+)
+_DOUBTS = 2  # looks in a row that find somebody else at the slot, until the session is given up
+
+
+class SlotState(NamedTuple):
+    """What PostgreSQL shows of the slot."""
+
+    active_pid: int
+    wal_status: str
+    retained_bytes: int
+    confirmed: str
+
+    @classmethod
+    def parse(cls, row: Sequence[str]) -> Self:
+        """The columns as PostgreSQL prints them."""
+        active_pid, wal_status, retained_bytes, confirmed = row
+        return cls(int(active_pid), wal_status, int(retained_bytes), confirmed)
+
+
+class WalSession:
+    """Reads the slot, and sends the queries of the sequencer, one at a time.
+
+    Args:
+        opened: the session for queries; this object closes it.
+        replication: reads the slot; the same.
+        cluster: which server it is.
+        slot: the slot's name.
+        trail_seconds: for how long events are in Redis until the slot may forget them.
+    """
+
+    def __init__(
+        self,
+        opened: OpenSession,
+        replication: ReplicationConnection,
+        cluster: Cluster,
+        slot: str,
+        trail_seconds: float,
+    ) -> None:
+        self._connection, self._pgconn = opened.connection, opened.connection.pgconn
+        self._pgconn.nonblocking = 1
+        self._replication, self._slot, self._trail_seconds = replication, slot, trail_seconds
+        self.cluster: Cluster | None = cluster
+        self._cluster = cluster
+        self.is_idle = True
+        self.slot_state: SlotState | None = None
+        self._sent: ControlMessage | None = None
+        self._row: list[str] = []
+        self._outcome: psycopg.Error | Snapshot | None = None
+        self._doubts = 0  # looks in a row that find somebody else at the slot
+
+    def new_sequencer(self, session_id: str, process: ProcessState) -> WalSequencer:
+        """Return the sequencer of this session."""
+        return WalSequencer(session_id, process, self._cluster, self._trail_seconds)
+
+    def new_health(self, _logger: logging.Logger, _start_call: Callable[..., Any]) -> "WalHealth":
+        """Return what judges this session."""
+        return WalHealth(self)
+
+    @property
+    def sockets(self) -> Sequence[HasFileno]:
+        """The connections, to wait on until one is readable."""
+        return [self._replication, self._connection]
+
+    def notify(self, message: ControlMessage) -> None:
+        """Send the query of a message; the session has to be idle.
+
+        Raises:
+            psycopg.Error: the session is lost.
+        """
+        self._sent, self._row, self.is_idle = message, [], False
+        self._pgconn.send_query(encode(self._pgconn, self._sql(message)))
+        self._pgconn.flush()
+
+    def _sql(self, message: ControlMessage) -> str:
+        match message:
+            case TakeSnapshot():
+                return "SELECT pg_current_snapshot()"
+            case Begin():
+                return emit_sql(begin_json(message))
+            case Canary(canary=token):
+                return (
+                    f"{emit_sql(canary_json(token or '', time.time()))}; {_SLOT_STATE.format(slot=literal(self._slot))}"
+                )
+        raise TypeError(f"{type(message).__name__} is for sessions that LISTEN")
+
+    def receive(self) -> list[WalMessage]:
+        """Return messages that have arrived, without waiting, and take the answer to the query.
+
+        Raises:
+            psycopg.Error: one of the connections is lost, so both are given up.
+        """
+        self._read_answer()
+        try:
+            return self._replication.receive()
+        except StreamedTooMuch:
+            raise psycopg.OperationalError("open transactions have sent more messages than BUFFER_BYTES") from None
+
+    def confirm(self, commit: int) -> None:
+        """Let the slot forget what was committed before an LSN; 0 for nothing.
+
+        Raises:
+            psycopg.Error: the session is lost.
+        """
+        self._replication.send_status(commit)
+
+    def take_outcome(self) -> psycopg.Error | Snapshot | None:
+        """What the last query failed with, or the snapshot that it returned, once."""
+        outcome, self._outcome = self._outcome, None
+        return outcome
+
+    def _read_answer(self) -> None:
+        self._pgconn.consume_input()
+        while not self.is_idle and not self._pgconn.is_busy():
+            result = self._pgconn.get_result()
+            if result is None:
+                self.is_idle = True
+                self._answered()
+            elif result.status == pq.ExecStatus.FATAL_ERROR:
+                error = error_from_result(result, client_codec(self._pgconn))
+                if is_lost(self._pgconn, error):
+                    raise error
+                self._outcome = error
+            else:
+                values = (result.get_value(0, column) for column in range(result.nfields if result.ntuples else 0))
+                self._row = [(value or b"").decode() for value in values]
+        self._pgconn.flush()
+
+    def _answered(self) -> None:
+        if self._outcome is not None:
+            return
+        match self._sent:
+            case TakeSnapshot():
+                self._outcome = Snapshot.parse(self._row[0])
+            case Canary():
+                state = (
+                    SlotState(int(self._row[0]), self._row[1], int(self._row[2]), self._row[3]) if self._row else None
+                )
+                self.slot_state = state
+                is_ours = state is not None and state.active_pid == self._replication.backend_pid
+                self._doubts = 0 if is_ours else self._doubts + 1
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether PostgreSQL shows, in two looks, that this session does not read the slot any more."""
+        return self._doubts >= _DOUBTS
+
+    def close(self) -> None:
+        """End both connections."""
+        self._replication.close()
+        self._connection.close()
+
+
+class WalHealth:
+    """Judges a session that reads the slot.
+
+    The server may be silent for as long as it decodes a large transaction, and a query may wait for a commit. So
+    nothing is judged by time: a session is lost when a connection is (the kernel ends one whose path is cut), or when
+    the slot is not its own any more.
+    """
+
+    problem: str | None = None
+    lock_wait = LockWait()
+
+    def __init__(self, session: WalSession) -> None:
+        self._session = session
+
+    def check(self, _now: float, *, is_answered: bool, is_received: bool) -> None:  # noqa: ARG002 - see the class
+        """Judge the session.
+
+        Raises:
+            psycopg.OperationalError: it has to be replaced.
+        """
+        if self._session.is_given_up:
+            raise psycopg.OperationalError("this session does not read the replication slot any more")
+
+    def session_delivers(self, now: float) -> None:
+        """Nothing: no time is measured."""
+
+
+def emit_sql(payload: str) -> str:
+    """The statement that writes a control message into the WAL; `payload` is an SQL expression."""
+    return f"SELECT pg_logical_emit_message(true, {literal(PREFIX.decode() + MUX_CHANNEL)}, {payload})"
