@@ -141,7 +141,9 @@ class Forwarder:
     def _seconds_to_postgres(self, now: float) -> float:
         if self._connecting and not self._env.waits_for():
             return _CONNECTING_SECONDS
-        return self._sequencer.seconds_to_query(now) if self._sequencer else IDLE_SECONDS
+        if self._sequencer and self._session and self._session.is_idle:
+            return self._sequencer.seconds_to_query(now)
+        return IDLE_SECONDS
 
     # PostgreSQL.
 

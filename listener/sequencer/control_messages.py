@@ -1,6 +1,7 @@
 """The messages that listeners send each other on our own channel in PostgreSQL: marker, begin and canary."""
 
 from collections import deque
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import msgspec
@@ -35,7 +36,8 @@ class Begin(NamedTuple):
     why: str
 
 
-class TakeSnapshot(NamedTuple):
+@dataclass(frozen=True)
+class TakeSnapshot:
     """Notifies nobody: it asks which transactions are finished."""
 
 

@@ -50,7 +50,7 @@ class WalSequencer(Sequencer):
         self._trail = ConfirmationTrail(trail_seconds)
         self._held: deque[tuple[WalMessage, float]] = deque()  # with the time of arrival; not numbered yet
         self._held_bytes = 0
-        self._snapshot = Snapshot(0, 0, ())
+        self._snapshot: Snapshot | None = None
         self._look_due = self._retry_due = 0.0
         self._retry_seconds = _FIRST_RETRY_SECONDS
 
@@ -96,7 +96,7 @@ class WalSequencer(Sequencer):
         self._number(now)
 
     def _number(self, now: float) -> None:
-        while self._held and self._is_numbering and self._snapshot.is_finished(self._held[0][0].xid):
+        while self._held and self._is_numbering and self._snapshot and self._snapshot.is_finished(self._held[0][0].xid):
             message, at = self._held.popleft()
             self._held_bytes -= len(message.payload)
             self._on_message(message, at, now)

@@ -110,9 +110,8 @@ class WalSession:
             case Begin():
                 return emit_sql(begin_json(message))
             case Canary(canary=token):
-                return (
-                    f"{emit_sql(canary_json(token or '', time.time()))}; {_SLOT_STATE.format(slot=literal(self._slot))}"
-                )
+                canary = emit_sql(canary_json(token or "", time.time()))
+                return f"{canary}; {_SLOT_STATE.format(slot=literal(self._slot))}"
         raise TypeError(f"{type(message).__name__} is for sessions that LISTEN")
 
     def receive(self) -> list[WalMessage]:
@@ -164,12 +163,9 @@ class WalSession:
             case TakeSnapshot():
                 self._outcome = Snapshot.parse(self._row[0])
             case Canary():
-                state = (
-                    SlotState(int(self._row[0]), self._row[1], int(self._row[2]), self._row[3]) if self._row else None
-                )
-                self.slot_state = state
-                is_ours = state is not None and state.active_pid == self._replication.backend_pid
-                self._doubts = 0 if is_ours else self._doubts + 1
+                self.slot_state = SlotState.parse(self._row) if self._row else None
+                reader = self.slot_state.active_pid if self.slot_state else 0
+                self._doubts = 0 if reader == self._replication.backend_pid else self._doubts + 1
 
     @property
     def is_given_up(self) -> bool:
