@@ -41,7 +41,9 @@ from listener.verify.output import as_json, as_table, is_ok
 from listener.verify.query_checks import Sample
 from listener.verify.runner import Options, run
 from listener.wal.connector import WalConnector
+from listener.wal.drop_slot import drop_slot
 from notifymux.background_call import BackgroundCall
+from notifymux.reconnect import one_line
 from notifymux.redis_client import describe_redis, sync_client
 from notifymux.redis_keys import RedisNames
 
@@ -67,12 +69,17 @@ def main() -> int:
         action="store_true",
         help='notify {"verify": …} on your channels too; every program that LISTENs there hears it',
     )
+    commands.add_parser("drop-slot", help="drop the replication slot of SOURCE=wal, and its publication")
     arguments = parser.parse_args()
     enter_home()
     settings = load_settings_or_exit()
-    if arguments.command != "verify":
-        return listen(settings)
-    return verify(settings, Options(Sample(arguments.match, arguments.claims), arguments.send), in_json=arguments.json)
+    match arguments.command:
+        case "verify":
+            options = Options(Sample(arguments.match, arguments.claims), arguments.send)
+            return verify(settings, options, in_json=arguments.json)
+        case "drop-slot":
+            return drop(settings)
+    return listen(settings)
 
 
 def _claims(text: str) -> str:
@@ -112,6 +119,25 @@ def verify(settings: Settings, options: Options, *, in_json: bool) -> int:
     return 0 if is_ok(checks) else 1
 
 
+def drop(settings: Settings) -> int:
+    """Drop the slot, and print what was done.
+
+    Returns:
+        The exit code: 0, 1 if the slot is left as it is, or 2 for wrong settings.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    code = 2
+    try:
+        conninfo = listening_conninfo(database_url(settings), f"notifymux-drop-slot/{settings.pod_name}")
+        code = 1
+        done = drop_slot(conninfo, settings.wal_slot)
+    except OperatorError as error:
+        sys.stderr.write(f"notifymux: {one_line(error)}\n")
+        return code
+    sys.stdout.write(f"notifymux: {done}\n")
+    return 0
+
+
 def compose(settings: Settings) -> Callable[[], None]:
     """Build the listener that the settings describe; return the call that runs it until SIGTERM.
 
@@ -125,7 +151,13 @@ def compose(settings: Settings) -> Callable[[], None]:
     client = Redis(connection_pool=connection)
     names = RedisNames(settings.redis_namespace)
     registry = ListenerRegistry(
-        client, names, settings.pod_name, PROGRAM, uuid.uuid4().hex, channels=settings.notify_channels
+        client,
+        names,
+        settings.pod_name,
+        PROGRAM,
+        uuid.uuid4().hex,
+        channels=settings.notify_channels,
+        slot=settings.wal_slot if settings.source == "wal" else "",
     )
     connection.start(lambda: registry.last_beat)
     _enable_metrics()
@@ -155,7 +187,12 @@ def compose(settings: Settings) -> Callable[[], None]:
     forwarder = Forwarder(environment, process, round_trip, description)
     for stop in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop, lambda *_: forwarder.stop())
-    return partial(run_forwarder, forwarder, LivenessFile(PROGRAM), ListenerMetrics(stats, round_trip))
+    return partial(
+        run_forwarder,
+        forwarder,
+        LivenessFile(PROGRAM),
+        ListenerMetrics(stats, round_trip, reads_slot=settings.source == "wal"),
+    )
 
 
 def _connector(settings: Settings) -> PostgresConnector | WalConnector:

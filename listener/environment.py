@@ -15,6 +15,7 @@ from listener.sequencer.process_state import ProcessState
 from listener.sequencer.redis_requests import Request
 from listener.sequencer.sequencer import Sequencer
 from listener.sequencer.snapshot import Snapshot
+from listener.slot_state import SlotState
 from notifymux.background_call import PendingCall
 
 
@@ -46,6 +47,7 @@ class Session(Protocol):
 
     is_idle: bool
     cluster: Cluster | None
+    slot_state: SlotState | None  # of the replication slot that it reads, if any
 
     def new_sequencer(self, session_id: str, process: ProcessState) -> Sequencer:
         """Return the sequencer for what this session delivers."""

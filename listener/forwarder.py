@@ -22,6 +22,7 @@ from listener.sequencer.control_messages import ControlMessage
 from listener.sequencer.process_state import ProcessState
 from listener.sequencer.sequencer import Sequencer, SequencerStatus
 from listener.sequencer.snapshot import Snapshot
+from listener.slot_state import SlotState
 from listener.stats import RoundTripTimer
 from notifymux.background_call import PendingCall
 from notifymux.reconnect import ReconnectState, one_line
@@ -42,6 +43,7 @@ class ForwarderStatus(NamedTuple):
     outage: str  # why PostgreSQL is away; empty if it is not
     lock_wait: LockWait
     reconnects: dict[str, int]  # outages that ended, by server
+    slot: SlotState | None  # with a session that reads it
 
 
 class Forwarder:
@@ -171,6 +173,8 @@ class Forwarder:
                 self._connecting = self._env.start_call(self._env.connect)
             return
         if not self._connecting.is_done:
+            if self._env.waits_for():
+                self._postgres.recovered()  # it answers: another listener receives what it has
             return
         connecting, self._connecting = self._connecting, None
         session: Session = connecting.result()
@@ -270,6 +274,7 @@ class Forwarder:
             "outage": status.outage,
             "lock_waiters": status.lock_wait.sessions,
             "lock_wait_seconds": f"{status.lock_wait.seconds:.3f}",
+            **(status.slot.heartbeat_fields() if status.slot else {}),
         }
         return self._env.registry.start_beat(fields, stats.incidents)
 
@@ -288,4 +293,5 @@ class Forwarder:
             self._postgres.reason or (health.problem if health else None) or "",
             health.lock_wait if health else LockWait(),
             {"postgres": self._postgres.reconnects, "redis": self._redis.state.reconnects},
+            self._session.slot_state if self._session else None,
         )

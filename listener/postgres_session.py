@@ -16,6 +16,7 @@ from app.core.session_health import SessionHealth
 from listener.sequencer.control_messages import Begin, ControlMessage, Marker
 from listener.sequencer.notify_sequencer import NotifySequencer
 from listener.sequencer.process_state import ProcessState
+from listener.slot_state import SlotState
 from notifymux.event import MUX_CHANNEL
 
 
@@ -33,6 +34,7 @@ class PostgresSession(ListenSession):
         self._connection, self._channels, self._conninfo = opened.connection, channels, conninfo
         self.backend: Backend = opened.backend
         self.cluster: Cluster | None = opened.cluster
+        self.slot_state: SlotState | None = None
 
     def notify(self, message: ControlMessage) -> None:
         """Send a control message; the session has to be idle.

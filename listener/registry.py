@@ -30,6 +30,7 @@ class ListenerRegistry:
         program: this program's name in the pod. By both, a restarted listener finds its earlier process's hash.
         instance_id: this process's id, unlike any other's: two living listeners may share a pod's name.
         channels: on which this process LISTENs, for `verify`.
+        slot: the replication slot that it reads instead; empty for none.
         start: sends a pipeline's commands; its result is what the third argument makes of the answers.
         monotonic: the clock, in seconds.
     """
@@ -43,13 +44,15 @@ class ListenerRegistry:
         instance_id: str,
         *,
         channels: Sequence[str] = (),
+        slot: str = "",
         start: Callable[[redis.Redis, Any, Callable[[Sequence[Any]], None]], PendingCall] = RedisCall,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._redis, self._names, self._start, self._monotonic = client, names, start, monotonic
         self._pod, self._program, self._instance_id = pod, program, instance_id
         key, listed = names.listener(pod, instance_id), json.dumps(list(channels), ensure_ascii=False)
-        self._heartbeat = Heartbeat(key, pod=pod, program=program, uid=instance_id, channels=listed)
+        reads = {"slot": slot} if slot else {}
+        self._heartbeat = Heartbeat(key, pod=pod, program=program, uid=instance_id, channels=listed, **reads)
         self._registered_at = monotonic()  # since then Redis takes this process's heartbeats
         self._still = _StillHeartbeats()
         self._beats = 0

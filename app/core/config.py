@@ -17,7 +17,15 @@ from app.core import settings_types as types
 from app.core.logging_config import FORMATS, LEVELS
 from app.core.query_files import AUTHORIZE, MATCH_ID, SNAPSHOT, Queries, parse_query, read_queries
 from app.core.serving_address import ServingAddress
-from app.core.settings_sources import SettingsError, check_quotes, given_empty, names_by_source, setting_texts, shown
+from app.core.settings_sources import (
+    SettingsError,
+    check_quotes,
+    given_empty,
+    names_by_source,
+    servers_given,
+    setting_texts,
+    shown,
+)
 from app.core.settings_types import Secret, SettingType
 from notifymux.redis_keys import DEFAULT_NAMESPACE
 
@@ -240,6 +248,18 @@ def _check_together(settings: Settings) -> None:
     if ports not in {1, hosts}:
         raise SettingsError(
             f"DB_PORT={settings.db_port!r}: it takes one port for all hosts, or one for each (DB_HOST has {hosts})"
+        )
+    if settings.source == "wal":
+        _check_wal(settings)
+
+
+def _check_wal(settings: Settings) -> None:
+    if not servers_given():
+        raise SettingsError("SOURCE='wal': the demo's tables NOTIFY; set DB_HOST and REDIS_URL, or remove SOURCE")
+    if not settings.use_redis_notifier:
+        raise SettingsError(
+            "SOURCE='wal' needs USE_REDIS_NOTIFIER=true: else the workers LISTEN, and what is sent through the WAL"
+            " notifies nobody"
         )
 
 

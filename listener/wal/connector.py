@@ -11,6 +11,7 @@ from psycopg import errors
 from app.core.cluster import Cluster
 from app.core.postgres import with_options
 from app.core.postgres_connect import Backend, OpenSession, connect, open_session, query, start_replication
+from listener.slot_state import UNBOUNDED, SlotState, look_sql
 from listener.wal.replication_connection import ReplicationConnection
 from listener.wal.slot import READER_NAME, Slot
 from listener.wal.wal_session import WalSession
@@ -47,6 +48,7 @@ class WalConnector:
         self._conninfo, self._slot, self._channels = conninfo, slot, channels
         self._trail_seconds, self._max_held_bytes = trail_seconds, max_held_bytes
         self._last: Backend | None = None
+        self._is_warned = False  # that nothing bounds what the slot keeps
         self.waits_for = ""  # why `connect` has not returned yet: the slot's reader; empty if it is nothing of the kind
 
     def connect(self) -> WalSession:
@@ -86,10 +88,21 @@ class WalConnector:
             cluster = Cluster(int(identifier or 0), int(timeline or 0))
             start_replication(connection.pgconn, _START.format(slot=self._slot))
             replication = ReplicationConnection(connection, self._channels, self._max_held_bytes)
-            return WalSession(opened, replication, cluster, self._slot, self._trail_seconds)
+            session = WalSession(opened, replication, cluster, self._slot, self._trail_seconds)
+            session.slot_state = self._look(opened)
         except BaseException:
             connection.close()
             raise
+        return session
+
+    def _look(self, opened: OpenSession) -> SlotState:
+        pgconn = opened.connection.pgconn
+        [row] = query(pgconn, look_sql(self._slot))
+        state = SlotState.parse([(value or b"").decode() for value in row], time.time(), None)
+        if state.max_bytes < 0 and not self._is_warned:
+            self._is_warned = True
+            logger.warning("%s: %s", *UNBOUNDED)
+        return state
 
     def _wait_for(self, slot: Slot) -> None:
         """Wait until nobody reads the slot. A reader that is frozen is ended."""

@@ -30,6 +30,7 @@ SELECT pid, extract(epoch FROM clock_timestamp() - xact_start)::int FROM pg_stat
 WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid() ORDER BY age(backend_xid) DESC LIMIT 1
 """
 _DROP = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = {slot}"
+_PUBLICATION = "SELECT FROM pg_publication WHERE pubname = {name}"
 # The name of a reader's connection ends with the process id of its other session.
 _READER = """
 SELECT reader.pid, (extract(epoch FROM reader.backend_start) * 1000000)::bigint,
@@ -91,14 +92,19 @@ class Slot:
             )
         if wal_status == b"lost":
             logger.error("PostgreSQL has given up the replication slot %s: it is made anew", self._name)
-            self.drop()
+            query(self._pgconn, _DROP.format(slot=literal(self._name)))
             plugin = None
+        self._create_publication()
         if plugin is None:
             self._create()
 
+    def _create_publication(self) -> None:
+        # Looked for first: without the right CREATE, PostgreSQL refuses to make even one that is there.
+        if not query(self._pgconn, _PUBLICATION.format(name=literal(self._name))):
+            with suppress(errors.DuplicateObject):
+                query(self._pgconn, f'CREATE PUBLICATION "{self._name}"')
+
     def _create(self) -> None:
-        with suppress(errors.DuplicateObject):
-            query(self._pgconn, f'CREATE PUBLICATION "{self._name}"')
         create = f"SELECT pg_create_logical_replication_slot({literal(self._name)}, '{PLUGIN}')"
         query(self._pgconn, f"SET statement_timeout = {_CREATION_SECONDS * 1000}")
         try:

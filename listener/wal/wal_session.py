@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any
 
 import psycopg
 from psycopg import pq
@@ -22,31 +22,12 @@ from listener.sequencer.process_state import ProcessState
 from listener.sequencer.snapshot import Snapshot
 from listener.sequencer.wal_message import WalMessage
 from listener.sequencer.wal_sequencer import WalSequencer
+from listener.slot_state import SlotState, look_sql
 from listener.wal.pgoutput import PREFIX, StreamedTooMuch
 from listener.wal.replication_connection import ReplicationConnection
 from notifymux.event import MUX_CHANNEL
 
-_SLOT_STATE = (
-    "SELECT coalesce(active_pid, 0), coalesce(wal_status, ''), "
-    "coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint, coalesce(confirmed_flush_lsn, '0/0') "
-    "FROM pg_replication_slots WHERE slot_name = {slot}"
-)
 _DOUBTS = 2  # looks in a row that find somebody else at the slot, until the session is given up
-
-
-class SlotState(NamedTuple):
-    """What PostgreSQL shows of the slot."""
-
-    active_pid: int
-    wal_status: str
-    retained_bytes: int
-    confirmed: str
-
-    @classmethod
-    def parse(cls, row: Sequence[str]) -> Self:
-        """The columns as PostgreSQL prints them."""
-        active_pid, wal_status, retained_bytes, confirmed = row
-        return cls(int(active_pid), wal_status, int(retained_bytes), confirmed)
 
 
 class WalSession:
@@ -111,7 +92,7 @@ class WalSession:
                 return emit_sql(begin_json(message))
             case Canary(canary=token):
                 canary = emit_sql(canary_json(token or "", time.time()))
-                return f"{canary}; {_SLOT_STATE.format(slot=literal(self._slot))}"
+                return f"{canary}; {look_sql(self._slot)}"
         raise TypeError(f"{type(message).__name__} is for sessions that LISTEN")
 
     def receive(self) -> list[WalMessage]:
@@ -163,7 +144,7 @@ class WalSession:
             case TakeSnapshot():
                 self._outcome = Snapshot.parse(self._row[0])
             case Canary():
-                self.slot_state = SlotState.parse(self._row) if self._row else None
+                self.slot_state = SlotState.parse(self._row, time.time(), self.slot_state) if self._row else None
                 reader = self.slot_state.active_pid if self.slot_state else 0
                 self._doubts = 0 if reader == self._replication.backend_pid else self._doubts + 1
 

@@ -18,6 +18,7 @@ from app.core.session_health import SessionHealth
 from listener.sequencer.control_messages import Begin, ControlMessage, Marker
 from listener.sequencer.notify_sequencer import NotifySequencer
 from listener.sequencer.process_state import ProcessState
+from listener.slot_state import SlotState
 from notifymux.event import MUX_CHANNEL
 
 CHANNEL = "match_change"
@@ -209,6 +210,7 @@ class SimulatedSession:
         self._path, self.backend = path, backend
         self.is_idle = True
         self.cluster: Cluster | None = backend.server.cluster
+        self.slot_state: SlotState | None = None
         self.delivered = 0  # notifications, for the counts of transitions
         self._unsent: ControlMessage | None = None  # on its way to PostgreSQL
         self._failure: psycopg.Error | None = None
