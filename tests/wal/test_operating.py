@@ -207,6 +207,30 @@ def test_that_nothing_bounds_the_slot_is_said_once_at_the_start(
     assert " WARNING " in line
 
 
+def test_a_slot_that_postgresql_gave_up_is_made_anew_with_one_gap(
+    server: PostgresServer, settings: dict[str, str], start_listener: StartListener, start_app: StartApp
+) -> None:
+    listener = start_listener(settings).wait_until_aligned()
+    app = start_app(settings).wait_until_ready()
+    with app.client(7) as client:
+        client.wait_for_initial_load()
+        listener.kill()
+        wait_until(lambda: server.value("SELECT active_pid IS NULL FROM pg_replication_slots"))
+        server.set("max_slot_wal_keep_size", "4MB")
+        for _ in range(10):
+            server.execute(FILL, 1)
+            server.execute("SELECT pg_switch_wal()")
+        server.execute("CHECKPOINT")
+        wait_until(lambda: server.value("SELECT wal_status FROM pg_replication_slots") == "lost")
+        second = start_listener(settings).wait_until_aligned()
+        second.wait_for_log("PostgreSQL has given up the replication slot notifymux")
+        wait_until(lambda: len(client.of_type("resync")) == 1)
+        server.execute(SEND, '{"match_id": 7, "operation": "INSERT", "data": 1}')
+        client.wait_for_updates(1)
+        assert len(client.of_type("resync")) == 1
+    wait_until(lambda: status(app)["slot"]["wal_status"] == "reserved" and status(app)["problems"] == [])
+
+
 # ---- drop-slot
 
 
