@@ -52,9 +52,10 @@ def slot(shown: SlotRow | None, rows: Iterable[ProcessRow]) -> list[str]:
 
 
 def _unread_slot(shown: SlotRow, rows: Iterable[ProcessRow]) -> str:
-    for row in rows:
-        if row["state"] == "alive" and row["role"] == "waiting":
-            return f"{row['passive']}, which is not in this namespace: give each environment a WAL_SLOT of its own"
+    rows = list(rows)
+    waiting = [row["passive"] for row in rows if row["state"] == "alive" and row["role"] == "waiting"]
+    if waiting and not any(row["state"] in {"late", "dead"} for row in rows):  # else it is that one, and is taken over
+        return f"{waiting[0]}, which is not in this namespace: give each environment a WAL_SLOT of its own"
     return (
         f"no listener reads the replication slot {shown['name']}, and PostgreSQL keeps WAL for it: start a listener, "
         "or drop the slot (python -m listener drop-slot)"

@@ -74,6 +74,14 @@ def test_a_slot_that_nobody_reads_is_a_problem_with_a_remedy() -> None:
     assert problem.startswith("another listener reads the slot (pid 9), which is not in this namespace: ")
 
 
+def test_a_slot_whose_reader_is_silent_is_nobody_elses() -> None:
+    reader = RegistryEntry("a", {"pod": "a", "state": "running", "role": "primary", **SLOT}, 6.0)
+    waiting = {"pod": "b", "state": "running", "role": "waiting", "slot": "notifymux", "passive": "another reads it"}
+    entries = [reader, RegistryEntry("b", waiting, 0.5)]
+    [problem] = problems.slot(process_list.slot("notifymux", entries), process_list.listeners(entries))
+    assert problem.startswith("no listener reads the replication slot notifymux")
+
+
 def test_wal_that_is_kept_is_a_problem_when_it_is_much_or_the_slot_is_in_danger() -> None:
     reading = SLOT | {"role": "primary"}
     [problem] = of_slot(reading | {"slot_retained_bytes": str(3 * 2**30)})
