@@ -41,6 +41,7 @@ from listener.verify.output import as_json, as_table, is_ok
 from listener.verify.query_checks import Sample
 from listener.verify.runner import Options, run
 from listener.wal.connector import WalConnector
+from listener.wal.slot import SlotSettings
 from notifymux.background_call import BackgroundCall
 from notifymux.redis_client import describe_redis, sync_client
 from notifymux.redis_keys import RedisNames
@@ -161,9 +162,8 @@ def compose(settings: Settings) -> Callable[[], None]:
 def _connector(settings: Settings) -> PostgresConnector | WalConnector:
     conninfo = partial(_conninfo, settings)
     if settings.source == "wal":
-        return WalConnector(
-            conninfo, settings.wal_slot, settings.notify_channels, settings.wal_trail, settings.buffer_bytes
-        )
+        slot = SlotSettings(settings.wal_slot, settings.notify_channels, settings.wal_trail, settings.buffer_bytes)
+        return WalConnector(conninfo, slot)
     return PostgresConnector(conninfo, settings.notify_channels)
 
 

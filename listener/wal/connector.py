@@ -12,7 +12,7 @@ from app.core.cluster import Cluster
 from app.core.postgres import with_options
 from app.core.postgres_connect import Backend, OpenSession, connect, open_session, query, start_replication
 from listener.wal.replication_connection import ReplicationConnection
-from listener.wal.slot import READER_NAME, Slot
+from listener.wal.slot import READER_NAME, Slot, SlotSettings
 from listener.wal.wal_session import WalSession
 
 logger = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ _POLL_SECONDS = 0.25  # between two looks at a slot that somebody else reads
 _IDENTIFY = "IDENTIFY_SYSTEM"
 _START = (
     'START_REPLICATION SLOT "{slot}" LOGICAL 0/0 '
-    "(proto_version '2', publication_names '\"{slot}\"', messages 'true', streaming 'on')"
+    "(proto_version '2', publication_names '\"{slot}\"', messages 'true', streaming '{streaming}')"
 )
 
 
@@ -30,23 +30,13 @@ class WalConnector:
 
     Args:
         conninfo: returns the connection string; it reads the password anew.
-        slot: the slot's name: lower-case letters, digits and _.
-        channels: whose messages are read, besides our own.
-        trail_seconds: for how long events are in Redis until the slot may forget them.
-        max_held_bytes: of transactions that are sent before they commit.
+        settings: of the slot.
     """
 
-    def __init__(
-        self,
-        conninfo: Callable[[], str],
-        slot: str,
-        channels: tuple[str, ...],
-        trail_seconds: float,
-        max_held_bytes: int,
-    ) -> None:
-        self._conninfo, self._slot, self._channels = conninfo, slot, channels
-        self._trail_seconds, self._max_held_bytes = trail_seconds, max_held_bytes
+    def __init__(self, conninfo: Callable[[], str], settings: SlotSettings) -> None:
+        self._conninfo, self._settings = conninfo, settings
         self._last: Backend | None = None
+        self._streams = True  # whether the next session receives large transactions while they are open
         self.waits_for = ""  # why `connect` has not returned yet: the slot's reader; empty if it is nothing of the kind
 
     def connect(self) -> WalSession:
@@ -71,7 +61,7 @@ class WalConnector:
             self.waits_for = ""
 
     def _read_slot(self, opened: OpenSession, conninfo: str) -> WalSession:
-        slot = Slot(opened.connection.pgconn, self._slot)
+        slot = Slot(opened.connection.pgconn, self._settings.name)
         slot.prepare()
         while True:
             self._wait_for(slot)
@@ -84,22 +74,26 @@ class WalConnector:
         try:
             [[identifier, timeline, *_]] = query(connection.pgconn, _IDENTIFY)
             cluster = Cluster(int(identifier or 0), int(timeline or 0))
-            start_replication(connection.pgconn, _START.format(slot=self._slot))
-            replication = ReplicationConnection(connection, self._channels, self._max_held_bytes)
-            return WalSession(opened, replication, cluster, self._slot, self._trail_seconds)
+            start = _START.format(slot=self._settings.name, streaming="on" if self._streams else "off")
+            start_replication(connection.pgconn, start)
+            self._streams = True  # again after this session
+            replication = ReplicationConnection(connection, self._settings)
+            return WalSession(opened, replication, cluster, self._settings, self._stop_streaming)
         except BaseException:
             connection.close()
             raise
 
+    def _stop_streaming(self) -> None:
+        self._streams = False
+
     def _wait_for(self, slot: Slot) -> None:
         """Wait until nobody reads the slot. A reader that is frozen is ended."""
+        name = self._settings.name
         while reader := slot.reader():
             if not self.waits_for:
-                logger.info("another listener reads the replication slot %s (pid %d)", self._slot, reader.backend.pid)
-            self.waits_for = f"another listener reads the replication slot {self._slot} (pid {reader.backend.pid})"
+                logger.info("another listener reads the replication slot %s (pid %d)", name, reader.backend.pid)
+            self.waits_for = f"another listener reads the replication slot {name} (pid {reader.backend.pid})"
             if reader.is_frozen:
-                logger.warning(
-                    "the listener that reads the replication slot %s is frozen: its sessions are ended", self._slot
-                )
+                logger.warning("the listener that reads the replication slot %s is frozen, and is ended", name)
                 slot.end(reader)
             time.sleep(_POLL_SECONDS)

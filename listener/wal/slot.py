@@ -46,6 +46,22 @@ WHERE (extract(epoch FROM backend_start) * 1000000)::bigint = {started}
 """
 
 
+class SlotSettings(NamedTuple):
+    """How a slot is read.
+
+    Args:
+        name: of the slot and its publication: lower-case letters, digits and _.
+        channels: whose messages are read, besides our own.
+        trail_seconds: for how long events are in Redis until the slot may forget them.
+        max_held_bytes: of transactions that are sent before they commit.
+    """
+
+    name: str
+    channels: tuple[str, ...]
+    trail_seconds: float
+    max_held_bytes: int
+
+
 class Reader(NamedTuple):
     """Who reads the slot.
 

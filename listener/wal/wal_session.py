@@ -22,8 +22,9 @@ from listener.sequencer.process_state import ProcessState
 from listener.sequencer.snapshot import Snapshot
 from listener.sequencer.wal_message import WalMessage
 from listener.sequencer.wal_sequencer import WalSequencer
-from listener.wal.pgoutput import PREFIX, StreamedTooMuch
+from listener.wal.pgoutput import PREFIX, StreamingNotPossible
 from listener.wal.replication_connection import ReplicationConnection
+from listener.wal.slot import SlotSettings
 from notifymux.event import MUX_CHANNEL
 
 _SLOT_STATE = (
@@ -56,8 +57,8 @@ class WalSession:
         opened: the session for queries; this object closes it.
         replication: reads the slot; the same.
         cluster: which server it is.
-        slot: the slot's name.
-        trail_seconds: for how long events are in Redis until the slot may forget them.
+        settings: of the slot.
+        stop_streaming: has the next session receive transactions only when they have committed.
     """
 
     def __init__(
@@ -65,12 +66,13 @@ class WalSession:
         opened: OpenSession,
         replication: ReplicationConnection,
         cluster: Cluster,
-        slot: str,
-        trail_seconds: float,
+        settings: SlotSettings,
+        stop_streaming: Callable[[], None],
     ) -> None:
         self._connection, self._pgconn = opened.connection, opened.connection.pgconn
         self._pgconn.nonblocking = 1
-        self._replication, self._slot, self._trail_seconds = replication, slot, trail_seconds
+        self._replication, self._settings = replication, settings
+        self._stop_streaming = stop_streaming
         self.cluster: Cluster | None = cluster
         self._cluster = cluster
         self.is_idle = True
@@ -82,7 +84,7 @@ class WalSession:
 
     def new_sequencer(self, session_id: str, process: ProcessState) -> WalSequencer:
         """Return the sequencer of this session."""
-        return WalSequencer(session_id, process, self._cluster, self._trail_seconds)
+        return WalSequencer(session_id, process, self._cluster, self._settings.trail_seconds)
 
     def new_health(self, _logger: logging.Logger, _start_call: Callable[..., Any]) -> "WalHealth":
         """Return what judges this session."""
@@ -111,7 +113,7 @@ class WalSession:
                 return emit_sql(begin_json(message))
             case Canary(canary=token):
                 canary = emit_sql(canary_json(token or "", time.time()))
-                return f"{canary}; {_SLOT_STATE.format(slot=literal(self._slot))}"
+                return f"{canary}; {_SLOT_STATE.format(slot=literal(self._settings.name))}"
         raise TypeError(f"{type(message).__name__} is for sessions that LISTEN")
 
     def receive(self) -> list[WalMessage]:
@@ -123,8 +125,9 @@ class WalSession:
         self._read_answer()
         try:
             return self._replication.receive()
-        except StreamedTooMuch:
-            raise psycopg.OperationalError("open transactions have sent more messages than BUFFER_BYTES") from None
+        except StreamingNotPossible as why:
+            self._stop_streaming()
+            raise psycopg.OperationalError(f"{why}: the next session receives them when they commit") from None
 
     def confirm(self, commit: int) -> None:
         """Let the slot forget what was committed before an LSN; 0 for nothing.

@@ -1,0 +1,55 @@
+"""A PostgreSQL server with wal_level=logical, a Redis of the test's own, and listeners that read the slot."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import RedisPlace, redis_mode
+from tests.support.postgres_cluster import PostgresServer
+from tests.support.programs import Listener
+from tests.wal.stream import Stream
+
+StartReader = Callable[..., Listener]
+
+
+@pytest.fixture(scope="session")
+def logical_cluster(tmp_path_factory: pytest.TempPathFactory) -> PostgresServer:
+    """A cluster that is not started, to be copied."""
+    cluster = PostgresServer.initialise(tmp_path_factory.mktemp("logical") / "data")
+    with (cluster.folder / "postgresql.auto.conf").open("a", encoding="ascii") as file:
+        file.write("wal_level = 'logical'\n")
+    return cluster
+
+
+@pytest.fixture
+def primary(logical_cluster: PostgresServer, tmp_path: Path) -> Iterator[PostgresServer]:
+    with logical_cluster.copy(tmp_path / "primary").start() as server:
+        yield server
+
+
+@pytest.fixture
+def stream(redis_place: RedisPlace) -> Stream:
+    return Stream(redis_place)
+
+
+@pytest.fixture
+def settings(primary: PostgresServer, redis_place: RedisPlace) -> dict[str, str]:
+    """What a listener needs to know to read the slot."""
+    wal = {"SOURCE": "wal", "NOTIFY_CHANNELS": "match_change", "STREAM_MAXLEN": "1000000"}
+    return redis_mode(primary.conninfo(), redis_place) | wal
+
+
+@pytest.fixture
+def start_reader(tmp_path: Path, settings: dict[str, str]) -> Iterator[StartReader]:
+    """Starts a listener with these settings, in a pod of its own."""
+    pods = iter(range(100))
+    with ExitStack() as stack:
+
+        def start(**more: str) -> Listener:
+            pod = f"pod-{next(pods)}"
+            (folder := tmp_path / pod).mkdir()
+            return stack.enter_context(Listener(folder, settings | {"POD_NAME": pod} | more))
+
+        yield start
