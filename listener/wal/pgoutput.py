@@ -11,7 +11,7 @@ from listener.sequencer.wal_message import WalMessage
 
 PREFIX = b"notifymux:"  # of the messages that are forwarded; the channel follows it
 
-_DATA, _KEEPALIVE = b"w", b"k"
+_DATA, _KEEPALIVE, _IS_MESSAGE = b"wkM"
 _DATA_HEADER_BYTES = 25  # the type, the start and the end of the WAL, and the server's clock
 _KEEPALIVE_BODY = struct.Struct("!QQB")  # the end of the WAL, the server's clock, whether to reply at once
 _STATUS = struct.Struct("!cQQQQB")
@@ -58,21 +58,20 @@ class PgoutputDecoder:
         Raises:
             StreamingNotPossible: open transactions have sent more than `max_held_bytes`, or a part was rolled back.
         """
-        kind = frame[:1]
-        if kind == _KEEPALIVE:
+        if frame[0] == _KEEPALIVE:
             self.wal_end, _, reply = _KEEPALIVE_BODY.unpack_from(frame, 1)
             self.reply_is_due = self.reply_is_due or bool(reply)
-        elif kind == _DATA:
-            return self._decode_data(frame[_DATA_HEADER_BYTES : _DATA_HEADER_BYTES + 1], frame)
+        elif frame[0] == _DATA:
+            if frame[_DATA_HEADER_BYTES] == _IS_MESSAGE:
+                return self._message(frame, _DATA_HEADER_BYTES + 1)
+            return self._decode_transaction(frame[_DATA_HEADER_BYTES : _DATA_HEADER_BYTES + 1], frame)
         return []
 
-    def _decode_data(self, kind: bytes, frame: bytes) -> list[WalMessage]:
+    def _decode_transaction(self, kind: bytes, frame: bytes) -> list[WalMessage]:
         body = _DATA_HEADER_BYTES + 1
         match kind:
             case b"B":
                 self._commit, _, self._xid = _BEGIN.unpack_from(frame, body)
-            case b"M":
-                return self._message(frame, body)
             case b"S":
                 [self._streaming] = _XID.unpack_from(frame, body)
             case b"E":

@@ -28,10 +28,10 @@ class ReplicationConnection:
     def __init__(self, connection: psycopg.Connection, settings: SlotSettings) -> None:
         self._connection, self._pgconn = connection, connection.pgconn
         self._pgconn.nonblocking = 1
-        codec = server_codec(self._pgconn)
-        self._decoder = PgoutputDecoder(
-            {MUX_CHANNEL, *settings.channels}, partial(to_utf8, codec=codec), settings.max_held_bytes
-        )
+        # A content comes as it was written, in the encoding of the database.
+        is_utf8 = self._pgconn.parameter_status(b"server_encoding") == b"UTF8"
+        convert = _as_it_is if is_utf8 else partial(to_utf8, codec=server_codec(self._pgconn))
+        self._decoder = PgoutputDecoder({MUX_CHANNEL, *settings.channels}, convert, settings.max_held_bytes)
         self._status_due = 0.0
 
     @property
@@ -84,3 +84,7 @@ class ReplicationConnection:
     def close(self) -> None:
         """End it; the slot stays."""
         self._connection.close()
+
+
+def _as_it_is(content: bytes) -> bytes:
+    return content
