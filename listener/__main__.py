@@ -162,7 +162,13 @@ def compose(settings: Settings) -> Callable[[], None]:
 def _connector(settings: Settings) -> PostgresConnector | WalConnector:
     conninfo = partial(_conninfo, settings)
     if settings.source == "wal":
-        slot = SlotSettings(settings.wal_slot, settings.notify_channels, settings.wal_trail, settings.buffer_bytes)
+        slot = SlotSettings(
+            settings.wal_slot,
+            settings.notify_channels,
+            settings.wal_trail,
+            max_held_bytes=settings.buffer_bytes,
+            max_behind_bytes=settings.wal_limit,
+        )
         return WalConnector(conninfo, slot)
     return PostgresConnector(conninfo, settings.notify_channels)
 

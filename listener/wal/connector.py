@@ -13,7 +13,7 @@ from app.core.postgres import with_options
 from app.core.postgres_connect import Backend, OpenSession, connect, open_session, query, start_replication
 from listener.wal.replication_connection import ReplicationConnection
 from listener.wal.slot import READER_NAME, Slot, SlotSettings
-from listener.wal.wal_session import WalSession
+from listener.wal.wal_session import NextSession, WalSession
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class WalConnector:
     def __init__(self, conninfo: Callable[[], str], settings: SlotSettings) -> None:
         self._conninfo, self._settings = conninfo, settings
         self._last: Backend | None = None
-        self._streams = True  # whether the next session receives large transactions while they are open
+        self._next = NextSession()
         self.waits_for = ""  # why `connect` has not returned yet: the slot's reader; empty if it is nothing of the kind
 
     def connect(self) -> WalSession:
@@ -62,7 +62,8 @@ class WalConnector:
 
     def _read_slot(self, opened: OpenSession, conninfo: str) -> WalSession:
         slot = Slot(opened.connection.pgconn, self._settings.name)
-        slot.prepare()
+        slot.prepare(anew=self._next.makes_slot)
+        self._next.makes_slot = False
         while True:
             self._wait_for(slot)
             with suppress(errors.ObjectInUse):  # somebody else was faster
@@ -74,17 +75,14 @@ class WalConnector:
         try:
             [[identifier, timeline, *_]] = query(connection.pgconn, _IDENTIFY)
             cluster = Cluster(int(identifier or 0), int(timeline or 0))
-            start = _START.format(slot=self._settings.name, streaming="on" if self._streams else "off")
+            start = _START.format(slot=self._settings.name, streaming="on" if self._next.streams else "off")
             start_replication(connection.pgconn, start)
-            self._streams = True  # again after this session
+            self._next = NextSession()
             replication = ReplicationConnection(connection, self._settings)
-            return WalSession(opened, replication, cluster, self._settings, self._stop_streaming)
+            return WalSession(opened, replication, cluster, self._settings, self._next)
         except BaseException:
             connection.close()
             raise
-
-    def _stop_streaming(self) -> None:
-        self._streams = False
 
     def _wait_for(self, slot: Slot) -> None:
         """Wait until nobody reads the slot. A reader that is frozen is ended."""

@@ -54,12 +54,14 @@ class SlotSettings(NamedTuple):
         channels: whose messages are read, besides our own.
         trail_seconds: for how long events are in Redis until the slot may forget them.
         max_held_bytes: of transactions that are sent before they commit.
+        max_behind_bytes: of WAL after what is confirmed, until the slot is made anew.
     """
 
     name: str
     channels: tuple[str, ...]
     trail_seconds: float
     max_held_bytes: int
+    max_behind_bytes: int
 
 
 class Reader(NamedTuple):
@@ -87,8 +89,11 @@ class Slot:
     def __init__(self, pgconn: pq.abc.PGconn, name: str) -> None:
         self._pgconn, self._name = pgconn, name
 
-    def prepare(self) -> None:
+    def prepare(self, *, anew: bool) -> None:
         """Make the slot and the publication if they are missing; a slot that PostgreSQL has given up is made anew.
+
+        Args:
+            anew: whether to make the slot anew in any case.
 
         Raises:
             psycopg.Error: PostgreSQL refuses, or does not answer.
@@ -107,6 +112,7 @@ class Slot:
             )
         if wal_status == b"lost":
             logger.error("PostgreSQL has given up the replication slot %s: it is made anew", self._name)
+        if plugin is not None and (anew or wal_status == b"lost"):
             self.drop()
             plugin = None
         if plugin is None:

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 import psycopg
@@ -12,6 +13,7 @@ from psycopg.errors import error_from_result
 from app.core.canary import Canary
 from app.core.cluster import Cluster
 from app.core.listen_session import is_lost
+from app.core.operator_errors import OperatorError
 from app.core.postgres import canary_json, literal
 from app.core.postgres_connect import LockWait, OpenSession
 from app.core.text_encoding import client_codec, encode
@@ -29,25 +31,48 @@ from notifymux.event import MUX_CHANNEL
 
 _SLOT_STATE = (
     "SELECT coalesce(active_pid, 0), coalesce(wal_status, ''), "
-    "coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint, coalesce(confirmed_flush_lsn, '0/0') "
+    "coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint, coalesce(confirmed_flush_lsn, '0/0'), "
+    "coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn), 0)::bigint "
     "FROM pg_replication_slots WHERE slot_name = {slot}"
 )
 _DOUBTS = 2  # looks in a row that find somebody else at the slot, until the session is given up
 
 
+@dataclass
+class NextSession:
+    """What one session leaves to the next.
+
+    Args:
+        streams: whether it receives large transactions while they are open.
+        makes_slot: whether it makes the slot anew.
+    """
+
+    streams: bool = True
+    makes_slot: bool = False
+
+
 class SlotState(NamedTuple):
-    """What PostgreSQL shows of the slot."""
+    """What PostgreSQL shows of the slot.
+
+    Args:
+        active_pid: the process that reads it; 0 for none.
+        wal_status: as `pg_replication_slots` has it.
+        retained_bytes: of WAL that the server keeps because of the slot.
+        confirmed: the LSN up to which the slot may forget.
+        behind_bytes: from there to the end of the WAL.
+    """
 
     active_pid: int
     wal_status: str
     retained_bytes: int
     confirmed: str
+    behind_bytes: int
 
     @classmethod
     def parse(cls, row: Sequence[str]) -> Self:
         """The columns as PostgreSQL prints them."""
-        active_pid, wal_status, retained_bytes, confirmed = row
-        return cls(int(active_pid), wal_status, int(retained_bytes), confirmed)
+        active_pid, wal_status, retained_bytes, confirmed, behind_bytes = row
+        return cls(int(active_pid), wal_status, int(retained_bytes), confirmed, int(behind_bytes))
 
 
 class WalSession:
@@ -58,7 +83,7 @@ class WalSession:
         replication: reads the slot; the same.
         cluster: which server it is.
         settings: of the slot.
-        stop_streaming: has the next session receive transactions only when they have committed.
+        next_session: is told what the next session does in another way.
     """
 
     def __init__(
@@ -67,12 +92,12 @@ class WalSession:
         replication: ReplicationConnection,
         cluster: Cluster,
         settings: SlotSettings,
-        stop_streaming: Callable[[], None],
+        next_session: NextSession,
     ) -> None:
         self._connection, self._pgconn = opened.connection, opened.connection.pgconn
         self._pgconn.nonblocking = 1
         self._replication, self._settings = replication, settings
-        self._stop_streaming = stop_streaming
+        self._next = next_session
         self.cluster: Cluster | None = cluster
         self._cluster = cluster
         self.is_idle = True
@@ -126,7 +151,7 @@ class WalSession:
         try:
             return self._replication.receive()
         except StreamingNotPossible as why:
-            self._stop_streaming()
+            self._next.streams = False
             raise psycopg.OperationalError(f"{why}: the next session receives them when they commit") from None
 
     def confirm(self, commit: int) -> None:
@@ -170,6 +195,20 @@ class WalSession:
                 reader = self.slot_state.active_pid if self.slot_state else 0
                 self._doubts = 0 if reader == self._replication.backend_pid else self._doubts + 1
 
+    def check_limit(self) -> None:
+        """Give the slot up where it keeps too much WAL back, as when Redis is away for long: the server comes first.
+
+        Raises:
+            OperatorError: it does; the next session makes the slot anew.
+        """
+        behind = self.slot_state.behind_bytes if self.slot_state else 0
+        if behind > self._settings.max_behind_bytes:
+            self._next.makes_slot = True
+            raise OperatorError(
+                f"the replication slot {self._settings.name} keeps {behind} bytes of WAL back, more than WAL_LIMIT: it "
+                "is made anew, and clients will be told of a gap"
+            )
+
     @property
     def is_given_up(self) -> bool:
         """Whether PostgreSQL shows, in two looks, that this session does not read the slot any more."""
@@ -200,7 +239,9 @@ class WalHealth:
 
         Raises:
             psycopg.OperationalError: it has to be replaced.
+            OperatorError: the same, and the slot with it.
         """
+        self._session.check_limit()
         if self._session.is_given_up:
             raise psycopg.OperationalError("this session does not read the replication slot any more")
 

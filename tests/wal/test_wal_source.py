@@ -4,10 +4,13 @@ import json
 import threading
 import time
 from contextlib import closing
+from urllib.parse import urlsplit
 
 import pytest
 
+from tests.conftest import RedisPlace
 from tests.support.postgres_cluster import PostgresServer
+from tests.support.proxy import Proxy
 from tests.support.waiting import hold_for, wait_until
 from tests.wal.conftest import StartReader
 from tests.wal.stream import EMIT, Stream, Writers, emit
@@ -181,6 +184,25 @@ def test_a_server_that_shuts_down_is_not_held_up_although_redis_takes_nothing(
     primary.stop()
     assert time.monotonic() - began < 15
     assert listener.running
+
+
+def test_while_redis_is_away_the_slot_keeps_no_more_wal_back_than_its_limit(
+    primary: PostgresServer, stream: Stream, start_reader: StartReader, redis_place: RedisPlace
+) -> None:
+    port = urlsplit(redis_place.url).port or 0
+    with Proxy(port) as redis_path:
+        url = redis_place.url.replace(str(port), str(redis_path.port))
+        listener = start_reader(REDIS_URL=url, WAL_LIMIT="2000000", CANARY_INTERVAL="0.2").wait_until_aligned()
+        emit(primary, 1)
+        wait_until(lambda: stream.payloads() == [1])
+        redis_path.cut()
+        confirmed = primary.value(CONFIRMED)
+        primary.execute("SELECT pg_logical_emit_message(false, 'filler', repeat('x', 3000000))")
+        wait_until(lambda: primary.value(CONFIRMED) > confirmed + 2_000_000, 40, lambda: listener.log)
+        redis_path.resume()
+        listener.wait_until_aligned(times=2)
+    emit(primary, 2)
+    assert "more than WAL_LIMIT" in listener.log
 
 
 @pytest.mark.long
