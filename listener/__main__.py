@@ -131,7 +131,7 @@ def compose(settings: Settings) -> Callable[[], None]:
     connection.start(lambda: registry.last_beat)
     _enable_metrics()
     stats, round_trip = ListenerStats(), RoundTripTimer()
-    connector = _connector(settings)
+    connector = _connector(settings, registry)
     process = ProcessState(
         fingerprint(settings.db_name, settings.notify_channels),
         BufferSize(settings.buffer_events, settings.buffer_bytes),
@@ -159,7 +159,7 @@ def compose(settings: Settings) -> Callable[[], None]:
     return partial(run_forwarder, forwarder, LivenessFile(PROGRAM), ListenerMetrics(stats, round_trip))
 
 
-def _connector(settings: Settings) -> PostgresConnector | WalConnector:
+def _connector(settings: Settings, registry: ListenerRegistry) -> PostgresConnector | WalConnector:
     conninfo = partial(_conninfo, settings)
     if settings.source == "wal":
         slot = SlotSettings(
@@ -169,7 +169,7 @@ def _connector(settings: Settings) -> PostgresConnector | WalConnector:
             max_held_bytes=settings.buffer_bytes,
             max_behind_bytes=settings.wal_limit,
         )
-        return WalConnector(conninfo, slot)
+        return WalConnector(conninfo, slot, registry.is_answered)
     return PostgresConnector(conninfo, settings.notify_channels)
 
 

@@ -14,7 +14,7 @@ from app.core.cluster import Cluster
 from listener.sequencer.active import Active, Role
 from listener.sequencer.anchoring import Anchoring
 from listener.sequencer.confirmation_trail import ConfirmationTrail
-from listener.sequencer.control_messages import ControlMessage, ReceivedControl, TakeSnapshot, parse
+from listener.sequencer.control_messages import ControlMessage, InspectSlot, ReceivedControl, TakeSnapshot, parse
 from listener.sequencer.process_state import ProcessState
 from listener.sequencer.received import ReceivedNotification
 from listener.sequencer.sequencer import Sequencer
@@ -26,7 +26,7 @@ from notifymux.event import MUX_CHANNEL, payload_json
 
 logger = logging.getLogger(__name__)
 
-_LOOK_SECONDS = 1.0  # between two queries of a session that has nothing to ask: others see by them that it lives
+_INSPECTION_SECONDS = 1.0
 _NUMBERED_AT_ONCE = 100  # before another look at how full the buffer is
 _FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS = 0.001, 0.1  # until others can see a transaction
 
@@ -54,7 +54,7 @@ class WalSequencer(Sequencer):
         self._snapshot: Snapshot | None = None
         self._finished_xid = 0  # of the last message that was numbered
         self._place = f"{self._origin}:{self._timeline}:"
-        self._look_due = self._retry_due = 0.0
+        self._inspection_due = self._retry_due = 0.0
         self._retry_seconds = _FIRST_RETRY_SECONDS
 
     def _search(self) -> Anchoring:
@@ -63,13 +63,13 @@ class WalSequencer(Sequencer):
     # PostgreSQL.
 
     def to_postgres(self, now: float) -> ControlMessage | None:
-        """The next query to send, if any: a control message, or for a snapshot."""
+        """The next query to send, if any."""
         if message := super().to_postgres(now):
             return message
-        if (now >= self._retry_due) if self._held and self._is_numbering else now >= self._look_due:
-            self._look_due = now + _LOOK_SECONDS
-            return TakeSnapshot()
-        return None
+        if now >= self._inspection_due:
+            self._inspection_due = now + _INSPECTION_SECONDS
+            return InspectSlot()
+        return TakeSnapshot() if self._held and self._is_numbering and now >= self._retry_due else None
 
     @property
     def _is_numbering(self) -> bool:

@@ -12,8 +12,8 @@ from app.core.cluster import Cluster
 from app.core.postgres import with_options
 from app.core.postgres_connect import Backend, OpenSession, connect, open_session, query, start_replication
 from listener.wal.replication_connection import ReplicationConnection
-from listener.wal.slot import READER_NAME, Slot, SlotSettings
-from listener.wal.wal_session import NextSession, WalSession
+from listener.wal.slot import READER_NAME, Reader, Slot, SlotSettings
+from listener.wal.wal_session import ReaderState, WalSession
 
 logger = logging.getLogger(__name__)
 
@@ -31,12 +31,13 @@ class WalConnector:
     Args:
         conninfo: returns the connection string; it reads the password anew.
         settings: of the slot.
+        redis_answers: whether Redis takes this process's heartbeats. While it does not, the slot is left to others.
     """
 
-    def __init__(self, conninfo: Callable[[], str], settings: SlotSettings) -> None:
+    def __init__(self, conninfo: Callable[[], str], settings: SlotSettings, redis_answers: Callable[[], bool]) -> None:
         self._conninfo, self._settings = conninfo, settings
         self._last: Backend | None = None
-        self._next = NextSession()
+        self._state = ReaderState(redis_answers)
         self.waits_for = ""  # why `connect` has not returned yet: the slot's reader; empty if it is nothing of the kind
 
     def connect(self) -> WalSession:
@@ -62,8 +63,8 @@ class WalConnector:
 
     def _read_slot(self, opened: OpenSession, conninfo: str) -> WalSession:
         slot = Slot(opened.connection.pgconn, self._settings.name)
-        slot.prepare(anew=self._next.makes_slot)
-        self._next.makes_slot = False
+        slot.prepare(anew=self._state.makes_slot)
+        self._state.makes_slot = False
         while True:
             self._wait_for(slot)
             with suppress(errors.ObjectInUse):  # somebody else was faster
@@ -75,23 +76,39 @@ class WalConnector:
         try:
             [[identifier, timeline, *_]] = query(connection.pgconn, _IDENTIFY)
             cluster = Cluster(int(identifier or 0), int(timeline or 0))
-            start = _START.format(slot=self._settings.name, streaming="on" if self._next.streams else "off")
+            start = _START.format(slot=self._settings.name, streaming="on" if self._state.streams else "off")
             start_replication(connection.pgconn, start)
-            self._next = NextSession()
+            self._state.streams = True  # again after this session
             replication = ReplicationConnection(connection, self._settings)
-            return WalSession(opened, replication, cluster, self._settings, self._next)
+            return WalSession(opened, replication, cluster, self._settings, self._state)
         except BaseException:
             connection.close()
             raise
 
     def _wait_for(self, slot: Slot) -> None:
-        """Wait until nobody reads the slot. A reader that is frozen is ended."""
-        name = self._settings.name
-        while reader := slot.reader():
-            if not self.waits_for:
-                logger.info("another listener reads the replication slot %s (pid %d)", name, reader.backend.pid)
-            self.waits_for = f"another listener reads the replication slot {name} (pid {reader.backend.pid})"
-            if reader.is_frozen:
-                logger.warning("the listener that reads the replication slot %s is frozen, and is ended", name)
+        """Wait until nobody reads the slot, and Redis answers. A reader that is frozen is ended."""
+        is_shown = False  # as one that could read it
+        while (reader := slot.reader()) or not self._state.redis_answers():
+            self._explain(reader)
+            if reader is None:
+                slot.keep_within(self._settings.max_behind_bytes)
+            if self._state.redis_answers() != is_shown:
+                is_shown = not is_shown
+                slot.show_as_waiting(is_shown)
+            if reader and reader.is_frozen and is_shown:
+                logger.warning(
+                    "the listener that reads the replication slot %s is frozen, and is ended", self._settings.name
+                )
                 slot.end(reader)
             time.sleep(_POLL_SECONDS)
+        if is_shown:
+            slot.show_as_waiting(False)
+
+    def _explain(self, reader: Reader | None) -> None:
+        name = self._settings.name
+        why = "Redis does not answer"
+        if reader:
+            why = f"another listener reads the replication slot {name} (pid {reader.backend.pid})"
+        if why != self.waits_for:
+            logger.info("this listener waits: %s", why)
+            self.waits_for = why

@@ -18,12 +18,17 @@ logger = logging.getLogger(__name__)
 
 PLUGIN = "pgoutput"
 READER_NAME = "notifymux-slot/"  # followed by the process id of the reader's other session
+WAITING_NAME = "notifymux-waits/"  # of the session of a listener that waits for the slot, and reaches Redis
 _FROZEN_SECONDS = 5  # without a query of the reader's other session, which sends one a second
 _CREATION_SECONDS = 3  # after which the creation is given up, to say what it waits for
 
 _SLOT = """
 SELECT plugin, database = current_database(), active_pid, wal_status, current_setting('wal_level')
 FROM (SELECT) AS one LEFT JOIN pg_replication_slots ON slot_name = {slot}
+"""
+_BEHIND = """
+SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn)::bigint
+FROM pg_replication_slots WHERE slot_name = {slot}
 """
 _OLDEST_TRANSACTION = """
 SELECT pid, extract(epoch FROM clock_timestamp() - xact_start)::int FROM pg_stat_activity
@@ -154,6 +159,28 @@ class Slot:
         pid, started, other, other_started, is_frozen = rows[0]
         backend = Backend(int(pid or 0), int(started or 0))
         return Reader(backend, Backend(int(other), int(other_started or 0)) if other else None, is_frozen == b"t")
+
+    def keep_within(self, max_behind_bytes: int) -> None:
+        """Make a slot that nobody reads anew if it keeps more WAL back.
+
+        Raises:
+            psycopg.Error: PostgreSQL refuses, or does not answer.
+            OperatorError: it can't be made now.
+        """
+        rows = query(self._pgconn, _BEHIND.format(slot=literal(self._name)))
+        if any(int(behind or 0) > max_behind_bytes for [behind] in rows):
+            logger.error("the replication slot %s keeps more WAL back than WAL_LIMIT: it is made anew", self._name)
+            self.drop()
+            self._create()
+
+    def show_as_waiting(self, shown: bool) -> None:
+        """Show in the session's name that it waits for the slot and could forward what it sends; or no longer.
+
+        Raises:
+            psycopg.Error: PostgreSQL does not answer.
+        """
+        name = literal(f"{WAITING_NAME}{self._name}") if shown else "DEFAULT"
+        query(self._pgconn, f"SET application_name TO {name}")
 
     def end(self, reader: Reader) -> None:
         """End a reader that is frozen, by the very backends that were seen.

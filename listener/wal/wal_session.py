@@ -19,34 +19,37 @@ from app.core.postgres_connect import LockWait, OpenSession
 from app.core.text_encoding import client_codec, encode
 from listener.environment import HasFileno
 from listener.postgres_session import begin_json
-from listener.sequencer.control_messages import Begin, ControlMessage, TakeSnapshot
+from listener.sequencer.control_messages import Begin, ControlMessage, InspectSlot, TakeSnapshot
 from listener.sequencer.process_state import ProcessState
 from listener.sequencer.snapshot import Snapshot
 from listener.sequencer.wal_message import WalMessage
 from listener.sequencer.wal_sequencer import WalSequencer
 from listener.wal.pgoutput import PREFIX, StreamingNotPossible
 from listener.wal.replication_connection import ReplicationConnection
-from listener.wal.slot import SlotSettings
+from listener.wal.slot import WAITING_NAME, SlotSettings
 from notifymux.event import MUX_CHANNEL
 
 _SLOT_STATE = (
     "SELECT coalesce(active_pid, 0), coalesce(wal_status, ''), "
     "coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint, coalesce(confirmed_flush_lsn, '0/0'), "
-    "coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn), 0)::bigint "
+    "coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn), 0)::bigint, "
+    "(SELECT count(*) FROM pg_stat_get_activity(NULL) WHERE application_name LIKE {waiting}) "
     "FROM pg_replication_slots WHERE slot_name = {slot}"
 )
 _DOUBTS = 2  # looks in a row that find somebody else at the slot, until the session is given up
 
 
 @dataclass
-class NextSession:
-    """What one session leaves to the next.
+class ReaderState:
+    """What the sessions of one process share.
 
     Args:
-        streams: whether it receives large transactions while they are open.
-        makes_slot: whether it makes the slot anew.
+        redis_answers: whether Redis takes this process's heartbeats.
+        streams: whether the next session receives large transactions while they are open.
+        makes_slot: whether the next session makes the slot anew.
     """
 
+    redis_answers: Callable[[], bool]
     streams: bool = True
     makes_slot: bool = False
 
@@ -60,6 +63,7 @@ class SlotState(NamedTuple):
         retained_bytes: of WAL that the server keeps because of the slot.
         confirmed: the LSN up to which the slot may forget.
         behind_bytes: from there to the end of the WAL.
+        waiting: listeners that wait for the slot, and reach Redis.
     """
 
     active_pid: int
@@ -67,12 +71,13 @@ class SlotState(NamedTuple):
     retained_bytes: int
     confirmed: str
     behind_bytes: int
+    waiting: int
 
     @classmethod
     def parse(cls, row: Sequence[str]) -> Self:
         """The columns as PostgreSQL prints them."""
-        active_pid, wal_status, retained_bytes, confirmed, behind_bytes = row
-        return cls(int(active_pid), wal_status, int(retained_bytes), confirmed, int(behind_bytes))
+        active_pid, wal_status, retained_bytes, confirmed, behind_bytes, waiting = row
+        return cls(int(active_pid), wal_status, int(retained_bytes), confirmed, int(behind_bytes), int(waiting))
 
 
 class WalSession:
@@ -83,7 +88,7 @@ class WalSession:
         replication: reads the slot; the same.
         cluster: which server it is.
         settings: of the slot.
-        next_session: is told what the next session does in another way.
+        state: of the process.
     """
 
     def __init__(
@@ -92,12 +97,12 @@ class WalSession:
         replication: ReplicationConnection,
         cluster: Cluster,
         settings: SlotSettings,
-        next_session: NextSession,
+        state: ReaderState,
     ) -> None:
         self._connection, self._pgconn = opened.connection, opened.connection.pgconn
         self._pgconn.nonblocking = 1
         self._replication, self._settings = replication, settings
-        self._next = next_session
+        self._state = state
         self.cluster: Cluster | None = cluster
         self._cluster = cluster
         self.is_idle = True
@@ -137,8 +142,10 @@ class WalSession:
             case Begin():
                 return emit_sql(begin_json(message))
             case Canary(canary=token):
-                canary = emit_sql(canary_json(token or "", time.time()))
-                return f"{canary}; {_SLOT_STATE.format(slot=literal(self._settings.name))}"
+                return emit_sql(canary_json(token or "", time.time()))
+            case InspectSlot():
+                waiting = literal(f"{WAITING_NAME}%")
+                return _SLOT_STATE.format(slot=literal(self._settings.name), waiting=waiting)
         raise TypeError(f"{type(message).__name__} is for sessions that LISTEN")
 
     def receive(self) -> list[WalMessage]:
@@ -151,7 +158,7 @@ class WalSession:
         try:
             return self._replication.receive()
         except StreamingNotPossible as why:
-            self._next.streams = False
+            self._state.streams = False
             raise psycopg.OperationalError(f"{why}: the next session receives them when they commit") from None
 
     def confirm(self, commit: int) -> None:
@@ -190,7 +197,7 @@ class WalSession:
         match self._sent:
             case TakeSnapshot():
                 self._outcome = Snapshot.parse(self._row[0])
-            case Canary():
+            case InspectSlot():
                 self.slot_state = SlotState.parse(self._row) if self._row else None
                 reader = self.slot_state.active_pid if self.slot_state else 0
                 self._doubts = 0 if reader == self._replication.backend_pid else self._doubts + 1
@@ -203,11 +210,20 @@ class WalSession:
         """
         behind = self.slot_state.behind_bytes if self.slot_state else 0
         if behind > self._settings.max_behind_bytes:
-            self._next.makes_slot = True
+            self._state.makes_slot = True
             raise OperatorError(
                 f"the replication slot {self._settings.name} keeps {behind} bytes of WAL back, more than WAL_LIMIT: it "
                 "is made anew, and clients will be told of a gap"
             )
+
+    def check_peers(self) -> None:
+        """Leave the slot to another listener that reaches Redis, if this one does not.
+
+        Raises:
+            OperatorError: it does.
+        """
+        if self.slot_state and self.slot_state.waiting and not self._state.redis_answers():
+            raise OperatorError("Redis does not answer this listener, so it leaves the replication slot to another one")
 
     @property
     def is_given_up(self) -> bool:
@@ -239,9 +255,10 @@ class WalHealth:
 
         Raises:
             psycopg.OperationalError: it has to be replaced.
-            OperatorError: the same, and the slot with it.
+            OperatorError: the same, because of the slot's size or another listener.
         """
         self._session.check_limit()
+        self._session.check_peers()
         if self._session.is_given_up:
             raise psycopg.OperationalError("this session does not read the replication slot any more")
 

@@ -3,12 +3,15 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import pytest
 
 from tests.conftest import RedisPlace, redis_mode
 from tests.support.postgres_cluster import PostgresServer
 from tests.support.programs import Listener
+from tests.support.proxy import Proxy
 from tests.wal.stream import Stream
 
 StartReader = Callable[..., Listener]
@@ -39,6 +42,20 @@ def settings(primary: PostgresServer, redis_place: RedisPlace) -> dict[str, str]
     """What a listener needs to know to read the slot."""
     wal = {"SOURCE": "wal", "NOTIFY_CHANNELS": "match_change", "STREAM_MAXLEN": "1000000"}
     return redis_mode(primary.conninfo(), redis_place) | wal
+
+
+class RedisPath(NamedTuple):
+    """A way to Redis that can be cut, and the settings of a program that takes it."""
+
+    proxy: Proxy
+    settings: dict[str, str]
+
+
+@pytest.fixture
+def redis_path(redis_place: RedisPlace) -> Iterator[RedisPath]:
+    port = urlsplit(redis_place.url).port or 6379
+    with Proxy(port) as proxy:
+        yield RedisPath(proxy, {"REDIS_URL": redis_place.url.replace(str(port), str(proxy.port))})
 
 
 @pytest.fixture
