@@ -134,7 +134,7 @@ class WalSequencer(Sequencer):
         known = self.phase.epoch if isinstance(self.phase, Active) else self._process.highest_epoch
         self._process.saw_epoch(epoch)
         if epoch > known and (isinstance(self.phase, Active) or self._control.is_own(begin)):
-            self._begin(begin, epoch, now)
+            self._begin(begin, epoch, Role.PRIMARY, now)
 
     @property
     def holds_back(self) -> bool:
