@@ -42,6 +42,7 @@ from listener.verify.query_checks import Sample
 from listener.verify.runner import Options, run
 from listener.wal.connector import WalConnector
 from listener.wal.drop_slot import drop_slot
+from listener.wal.slot import SlotSettings
 from notifymux.background_call import BackgroundCall
 from notifymux.reconnect import one_line
 from notifymux.redis_client import describe_redis, sync_client
@@ -162,7 +163,7 @@ def compose(settings: Settings) -> Callable[[], None]:
     connection.start(lambda: registry.last_beat)
     _enable_metrics()
     stats, round_trip = ListenerStats(), RoundTripTimer()
-    connector = _connector(settings)
+    connector = _connector(settings, registry)
     process = ProcessState(
         fingerprint(settings.db_name, settings.notify_channels),
         BufferSize(settings.buffer_events, settings.buffer_bytes),
@@ -195,12 +196,17 @@ def compose(settings: Settings) -> Callable[[], None]:
     )
 
 
-def _connector(settings: Settings) -> PostgresConnector | WalConnector:
+def _connector(settings: Settings, registry: ListenerRegistry) -> PostgresConnector | WalConnector:
     conninfo = partial(_conninfo, settings)
     if settings.source == "wal":
-        return WalConnector(
-            conninfo, settings.wal_slot, settings.notify_channels, settings.wal_trail, settings.buffer_bytes
+        slot = SlotSettings(
+            settings.wal_slot,
+            settings.notify_channels,
+            settings.wal_trail,
+            max_held_bytes=settings.buffer_bytes,
+            max_behind_bytes=settings.wal_limit,
         )
+        return WalConnector(conninfo, slot, registry.is_answered)
     return PostgresConnector(conninfo, settings.notify_channels)
 
 

@@ -17,6 +17,7 @@ from notifymux.redis_keys import RedisNames
 # The longest delay before Redis is tried again. With Redis's timeout and a standby's delay added, it has to stay below
 # TAKEOVER_TIMEOUT_SECONDS, for which a new listener waits for another one to append.
 REDIS_RETRY_SECONDS = 0.5
+_UNANSWERED_SECONDS = 3 * HEARTBEAT_SECONDS
 SETTLE_SECONDS = HEARTBEAT_SECONDS + REDIS_RETRY_SECONDS + 0.5  # in which every living listener sends a heartbeat
 
 
@@ -57,6 +58,7 @@ class ListenerRegistry:
         self._still = _StillHeartbeats()
         self._beats = 0
         self.last_beat: LastBeat | None = None
+        self._taken_at = -_UNANSWERED_SECONDS  # when Redis took a heartbeat last
 
     def beat(self, fields: Mapping[str, str | int], incidents: Incidents) -> None:
         """Send a heartbeat, and write the incidents into the incident log; wait for the answer.
@@ -86,11 +88,15 @@ class ListenerRegistry:
             self._registered_at = self._monotonic()  # others could not register either
 
         def taken(answers: Sequence[Any]) -> None:
-            self.last_beat = LastBeat(self._heartbeat.key, beats)
+            self.last_beat, self._taken_at = LastBeat(self._heartbeat.key, beats), self._monotonic()
             if answers[0]:
                 self._registered_at = self._monotonic()
 
         return _Beat(lambda: self._start(self._redis, pipeline, taken), refused)
+
+    def is_answered(self) -> bool:
+        """Whether Redis has taken a heartbeat within the last three seconds. Any thread may ask."""
+        return self._monotonic() - self._taken_at < _UNANSWERED_SECONDS
 
     def deregister(self) -> None:
         """Record that this process ended in an orderly way.

@@ -15,7 +15,9 @@ UNBOUNDED = (
 _LOOK = (
     "SELECT coalesce(active_pid, 0), coalesce(wal_status, ''), "
     "coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint, coalesce(confirmed_flush_lsn, '0/0'), "
-    "pg_size_bytes(current_setting('max_slot_wal_keep_size')) "
+    "pg_size_bytes(current_setting('max_slot_wal_keep_size')), "
+    "coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn), 0)::bigint, "
+    "(SELECT count(*) FROM pg_stat_get_activity(NULL) WHERE application_name LIKE {waiting}) "
     "FROM pg_replication_slots WHERE slot_name = {slot}"
 )
 
@@ -28,15 +30,19 @@ class SlotState(NamedTuple):
     retained_bytes: int  # of WAL that is kept for the slot
     confirmed: str  # the LSN up to which it has forgotten
     max_bytes: int  # max_slot_wal_keep_size; -1 without a limit
+    behind_bytes: int  # of WAL, from what is confirmed to the end of the WAL
+    waiting: int  # listeners that wait for the slot, and reach Redis
     confirmed_since: float  # since when it has been this LSN, as far as this process knows
     at: float
 
     @classmethod
     def parse(cls, row: Sequence[str], at: float, last: Self | None) -> Self:
         """The columns of `look_sql` as PostgreSQL prints them; `last` is what was shown before."""
-        active_pid, wal_status, retained_bytes, confirmed, max_bytes = row
+        active_pid, wal_status, retained_bytes, confirmed, *numbers = row
         since = last.confirmed_since if last and last.confirmed == confirmed else at
-        return cls(int(active_pid), wal_status, int(retained_bytes), confirmed, int(max_bytes), since, at)
+        max_bytes, behind_bytes, waiting = map(int, numbers)
+        kept = int(retained_bytes)
+        return cls(int(active_pid), wal_status, kept, confirmed, max_bytes, behind_bytes, waiting, since, at)
 
     @property
     def is_in_danger(self) -> bool:
@@ -56,6 +62,11 @@ class SlotState(NamedTuple):
         }
 
 
-def look_sql(slot: str) -> str:
-    """The query for a slot's state: a row, or none where there is no such slot."""
-    return _LOOK.format(slot=literal(slot))
+def look_sql(slot: str, waiting: str) -> str:
+    """The query for a slot's state: a row, or none where there is no such slot.
+
+    Args:
+        slot: its name.
+        waiting: with what the names of the sessions begin that wait for a slot.
+    """
+    return _LOOK.format(slot=literal(slot), waiting=literal(f"{waiting}%"))

@@ -119,6 +119,11 @@ class Settings:
         types.seconds(0, 3600),
         "with SOURCE=wal: seconds for which events are in Redis until the slot forgets them",
     )
+    wal_limit: int = _setting(
+        16 * 2**30,
+        types.whole_number(),
+        "with SOURCE=wal: bytes of WAL that the slot keeps back while Redis is away; past it, it is made anew: a gap",
+    )
     listener_standby: bool = _setting(
         False, types.BOOLEAN, "true: a second listener takes over when the first ends; one more connection"
     )

@@ -54,6 +54,7 @@ def slot(shown: SlotRow | None, rows: Iterable[ProcessRow]) -> list[str]:
 def _unread_slot(shown: SlotRow, rows: Iterable[ProcessRow]) -> str:
     rows = list(rows)
     waiting = [row["passive"] for row in rows if row["state"] == "alive" and row["role"] == "waiting"]
+    waiting = [reason for reason in waiting if "replication slot" in reason]  # and not for Redis
     if waiting and not any(row["state"] in {"late", "dead"} for row in rows):  # else it is that one, and is taken over
         return f"{waiting[0]}, which is not in this namespace: give each environment a WAL_SLOT of its own"
     return (

@@ -32,7 +32,6 @@ class Anchoring:
     def __init__(self, process: ProcessState, control: ControlChannel, origin: str, timeline: int) -> None:
         self.position = EventId(0, 0)
         self.foreign = ""  # why the stream's last entry is not this reader's; empty if it may be
-        self.last_place: WalPlace | None = None  # of the last message that it was shown
         self._process, self._control = process, control
         self._origin, self._timeline = origin, timeline
         self._entry: StreamEntry | None = None
@@ -85,17 +84,16 @@ class Anchoring:
             self._standing_still.reset()
         return self._begin("nobody has numbered anything for a while") if self._standing_still.tick(now) else None
 
-    def look(self, received: ReceivedNotification, place: WalPlace) -> Transition:
+    def look(self, received: ReceivedNotification) -> Transition:
         """Compare a message with the stream's last entry: those before it are in the stream already."""
-        self.last_place = place
         if self._begun or self.foreign or self._entry is None:
             return None
-        at = WalPlace.of_text(self._entry.text)
-        if at is None or place < at:
+        at, place = WalPlace.of_text(self._entry.text), WalPlace.parse(received.place)
+        if at is None or place is None or place < at:
             return None
         event = decode(self._entry.text)
         if place == at and event.channel == received.channel and bytes(event.payload) == received.payload:
-            return Anchored(self._entry.id, str(place))
+            return Anchored(self._entry.id, received.place)
         return self._begin("the slot does not send the stream's last event again")
 
     def _begin(self, why: str) -> Transition:

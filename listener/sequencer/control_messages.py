@@ -41,7 +41,12 @@ class TakeSnapshot:
     """Notifies nobody: it asks which transactions are finished."""
 
 
-ControlMessage = Marker | Begin | Canary | TakeSnapshot
+@dataclass(frozen=True)
+class InspectSlot:
+    """Notifies nobody: it asks who reads the slot, and what it keeps back. Others see by it that the session lives."""
+
+
+ControlMessage = Marker | Begin | Canary | TakeSnapshot | InspectSlot
 
 
 class ReceivedControl(Canary, frozen=True):

@@ -68,7 +68,7 @@ class NotifySequencer(Sequencer):
             self._stay_passive(OTHER_SETTINGS)
             self._realign()
         elif takes_part:
-            self._begin(begin, epoch, now)
+            self._begin(begin, epoch, Role.PRIMARY if self._control.is_own(begin) else Role.STANDBY, now)
         else:
             self._realign()
 

@@ -113,14 +113,13 @@ class Sequencer(ABC):
         )
         return False
 
-    def _begin(self, begin: ReceivedControl, epoch: int, now: float) -> None:
+    def _begin(self, begin: ReceivedControl, epoch: int, role: Role, now: float) -> None:
         """Continue in the epoch that a begin begins; the buffer of the last one is dropped."""
         logger.info("epoch %d begins after %s: %s", epoch, begin.previous, begin.why)
-        is_own = self._control.is_own(begin)
-        if is_own:
+        if self._control.is_own(begin):
             self._process.stats.epochs += 1
             self._process.stats.incidents.add(Kind.EPOCH, f"began epoch {epoch}: {begin.why}", now)
-        self._activate(EventId(epoch, 0), Role.PRIMARY if is_own else Role.STANDBY, load=False)
+        self._activate(EventId(epoch, 0), role, load=False)
 
     @property
     @abstractmethod

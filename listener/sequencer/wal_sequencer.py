@@ -14,7 +14,7 @@ from app.core.cluster import Cluster
 from listener.sequencer.active import Active, Role
 from listener.sequencer.anchoring import Anchoring
 from listener.sequencer.confirmation_trail import ConfirmationTrail
-from listener.sequencer.control_messages import ControlMessage, ReceivedControl, TakeSnapshot, parse
+from listener.sequencer.control_messages import ControlMessage, InspectSlot, ReceivedControl, TakeSnapshot, parse
 from listener.sequencer.process_state import ProcessState
 from listener.sequencer.received import ReceivedNotification
 from listener.sequencer.sequencer import Sequencer
@@ -26,7 +26,8 @@ from notifymux.event import MUX_CHANNEL, payload_json
 
 logger = logging.getLogger(__name__)
 
-_LOOK_SECONDS = 1.0  # between two queries of a session that has nothing to ask: others see by them that it lives
+_INSPECTION_SECONDS = 1.0
+_NUMBERED_AT_ONCE = 100  # before another look at how full the buffer is
 _FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS = 0.001, 0.1  # until others can see a transaction
 
 
@@ -51,7 +52,9 @@ class WalSequencer(Sequencer):
         self._held: deque[tuple[WalMessage, float]] = deque()  # with the time of arrival; not numbered yet
         self._held_bytes = 0
         self._snapshot: Snapshot | None = None
-        self._look_due = self._retry_due = 0.0
+        self._finished_xid = 0  # of the last message that was numbered
+        self._place = f"{self._origin}:{self._timeline}:"
+        self._inspection_due = self._retry_due = 0.0
         self._retry_seconds = _FIRST_RETRY_SECONDS
 
     def _search(self) -> Anchoring:
@@ -60,13 +63,13 @@ class WalSequencer(Sequencer):
     # PostgreSQL.
 
     def to_postgres(self, now: float) -> ControlMessage | None:
-        """The next query to send, if any: a control message, or for a snapshot."""
+        """The next query to send, if any."""
         if message := super().to_postgres(now):
             return message
-        if (now >= self._retry_due) if self._held and self._is_numbering else now >= self._look_due:
-            self._look_due = now + _LOOK_SECONDS
-            return TakeSnapshot()
-        return None
+        if now >= self._inspection_due:
+            self._inspection_due = now + _INSPECTION_SECONDS
+            return InspectSlot()
+        return TakeSnapshot() if self._held and self._is_numbering and now >= self._retry_due else None
 
     @property
     def _is_numbering(self) -> bool:
@@ -96,23 +99,30 @@ class WalSequencer(Sequencer):
         self._number(now)
 
     def _number(self, now: float) -> None:
-        while self._held and self._is_numbering and self._snapshot and self._snapshot.is_finished(self._held[0][0].xid):
-            message, at = self._held.popleft()
-            self._held_bytes -= len(message.payload)
-            self._on_message(message, at, now)
+        while self._held and self._is_numbering and self._snapshot:
+            for _ in range(min(len(self._held), _NUMBERED_AT_ONCE)):
+                message, at = self._held[0]
+                if message.xid != self._finished_xid and not self._snapshot.is_finished(message.xid):
+                    return
+                self._finished_xid = message.xid
+                self._held.popleft()
+                self._held_bytes -= len(message.payload)
+                self._on_message(message, at, now)
 
     def _on_message(self, message: WalMessage, at: float, now: float) -> None:
-        place = WalPlace(self._origin, self._timeline, message.commit, message.lsn)
-        received = ReceivedNotification(message.channel, payload_json(message.payload), at, str(place))
-        control = parse(received.payload) if received.channel == MUX_CHANNEL else None
-        if control and control.begin is not None:
-            self._on_begin(control, control.begin, now)
-        if isinstance(self.phase, Anchoring):
-            self._apply(self.phase.look(received, place))
-        else:
+        place = f"{self._place}{message.commit:X}-{message.lsn:X}"  # as WalPlace prints it, four times as fast
+        received = ReceivedNotification(message.channel, payload_json(message.payload), at, place)
+        control = None
+        if received.channel == MUX_CHANNEL:
+            control = parse(received.payload)
+            if control.begin is not None:
+                self._on_begin(control, control.begin, now)
+            if self._control.is_own(control):
+                self._control.on_own_message(now)
+        if isinstance(self.phase, Active):
             self.phase.on_notification(received, control, now)
-        if control and self._control.is_own(control):
-            self._control.on_own_message(now)
+        else:
+            self._apply(self.phase.look(received))
 
     def _on_begin(self, begin: ReceivedControl, epoch: int, now: float) -> None:
         """Take the begin of a higher epoch, whoever sent it; a reader that has no ids, only its own.
@@ -124,7 +134,7 @@ class WalSequencer(Sequencer):
         known = self.phase.epoch if isinstance(self.phase, Active) else self._process.highest_epoch
         self._process.saw_epoch(epoch)
         if epoch > known and (isinstance(self.phase, Active) or self._control.is_own(begin)):
-            self._begin(begin, epoch, now)
+            self._begin(begin, epoch, Role.PRIMARY, now)
 
     @property
     def holds_back(self) -> bool:

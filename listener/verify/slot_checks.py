@@ -15,7 +15,7 @@ from listener.slot_state import UNBOUNDED, SlotState, look_sql
 from listener.verify import postgres_checks
 from listener.verify.postgres_checks import read_row, read_rows
 from listener.verify.result import Check, failed, passed, warned
-from listener.wal.slot import PLUGIN, READER_NAME
+from listener.wal.slot import PLUGIN, READER_NAME, WAITING_NAME
 
 _LARGE_BYTES = 2**30
 _SEE_LISTENER = "supervisorctl status listener; its log says why"
@@ -99,7 +99,7 @@ def replication(url: str, pod: str) -> Check:
 
 def _find(connection: psycopg.Connection, name: str) -> _Found | None:
     for plugin, database in read_rows(connection, _SLOT.format(slot=literal(name))):
-        for row in read_rows(connection, look_sql(name)):
+        for row in read_rows(connection, look_sql(name, WAITING_NAME)):
             return _Found(plugin, database, SlotState.parse(row, 0.0, None))
     return None
 

@@ -13,8 +13,8 @@ from app.core.postgres import with_options
 from app.core.postgres_connect import Backend, OpenSession, connect, open_session, query, start_replication
 from listener.slot_state import UNBOUNDED, SlotState, look_sql
 from listener.wal.replication_connection import ReplicationConnection
-from listener.wal.slot import READER_NAME, Slot
-from listener.wal.wal_session import WalSession
+from listener.wal.slot import READER_NAME, WAITING_NAME, Reader, Slot, SlotSettings
+from listener.wal.wal_session import ReaderState, WalSession
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ _POLL_SECONDS = 0.25  # between two looks at a slot that somebody else reads
 _IDENTIFY = "IDENTIFY_SYSTEM"
 _START = (
     'START_REPLICATION SLOT "{slot}" LOGICAL 0/0 '
-    "(proto_version '2', publication_names '\"{slot}\"', messages 'true', streaming 'on')"
+    "(proto_version '2', publication_names '\"{slot}\"', messages 'true', streaming '{streaming}')"
 )
 
 
@@ -31,24 +31,15 @@ class WalConnector:
 
     Args:
         conninfo: returns the connection string; it reads the password anew.
-        slot: the slot's name: lower-case letters, digits and _.
-        channels: whose messages are read, besides our own.
-        trail_seconds: for how long events are in Redis until the slot may forget them.
-        max_held_bytes: of transactions that are sent before they commit.
+        settings: of the slot.
+        redis_answers: whether Redis takes this process's heartbeats. While it does not, the slot is left to others.
     """
 
-    def __init__(
-        self,
-        conninfo: Callable[[], str],
-        slot: str,
-        channels: tuple[str, ...],
-        trail_seconds: float,
-        max_held_bytes: int,
-    ) -> None:
-        self._conninfo, self._slot, self._channels = conninfo, slot, channels
-        self._trail_seconds, self._max_held_bytes = trail_seconds, max_held_bytes
+    def __init__(self, conninfo: Callable[[], str], settings: SlotSettings, redis_answers: Callable[[], bool]) -> None:
+        self._conninfo, self._settings = conninfo, settings
         self._last: Backend | None = None
         self._is_warned = False  # that nothing bounds what the slot keeps
+        self._state = ReaderState(redis_answers)
         self.waits_for = ""  # why `connect` has not returned yet: the slot's reader; empty if it is nothing of the kind
 
     def connect(self) -> WalSession:
@@ -73,8 +64,9 @@ class WalConnector:
             self.waits_for = ""
 
     def _read_slot(self, opened: OpenSession, conninfo: str) -> WalSession:
-        slot = Slot(opened.connection.pgconn, self._slot)
-        slot.prepare()
+        slot = Slot(opened.connection.pgconn, self._settings.name)
+        slot.prepare(anew=self._state.makes_slot)
+        self._state.makes_slot = False
         while True:
             self._wait_for(slot)
             with suppress(errors.ObjectInUse):  # somebody else was faster
@@ -86,9 +78,11 @@ class WalConnector:
         try:
             [[identifier, timeline, *_]] = query(connection.pgconn, _IDENTIFY)
             cluster = Cluster(int(identifier or 0), int(timeline or 0))
-            start_replication(connection.pgconn, _START.format(slot=self._slot))
-            replication = ReplicationConnection(connection, self._channels, self._max_held_bytes)
-            session = WalSession(opened, replication, cluster, self._slot, self._trail_seconds)
+            start = _START.format(slot=self._settings.name, streaming="on" if self._state.streams else "off")
+            start_replication(connection.pgconn, start)
+            self._state.streams = True  # again after this session
+            replication = ReplicationConnection(connection, self._settings)
+            session = WalSession(opened, replication, cluster, self._settings, self._state)
             session.slot_state = self._look(opened)
         except BaseException:
             connection.close()
@@ -97,7 +91,7 @@ class WalConnector:
 
     def _look(self, opened: OpenSession) -> SlotState:
         pgconn = opened.connection.pgconn
-        [row] = query(pgconn, look_sql(self._slot))
+        [row] = query(pgconn, look_sql(self._settings.name, WAITING_NAME))
         state = SlotState.parse([(value or b"").decode() for value in row], time.time(), None)
         if state.max_bytes < 0 and not self._is_warned:
             self._is_warned = True
@@ -105,14 +99,29 @@ class WalConnector:
         return state
 
     def _wait_for(self, slot: Slot) -> None:
-        """Wait until nobody reads the slot. A reader that is frozen is ended."""
-        while reader := slot.reader():
-            if not self.waits_for:
-                logger.info("another listener reads the replication slot %s (pid %d)", self._slot, reader.backend.pid)
-            self.waits_for = f"another listener reads the replication slot {self._slot} (pid {reader.backend.pid})"
-            if reader.is_frozen:
+        """Wait until nobody reads the slot, and Redis answers. A reader that is frozen is ended."""
+        is_shown = False  # as one that could read it
+        while (reader := slot.reader()) or not self._state.redis_answers():
+            self._explain(reader)
+            if reader is None:
+                slot.keep_within(self._settings.max_behind_bytes)
+            if self._state.redis_answers() != is_shown:
+                is_shown = not is_shown
+                slot.show_as_waiting(is_shown)
+            if reader and reader.is_frozen and is_shown:
                 logger.warning(
-                    "the listener that reads the replication slot %s is frozen: its sessions are ended", self._slot
+                    "the listener that reads the replication slot %s is frozen, and is ended", self._settings.name
                 )
                 slot.end(reader)
             time.sleep(_POLL_SECONDS)
+        if is_shown:
+            slot.show_as_waiting(False)
+
+    def _explain(self, reader: Reader | None) -> None:
+        name = self._settings.name
+        why = "Redis does not answer"
+        if reader:
+            why = f"another listener reads the replication slot {name} (pid {reader.backend.pid})"
+        if why != self.waits_for:
+            logger.info("this listener waits: %s", why)
+            self.waits_for = why

@@ -6,13 +6,12 @@ version 2 of the plugin's protocol, with streaming. Only what a reader of messag
 
 import struct
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 from listener.sequencer.wal_message import WalMessage
 
 PREFIX = b"notifymux:"  # of the messages that are forwarded; the channel follows it
 
-_DATA, _KEEPALIVE = b"w", b"k"
+_DATA, _KEEPALIVE, _IS_MESSAGE = b"wkM"
 _DATA_HEADER_BYTES = 25  # the type, the start and the end of the WAL, and the server's clock
 _KEEPALIVE_BODY = struct.Struct("!QQB")  # the end of the WAL, the server's clock, whether to reply at once
 _STATUS = struct.Struct("!cQQQQB")
@@ -26,22 +25,16 @@ _IS_TRANSACTIONAL = 1
 _EPOCH_2000_MICROSECONDS = 946_684_800_000_000
 
 
-class StreamedTooMuch(Exception):  # noqa: N818 - it is a limit
-    """Open transactions have sent more than is held until their commits."""
-
-
-class _Streamed(NamedTuple):
-    """A message of a transaction that is still open."""
-
-    subtransaction: int
-    message: WalMessage
+class StreamingNotPossible(Exception):  # noqa: N818 - it is no error
+    """Open transactions must not be sent before they commit; the message says why."""
 
 
 class PgoutputDecoder:
     """Turns the frames of one replication stream into messages, in the order of the commits.
 
     A large transaction is sent while it is open, so that the server need not keep it on its disk. Its messages are
-    held here until it commits.
+    held here until it commits. Where a part of it is rolled back after that (a savepoint, an EXCEPTION block), nobody
+    can tell which messages that were: `pgoutput` gives them the xid of the whole transaction.
 
     Args:
         channels: whose messages are returned.
@@ -54,7 +47,7 @@ class PgoutputDecoder:
         self._to_utf8, self._max_held_bytes = to_utf8, max_held_bytes
         self._commit = self._xid = 0  # of the transaction whose messages follow
         self._streaming: int | None = None  # the open transaction of which a part follows
-        self._held: dict[int, list[_Streamed]] = {}  # by the xid of the open transaction
+        self._held: dict[int, list[WalMessage]] = {}  # by the xid of the open transaction
         self._held_bytes = 0
         self.wal_end = 0  # the LSN up to which the server has sent everything
         self.reply_is_due = False  # the server has asked for a status
@@ -63,42 +56,38 @@ class PgoutputDecoder:
         """Return the messages that are committed with a frame, the content of one CopyData message.
 
         Raises:
-            StreamedTooMuch: open transactions have sent more than `max_held_bytes`.
+            StreamingNotPossible: open transactions have sent more than `max_held_bytes`, or a part was rolled back.
         """
-        kind = frame[:1]
-        if kind == _KEEPALIVE:
+        if frame[0] == _KEEPALIVE:
             self.wal_end, _, reply = _KEEPALIVE_BODY.unpack_from(frame, 1)
             self.reply_is_due = self.reply_is_due or bool(reply)
-        elif kind == _DATA:
-            return self._decode_data(frame[_DATA_HEADER_BYTES : _DATA_HEADER_BYTES + 1], frame)
+        elif frame[0] == _DATA:
+            if frame[_DATA_HEADER_BYTES] == _IS_MESSAGE:
+                return self._message(frame, _DATA_HEADER_BYTES + 1)
+            return self._decode_transaction(frame[_DATA_HEADER_BYTES : _DATA_HEADER_BYTES + 1], frame)
         return []
 
-    def _decode_data(self, kind: bytes, frame: bytes) -> list[WalMessage]:
+    def _decode_transaction(self, kind: bytes, frame: bytes) -> list[WalMessage]:
         body = _DATA_HEADER_BYTES + 1
         match kind:
             case b"B":
                 self._commit, _, self._xid = _BEGIN.unpack_from(frame, body)
-            case b"M":
-                return self._message(frame, body)
             case b"S":
                 [self._streaming] = _XID.unpack_from(frame, body)
             case b"E":
                 self._streaming = None
             case b"c":
                 xid, _, commit = _STREAM_COMMIT.unpack_from(frame, body)
-                return [
-                    streamed.message._replace(xid=xid, commit=commit) for streamed in self._release(xid, lambda _: True)
-                ]
+                return [message._replace(xid=xid, commit=commit) for message in self._release(xid)]
             case b"A":
                 xid, subtransaction = _STREAM_ABORT.unpack_from(frame, body)
-                self._release(xid, lambda streamed: subtransaction in {xid, streamed.subtransaction})
+                if self._release(xid) and subtransaction != xid:
+                    raise StreamingNotPossible("a part of an open transaction with messages was rolled back")
         return []
 
     def _message(self, frame: bytes, at: int) -> list[WalMessage]:
-        subtransaction = 0
         if self._streaming is not None:
-            [subtransaction] = _XID.unpack_from(frame, at)
-            at += _XID.size
+            at += _XID.size  # of the whole transaction
         flags, lsn = _MESSAGE.unpack_from(frame, at)
         prefix_at = at + _MESSAGE.size
         prefix_end = frame.index(b"\0", prefix_at)
@@ -111,23 +100,17 @@ class PgoutputDecoder:
         message = WalMessage(channel, payload, self._xid, self._commit, lsn)
         if self._streaming is None:
             return [message]
-        self._hold(self._streaming, _Streamed(subtransaction, message))
+        self._held.setdefault(self._streaming, []).append(message)
+        self._held_bytes += len(payload)
+        if self._held_bytes > self._max_held_bytes:
+            raise StreamingNotPossible(f"open transactions have sent more than {self._max_held_bytes} bytes")
         return []
 
-    def _hold(self, xid: int, streamed: _Streamed) -> None:
-        self._held.setdefault(xid, []).append(streamed)
-        self._held_bytes += len(streamed.message.payload)
-        if self._held_bytes > self._max_held_bytes:
-            raise StreamedTooMuch
-
-    def _release(self, xid: int, choose: Callable[[_Streamed], bool]) -> list[_Streamed]:
-        """Remove what is chosen from what is held of a transaction, and return it."""
+    def _release(self, xid: int) -> list[WalMessage]:
+        """Remove what is held of a transaction, and return it."""
         held = self._held.pop(xid, [])
-        chosen, kept = [each for each in held if choose(each)], [each for each in held if not choose(each)]
-        if kept:
-            self._held[xid] = kept
-        self._held_bytes -= sum(len(each.message.payload) for each in chosen)
-        return chosen
+        self._held_bytes -= sum(len(message.payload) for message in held)
+        return held
 
 
 def status_update(received: int, confirmed: int, at: float) -> bytes:

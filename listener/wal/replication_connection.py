@@ -10,6 +10,7 @@ from psycopg.errors import error_from_result
 from app.core.text_encoding import server_codec, to_utf8
 from listener.sequencer.wal_message import WalMessage
 from listener.wal.pgoutput import PgoutputDecoder, status_update
+from listener.wal.slot import SlotSettings
 from notifymux.event import MUX_CHANNEL
 
 _MAX_BYTES = 1 << 20  # of one read; the rest is left for the next
@@ -21,15 +22,16 @@ class ReplicationConnection:
 
     Args:
         connection: in replication mode; this object closes it.
-        channels: whose messages are returned, besides our own.
-        max_held_bytes: of transactions that are sent before they commit.
+        settings: of the slot.
     """
 
-    def __init__(self, connection: psycopg.Connection, channels: tuple[str, ...], max_held_bytes: int) -> None:
+    def __init__(self, connection: psycopg.Connection, settings: SlotSettings) -> None:
         self._connection, self._pgconn = connection, connection.pgconn
         self._pgconn.nonblocking = 1
-        codec = server_codec(self._pgconn)
-        self._decoder = PgoutputDecoder({MUX_CHANNEL, *channels}, partial(to_utf8, codec=codec), max_held_bytes)
+        # A content comes as it was written, in the encoding of the database.
+        is_utf8 = self._pgconn.parameter_status(b"server_encoding") == b"UTF8"
+        convert = _as_it_is if is_utf8 else partial(to_utf8, codec=server_codec(self._pgconn))
+        self._decoder = PgoutputDecoder({MUX_CHANNEL, *settings.channels}, convert, settings.max_held_bytes)
         self._status_due = 0.0
 
     @property
@@ -46,7 +48,7 @@ class ReplicationConnection:
 
         Raises:
             psycopg.Error: the connection is lost.
-            StreamedTooMuch: open transactions have sent more than is held.
+            StreamingNotPossible: open transactions must not be sent before they commit.
         """
         self._pgconn.consume_input()
         messages: list[WalMessage] = []
@@ -82,3 +84,7 @@ class ReplicationConnection:
     def close(self) -> None:
         """End it; the slot stays."""
         self._connection.close()
+
+
+def _as_it_is(content: bytes) -> bytes:
+    return content

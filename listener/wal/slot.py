@@ -18,12 +18,17 @@ logger = logging.getLogger(__name__)
 
 PLUGIN = "pgoutput"
 READER_NAME = "notifymux-slot/"  # followed by the process id of the reader's other session
+WAITING_NAME = "notifymux-waits/"  # of the session of a listener that waits for the slot, and reaches Redis
 _FROZEN_SECONDS = 5  # without a query of the reader's other session, which sends one a second
 _CREATION_SECONDS = 3  # after which the creation is given up, to say what it waits for
 
 _SLOT = """
 SELECT plugin, database = current_database(), active_pid, wal_status, current_setting('wal_level')
 FROM (SELECT) AS one LEFT JOIN pg_replication_slots ON slot_name = {slot}
+"""
+_BEHIND = """
+SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn)::bigint
+FROM pg_replication_slots WHERE slot_name = {slot}
 """
 _OLDEST_TRANSACTION = """
 SELECT pid, extract(epoch FROM clock_timestamp() - xact_start)::int FROM pg_stat_activity
@@ -45,6 +50,24 @@ _END = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_get_activity({pid})
 WHERE (extract(epoch FROM backend_start) * 1000000)::bigint = {started}
 """
+
+
+class SlotSettings(NamedTuple):
+    """How a slot is read.
+
+    Args:
+        name: of the slot and its publication: lower-case letters, digits and _.
+        channels: whose messages are read, besides our own.
+        trail_seconds: for how long events are in Redis until the slot may forget them.
+        max_held_bytes: of transactions that are sent before they commit.
+        max_behind_bytes: of WAL after what is confirmed, until the slot is made anew.
+    """
+
+    name: str
+    channels: tuple[str, ...]
+    trail_seconds: float
+    max_held_bytes: int
+    max_behind_bytes: int
 
 
 class Reader(NamedTuple):
@@ -72,8 +95,11 @@ class Slot:
     def __init__(self, pgconn: pq.abc.PGconn, name: str) -> None:
         self._pgconn, self._name = pgconn, name
 
-    def prepare(self) -> None:
+    def prepare(self, *, anew: bool) -> None:
         """Make the slot and the publication if they are missing; a slot that PostgreSQL has given up is made anew.
+
+        Args:
+            anew: whether to make the slot anew in any case.
 
         Raises:
             psycopg.Error: PostgreSQL refuses, or does not answer.
@@ -92,7 +118,8 @@ class Slot:
             )
         if wal_status == b"lost":
             logger.error("PostgreSQL has given up the replication slot %s: it is made anew", self._name)
-            query(self._pgconn, _DROP.format(slot=literal(self._name)))
+        if plugin is not None and (anew or wal_status == b"lost"):
+            self._drop_slot()
             plugin = None
         self._create_publication()
         if plugin is None:
@@ -139,6 +166,28 @@ class Slot:
         backend = Backend(int(pid or 0), int(started or 0))
         return Reader(backend, Backend(int(other), int(other_started or 0)) if other else None, is_frozen == b"t")
 
+    def keep_within(self, max_behind_bytes: int) -> None:
+        """Make a slot that nobody reads anew if it keeps more WAL back.
+
+        Raises:
+            psycopg.Error: PostgreSQL refuses, or does not answer.
+            OperatorError: it can't be made now.
+        """
+        rows = query(self._pgconn, _BEHIND.format(slot=literal(self._name)))
+        if any(int(behind or 0) > max_behind_bytes for [behind] in rows):
+            logger.error("the replication slot %s keeps more WAL back than WAL_LIMIT: it is made anew", self._name)
+            self._drop_slot()
+            self._create()
+
+    def show_as_waiting(self, shown: bool) -> None:
+        """Show in the session's name that it waits for the slot and could forward what it sends; or no longer.
+
+        Raises:
+            psycopg.Error: PostgreSQL does not answer.
+        """
+        name = literal(f"{WAITING_NAME}{self._name}") if shown else "DEFAULT"
+        query(self._pgconn, f"SET application_name TO {name}")
+
     def end(self, reader: Reader) -> None:
         """End a reader that is frozen, by the very backends that were seen.
 
@@ -154,5 +203,8 @@ class Slot:
         Raises:
             psycopg.Error: PostgreSQL refuses, or somebody reads the slot.
         """
-        query(self._pgconn, _DROP.format(slot=literal(self._name)))
+        self._drop_slot()
         query(self._pgconn, f'DROP PUBLICATION IF EXISTS "{self._name}"')
+
+    def _drop_slot(self) -> None:
+        query(self._pgconn, _DROP.format(slot=literal(self._name)))

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -12,22 +13,39 @@ from psycopg.errors import error_from_result
 from app.core.canary import Canary
 from app.core.cluster import Cluster
 from app.core.listen_session import is_lost
+from app.core.operator_errors import OperatorError
 from app.core.postgres import canary_json, literal
 from app.core.postgres_connect import LockWait, OpenSession
 from app.core.text_encoding import client_codec, encode
 from listener.environment import HasFileno
 from listener.postgres_session import begin_json
-from listener.sequencer.control_messages import Begin, ControlMessage, TakeSnapshot
+from listener.sequencer.control_messages import Begin, ControlMessage, InspectSlot, TakeSnapshot
 from listener.sequencer.process_state import ProcessState
 from listener.sequencer.snapshot import Snapshot
 from listener.sequencer.wal_message import WalMessage
 from listener.sequencer.wal_sequencer import WalSequencer
 from listener.slot_state import SlotState, look_sql
-from listener.wal.pgoutput import PREFIX, StreamedTooMuch
+from listener.wal.pgoutput import PREFIX, StreamingNotPossible
 from listener.wal.replication_connection import ReplicationConnection
+from listener.wal.slot import WAITING_NAME, SlotSettings
 from notifymux.event import MUX_CHANNEL
 
 _DOUBTS = 2  # looks in a row that find somebody else at the slot, until the session is given up
+
+
+@dataclass
+class ReaderState:
+    """What the sessions of one process share.
+
+    Args:
+        redis_answers: whether Redis takes this process's heartbeats.
+        streams: whether the next session receives large transactions while they are open.
+        makes_slot: whether the next session makes the slot anew.
+    """
+
+    redis_answers: Callable[[], bool]
+    streams: bool = True
+    makes_slot: bool = False
 
 
 class WalSession:
@@ -37,8 +55,8 @@ class WalSession:
         opened: the session for queries; this object closes it.
         replication: reads the slot; the same.
         cluster: which server it is.
-        slot: the slot's name.
-        trail_seconds: for how long events are in Redis until the slot may forget them.
+        settings: of the slot.
+        state: of the process.
     """
 
     def __init__(
@@ -46,12 +64,13 @@ class WalSession:
         opened: OpenSession,
         replication: ReplicationConnection,
         cluster: Cluster,
-        slot: str,
-        trail_seconds: float,
+        settings: SlotSettings,
+        state: ReaderState,
     ) -> None:
         self._connection, self._pgconn = opened.connection, opened.connection.pgconn
         self._pgconn.nonblocking = 1
-        self._replication, self._slot, self._trail_seconds = replication, slot, trail_seconds
+        self._replication, self._settings = replication, settings
+        self._state = state
         self.cluster: Cluster | None = cluster
         self._cluster = cluster
         self.is_idle = True
@@ -63,7 +82,7 @@ class WalSession:
 
     def new_sequencer(self, session_id: str, process: ProcessState) -> WalSequencer:
         """Return the sequencer of this session."""
-        return WalSequencer(session_id, process, self._cluster, self._trail_seconds)
+        return WalSequencer(session_id, process, self._cluster, self._settings.trail_seconds)
 
     def new_health(self, _logger: logging.Logger, _start_call: Callable[..., Any]) -> "WalHealth":
         """Return what judges this session."""
@@ -91,8 +110,9 @@ class WalSession:
             case Begin():
                 return emit_sql(begin_json(message))
             case Canary(canary=token):
-                canary = emit_sql(canary_json(token or "", time.time()))
-                return f"{canary}; {look_sql(self._slot)}"
+                return emit_sql(canary_json(token or "", time.time()))
+            case InspectSlot():
+                return look_sql(self._settings.name, WAITING_NAME)
         raise TypeError(f"{type(message).__name__} is for sessions that LISTEN")
 
     def receive(self) -> list[WalMessage]:
@@ -104,8 +124,9 @@ class WalSession:
         self._read_answer()
         try:
             return self._replication.receive()
-        except StreamedTooMuch:
-            raise psycopg.OperationalError("open transactions have sent more messages than BUFFER_BYTES") from None
+        except StreamingNotPossible as why:
+            self._state.streams = False
+            raise psycopg.OperationalError(f"{why}: the next session receives them when they commit") from None
 
     def confirm(self, commit: int) -> None:
         """Let the slot forget what was committed before an LSN; 0 for nothing.
@@ -143,10 +164,33 @@ class WalSession:
         match self._sent:
             case TakeSnapshot():
                 self._outcome = Snapshot.parse(self._row[0])
-            case Canary():
+            case InspectSlot():
                 self.slot_state = SlotState.parse(self._row, time.time(), self.slot_state) if self._row else None
                 reader = self.slot_state.active_pid if self.slot_state else 0
                 self._doubts = 0 if reader == self._replication.backend_pid else self._doubts + 1
+
+    def check_limit(self) -> None:
+        """Give the slot up where it keeps too much WAL back, as when Redis is away for long: the server comes first.
+
+        Raises:
+            OperatorError: it does; the next session makes the slot anew.
+        """
+        behind = self.slot_state.behind_bytes if self.slot_state else 0
+        if behind > self._settings.max_behind_bytes:
+            self._state.makes_slot = True
+            raise OperatorError(
+                f"the replication slot {self._settings.name} keeps {behind} bytes of WAL back, more than WAL_LIMIT: it "
+                "is made anew, and clients will be told of a gap"
+            )
+
+    def check_peers(self) -> None:
+        """Leave the slot to another listener that reaches Redis, if this one does not.
+
+        Raises:
+            OperatorError: it does.
+        """
+        if self.slot_state and self.slot_state.waiting and not self._state.redis_answers():
+            raise OperatorError("Redis does not answer this listener, so it leaves the replication slot to another one")
 
     @property
     def is_given_up(self) -> bool:
@@ -178,7 +222,10 @@ class WalHealth:
 
         Raises:
             psycopg.OperationalError: it has to be replaced.
+            OperatorError: the same, because of the slot's size or another listener.
         """
+        self._session.check_limit()
+        self._session.check_peers()
         if self._session.is_given_up:
             raise psycopg.OperationalError("this session does not read the replication slot any more")
 

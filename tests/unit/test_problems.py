@@ -70,13 +70,19 @@ def test_a_slot_that_nobody_reads_is_a_problem_with_a_remedy() -> None:
     assert gone == "no listener is alive"
     [problem] = of_slot(SLOT | {"role": "primary", "slot": "other"})
     assert problem.startswith("no listener reads")
-    [problem] = of_slot(SLOT | {"role": "waiting", "passive": "another listener reads the slot (pid 9)"})
-    assert problem.startswith("another listener reads the slot (pid 9), which is not in this namespace: ")
+    [problem] = of_slot(SLOT | {"role": "waiting", "passive": "another listener reads the replication slot (pid 9)"})
+    assert problem.startswith("another listener reads the replication slot (pid 9), which is not in this namespace: ")
 
 
 def test_a_slot_whose_reader_is_silent_is_nobody_elses() -> None:
     reader = RegistryEntry("a", {"pod": "a", "state": "running", "role": "primary", **SLOT}, 6.0)
-    waiting = {"pod": "b", "state": "running", "role": "waiting", "slot": "notifymux", "passive": "another reads it"}
+    waiting = {
+        "pod": "b",
+        "state": "running",
+        "role": "waiting",
+        "slot": "notifymux",
+        "passive": "another listener reads the replication slot",
+    }
     entries = [reader, RegistryEntry("b", waiting, 0.5)]
     [problem] = problems.slot(process_list.slot("notifymux", entries), process_list.listeners(entries))
     assert problem.startswith("no listener reads the replication slot notifymux")

@@ -17,8 +17,8 @@ from tests.support.postgres_cluster import ROLE, PostgresServer
 from tests.support.process import Process, environment
 from tests.support.programs import App
 from tests.support.waiting import wait_until
-from tests.wal.conftest import SLOT
 
+SLOT = "notifymux"
 SEND = "SELECT pg_logical_emit_message(true, 'notifymux:match_change', %s)"
 FILL = "SELECT pg_logical_emit_message(false, 'other', repeat('x', 1000000)) FROM generate_series(1, %s)"
 _SAMPLE = re.compile(r"^(\w+)(?:{[^}]*})? ([-+.\deENa]+)$", re.MULTILINE)
@@ -59,9 +59,9 @@ def roles(app: App) -> dict[str, str]:
 
 @pytest.mark.parametrize("program", ["listener", "app"])
 def test_direct_mode_with_the_wal_is_refused_in_one_line(
-    settings: dict[str, str], tmp_path: Path, start_app: StartApp, program: str
+    pod: dict[str, str], tmp_path: Path, start_app: StartApp, program: str
 ) -> None:
-    wrong = settings | {"USE_REDIS_NOTIFIER": "false"}
+    wrong = pod | {"USE_REDIS_NOTIFIER": "false"}
     process = start_app(wrong) if program == "app" else Process([sys.executable, "-m", "listener"], tmp_path, wrong)
     with process:
         assert process.exit_code() == 2
@@ -79,8 +79,8 @@ def test_the_demo_with_the_wal_is_refused_in_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "value"), [("WAL_TRAIL", "0"), ("WAL_TRAIL", "nan"), ("WAL_SLOT", "Slot"), ("SOURCE", "outbox")]
 )
-def test_wrong_settings_are_refused(settings: dict[str, str], tmp_path: Path, name: str, value: str) -> None:
-    refused = run(tmp_path, settings | {name: value})
+def test_wrong_settings_are_refused(pod: dict[str, str], tmp_path: Path, name: str, value: str) -> None:
+    refused = run(tmp_path, pod | {name: value})
     assert refused.returncode == 2
     [line] = refused.stderr.splitlines()
     assert line.startswith(f"notifymux: {name}='{value}': it takes ")
@@ -90,10 +90,10 @@ def test_wrong_settings_are_refused(settings: dict[str, str], tmp_path: Path, na
 
 
 def test_the_reader_of_the_slot_and_what_it_keeps_are_shown(
-    server: PostgresServer, settings: dict[str, str], start_listener: StartListener, start_app: StartApp
+    server: PostgresServer, pod: dict[str, str], start_listener: StartListener, start_app: StartApp
 ) -> None:
-    listener = start_listener(settings).wait_until_aligned()
-    app = start_app(settings).wait_until_ready()
+    listener = start_listener(pod).wait_until_aligned()
+    app = start_app(pod).wait_until_ready()
     wait_until(lambda: status(app)["slot"]["reader"])
     shown = status(app)["slot"]
     assert (shown["name"], shown["reader"], shown["wal_status"]) == (SLOT, "pod-a/listener", "reserved")
@@ -120,11 +120,11 @@ def test_the_reader_of_the_slot_and_what_it_keeps_are_shown(
 
 
 def test_a_listener_that_waits_for_the_slot_is_no_problem_and_takes_over(
-    settings: dict[str, str], start_listener: StartListener, start_app: StartApp
+    pod: dict[str, str], start_listener: StartListener, start_app: StartApp
 ) -> None:
-    first = start_listener(settings).wait_until_aligned()
-    app = start_app(settings).wait_until_ready()
-    second = start_listener(settings | {"POD_NAME": "pod-b"})
+    first = start_listener(pod).wait_until_aligned()
+    app = start_app(pod).wait_until_ready()
+    second = start_listener(pod | {"POD_NAME": "pod-b"})
     wait_until(lambda: roles(app) == {"pod-a": "primary", "pod-b": "waiting"}, what=lambda: str(roles(app)))
     shown = status(app)
     assert (shown["problems"], shown["state"]) == ([], "healthy")
@@ -136,11 +136,11 @@ def test_a_listener_that_waits_for_the_slot_is_no_problem_and_takes_over(
 
 
 def test_a_slot_that_a_stranger_reads_is_a_problem_with_a_remedy(
-    settings: dict[str, str], redis_place: RedisPlace, start_listener: StartListener, start_app: StartApp
+    pod: dict[str, str], redis_place: RedisPlace, start_listener: StartListener, start_app: StartApp
 ) -> None:
-    start_listener(settings | {"REDIS_NAMESPACE": f"{redis_place.namespace}_other"}).wait_until_aligned()
-    start_listener(settings | {"POD_NAME": "pod-b"})
-    app = start_app(settings)
+    start_listener(pod | {"REDIS_NAMESPACE": f"{redis_place.namespace}_other"}).wait_until_aligned()
+    start_listener(pod | {"POD_NAME": "pod-b"})
+    app = start_app(pod)
     wait_until(lambda: app.get("/healthz")[0] == 200)
     wait_until(lambda: roles(app) == {"pod-b": "waiting"}, what=lambda: str(roles(app)))
     wait_until(lambda: any("give each environment a WAL_SLOT of its own" in each for each in status(app)["problems"]))
@@ -150,10 +150,10 @@ def test_a_slot_that_a_stranger_reads_is_a_problem_with_a_remedy(
 
 
 def test_a_role_that_may_not_replicate_is_told_the_remedy(
-    server: PostgresServer, settings: dict[str, str], start_listener: StartListener
+    server: PostgresServer, pod: dict[str, str], start_listener: StartListener
 ) -> None:
     server.execute("GRANT CREATE ON DATABASE postgres TO PUBLIC")
-    listener = start_listener(settings | {"DB_USER": ROLE})
+    listener = start_listener(pod | {"DB_USER": ROLE})
     listener.wait_for_log("give DB_USER the right: ALTER ROLE … REPLICATION")
     server.execute("ALTER ROLE plain REPLICATION")
     server.execute("REVOKE CREATE ON DATABASE postgres FROM PUBLIC")  # the publication is there by now
@@ -162,10 +162,10 @@ def test_a_role_that_may_not_replicate_is_told_the_remedy(
 
 @pytest.mark.long
 def test_without_a_reader_the_kept_wal_is_shown_and_the_alert_fires(
-    server: PostgresServer, settings: dict[str, str], start_listener: StartListener, start_app: StartApp
+    server: PostgresServer, pod: dict[str, str], start_listener: StartListener, start_app: StartApp
 ) -> None:
-    listener = start_listener(settings).wait_until_aligned()
-    app = start_app(settings).wait_until_ready()
+    listener = start_listener(pod).wait_until_aligned()
+    app = start_app(pod).wait_until_ready()
     wait_until(lambda: status(app)["slot"]["reader"])
     assert firing(app) == set()
     listener.kill()
@@ -175,7 +175,7 @@ def test_without_a_reader_the_kept_wal_is_shown_and_the_alert_fires(
     assert shown["slot"]["retained_bytes"] is not None  # as of its last heartbeat
     wait_until(lambda: firing(app) == {"NotifymuxSlotUnread"}, 60, lambda: str(firing(app)))
     server.execute(FILL, 5)
-    start_listener(settings).wait_until_aligned()
+    start_listener(pod).wait_until_aligned()
     wait_until(lambda: firing(app) == set())
 
 
@@ -197,10 +197,10 @@ def firing(app: App) -> set[str]:
 
 
 def test_that_nothing_bounds_the_slot_is_said_once_at_the_start(
-    server: PostgresServer, settings: dict[str, str], start_listener: StartListener
+    server: PostgresServer, pod: dict[str, str], start_listener: StartListener
 ) -> None:
     server.set("max_slot_wal_keep_size", "-1")
-    listener = start_listener(settings).wait_until_aligned()
+    listener = start_listener(pod).wait_until_aligned()
     server.execute("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots")
     listener.wait_until_aligned(2)
     [line] = [line for line in listener.lines if "max_slot_wal_keep_size is -1" in line]
@@ -208,10 +208,10 @@ def test_that_nothing_bounds_the_slot_is_said_once_at_the_start(
 
 
 def test_a_slot_that_postgresql_gave_up_is_made_anew_with_one_gap(
-    server: PostgresServer, settings: dict[str, str], start_listener: StartListener, start_app: StartApp
+    server: PostgresServer, pod: dict[str, str], start_listener: StartListener, start_app: StartApp
 ) -> None:
-    listener = start_listener(settings).wait_until_aligned()
-    app = start_app(settings).wait_until_ready()
+    listener = start_listener(pod).wait_until_aligned()
+    app = start_app(pod).wait_until_ready()
     with app.client(7) as client:
         client.wait_for_initial_load()
         listener.kill()
@@ -222,7 +222,7 @@ def test_a_slot_that_postgresql_gave_up_is_made_anew_with_one_gap(
             server.execute("SELECT pg_switch_wal()")
         server.execute("CHECKPOINT")
         wait_until(lambda: server.value("SELECT wal_status FROM pg_replication_slots") == "lost")
-        second = start_listener(settings).wait_until_aligned()
+        second = start_listener(pod).wait_until_aligned()
         second.wait_for_log("PostgreSQL has given up the replication slot notifymux")
         wait_until(lambda: len(client.of_type("resync")) == 1)
         server.execute(SEND, '{"match_id": 7, "operation": "INSERT", "data": 1}')
@@ -235,29 +235,29 @@ def test_a_slot_that_postgresql_gave_up_is_made_anew_with_one_gap(
 
 
 def test_a_slot_is_dropped_when_nobody_reads_it_and_only_then(
-    server: PostgresServer, settings: dict[str, str], start_listener: StartListener, tmp_path: Path
+    server: PostgresServer, pod: dict[str, str], start_listener: StartListener, tmp_path: Path
 ) -> None:
-    listener = start_listener(settings).wait_until_aligned()
-    refused = run(tmp_path, settings, "drop-slot")
+    listener = start_listener(pod).wait_until_aligned()
+    refused = run(tmp_path, pod, "drop-slot")
     assert refused.returncode == 1
     [line] = refused.stderr.splitlines()
     assert re.match(rf"notifymux: somebody reads the replication slot {SLOT} \(pid \d+\); stop every listener", line)
     listener.kill()
     wait_until(lambda: server.value("SELECT active_pid IS NULL FROM pg_replication_slots"))
-    notify = {name: value for name, value in settings.items() if name not in {"SOURCE", "WAL_SLOT"}}
+    notify = {name: value for name, value in pod.items() if name not in {"SOURCE", "WAL_SLOT"}}
     dropped = run(tmp_path, notify, "drop-slot")  # as after a migration back
     assert (dropped.returncode, dropped.stdout) == (0, f"notifymux: dropped the replication slot {SLOT}\n")
     left = "SELECT (SELECT count(*) FROM pg_replication_slots) + (SELECT count(*) FROM pg_publication)"
     assert server.value(left) == 0
-    again = run(tmp_path, settings, "drop-slot")
+    again = run(tmp_path, pod, "drop-slot")
     assert (again.returncode, again.stdout) == (0, f"notifymux: there is no replication slot {SLOT}\n")
 
 
 def test_the_slot_of_another_program_is_not_dropped(
-    server: PostgresServer, settings: dict[str, str], tmp_path: Path
+    server: PostgresServer, pod: dict[str, str], tmp_path: Path
 ) -> None:
     server.execute("SELECT pg_create_logical_replication_slot('notifymux', 'test_decoding')")
-    refused = run(tmp_path, settings, "drop-slot")
+    refused = run(tmp_path, pod, "drop-slot")
     assert refused.returncode == 1
     [line] = refused.stderr.splitlines()
     assert "is of another database or of another program" in line

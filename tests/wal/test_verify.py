@@ -22,16 +22,16 @@ CREATE TRIGGER score_sent AFTER INSERT ON score FOR EACH ROW EXECUTE FUNCTION sc
 
 def test_where_everything_works_nothing_fails_and_every_check_is_documented(
     server: PostgresServer,
-    settings: dict[str, str],
+    pod: dict[str, str],
     start_listener: StartListener,
     start_app: StartApp,
     verify: Verify,
 ) -> None:
     server.execute(SENDS)
-    settings["NOTIFY_CHANNELS"] = "match_change"
-    start_listener(settings).wait_until_aligned()
-    app = start_app(settings).wait_until_ready()
-    verified = verify(settings)
+    pod["NOTIFY_CHANNELS"] = "match_change"
+    start_listener(pod).wait_until_aligned()
+    app = start_app(pod).wait_until_ready()
+    verified = verify(pod)
     assert (verified.code, verified.with_status("failed")) == (0, []), verified.log
     assert verified.with_status("warning") == ["tokens"], verified.log
     assert not {"LISTEN sessions", "notification queue", "notification lock"} & set(verified.checks)
@@ -45,21 +45,21 @@ def test_where_everything_works_nothing_fails_and_every_check_is_documented(
     for name in verified.checks:
         row = f"| {name.split(' ')[0] if name.startswith(('worker', 'triggers', 'channel')) else name}"
         assert row in documented or row in operations, name
-    sent = verify(settings, "--send")
+    sent = verify(pod, "--send")
     assert sent.text("channel match_change").startswith("in the stream as ")
     app.end()
 
 
 @pytest.mark.long
 def test_a_second_listener_that_waits_is_no_failure(
-    settings: dict[str, str], start_listener: StartListener, verify: Verify
+    pod: dict[str, str], start_listener: StartListener, verify: Verify
 ) -> None:
-    start_listener(settings).wait_until_aligned()
-    second = start_listener(settings | {"POD_NAME": "pod-b"})
+    start_listener(pod).wait_until_aligned()
+    second = start_listener(pod | {"POD_NAME": "pod-b"})
     second.wait_for_log("another listener reads the replication slot")
 
     def seen() -> Verification | None:
-        verified = verify(settings)
+        verified = verify(pod)
         return verified if "waiting" in verified.text("listeners") else None
 
     verified = wait_until(seen)
@@ -105,12 +105,12 @@ FAULTS: dict[str, tuple[Callable[[PostgresServer], None], str, str, str]] = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_what_is_missing_is_a_failed_check_with_a_remedy(
-    server: PostgresServer, settings: dict[str, str], verify: Verify, fault: str
+    server: PostgresServer, pod: dict[str, str], verify: Verify, fault: str
 ) -> None:
     break_it, check, text, remedy = FAULTS[fault]
     server.execute("ALTER ROLE plain REPLICATION")
     break_it(server)
-    verified = verify(settings | {"USE_REDIS_NOTIFIER": "true", "DB_USER": ROLE})
+    verified = verify(pod | {"USE_REDIS_NOTIFIER": "true", "DB_USER": ROLE})
     assert verified.code == 1
     assert check in verified.with_status("failed"), verified.log
     assert text in verified.text(check)
@@ -118,11 +118,11 @@ def test_what_is_missing_is_a_failed_check_with_a_remedy(
 
 
 def test_wal_without_bounds_and_triggers_that_notify_are_warnings(
-    server: PostgresServer, settings: dict[str, str], start_listener: StartListener, verify: Verify
+    server: PostgresServer, pod: dict[str, str], start_listener: StartListener, verify: Verify
 ) -> None:
     server.set("max_slot_wal_keep_size", "-1")
-    start_listener(settings).wait_until_aligned()
-    verified = verify(settings)
+    start_listener(pod).wait_until_aligned()
+    verified = verify(pod)
     assert "until its disk is full" in verified.text("slot limit")
     assert "max_slot_wal_keep_size = '10GB'" in verified.remedy("slot limit")
     assert verified.text("triggers match_change") == "on public.score, by pg_notify(), which SOURCE=wal does not hear"
