@@ -50,7 +50,7 @@ def compose(settings: Settings, queries: Queries | None = None) -> Starlette:
     access = AccessControl(_tokens(settings), settings.allowed_origins, *limits)
     info = _worker_info(settings)
     registry = _registry(settings, redis, manager, info.uid) if settings.use_redis_notifier else None
-    status, metrics = Status(info, manager, registry), WorkerMetrics(manager, info.version)
+    status, metrics = Status(info, manager, registry), WorkerMetrics(manager, info.version, info.slot)
     routes = [
         *ClientRoutes(manager, access, settings, explain=status.listener_problems, demo=info.embedded).routes(),
         *AdminRoutes(status, metrics, access).routes(settings.status_page),
@@ -102,6 +102,7 @@ def _worker_info(settings: Settings) -> WorkerInfo:
         started=time.time(),
         postgres=describe_server(url_without_password(settings)) if settings.db_host else None,
         redis=describe_redis(settings.redis_url.get_secret_value()),
+        slot=settings.wal_slot if settings.source == "wal" else None,
     )
 
 

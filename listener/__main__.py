@@ -42,7 +42,11 @@ from listener.stats import ListenerStats, RoundTripTimer
 from listener.verify.output import as_json, as_table, is_ok
 from listener.verify.query_checks import Sample
 from listener.verify.runner import Options, run
+from listener.wal.connector import WalConnector
+from listener.wal.drop_slot import drop_slot
+from listener.wal.slot import SlotSettings
 from notifymux.background_call import BackgroundCall
+from notifymux.reconnect import one_line
 from notifymux.redis_client import describe_redis, sync_client
 from notifymux.redis_keys import RedisNames
 
@@ -75,6 +79,7 @@ def main() -> int:
     }
     for command in changing.values():
         command.add_argument("--dry-run", action="store_true", help="try it, and change nothing")
+    commands.add_parser("drop-slot", help="drop the replication slot of SOURCE=wal, and its publication")
     arguments = parser.parse_args()
     enter_home()
     settings = load_settings_or_exit()
@@ -89,6 +94,8 @@ def main() -> int:
             return change_schema(settings, install_script("notify"), dry_run=arguments.dry_run)
         case "uninstall":
             return change_schema(settings, uninstall_script(), dry_run=arguments.dry_run)
+        case "drop-slot":
+            return drop(settings)
         case _:
             return listen(settings)
 
@@ -147,6 +154,25 @@ def change_schema(settings: Settings, script: str, *, dry_run: bool) -> int:
     return 0
 
 
+def drop(settings: Settings) -> int:
+    """Drop the slot, and print what was done.
+
+    Returns:
+        The exit code: 0, 1 if the slot is left as it is, or 2 for wrong settings.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    code = 2
+    try:
+        conninfo = listening_conninfo(database_url(settings), f"notifymux-drop-slot/{settings.pod_name}")
+        code = 1
+        done = drop_slot(conninfo, settings.wal_slot)
+    except OperatorError as error:
+        sys.stderr.write(f"notifymux: {one_line(error)}\n")
+        return code
+    sys.stdout.write(f"notifymux: {done}\n")
+    return 0
+
+
 def compose(settings: Settings) -> Callable[[], None]:
     """Build the listener that the settings describe; return the call that runs it until SIGTERM.
 
@@ -160,11 +186,18 @@ def compose(settings: Settings) -> Callable[[], None]:
     client = Redis(connection_pool=connection)
     names = RedisNames(settings.redis_namespace)
     registry = ListenerRegistry(
-        client, names, settings.pod_name, PROGRAM, uuid.uuid4().hex, channels=settings.notify_channels
+        client,
+        names,
+        settings.pod_name,
+        PROGRAM,
+        uuid.uuid4().hex,
+        channels=settings.notify_channels,
+        slot=settings.wal_slot if settings.source == "wal" else "",
     )
     connection.start(lambda: registry.last_beat)
     _enable_metrics()
     stats, round_trip = ListenerStats(), RoundTripTimer()
+    connector = _connector(settings, registry)
     process = ProcessState(
         fingerprint(settings.db_name, settings.notify_channels),
         BufferSize(settings.buffer_events, settings.buffer_bytes),
@@ -174,7 +207,8 @@ def compose(settings: Settings) -> Callable[[], None]:
         time.time,
     )
     environment = Environment(
-        connect=PostgresConnector(partial(_conninfo, settings), settings.notify_channels).connect,
+        connect=connector.connect,
+        waits_for=lambda: connector.waits_for,
         start_call=BackgroundCall,
         stream=RedisStream(client, names, settings.stream_maxlen, registry),
         registry=registry,
@@ -183,11 +217,31 @@ def compose(settings: Settings) -> Callable[[], None]:
         wall=time.time,
         new_session_id=lambda: uuid.uuid4().hex,
     )
-    description = f"{describe(url)}, listening on {', '.join(settings.notify_channels)}"
+    how = f"reading the slot {settings.wal_slot} for" if settings.source == "wal" else "listening on"
+    description = f"{describe(url)}, {how} {', '.join(settings.notify_channels)}"
     forwarder = Forwarder(environment, process, round_trip, description)
     for stop in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop, lambda *_: forwarder.stop())
-    return partial(run_forwarder, forwarder, LivenessFile(PROGRAM), ListenerMetrics(stats, round_trip))
+    return partial(
+        run_forwarder,
+        forwarder,
+        LivenessFile(PROGRAM),
+        ListenerMetrics(stats, round_trip, reads_slot=settings.source == "wal"),
+    )
+
+
+def _connector(settings: Settings, registry: ListenerRegistry) -> PostgresConnector | WalConnector:
+    conninfo = partial(_conninfo, settings)
+    if settings.source == "wal":
+        slot = SlotSettings(
+            settings.wal_slot,
+            settings.notify_channels,
+            settings.wal_trail,
+            max_held_bytes=settings.buffer_bytes,
+            max_behind_bytes=settings.wal_limit,
+        )
+        return WalConnector(conninfo, slot, registry.is_answered)
+    return PostgresConnector(conninfo, settings.notify_channels)
 
 
 def _conninfo(settings: Settings) -> str:

@@ -1,12 +1,16 @@
 -- Appends a batch of events to the stream and publishes them, atomically (rules 7 and 9 of docs/numbering.md).
 -- KEYS[1]  the stream
 -- ARGV     pub/sub channel, STREAM_MAXLEN, epoch, first sequence, the latest epoch that a listener can have begun, '1' to
---          restore (append without publishing), texts...
+--          restore (append without publishing), the WAL's place of the entry before the first one or '', texts...
 -- A later head was written by a stranger. The stream is deleted with it: listeners restore it as after any other loss.
 -- Returns  the status, the epoch and the sequence of the head afterwards, the number of entries added.
 local stream, channel, maxlen = KEYS[1], ARGV[1], ARGV[2]
 local epoch, first, latest, restore = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6] == '1'
-local texts = 6
+local after, texts = ARGV[7], 7
+
+local function place(text) -- the WAL's, which is an event's last field; nil without one
+  return string.match(text, '"place":"([^"]*)"}$')
+end
 
 local head = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
 local head_epoch, head_sequence = 0, 0
@@ -28,6 +32,11 @@ if head_epoch == epoch then
     return {'gap', head_epoch, head_sequence, 0}
   end
   skip = math.min(head_sequence - first + 1, #ARGV - texts)
+  -- Readers of the WAL name the entry that they follow: the head has to be that one, or the same of what they append.
+  local expected = skip == 0 and after or place(ARGV[texts + skip])
+  if after ~= '' and head_sequence == first + skip - 1 and place(head[2][2]) ~= expected then
+    return {'gap', head_epoch, head_sequence, 0}
+  end
 elseif first ~= 1 and not restore then
   return {'behind', head_epoch, head_sequence, 0}
 end

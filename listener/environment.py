@@ -1,5 +1,6 @@
 """What a forwarder has around it: the servers, the threads and the clocks, each real or simulated."""
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -7,34 +8,68 @@ import psycopg
 
 from app.core.cluster import Cluster
 from app.core.incident_log import Incidents
-from app.core.listen_session import Notification
-from app.core.postgres_connect import Inspection
+from app.core.postgres_connect import LockWait
 from listener.sequencer.control_messages import ControlMessage
 from listener.sequencer.feed_cursor import FeedSource
+from listener.sequencer.process_state import ProcessState
 from listener.sequencer.redis_requests import Request
+from listener.sequencer.sequencer import Sequencer
+from listener.sequencer.snapshot import Snapshot
+from listener.slot_state import SlotState
 from notifymux.background_call import PendingCall
 
 
+class HasFileno(Protocol):
+    """What has a descriptor to wait on."""
+
+    def fileno(self) -> int:
+        """The descriptor."""
+
+
+class Health(Protocol):
+    """Judges a session, as `app.core.session_health.SessionHealth`."""
+
+    problem: str | None
+    lock_wait: LockWait
+
+    def check(self, now: float, *, is_answered: bool, is_received: bool) -> None:
+        """Raise if the session has to be replaced."""
+
+    def session_delivers(self, now: float) -> None:
+        """Record that something arrived."""
+
+
 class Session(Protocol):
-    """A PostgreSQL session, as `listener.postgres_session.PostgresSession`. All but `inspect` return at once."""
+    """A PostgreSQL session, as `listener.postgres_session.PostgresSession` or `listener.wal.wal_session.WalSession`.
+
+    All of it returns at once.
+    """
 
     is_idle: bool
     cluster: Cluster | None
+    slot_state: SlotState | None  # of the replication slot that it reads, if any
 
-    def fileno(self) -> int:
-        """The socket, to wait on."""
+    def new_sequencer(self, session_id: str, process: ProcessState) -> Sequencer:
+        """Return the sequencer for what this session delivers."""
+
+    def new_health(self, logger: logging.Logger, start_call: Callable[..., Any]) -> Health:
+        """Return what judges this session."""
+
+    @property
+    def sockets(self) -> Sequence[HasFileno]:
+        """What to wait on until it is readable."""
 
     def notify(self, message: ControlMessage) -> None:
         """Send a control message; the session has to be idle."""
 
-    def receive(self) -> list[Notification]:
-        """Return what has arrived."""
+    def receive(self) -> Sequence[Any]:
+        """Return what has arrived, for its sequencer."""
 
-    def take_failure(self) -> psycopg.Error | None:
-        """Return why the last query failed, once."""
+    def confirm(self, commit: int) -> None:
+        """Let PostgreSQL forget what was committed before an LSN; 0 for nothing."""
 
-    def inspect(self) -> Inspection:
-        """Look at the session from outside. It blocks."""
+    def take_outcome(self) -> psycopg.Error | Snapshot | None:
+        """Return why the last query failed, or the snapshot that it returned, once."""
 
     def close(self) -> None:
         """End the session."""
@@ -60,13 +95,6 @@ class Registry(Protocol):
         """Record that this process ended in an orderly way."""
 
 
-class HasFileno(Protocol):
-    """What has a descriptor to wait on."""
-
-    def fileno(self) -> int:
-        """The descriptor."""
-
-
 class Feed(Protocol):
     """The feed of this pod's workers, as `listener.feed.FeedServer`."""
 
@@ -88,11 +116,13 @@ class Feed(Protocol):
 class Environment(NamedTuple):
     """Everything around a forwarder.
 
-    `connect` opens a session; it may block and is called by `start_call`, which returns at once. `monotonic` and `wall`
-    are the clocks, in seconds. `new_session_id` returns an id unlike any other.
+    `connect` opens a session; it may block and is called by `start_call`, which returns at once. `waits_for` returns
+    which other listener it waits for, empty for none. `monotonic` and `wall` are the clocks, in seconds.
+    `new_session_id` returns an id unlike any other.
     """
 
     connect: Callable[[], Session]
+    waits_for: Callable[[], str]
     start_call: Callable[[Callable[[], Any]], PendingCall]
     stream: Stream
     registry: Registry

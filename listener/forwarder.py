@@ -14,19 +14,17 @@ import psycopg
 
 from app.core.canary import Canary
 from app.core.incident_log import Kind
-from app.core.listen_session import Notification
 from app.core.operator_errors import OperatorError, with_remedy
 from app.core.postgres_connect import SESSION_ERRORS, LockWait, SessionError, retry_delay
-from app.core.session_health import SessionHealth
-from listener.environment import Environment, HasFileno, Session
+from listener.environment import Environment, HasFileno, Health, Session
 from listener.redis_exchange import IDLE_SECONDS, RedisExchange
-from listener.sequencer.aligning import ReceivedNotification
 from listener.sequencer.control_messages import ControlMessage
 from listener.sequencer.process_state import ProcessState
 from listener.sequencer.sequencer import Sequencer, SequencerStatus
+from listener.sequencer.snapshot import Snapshot
+from listener.slot_state import SlotState
 from listener.stats import RoundTripTimer
 from notifymux.background_call import PendingCall
-from notifymux.event import payload_json
 from notifymux.reconnect import ReconnectState, one_line
 
 logger = logging.getLogger(__name__)
@@ -45,6 +43,7 @@ class ForwarderStatus(NamedTuple):
     outage: str  # why PostgreSQL is away; empty if it is not
     lock_wait: LockWait
     reconnects: dict[str, int]  # outages that ended, by server
+    slot: SlotState | None  # with a session that reads it
 
 
 class Forwarder:
@@ -68,7 +67,7 @@ class Forwarder:
         self._connecting: PendingCall | None = None
         self._session: Session | None = None
         self._sequencer: Sequencer | None = None
-        self._health: SessionHealth | None = None
+        self._health: Health | None = None
         # The sequencer of a lost session: its events have their ids, and are appended before anything else.
         self._leftover: Sequencer | None = None
         self._connected_since: float | None = None
@@ -99,10 +98,11 @@ class Forwarder:
         return self._session
 
     @property
-    def to_read(self) -> list[Session | PendingCall]:
+    def to_read(self) -> list[HasFileno | PendingCall]:
         """What to wait on until it is readable: the session, unless it is not read now, and an answer of Redis."""
-        session = None if self._holds_back else self._session
-        return [each for each in (session, self._redis.awaited(self._unconfirmed)) if each is not None]
+        sockets = self._session.sockets if self._session and not self._holds_back else ()
+        answer = self._redis.awaited(self._unconfirmed)
+        return [*sockets, answer] if answer else [*sockets]
 
     @property
     def to_write(self) -> Sequence[HasFileno]:
@@ -111,8 +111,9 @@ class Forwarder:
 
     @property
     def _holds_back(self) -> bool:
-        """Whether notifications are left in PostgreSQL until Redis has answered (rule 10)."""
-        return self._redis.is_waiting and self._sequencer is not None and self._sequencer.is_half_full
+        """Whether what the session receives is left in PostgreSQL until Redis has answered (rule 10)."""
+        sequencer = self._sequencer
+        return sequencer is not None and (sequencer.holds_back or (self._redis.is_waiting and sequencer.is_half_full))
 
     def close(self) -> None:
         """End the session, and record in the registry that this listener ended."""
@@ -137,7 +138,14 @@ class Forwarder:
             self._lose_session(error)
             self._feed()
         seconds = self._redis.step(self._next_sequencer, self._heartbeat, self._unconfirmed)
-        return min(seconds, _CONNECTING_SECONDS if self._connecting else IDLE_SECONDS)
+        return min(seconds, self._seconds_to_postgres(now))
+
+    def _seconds_to_postgres(self, now: float) -> float:
+        if self._connecting and not self._env.waits_for():
+            return _CONNECTING_SECONDS
+        if self._sequencer and self._session and self._session.is_idle:
+            return self._sequencer.seconds_to_query(now)
+        return IDLE_SECONDS
 
     # PostgreSQL.
 
@@ -146,16 +154,15 @@ class Forwarder:
         if session is None or sequencer is None or health is None:
             self._open_session(now)
             return
-        if failure := session.take_failure():
-            self._query_failed(failure)
-            sequencer.on_query_failure(now)
+        session.confirm(sequencer.confirmable(now))
+        self._take_outcome(session, sequencer, now)
         health.check(now, is_answered=session.is_idle, is_received=not sequencer.awaits_own_message)
         if reason := sequencer.session_failure:
             raise OperatorError(reason)
-        if session.is_idle and (message := sequencer.to_postgres(now)):
-            self._send(session, message)
         if session.is_idle and sequencer.is_verified:
             self._session_works()
+        if session.is_idle and (message := sequencer.to_postgres(now)):
+            self._send(session, message)
 
     def _open_session(self, now: float) -> None:
         """Open a session in the background, and take it into use when it is open."""
@@ -166,6 +173,8 @@ class Forwarder:
                 self._connecting = self._env.start_call(self._env.connect)
             return
         if not self._connecting.is_done:
+            if self._env.waits_for():
+                self._postgres.recovered()  # it answers: another listener receives what it has
             return
         connecting, self._connecting = self._connecting, None
         session: Session = connecting.result()
@@ -175,8 +184,17 @@ class Forwarder:
         self._session = session
         if session.cluster:
             self._process.saw_cluster(session.cluster)
-        self._sequencer = Sequencer(self._env.new_session_id(), self._process, session.cluster)
-        self._health = SessionHealth(session.inspect, logger, self._env.start_call)
+        self._sequencer = session.new_sequencer(self._env.new_session_id(), self._process)
+        self._health = session.new_health(logger, self._env.start_call)
+
+    def _take_outcome(self, session: Session, sequencer: Sequencer, now: float) -> None:
+        match session.take_outcome():
+            case Snapshot() as snapshot:
+                sequencer.on_snapshot(snapshot, now)
+                self._feed()
+            case psycopg.Error() as error:
+                self._query_failed(error)
+                sequencer.on_query_failure(now)
 
     def _query_failed(self, error: psycopg.Error) -> None:
         """Log that a control message notified nobody; a session that has delivered goes on.
@@ -226,7 +244,7 @@ class Forwarder:
             at = self._env.wall()
             self._round_trip.received(notifications, at)
             health.session_delivers(now)
-            sequencer.on_notifications(_received(notifications, at), now)
+            sequencer.on_received(notifications, at, now)
             if sequencer.is_half_full or len(notifications) < _MANY:
                 break
 
@@ -256,22 +274,24 @@ class Forwarder:
             "outage": status.outage,
             "lock_waiters": status.lock_wait.sessions,
             "lock_wait_seconds": f"{status.lock_wait.seconds:.3f}",
+            **(status.slot.heartbeat_fields() if status.slot else {}),
         }
         return self._env.registry.start_beat(fields, stats.incidents)
 
     # Its state.
 
+    def _without_session(self) -> SequencerStatus:
+        other = self._env.waits_for() if self._connecting else ""
+        return SequencerStatus("waiting", passive=other) if other else SequencerStatus()
+
     def status(self) -> ForwarderStatus:
         """What the heartbeat and the metrics show."""
         health = self._health
         return ForwarderStatus(
-            self._sequencer.status() if self._sequencer else SequencerStatus(),
+            self._sequencer.status() if self._sequencer else self._without_session(),
             self._connected_since,
             self._postgres.reason or (health.problem if health else None) or "",
             health.lock_wait if health else LockWait(),
             {"postgres": self._postgres.reconnects, "redis": self._redis.state.reconnects},
+            self._session.slot_state if self._session else None,
         )
-
-
-def _received(notifications: Sequence[Notification], at: float) -> list[ReceivedNotification]:
-    return [ReceivedNotification(channel, payload_json(payload), at) for channel, payload in notifications]

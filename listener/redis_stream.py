@@ -89,9 +89,9 @@ class RedisStream:
             case ReadEntry(at):
                 pipeline.xrange(key, str(at), str(at))
                 return RedisCall(self._redis, pipeline, _text)
-            case Append(first, texts, restore):
+            case Append(first, texts, restore, after):
                 latest = max(first.epoch, int(time.time() * 1000)) + MAX_EPOCH_AHEAD_MS
-                arguments: list[Any] = [self._names.events, self._maxlen, *first, latest, int(restore), *texts]
+                arguments: list[Any] = [self._names.events, self._maxlen, *first, latest, int(restore), after, *texts]
                 if not self._is_loaded:
                     pipeline.script_load(APPEND)
                 pipeline.evalsha(self._sha, 1, key, *arguments)

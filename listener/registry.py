@@ -17,6 +17,7 @@ from notifymux.redis_keys import RedisNames
 # The longest delay before Redis is tried again. With Redis's timeout and a standby's delay added, it has to stay below
 # TAKEOVER_TIMEOUT_SECONDS, for which a new listener waits for another one to append.
 REDIS_RETRY_SECONDS = 0.5
+_UNANSWERED_SECONDS = 3 * HEARTBEAT_SECONDS
 SETTLE_SECONDS = HEARTBEAT_SECONDS + REDIS_RETRY_SECONDS + 0.5  # in which every living listener sends a heartbeat
 
 
@@ -30,6 +31,7 @@ class ListenerRegistry:
         program: this program's name in the pod. By both, a restarted listener finds its earlier process's hash.
         instance_id: this process's id, unlike any other's: two living listeners may share a pod's name.
         channels: on which this process LISTENs, for `verify`.
+        slot: the replication slot that it reads instead; empty for none.
         start: sends a pipeline's commands; its result is what the third argument makes of the answers.
         monotonic: the clock, in seconds.
     """
@@ -43,17 +45,20 @@ class ListenerRegistry:
         instance_id: str,
         *,
         channels: Sequence[str] = (),
+        slot: str = "",
         start: Callable[[redis.Redis, Any, Callable[[Sequence[Any]], None]], PendingCall] = RedisCall,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._redis, self._names, self._start, self._monotonic = client, names, start, monotonic
         self._pod, self._program, self._instance_id = pod, program, instance_id
         key, listed = names.listener(pod, instance_id), json.dumps(list(channels), ensure_ascii=False)
-        self._heartbeat = Heartbeat(key, pod=pod, program=program, uid=instance_id, channels=listed)
+        reads = {"slot": slot} if slot else {}
+        self._heartbeat = Heartbeat(key, pod=pod, program=program, uid=instance_id, channels=listed, **reads)
         self._registered_at = monotonic()  # since then Redis takes this process's heartbeats
         self._still = _StillHeartbeats()
         self._beats = 0
         self.last_beat: LastBeat | None = None
+        self._taken_at = -_UNANSWERED_SECONDS  # when Redis took a heartbeat last
 
     def beat(self, fields: Mapping[str, str | int], incidents: Incidents) -> None:
         """Send a heartbeat, and write the incidents into the incident log; wait for the answer.
@@ -83,11 +88,15 @@ class ListenerRegistry:
             self._registered_at = self._monotonic()  # others could not register either
 
         def taken(answers: Sequence[Any]) -> None:
-            self.last_beat = LastBeat(self._heartbeat.key, beats)
+            self.last_beat, self._taken_at = LastBeat(self._heartbeat.key, beats), self._monotonic()
             if answers[0]:
                 self._registered_at = self._monotonic()
 
         return _Beat(lambda: self._start(self._redis, pipeline, taken), refused)
+
+    def is_answered(self) -> bool:
+        """Whether Redis has taken a heartbeat within the last three seconds. Any thread may ask."""
+        return self._monotonic() - self._taken_at < _UNANSWERED_SECONDS
 
     def deregister(self) -> None:
         """Record that this process ended in an orderly way.

@@ -3,6 +3,7 @@
 import logging
 from collections import deque
 from collections.abc import Iterable
+from typing import Protocol
 
 from app.core.canary import read_canary
 from app.core.clock_difference import ClockDifference
@@ -10,6 +11,18 @@ from app.core.incident_log import Incidents
 from notifymux.event import MUX_CHANNEL
 
 logger = logging.getLogger(__name__)
+
+
+class Received(Protocol):
+    """A notification, or a message out of the WAL."""
+
+    @property
+    def channel(self) -> str:
+        """Its channel."""
+
+    @property
+    def payload(self) -> bytes:
+        """Its payload, UTF-8."""
 
 
 class ListenerStats:
@@ -40,15 +53,15 @@ class RoundTripTimer:
         """Record that a canary was sent."""
         self._token, self._sent_at = f'"{token}"'.encode(), at
 
-    def received(self, notifications: Iterable[tuple[str, bytes]], at: float) -> None:
-        """Look for the canary among notifications, each a channel and a payload."""
+    def received(self, received: Iterable[Received], at: float) -> None:
+        """Look for the canary in what a session has received."""
         if not self._token:
             return
-        for channel, payload in notifications:
-            if channel == MUX_CHANNEL and self._token in payload:
+        for each in received:
+            if each.channel == MUX_CHANNEL and self._token in each.payload:
                 self.last = max(0.0, at - self._sent_at)
                 self.new_samples.append(self.last)
-                self.clock.observe(read_canary(payload), at)
+                self.clock.observe(read_canary(each.payload), at)
                 self._token = b""
 
     def session_lost(self) -> None:

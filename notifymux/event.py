@@ -133,11 +133,12 @@ def encode(
     origin: Origin | None = None,
     *,
     is_copy: bool = False,
+    place: str = "",
 ) -> bytes:
     """Return an event's JSON text. `payload` is JSON (see `payload_json`), `at` in Unix seconds.
 
     The listener passes its origin for events on the project's own channel; otherwise these fields are left out.
-    `is_copy`: the same event is published on another channel too.
+    `is_copy`: the same event is published on another channel too. `place` is where the WAL has it, and comes last.
     """
     number = b'"%d-%d"' % event_id if event_id else NULL
     by = b""
@@ -146,6 +147,8 @@ def encode(
         by += b',"cluster":%b' % msgspec.json.encode(origin.cluster) if origin.cluster else b""
     if is_copy:
         by = b',"copy":true'
+    if place:
+        by += b',"place":"%b"' % place.encode()
     time = _json_time(at, 6 if origin else 3)  # latencies are measured by the events on the project's own channel
     return b'{"id":%b,"channel":%b,"payload":%b,"at":%b%b}' % (number, _json_name(channel), payload, time, by)
 

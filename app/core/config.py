@@ -17,7 +17,15 @@ from app.core import settings_types as types
 from app.core.logging_config import FORMATS, LEVELS
 from app.core.query_files import AUTHORIZE, MATCH_ID, SNAPSHOT, Queries, parse_query, read_queries
 from app.core.serving_address import ServingAddress
-from app.core.settings_sources import SettingsError, check_quotes, given_empty, names_by_source, setting_texts, shown
+from app.core.settings_sources import (
+    SettingsError,
+    check_quotes,
+    given_empty,
+    names_by_source,
+    servers_given,
+    setting_texts,
+    shown,
+)
 from app.core.settings_types import Secret, SettingType
 from notifymux.redis_keys import DEFAULT_NAMESPACE
 
@@ -98,6 +106,24 @@ class Settings:
         5.0, types.seconds(0, 3600), "seconds a snapshot query may take before the client is served without a snapshot"
     )
 
+    source: str = _setting(
+        "notify", types.one_of("notify", "wal"), "notify: LISTEN; wal: a replication slot (docs/wal.md)"
+    )
+    wal_slot: str = _setting(
+        "notifymux",
+        types.matching(r"[a-z0-9_]{1,63}", "up to 63 lower-case letters, digits and _"),
+        "with SOURCE=wal: the replication slot and its publication, made if they are missing",
+    )
+    wal_trail: float = _setting(
+        2.0,
+        types.seconds(0, 3600),
+        "with SOURCE=wal: seconds for which events are in Redis until the slot forgets them",
+    )
+    wal_limit: int = _setting(
+        16 * 2**30,
+        types.whole_number(),
+        "with SOURCE=wal: bytes of WAL that the slot keeps back while Redis is away; past it, it is made anew: a gap",
+    )
     listener_standby: bool = _setting(
         False, types.BOOLEAN, "true: a second listener takes over when the first ends; one more connection"
     )
@@ -227,6 +253,18 @@ def _check_together(settings: Settings) -> None:
     if ports not in {1, hosts}:
         raise SettingsError(
             f"DB_PORT={settings.db_port!r}: it takes one port for all hosts, or one for each (DB_HOST has {hosts})"
+        )
+    if settings.source == "wal":
+        _check_wal(settings)
+
+
+def _check_wal(settings: Settings) -> None:
+    if not servers_given():
+        raise SettingsError("SOURCE='wal': the demo's tables NOTIFY; set DB_HOST and REDIS_URL, or remove SOURCE")
+    if not settings.use_redis_notifier:
+        raise SettingsError(
+            "SOURCE='wal' needs USE_REDIS_NOTIFIER=true: else the workers LISTEN, and what is sent through the WAL"
+            " notifies nobody"
         )
 
 

@@ -68,7 +68,7 @@ class ListenSession:
             received.append(Notification(note.relname.decode(self._codec, "replace"), payload))
         return received
 
-    def take_failure(self) -> psycopg.Error | None:
+    def take_outcome(self) -> psycopg.Error | None:
         """Return why the last query failed, once; None if it did not fail. The session goes on."""
         failure, self._failure = self._failure, None
         return failure
@@ -80,11 +80,12 @@ class ListenSession:
                 self.is_idle = True
             elif result.status == pq.ExecStatus.FATAL_ERROR:
                 error = error_from_result(result, self._codec)
-                if self._is_lost(error):
+                if is_lost(self._pgconn, error):
                     raise error
                 self._failure = error
         self._pgconn.flush()
 
-    def _is_lost(self, error: psycopg.Error) -> bool:
-        """Whether an error ended the session: libpq's own error has no SQLSTATE, and class 57P is a shutdown."""
-        return self._pgconn.status != pq.ConnStatus.OK or (error.sqlstate or "57P").startswith("57P")
+
+def is_lost(pgconn: pq.abc.PGconn, error: psycopg.Error) -> bool:
+    """Whether an error ended a session: libpq's own error has no SQLSTATE, and class 57P is a shutdown."""
+    return pgconn.status != pq.ConnStatus.OK or (error.sqlstate or "57P").startswith("57P")

@@ -21,6 +21,16 @@ _POOLER = re.compile(r"unsupported startup parameter")
 _STANDBY = re.compile(r"session is read-only|server is in hot standby mode")
 _FULL = re.compile(r"too many (clients|connections)|remaining connection slots|no more connections allowed")
 _LIMIT = re.compile(r"too many connections for (role|database)")
+_REPLICATION = re.compile(
+    r"permission denied to (start WAL sender|use replication slots)|superuser or replication role"
+)
+_SENDERS = re.compile(r'exceeds "?max_wal_senders"?')
+_SLOTS = re.compile(r"all replication slots are in use")
+MAY_REPLICATE = "give DB_USER the right: ALTER ROLE … REPLICATION"
+MAKE_SLOT_ROOM = (
+    "raise max_replication_slots or max_wal_senders and restart PostgreSQL, or drop what nobody needs: "
+    "SELECT slot_name, active FROM pg_replication_slots"
+)
 _RAISE_LIMIT = "raise the CONNECTION LIMIT of the role, or of the database"
 MAKE_ROOM = (
     "raise max_connections, or end what nobody needs: "
@@ -59,9 +69,18 @@ def with_remedy(error: psycopg.Error) -> psycopg.Error | OperatorError:
         return OperatorError(f"DB_HOST leads to a read-only standby: {text}", _TO_PRIMARY)
     if _FULL.search(text):
         return OperatorError(f"no connection is left: {text}", _RAISE_LIMIT if _LIMIT.search(text) else MAKE_ROOM)
-    if error.sqlstate == "42501":
+    of_replication = _of_replication(text)
+    if error.sqlstate == "42501" and not of_replication:
         return OperatorError(f"PostgreSQL forbids it: {text}", "grant it to DB_USER")
-    return error
+    return of_replication or error
+
+
+def _of_replication(text: str) -> OperatorError | None:
+    if _SENDERS.search(text) or _SLOTS.search(text):
+        return OperatorError(f"no replication slot, or connection for one, is left: {text}", MAKE_SLOT_ROOM)
+    if _REPLICATION.search(text):
+        return OperatorError(f"PostgreSQL forbids it: {text}", MAY_REPLICATE)
+    return None
 
 
 def check_direct(pgconn: pq.abc.PGconn, backend_pid: int | None) -> None:

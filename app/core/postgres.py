@@ -18,14 +18,14 @@ TRANSACTIONS = {"default_transaction_isolation": "read\\ committed", "default_tr
 # pg_stat_get_activity() and not the view pg_stat_activity, whose joins take four times as long: the canary measures
 # latency.
 # On one line, because operators read it in pg_stat_activity, where psql would show every further line as a row.
-_CANARY_SQL = (
-    "SELECT pg_notify({channel}, json_build_object("
+_CANARY_JSON = (
+    "(SELECT json_build_object("
     "'canary', {token}, 'sent', {sent:.6f}, 'clock', extract(epoch FROM clock_timestamp())::float8, "
     "'queue', pg_notification_queue_usage(), "
     "'listening', count(*) FILTER (WHERE query LIKE 'LISTEN%'), "
     "'connections', count(*) FILTER (WHERE backend_type = 'client backend'), "
-    "'max_connections', current_setting('max_connections')::int)::text) "
-    "FROM pg_stat_get_activity(NULL)"
+    "'max_connections', current_setting('max_connections')::int)::text "
+    "FROM pg_stat_get_activity(NULL))"
 )
 
 
@@ -129,7 +129,12 @@ def listen_sql(channels: Iterable[str], then: str = "") -> str:
 
 def canary_sql(channel: str, token: str, sent: float) -> str:
     """The query that notifies a canary (`app.core.canary`) on `channel`; `sent` is the current time, Unix seconds."""
-    return _CANARY_SQL.format(channel=literal(channel), token=literal(token), sent=sent)
+    return f"SELECT pg_notify({literal(channel)}, {canary_json(token, sent)})"
+
+
+def canary_json(token: str, sent: float) -> str:
+    """The SQL expression of a canary's payload."""
+    return _CANARY_JSON.format(token=literal(token), sent=sent)
 
 
 def literal(text: str) -> str:

@@ -6,6 +6,7 @@ psycopg's `execute` waits without a limit for a server that is frozen, so querie
 import re
 import select
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from typing import NamedTuple
 
@@ -210,22 +211,40 @@ def query(pgconn: pq.abc.PGconn, sql: str, timeout: float = _QUERY_TIMEOUT_SECON
         psycopg.Error: it failed.
         QueryTimeout: it was not answered within `timeout` seconds. The connection is of no use any longer.
     """
+    rows: list[list[bytes | None]] = []
+    for result in _results(pgconn, sql, timeout):
+        if result.status in _COPY:
+            raise psycopg.NotSupportedError("COPY gives no rows")
+        columns = range(result.nfields)
+        rows = [[result.get_value(row, column) for column in columns] for row in range(result.ntuples)]
+    return rows
+
+
+def start_replication(pgconn: pq.abc.PGconn, command: str, timeout: float = _QUERY_TIMEOUT_SECONDS) -> None:
+    """Send a command of the replication protocol that starts the streaming of both sides.
+
+    Raises:
+        psycopg.Error: it failed, or was not answered in time.
+    """
+    for result in _results(pgconn, command, timeout):
+        if result.status == pq.ExecStatus.COPY_BOTH:
+            return
+    raise psycopg.NotSupportedError("the server does not stream")
+
+
+def _results(pgconn: pq.abc.PGconn, sql: str, timeout: float) -> Iterator[pq.abc.PGresult]:
     deadline = time.monotonic() + timeout
     pgconn.nonblocking = 1
     pgconn.send_query(encode(pgconn, sql))
-    rows: list[list[bytes | None]] = []
     while True:
         unsent = pgconn.flush()
         while not pgconn.is_busy():
             result = pgconn.get_result()
             if result is None:
-                return rows
+                return
             if result.status == pq.ExecStatus.FATAL_ERROR:
                 raise error_from_result(result, client_codec(pgconn))
-            if result.status in _COPY:
-                raise psycopg.NotSupportedError("COPY gives no rows")
-            columns = range(result.nfields)
-            rows = [[result.get_value(row, column) for column in columns] for row in range(result.ntuples)]
+            yield result
         poll = select.poll()
         poll.register(pgconn.socket, select.POLLIN | (select.POLLOUT if unsent else 0))
         left = deadline - time.monotonic()

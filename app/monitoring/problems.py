@@ -4,11 +4,17 @@ from collections.abc import Iterable
 
 from app.core.postgres_connect import LockWait
 from app.core.session_health import describe
-from app.monitoring.process_list import ProcessRow
+from app.monitoring.process_list import ProcessRow, SlotRow
 from notifymux.event import EventId
 
 _LAG_TOLERANCE_EVENTS = 100
 _QUEUE_WARNING_RATIO = 0.5
+_SLOT_WARNING_BYTES = 2**30  # of WAL, without a limit that PostgreSQL knows
+_FREE_SLOT = (
+    "bring Redis back if it is away, or end the transaction that has been open for longest (SELECT pid, xact_start "
+    "FROM pg_stat_activity ORDER BY xact_start)"
+)
+_RAISE_SLOT_LIMIT = "raise max_slot_wal_keep_size"
 
 
 def listeners(rows: Iterable[ProcessRow]) -> list[str]:
@@ -19,6 +25,8 @@ def listeners(rows: Iterable[ProcessRow]) -> list[str]:
         match row["state"], row["role"]:
             case "late" | "dead", _:
                 found.append(f"listener {_name(row)} is silent")
+            case "alive", "waiting":
+                pass  # another one reads the replication slot; `slot` says it where that is nobody's listener
             case "alive", _ if row["passive"]:
                 found.append(f"listener {_name(row)} is passive: {row['passive']}")
             case "alive", "unconnected":
@@ -29,6 +37,43 @@ def listeners(rows: Iterable[ProcessRow]) -> list[str]:
             case "alive", "unaligned":
                 found.append(f"listener {_name(row)} is looking for its place in the count")
     return found
+
+
+def slot(shown: SlotRow | None, rows: Iterable[ProcessRow]) -> list[str]:
+    """Return the problems of the replication slot, each with its remedy.
+
+    Args:
+        shown: what the listeners say of it; None if none is read.
+        rows: the listeners.
+    """
+    if shown is None:
+        return []
+    return [_unread_slot(shown, rows)] if shown["reader"] is None else _kept_wal(shown)
+
+
+def _unread_slot(shown: SlotRow, rows: Iterable[ProcessRow]) -> str:
+    rows = list(rows)
+    waiting = [row["passive"] for row in rows if row["state"] == "alive" and row["role"] == "waiting"]
+    waiting = [reason for reason in waiting if "replication slot" in reason]  # and not for Redis
+    if waiting and not any(row["state"] in {"late", "dead"} for row in rows):  # else it is that one, and is taken over
+        return f"{waiting[0]}, which is not in this namespace: give each environment a WAL_SLOT of its own"
+    return (
+        f"no listener reads the replication slot {shown['name']}, and PostgreSQL keeps WAL for it: start a listener, "
+        "or drop the slot (python -m listener drop-slot)"
+    )
+
+
+def _kept_wal(shown: SlotRow) -> list[str]:
+    name, kept, limit = shown["name"], shown["retained_bytes"] or 0.0, shown["max_bytes"] or 0.0
+    is_large = kept > (limit / 2 if limit > 0 else _SLOT_WARNING_BYTES)
+    match shown["wal_status"]:
+        case "lost":
+            return [f"PostgreSQL has given up the replication slot {name}: {_RAISE_SLOT_LIMIT}"]
+        case "unreserved":
+            return [f"PostgreSQL is about to give up the replication slot {name}: {_FREE_SLOT}, or {_RAISE_SLOT_LIMIT}"]
+        case status if is_large or status == "extended":
+            return [f"PostgreSQL keeps {kept / 2**20:,.0f} MiB of WAL for the replication slot {name}: {_FREE_SLOT}"]
+    return []
 
 
 def longest_lock_wait(rows: Iterable[ProcessRow]) -> LockWait:

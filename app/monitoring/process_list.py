@@ -8,6 +8,7 @@ from app.core.heartbeat import DEAD_SECONDS, RegistryEntry
 _LATE_SECONDS = 3.5  # since the last heartbeat; a listener may take three to find that PostgreSQL is away
 
 ProcessRow = dict[str, Any]
+SlotRow = dict[str, Any]
 
 
 def listeners(entries: Iterable[RegistryEntry]) -> list[ProcessRow]:
@@ -16,6 +17,22 @@ def listeners(entries: Iterable[RegistryEntry]) -> list[ProcessRow]:
     rows.sort(key=lambda row: (row["pod"], row["program"], row["started"]))
     latest = {(row["pod"], row["program"]): row["uid"] for row in rows}
     return [row for row in rows if row["state"] == "alive" or row["uid"] == latest[row["pod"], row["program"]]]
+
+
+def slot(name: str, entries: Iterable[RegistryEntry]) -> SlotRow:
+    """Return what the listeners say of a replication slot: the one that reads it, or else the one that did last."""
+    of_slot = [entry for entry in entries if entry.fields.get("slot") == name]
+    readers = [entry for entry in of_slot if _reads(entry)]
+    last = max(readers or of_slot, key=lambda entry: _float(entry.fields.get("slot_at", "")) or 0.0, default=None)
+    fields = last.fields if last else {}
+    reader = f"{fields.get('pod', '')}/{fields.get('program', '')}" if readers else None
+    about = {key: parse(fields.get(f"slot_{key}", "")) for key, parse in _SLOT_FIELDS.items()}
+    return {"name": name, "reader": reader, **about}
+
+
+def _reads(entry: RegistryEntry) -> bool:
+    """Whether a listener that is set to read a slot does read it."""
+    return _state(entry) in {"alive", "late"} and entry.fields.get("role") not in {None, "unconnected", "waiting"}
 
 
 def workers(entries: Iterable[RegistryEntry]) -> list[ProcessRow]:
@@ -72,6 +89,15 @@ _LISTENER_FIELDS: dict[str, Callable[[str], object]] = {
     "connected_since": _float,
     "round_trip_ms": _float,
     "clock_ahead": _float,
+}
+_SLOT_FIELDS: dict[str, Callable[[str], object]] = {
+    "pid": _int,
+    "wal_status": str,
+    "retained_bytes": _float,
+    "max_bytes": _float,  # negative without a limit
+    "confirmed": str,
+    "confirmed_since": _float,
+    "at": _float,
 }
 # A worker's own row comes from `WorkerReport.row`, which has the same fields.
 _WORKER_FIELDS: dict[str, Callable[[str], object]] = {

@@ -14,7 +14,7 @@ from app.core.postgres_connect import LockWait
 from app.monitoring import problems, process_list
 from app.monitoring.clocks import clock_problems, collect_clocks
 from app.monitoring.event_stats import EventStats
-from app.monitoring.process_list import ProcessRow
+from app.monitoring.process_list import ProcessRow, SlotRow
 from app.monitoring.recent_events import EventsPage
 from app.monitoring.time_series import STEP_SECONDS, Bucket
 from app.monitoring.worker_registry import MAX_LOG_ENTRIES, RegistrySnapshot, WorkerRegistry
@@ -36,6 +36,7 @@ class WorkerInfo(NamedTuple):
     started: float  # Unix seconds
     postgres: str | None  # which server, for people
     redis: str | None
+    slot: str | None  # the replication slot that the listeners read, if any
 
 
 class Status:
@@ -62,7 +63,8 @@ class Status:
         if self._registry.outage or self._registry.snapshot is None:
             return []
         listeners = self._listeners()
-        return problems.listeners(listeners) + problems.notification_lock(problems.longest_lock_wait(listeners))
+        found = problems.listeners(listeners) + problems.slot(self._slot(), listeners)
+        return found + problems.notification_lock(problems.longest_lock_wait(listeners))
 
     @contextmanager
     def watch(self, channel: str | None, match: str | None) -> Iterator["Watcher"]:
@@ -96,6 +98,7 @@ class Status:
             "problems": found,
             "worker": {"pod": info.pod, "pid": info.pid, "uid": info.uid},
             "postgres": postgres,
+            "slot": self._slot(),
             "redis": self._redis(report),
             "listeners": listeners,
             "workers": workers,
@@ -116,6 +119,10 @@ class Status:
         snapshot = self._snapshot
         return process_list.listeners(_aged(snapshot.listeners, snapshot.at)) if snapshot else []
 
+    def _slot(self) -> SlotRow | None:
+        name, snapshot = self._info.slot, self._snapshot
+        return process_list.slot(name, _aged(snapshot.listeners, snapshot.at)) if name and snapshot else None
+
     def _workers(self, report: WorkerReport) -> list[ProcessRow]:
         info, snapshot = self._info, self._snapshot
         own = {"pod": info.pod, "pid": info.pid, "uid": info.uid}
@@ -133,7 +140,7 @@ class Status:
         elif registry.outage and self._worker.is_connected:
             found.append(f"Redis refuses, or does not answer: {registry.outage}")
         elif registry.snapshot and not registry.outage:
-            found += problems.listeners(listeners) + self._clock_problems()
+            found += problems.listeners(listeners) + problems.slot(self._slot(), listeners) + self._clock_problems()
         return found
 
     def _clock_problems(self) -> list[str]:
@@ -154,7 +161,8 @@ class Status:
         elif self._registry and self._registry.outage:
             state = "unknown"
         else:
-            connected = [row["connected_since"] is not None for row in listeners if row["state"] == "alive"]
+            alive = [row for row in listeners if row["state"] == "alive"]
+            connected = [row["connected_since"] is not None or row["role"] == "waiting" for row in alive]
             state = "unknown" if not connected else "up" if any(connected) else "down"
         return {
             "state": state,

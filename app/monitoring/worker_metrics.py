@@ -12,9 +12,9 @@ from notifymux.sequence_tracker import GapReason
 
 
 class WorkerMetrics:
-    """The metrics of one worker, in a registry of its own."""
+    """The metrics of one worker, in a registry of its own; `slot` is the replication slot that the listeners read."""
 
-    def __init__(self, worker: WorkerState, version: str) -> None:
+    def __init__(self, worker: WorkerState, version: str, slot: str | None = None) -> None:
         self._worker = worker
         self._sync = CounterSync()
         self.registry = registry = CollectorRegistry()
@@ -68,6 +68,10 @@ class WorkerMetrics:
         if worker.mode == "postgres":
             self._lock_waiters = gauge(*LOCK_WAITERS, "livemax")
             self._lock_wait = gauge(*LOCK_WAIT_SECONDS, "livemax")
+        # Only a worker still has it when no listener runs: PostgreSQL keeps WAL for as long as nothing comes through.
+        self._slot_silence: Gauge | None = None
+        if slot:
+            self._slot_silence = gauge("slot_silent_seconds", "Since a canary came by the slot.", "livemin")
         self._build = Gauge(
             "notifymux_build_info",
             "1; the version and the mode are labels.",
@@ -108,7 +112,10 @@ class WorkerMetrics:
         self._queue_bytes.set(report.queue_bytes)
         self._fed.set(report.source.is_fed)
         self._ready.set(not self._worker.unready())
-        self._canary_age.set(time.monotonic() - (report.source.canary_at or self._started))
+        silence = time.monotonic() - (report.source.canary_at or self._started)
+        self._canary_age.set(silence)
+        if self._slot_silence:
+            self._slot_silence.set(silence)
         if report.mode == "postgres":
             self._lock_waiters.set(report.source.lock_wait.sessions)
             self._lock_wait.set(report.source.lock_wait.seconds)

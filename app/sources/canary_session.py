@@ -58,7 +58,7 @@ class CanarySession:
             self._deliver(notifications)
         if any(channel == self._canary_channel for channel, _ in notifications):
             self._is_listening, self._is_awaited = True, False
-        if failure := self._session.take_failure():
+        if failure := self._session.take_outcome():
             if not self._is_listening:
                 raise failure
             self._is_awaited, self._due = False, now + _RETRY_SECONDS

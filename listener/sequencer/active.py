@@ -7,10 +7,10 @@ import msgspec
 
 from app.core.cluster import Cluster
 from app.core.incident_log import Kind
-from listener.sequencer.aligning import ReceivedNotification
 from listener.sequencer.control_messages import ControlChannel, ReceivedControl, parse
 from listener.sequencer.event_window import EventWindow
 from listener.sequencer.process_state import BufferSize, ProcessState
+from listener.sequencer.received import ReceivedNotification
 from listener.sequencer.redis_requests import (
     Answer,
     Append,
@@ -23,6 +23,7 @@ from listener.sequencer.redis_requests import (
     StreamEntry,
 )
 from listener.sequencer.transitions import Realign, SendBegin, Transition
+from listener.sequencer.wal_place import place_of
 from notifymux.event import EventId, Origin, decode, encode
 from notifymux.progress_timeout import POLL_SECONDS, ProgressTimeout
 
@@ -78,6 +79,7 @@ class Active:
         position: the last id so far.
         role: whether to append at once.
         load: whether to read the replay window from the stream first (rule 4).
+        after: the place in the WAL of the event at `position`, if it has one.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Active:
         role: Role,
         *,
         load: bool,
+        after: str = "",
     ) -> None:
         self._origin = Origin(process.fingerprint, str(cluster or ""))
         self.epoch, self.position, self.role = position.epoch, position, role
@@ -101,7 +104,13 @@ class Active:
         self._unchecked_canary: tuple[int, str] | None = None  # its sequence and its token (rule 11)
         self._confirmed = position.sequence  # up to which sequence the stream is known to have this epoch
         self._unfed = self.position.sequence + 1  # the first that a worker has not been fed
+        self._after = after  # the place of the event before the buffer's first
         self._begin = 0  # the sequence of the last begin, also of one that was not taken (rule 14)
+
+    @property
+    def confirmed_place(self) -> str:
+        """The place in the WAL of the last event that is known to be in the stream; empty if it has none."""
+        return self._after
 
     @property
     def buffered(self) -> BufferSize:
@@ -117,7 +126,9 @@ class Active:
             self._waiting_since = now
         # Control messages carry this listener's origin, so that a new listener can compare it (rule 6).
         origin = self._origin if control else None
-        self.buffer.append(encode(received.channel, received.payload, received.at, self.position, origin))
+        self.buffer.append(
+            encode(received.channel, received.payload, received.at, self.position, origin, place=received.place)
+        )
         if control and control.canary and self._control.is_own(control):
             self._canary_received(control.canary)
 
@@ -139,7 +150,7 @@ class Active:
         self._stats.incidents.add(Kind.OVERFLOW, text, now)
         next_sequence = self.position.sequence + 1
         self.buffer, self.replay_window = EventWindow(next_sequence), EventWindow(next_sequence)
-        self._load, self._unchecked_canary = False, None
+        self._load, self._unchecked_canary, self._after = False, None, ""
         return None
 
     # The feed.
@@ -179,7 +190,8 @@ class Active:
 
     def _append(self, window: EventWindow, start: int | None = None, *, restore: bool = False) -> Append:
         start = window.first if start is None else start
-        return Append(EventId(self.epoch, start), window.batch(start, BATCH_EVENTS, BATCH_BYTES), restore)
+        texts = window.batch(start, BATCH_EVENTS, BATCH_BYTES)
+        return Append(EventId(self.epoch, start), texts, restore, self._after if window is self.buffer else "")
 
     def _fill_gap(self, gap: StreamGap) -> Append:
         """Restore from the replay window. If it does not reach the gap, try the buffer: others may have filled it."""
@@ -309,8 +321,11 @@ class Active:
             self.replay_window = EventWindow(self.buffer.first)
         moved = 0
         while self.buffer and self.buffer.first <= head.sequence:
-            self.replay_window.append(self.buffer.pop())
+            text = self.buffer.pop()
+            self.replay_window.append(text)
             moved += 1
+        if moved:
+            self._after = place_of(text)
         window, limits = self.replay_window, self._process.limits
         while (
             window.bytes > limits.bytes

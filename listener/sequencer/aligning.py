@@ -1,12 +1,11 @@
 """The phase in which ids are not known: from reading the stream's head to finding the marker (rules 2, 4, 5 and 6)."""
 
-from typing import NamedTuple
-
 import msgspec
 
 from app.core.cluster import Cluster
 from listener.sequencer.control_messages import JITTER_MS, ControlChannel, ReceivedControl, parse
 from listener.sequencer.process_state import BufferSize, ProcessState
+from listener.sequencer.received import ReceivedNotification
 from listener.sequencer.redis_requests import Answer, CheckOtherListeners, ReadAfter, ReadHead, Request, StreamEntry
 from listener.sequencer.transitions import LeaveServer, MarkerFound, Realign, SendBegin, Transition
 from notifymux.event import MUX_CHANNEL, Event, EventId, decode
@@ -25,14 +24,6 @@ COPIED_DATABASE = (
     "the stream moves without what this listener's PostgreSQL sends, so the listener at work is connected to a copy of "
     "this database that was restored elsewhere, or this is the copy; each needs a REDIS_NAMESPACE of its own"
 )
-
-
-class ReceivedNotification(NamedTuple):
-    """A notification as the sequencer receives it: `payload` is JSON, `at` the wall clock in Unix seconds."""
-
-    channel: str
-    payload: bytes
-    at: float
 
 
 class Aligning:

@@ -1,6 +1,7 @@
 """The messages that listeners send each other on our own channel in PostgreSQL: marker, begin and canary."""
 
 from collections import deque
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import msgspec
@@ -35,7 +36,17 @@ class Begin(NamedTuple):
     why: str
 
 
-ControlMessage = Marker | Begin | Canary
+@dataclass(frozen=True)
+class TakeSnapshot:
+    """Notifies nobody: it asks which transactions are finished."""
+
+
+@dataclass(frozen=True)
+class InspectSlot:
+    """Notifies nobody: it asks who reads the slot, and what it keeps back. Others see by it that the session lives."""
+
+
+ControlMessage = Marker | Begin | Canary | TakeSnapshot | InspectSlot
 
 
 class ReceivedControl(Canary, frozen=True):

@@ -36,12 +36,14 @@ class ReadEntry(NamedTuple):
 class Append(NamedTuple):
     """Appends texts under consecutive ids and publishes them, atomically. Answer: an `AppendResult`.
 
-    With `restore` they are not published, and may follow a gap: the stream had them before and lost them.
+    With `restore` they are not published, and may follow a gap: the stream had them before and lost them. `after` is
+    the place in the WAL of the event that the first one follows; empty if it is not known, or has none.
     """
 
     first: EventId
     texts: list[bytes]
     restore: bool = False
+    after: str = ""
 
 
 Request = ReadHead | CheckOtherListeners | ReadAfter | ReadRecent | ReadEntry | Append

@@ -11,6 +11,13 @@ class MarkerFound(NamedTuple):
     id: EventId
 
 
+class Anchored(NamedTuple):
+    """The slot has sent the stream's last event again: the ids of what follows it are known."""
+
+    id: EventId
+    place: str
+
+
 class Realign(NamedTuple):
     """The listener does not know its ids, or no longer: it sends a new marker."""
 
@@ -33,4 +40,4 @@ class LeaveServer(NamedTuple):
     why: str
 
 
-Transition = MarkerFound | Realign | SendBegin | LeaveServer | None
+Transition = MarkerFound | Anchored | Realign | SendBegin | LeaveServer | None

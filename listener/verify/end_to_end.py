@@ -18,6 +18,7 @@ from app.core.postgres_connect import query
 from listener.redis_stream import entries
 from listener.registry import read_entries
 from listener.verify.result import Check, failed, passed, warned
+from listener.wal.pgoutput import PREFIX
 from notifymux.event import MUX_CHANNEL, Event, EventId, decode
 from notifymux.redis_keys import RedisNames
 
@@ -25,14 +26,19 @@ _TIMEOUT_SECONDS = 5.0  # for each hop
 _POLL_SECONDS = 0.05
 _SCAN_COUNT = 1000
 _RESTART_LISTENER = "supervisorctl restart listener, which reads NOTIFY_CHANNELS again"
+_LISTENS = {
+    "notify": ("LISTENs on it", "does not LISTEN on it"),
+    "wal": ("reads it out of the WAL", "does not read it out of the WAL"),
+}  # what a listener does with a channel, or doesn't, by SOURCE
 _FIELDS = ("mode", "position", "verified", "verified_at", "fed")
 
 
 class Setup(NamedTuple):
-    """What the settings say: the channels, what a listener's `fingerprint` is that has them, and the workers' mode."""
+    """What the settings say: channels, what a listener's `fingerprint` is that has them, SOURCE, the workers' mode."""
 
     channels: Sequence[str]
     fingerprint: str
+    source: str
     workers_use_redis: bool
 
 
@@ -52,9 +58,8 @@ def trace_canary(
     token = f"{VERIFY_PREFIX}{uuid.uuid4().hex}"
     sent = time.time()
     # No client receives it: the payload names no match, and with ROUTING_KEY=verify it names one that nobody watches.
-    names_sql = ", ".join(map(literal, [*(setup.channels if send else []), MUX_CHANNEL]))
-    payload = literal(json.dumps({"verify": token}))
-    query(connection.pgconn, f"SELECT pg_notify(unnest(ARRAY[{names_sql}]), {payload})", _TIMEOUT_SECONDS)
+    sql = _send_sql(setup.source, [*(setup.channels if send else []), MUX_CHANNEL], json.dumps({"verify": token}))
+    query(connection.pgconn, sql, _TIMEOUT_SECONDS)
     found = _in_stream(client, names, head, token)
     if MUX_CHANNEL not in found:
         yield failed(
@@ -65,29 +70,41 @@ def trace_canary(
         return
     if send:
         for channel in setup.channels:
-            yield _sent(channel, found.get(channel), sent)
+            yield _sent(channel, found.get(channel), sent, setup.source)
     else:
         is_same_setup = found[MUX_CHANNEL].fingerprint == setup.fingerprint
         keys = client.scan_iter(match=names.listeners, count=_SCAN_COUNT)
-        yield from listening(setup.channels, read_entries(client, keys, "channels"), is_same_setup=is_same_setup)
+        alive = read_entries(client, keys, "channels")
+        yield from listening(setup.channels, alive, setup.source, is_same_setup=is_same_setup)
     yield from _received(client, workers, token, sent, workers_use_redis=setup.workers_use_redis)
 
 
-def listening(channels: Sequence[str], listeners: Sequence[RegistryEntry], *, is_same_setup: bool) -> Iterator[Check]:
-    """Check whether a listener LISTENs on each channel, without a notification there.
+def _send_sql(source: str, channels: Sequence[str], payload: str) -> str:
+    channel = f"unnest(ARRAY[{', '.join(map(literal, channels))}])"
+    if source == "wal":
+        return f"SELECT pg_logical_emit_message(true, {literal(PREFIX.decode())} || {channel}, {literal(payload)})"
+    return f"SELECT pg_notify({channel}, {literal(payload)})"
+
+
+def listening(
+    channels: Sequence[str], listeners: Sequence[RegistryEntry], source: str = "notify", *, is_same_setup: bool
+) -> Iterator[Check]:
+    """Check whether a listener receives each channel, without an event there.
 
     Args:
         channels: what the settings name.
         listeners: the registry's entries, which have what each listener LISTENs on; an older one does not say.
+        source: SOURCE.
         is_same_setup: the listener at work has these channels and no others, as its canary says.
     """
+    does, does_not = _LISTENS[source]
     alive = [listener for listener in listeners if listener.is_running and listener.age < DEAD_SECONDS]
     listed = {channel for entry in alive for channel in _channels(entry)}
     silent = [entry.name for entry in alive if "channels" not in entry.fields]
     for channel in channels:
         name = f"channel {channel}"
         if is_same_setup or channel in listed:
-            yield passed(name, "the listener LISTENs on it; not tried without --send")
+            yield passed(name, f"the listener {does}; not tried without --send")
         elif silent:
             yield warned(
                 name,
@@ -95,7 +112,7 @@ def listening(channels: Sequence[str], listeners: Sequence[RegistryEntry], *, is
                 "supervisorctl restart listener, which reads NOTIFY_CHANNELS again; or verify --send",
             )
         else:
-            yield failed(name, "the listener does not LISTEN on it", _RESTART_LISTENER)
+            yield failed(name, f"the listener {does_not}", _RESTART_LISTENER)
 
 
 def _channels(listener: RegistryEntry) -> list[str]:
@@ -133,12 +150,12 @@ def _in_stream(client: redis.Redis, names: RedisNames, after: EventId, token: st
     return found
 
 
-def _sent(channel: str, event: Event | None, sent: float) -> Check:
+def _sent(channel: str, event: Event | None, sent: float, source: str) -> Check:
     name = f"channel {channel}"
     if event is None:
         return failed(
             name,
-            "notified, and not forwarded: the listener does not LISTEN on it",
+            f"notified, and not forwarded: the listener {_LISTENS[source][1]}",
             _RESTART_LISTENER,
         )
     return passed(name, f"in the stream as {event.id}, read by the listener after {_ms((event.at or sent) - sent)}")

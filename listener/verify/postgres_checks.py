@@ -44,7 +44,7 @@ _TRIGGERS = """
     SELECT DISTINCT t.tgrelid::regclass::text
     FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
     WHERE NOT t.tgisinternal AND t.tgparentid = 0 AND t.tgenabled <> 'D'
-      AND (p.prosrc ~ {} OR strpos(pg_get_triggerdef(t.oid), {}) > 0)
+      AND (p.prosrc ~ {} OR strpos(pg_get_triggerdef(t.oid), {}) > 0) AND {}
     ORDER BY 1
 """
 
@@ -102,7 +102,7 @@ def notification_lock(connection: psycopg.Connection) -> Check:
 
 def connections(connection: psycopg.Connection, workers: int) -> Check:
     """How many connections are used, and whether a rollback would find one for each of this pod's workers."""
-    most, reserved, used = map(int, _row(connection, _CONNECTIONS))
+    most, reserved, used = map(int, read_row(connection, _CONNECTIONS))
     name, text = "connections", f"{used} of {most - reserved} used (max_connections {most}, {reserved} reserved)"
     free = most - reserved - used
     if free < max(workers, 1):
@@ -117,7 +117,7 @@ def connections(connection: psycopg.Connection, workers: int) -> Check:
 def sessions(connection: psycopg.Connection, workers: int) -> Check:
     """How many sessions LISTEN in this database, by application_name."""
     name, found, hidden = "LISTEN sessions", Counter[str](), 0
-    for application, text in _rows(connection, _SESSIONS):
+    for application, text in read_rows(connection, _SESSIONS):
         if _LISTEN_QUERY.match(text) or re.match(r"notifymux-(listener|worker)/", application):
             found[application or "(no application_name)"] += 1
         else:
@@ -137,7 +137,7 @@ def sessions(connection: psycopg.Connection, workers: int) -> Check:
 
 def queue(connection: psycopg.Connection) -> Check:
     """How full PostgreSQL's notification queue is; it keeps what the slowest session has not read."""
-    [text] = _row(connection, "SELECT pg_notification_queue_usage()")
+    [text] = read_row(connection, "SELECT pg_notification_queue_usage()")
     usage = float(text)
     name, text = "notification queue", f"{100 * usage:.3g} % full"
     remedy = (
@@ -151,10 +151,7 @@ def queue(connection: psycopg.Connection) -> Check:
 
 def triggers(connection: psycopg.Connection, channel: str) -> Check:
     """Which tables' triggers notify on a channel."""
-    name = f"triggers {channel}"
-    word = rf"(^|\W){re.escape(channel)}(\W|$)"
-    quoted = "'" + channel.replace("'", "''") + "'"  # as pg_get_triggerdef() writes an argument
-    tables = [table for (table,) in _rows(connection, _TRIGGERS.format(literal(word), literal(quoted)))]
+    name, tables = f"triggers {channel}", tables_with_trigger(connection, channel)
     if not tables:
         return warned(
             name,
@@ -165,11 +162,21 @@ def triggers(connection: psycopg.Connection, channel: str) -> Check:
     return passed(name, f"on {', '.join(tables[:_MAX_TABLES_NAMED])}{more}")
 
 
-def _row(connection: psycopg.Connection, sql: str) -> list[str]:
-    [row] = _rows(connection, sql)
+def tables_with_trigger(connection: psycopg.Connection, channel: str, condition: str = "true") -> list[str]:
+    """The tables with a trigger that names a channel; `condition` is SQL about its function `p`."""
+    word = rf"(^|\W){re.escape(channel)}(\W|$)"
+    quoted = "'" + channel.replace("'", "''") + "'"  # as pg_get_triggerdef() writes an argument
+    sql = _TRIGGERS.format(literal(word), literal(quoted), condition)
+    return [table for (table,) in read_rows(connection, sql)]
+
+
+def read_row(connection: psycopg.Connection, sql: str) -> list[str]:
+    """The only row of a query, as text."""
+    [row] = read_rows(connection, sql)
     return row
 
 
-def _rows(connection: psycopg.Connection, sql: str) -> list[list[str]]:
+def read_rows(connection: psycopg.Connection, sql: str) -> list[list[str]]:
+    """The rows of a query, as text."""
     rows, codec = query(connection.pgconn, sql, QUERY_TIMEOUT_SECONDS), client_codec(connection.pgconn)
     return [[(value or b"").decode(codec, errors="replace") for value in row] for row in rows]

@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 
 from app.core.config import Settings
 from listener.sequencer.process_state import fingerprint
-from listener.verify import end_to_end, postgres_checks, query_checks, redis_checks, settings_checks
+from listener.verify import end_to_end, postgres_checks, query_checks, redis_checks, settings_checks, slot_checks
 from listener.verify.result import Check, failed
 from notifymux.redis_keys import RedisNames
 
@@ -41,7 +41,10 @@ def run(settings: Settings, options: Options, url: str, client: redis.Redis) -> 
         yield check
         if connection:
             stack.callback(connection.close)
-            yield from postgres_checks.run_checks(connection, channels, workers)
+            if settings.source == "wal":
+                yield from slot_checks.run_checks(connection, settings, url)
+            else:
+                yield from postgres_checks.run_checks(connection, channels, workers)
             if connection.pgconn.transaction_status != TransactionStatus.IDLE:
                 connection = None  # it does not answer
             else:
@@ -54,7 +57,9 @@ def run(settings: Settings, options: Options, url: str, client: redis.Redis) -> 
             yield failed("canary", "not sent", "fix what failed above first")
             return
         try:
-            setup = end_to_end.Setup(channels, fingerprint(settings.db_name, channels), workers_use_redis=workers > 0)
+            setup = end_to_end.Setup(
+                channels, fingerprint(settings.db_name, channels), settings.source, workers_use_redis=workers > 0
+            )
             yield from end_to_end.trace_canary(connection, client, names, setup, send=options.send)
         except psycopg.Error as error:
             yield postgres_checks.failed_check("canary", error)

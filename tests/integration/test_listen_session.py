@@ -70,7 +70,7 @@ def test_a_listen_that_fails_partly_listens_on_no_channel(listening: psycopg.Con
     statements = [listen_sql(["a", "b"]), failing] + ([listen_sql(["c"])] if at == "in the middle" else [])
     session.send("; ".join(statements))
     assert answer(session) == []
-    assert session.take_failure()
+    assert session.take_outcome()
     assert channels(listening) == []
 
 
@@ -82,8 +82,8 @@ def test_a_failed_query_is_reported_once_and_the_session_goes_on_with_the_channe
     assert answer(session) == [Notification("a", b"1")]
     session.send(listen_sql(["b"], "SELECT 1/0"))
     assert answer(session) == []
-    assert isinstance(session.take_failure(), psycopg.errors.DivisionByZero)
-    assert session.take_failure() is None
+    assert isinstance(session.take_outcome(), psycopg.errors.DivisionByZero)
+    assert session.take_outcome() is None
     session.send("SELECT pg_notify('a', '2')")
     assert answer(session) == [Notification("a", b"2")]
     assert channels(listening) == ["a"]
@@ -99,7 +99,7 @@ def test_a_cancelled_query_is_a_failure_and_no_lost_session(
     wait_until(lambda: connection.execute(sleeps, backend).rowcount)  # a cancel before the query begins cancels nothing
     connection.execute("SELECT pg_cancel_backend(%s)", backend)
     assert answer(session) == []
-    assert isinstance(session.take_failure(), psycopg.errors.QueryCanceled)
+    assert isinstance(session.take_outcome(), psycopg.errors.QueryCanceled)
 
 
 def test_waiting_notifications_are_received_in_order_and_queries_in_between_lose_none(

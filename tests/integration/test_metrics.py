@@ -111,10 +111,12 @@ def test_every_alert_uses_existing_metrics_and_is_explained(pod: Pod) -> None:
     there = scrape(pod.app)
     for alert, expression in alerts.items():
         assert NAME.findall(expression), alert
+        if alert.startswith("NotifymuxSlot"):
+            continue  # with SOURCE=wal, in tests/wal
         for name in NAME.findall(expression):
             assert there.has(name), f"{alert}: {name}"
-    explained = set(re.findall(r"^\| `(Notifymux\w+)` \|", OPERATIONS.read_text(encoding="utf-8"), re.MULTILINE))
-    assert explained == set(alerts)
+    rows = re.findall(r"^\| (`Notifymux.*?) \|", OPERATIONS.read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(re.findall(r"`(Notifymux\w+)`", " ".join(rows))) == set(alerts)
 
 
 def test_every_worker_answers_with_the_sum_over_the_listener_and_all_workers(pod: Pod) -> None:

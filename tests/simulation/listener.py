@@ -100,6 +100,7 @@ class Listener:
         )
         environment = Environment(
             connect=self._connect,
+            waits_for=lambda: "",
             start_call=lambda call: SimulatedCall(self, call),
             stream=SimulatedStream(self, registry),
             registry=registry,

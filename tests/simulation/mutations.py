@@ -14,12 +14,13 @@ from app.core.session_health import SessionHealth
 from app.sources.feed_follower import FeedFollower
 from listener.forwarder import Forwarder
 from listener.sequencer.active import Active, Role
-from listener.sequencer.aligning import Aligning, ReceivedNotification
+from listener.sequencer.aligning import Aligning
 from listener.sequencer.control_messages import Begin, ControlChannel, ReceivedControl
 from listener.sequencer.event_window import EventWindow
+from listener.sequencer.notify_sequencer import NotifySequencer
 from listener.sequencer.process_state import ProcessState
+from listener.sequencer.received import ReceivedNotification
 from listener.sequencer.redis_requests import Append, AppendResult, AppendStatus, StreamEntry
-from listener.sequencer.sequencer import Sequencer
 from listener.sequencer.transitions import MarkerFound
 from notifymux.event import MUX_CHANNEL, Event, EventId, encode
 from notifymux.progress_timeout import ProgressTimeout
@@ -178,12 +179,12 @@ def rule_6_a_lower_timeline_does_not_yield(patch: Patch) -> None:
 
 def rule_5_of_two_concurrent_begins_the_second_is_accepted_too(patch: Patch) -> None:
     """One gap is announced as two."""
-    on_begin = Sequencer._on_begin
+    on_begin = NotifySequencer._on_begin
 
-    def always(sequencer: Sequencer, begin: ReceivedControl, epoch: int, now: float) -> None:
+    def always(sequencer: NotifySequencer, begin: ReceivedControl, epoch: int, now: float) -> None:
         on_begin(sequencer, msgspec.structs.replace(begin, floor=epoch), epoch, now)
 
-    patch.setattr(Sequencer, "_on_begin", always)
+    patch.setattr(NotifySequencer, "_on_begin", always)
 
 
 def rule_6_fingerprints_are_ignored(patch: Patch) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import deque
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 import psycopg
 
@@ -12,7 +14,11 @@ from app.core.canary import Canary
 from app.core.cluster import Cluster
 from app.core.listen_session import Notification
 from app.core.postgres_connect import Inspection, LockWait
+from app.core.session_health import SessionHealth
 from listener.sequencer.control_messages import Begin, ControlMessage, Marker
+from listener.sequencer.notify_sequencer import NotifySequencer
+from listener.sequencer.process_state import ProcessState
+from listener.slot_state import SlotState
 from notifymux.event import MUX_CHANNEL
 
 CHANNEL = "match_change"
@@ -171,6 +177,7 @@ class Postgres:
                 }
             case Canary(canary=token):
                 return {"canary": token}
+        raise AssertionError(message)
 
 
 class PostgresPath(Protocol):
@@ -203,13 +210,24 @@ class SimulatedSession:
         self._path, self.backend = path, backend
         self.is_idle = True
         self.cluster: Cluster | None = backend.server.cluster
+        self.slot_state: SlotState | None = None
         self.delivered = 0  # notifications, for the counts of transitions
         self._unsent: ControlMessage | None = None  # on its way to PostgreSQL
         self._failure: psycopg.Error | None = None
         self._cut_since: float | None = None
 
-    def fileno(self) -> int:
+    @property
+    def sockets(self) -> list[Any]:
         raise NotImplementedError
+
+    def new_sequencer(self, session_id: str, process: ProcessState) -> NotifySequencer:
+        return NotifySequencer(session_id, process, self.cluster)
+
+    def new_health(self, logger: logging.Logger, start_call: Callable[..., Any]) -> SessionHealth:
+        return SessionHealth(self.inspect, logger, start_call)
+
+    def confirm(self, commit: int) -> None:
+        """PostgreSQL remembers no notification."""
 
     def notify(self, message: ControlMessage) -> None:
         assert self.is_idle, "a query is sent before the last one is answered"
@@ -247,7 +265,7 @@ class SimulatedSession:
         elif self._path.now - self._cut_since > TCP_TIMEOUT_SECONDS:
             raise psycopg.OperationalError("could not receive data from server: Connection timed out")
 
-    def take_failure(self) -> psycopg.Error | None:
+    def take_outcome(self) -> psycopg.Error | None:
         failure, self._failure = self._failure, None
         return failure
 

@@ -5,6 +5,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from listener.sequencer.redis_requests import Append, AppendResult, AppendStatus, StreamEntry
+from listener.sequencer.wal_place import place_of
 from notifymux.event import EventId
 from tests.simulation.violation import Violation
 
@@ -57,11 +58,20 @@ class Redis:
             if first > head.sequence + 1:
                 return AppendResult(AppendStatus.GAP, head, 0)
             skip = min(head.sequence - first + 1, len(request.texts))
+            if request.after and not self._follows(request, skip):
+                return AppendResult(AppendStatus.GAP, head, 0)
         elif first != 1 and not request.restore:
             return AppendResult(AppendStatus.BEHIND, head, 0)
         for offset in range(skip, len(request.texts)):
             self.add(StreamEntry(EventId(epoch, first + offset), request.texts[offset]), publish=not request.restore)
         return AppendResult(AppendStatus.OK, self.head or NOTHING, len(request.texts) - skip)
+
+    def _follows(self, request: Append, skip: int) -> bool:
+        """Whether the head is the entry that a reader of the WAL follows, or the same of what it appends."""
+        if self.entries[-1].id.sequence != request.first.sequence + skip - 1:
+            return True
+        expected = place_of(request.texts[skip - 1]) if skip else request.after
+        return place_of(self.entries[-1].text) == expected
 
     def add(self, entry: StreamEntry, *, publish: bool) -> None:
         """XADD, which refuses an id that is not above the last one, and PUBLISH."""

@@ -72,6 +72,7 @@ class PostgresServer:
     def __init__(self, folder: Path, host: str = "127.0.0.1", port: int | None = None) -> None:
         self.folder, self.host, self.port = folder, host, port or free_port()
         self._process: Process | None = None
+        self._settings: dict[str, str] = {}
 
     @classmethod
     def initialise(cls, folder: Path) -> Self:
@@ -109,9 +110,10 @@ class PostgresServer:
         (self.folder / "standby.signal").touch()
         return self.start()
 
-    def start(self, environment: Mapping[str, str] | None = None) -> Self:
-        """Starts the server and waits until it answers."""
-        settings = {**_SETTINGS, "listen_addresses": self.host, "port": str(self.port)}
+    def start(self, environment: Mapping[str, str] | None = None, **settings: str) -> Self:
+        """Starts the server, with `settings` of its own, as at every later start, and waits until it answers."""
+        self._settings |= settings
+        settings = {**_SETTINGS, **self._settings, "listen_addresses": self.host, "port": str(self.port)}
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         command = drop_privileges([str(program("postgres")), "-D", str(self.folder), *options], self.folder)
         server = command.index(str(program("postgres")))

@@ -35,3 +35,68 @@ def test_a_stall_of_commits_is_named_once() -> None:
     assert problem.startswith("3 sessions wait for the notification lock, the first for 8 s: ")
     assert problems.notification_lock(LockWait()) == []
     assert problems.longest_lock_wait([]) == LockWait()
+
+
+SLOT = {
+    "slot": "notifymux",
+    "slot_pid": "12",
+    "slot_wal_status": "reserved",
+    "slot_retained_bytes": "1048576",
+    "slot_max_bytes": "-1",
+    "slot_confirmed": "0/1",
+    "slot_confirmed_since": "5.0",
+    "slot_at": "6.0",
+}
+
+
+def of_slot(*listeners: dict[str, str]) -> list[str]:
+    """The problems of the slot, and of the listeners."""
+    fields = [{"pod": "a", "program": "listener", "uid": "1", "state": "running", **each} for each in listeners]
+    entries = [RegistryEntry(str(number), each, 0.5) for number, each in enumerate(fields)]
+    found = process_list.listeners(entries)
+    return problems.slot(process_list.slot("notifymux", entries), found) + problems.listeners(found)
+
+
+def test_a_slot_that_one_listener_reads_and_another_waits_for_is_no_problem() -> None:
+    waiting = {"pod": "b", "role": "waiting", "slot": "notifymux", "passive": "another listener reads the slot"}
+    assert of_slot(SLOT | {"role": "primary"}) == []
+    assert of_slot(waiting, SLOT | {"role": "primary"}) == []
+    assert problems.slot(None, []) == []
+
+
+def test_a_slot_that_nobody_reads_is_a_problem_with_a_remedy() -> None:
+    [problem, gone] = of_slot(SLOT | {"role": "primary", "state": "stopped"})
+    assert problem.startswith("no listener reads the replication slot notifymux, and PostgreSQL keeps WAL for it: ")
+    assert gone == "no listener is alive"
+    [problem] = of_slot(SLOT | {"role": "primary", "slot": "other"})
+    assert problem.startswith("no listener reads")
+    [problem] = of_slot(SLOT | {"role": "waiting", "passive": "another listener reads the replication slot (pid 9)"})
+    assert problem.startswith("another listener reads the replication slot (pid 9), which is not in this namespace: ")
+
+
+def test_a_slot_whose_reader_is_silent_is_nobody_elses() -> None:
+    reader = RegistryEntry("a", {"pod": "a", "state": "running", "role": "primary", **SLOT}, 6.0)
+    waiting = {
+        "pod": "b",
+        "state": "running",
+        "role": "waiting",
+        "slot": "notifymux",
+        "passive": "another listener reads the replication slot",
+    }
+    entries = [reader, RegistryEntry("b", waiting, 0.5)]
+    [problem] = problems.slot(process_list.slot("notifymux", entries), process_list.listeners(entries))
+    assert problem.startswith("no listener reads the replication slot notifymux")
+
+
+def test_wal_that_is_kept_is_a_problem_when_it_is_much_or_the_slot_is_in_danger() -> None:
+    reading = SLOT | {"role": "primary"}
+    [problem] = of_slot(reading | {"slot_retained_bytes": str(3 * 2**30)})
+    assert problem.startswith("PostgreSQL keeps 3,072 MiB of WAL for the replication slot notifymux: bring Redis back")
+    assert of_slot(reading | {"slot_retained_bytes": str(3 * 2**30), "slot_max_bytes": str(10 * 2**30)}) == []
+    for status, text in {
+        "extended": "keeps 1 MiB",
+        "unreserved": "is about to give up",
+        "lost": "has given up",
+    }.items():
+        [problem] = of_slot(reading | {"slot_wal_status": status})
+        assert problem.startswith(f"PostgreSQL {text}")

@@ -65,12 +65,15 @@ export function renderConnection({ name, reason }, lastStatus) {
   announce(name, title);
 }
 
-export function renderListenConnections({ postgres, mode }) {
+export function renderListenConnections({ postgres, slot, mode }) {
   setText($("listening"), count(postgres.listening));
   setText($("direct"), count(postgres.direct));
   const used = `${count(postgres.connections)} of ${count(postgres.max_connections)} connections are in use.`;
-  const explanation =
-    mode === "postgres" ? "This is direct mode: each worker LISTENs itself." : "Direct mode takes one per worker.";
+  const explanation = slot
+    ? "Nothing LISTENs: a listener reads the replication slot. Direct mode takes one per worker."
+    : mode === "postgres"
+      ? "This is direct mode: each worker LISTENs itself."
+      : "Direct mode takes one per worker.";
   const isKnown = Number.isFinite(postgres.connections);
   setText($("listen-connections-detail"), isKnown ? `${explanation} ${used}` : explanation);
 }

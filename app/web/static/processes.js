@@ -42,6 +42,18 @@ const workers = new Table($("workers"), ({ uid, pod, pid }) => uid || `${pod}/${
   { name: "Started", text: ({ started }, { at }) => since(started, at), isFigure: true },
 ]);
 
+/** The replication slot in one line. */
+function slotText({ name, reader, wal_status, retained_bytes, max_bytes, confirmed, confirmed_since, at }, now) {
+  const reads = reader === null ? "no listener reads it" : `read by ${reader}`;
+  const limit = max_bytes === null ? "" : max_bytes < 0 ? " (no limit)" : ` of at most ${bytes(max_bytes)}`;
+  const known =
+    at === null
+      ? "nothing is known of it"
+      : `${bytes(retained_bytes)} of WAL kept${limit}, ${wal_status}, confirmed up to ${confirmed} since ` +
+        `${since(confirmed_since, now)}; PostgreSQL was asked ${duration(now - at)} ago`;
+  return `Replication slot ${name}: ${reads}; ${known}.`;
+}
+
 /** The sequence number; the whole id if its epoch is not the epoch of the stream. */
 function positionInEpoch({ position: id }, { redis }) {
   const [epoch, sequence] = String(id ?? "").split("-");
@@ -57,4 +69,6 @@ export function renderProcesses(status) {
   const none =
     status.mode === "postgres" ? "None is needed: the workers LISTEN themselves." : "No listener is registered.";
   setText($("no-listeners"), none);
+  $("slot").hidden = !status.slot;
+  if (status.slot) setText($("slot"), slotText(status.slot, status.at));
 }

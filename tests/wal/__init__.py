@@ -1,0 +1,1 @@
+"""SOURCE=wal on PostgreSQL servers of the tests' own."""
