@@ -88,10 +88,10 @@ def main() -> int:
             options = Options(Sample(arguments.match, arguments.claims), arguments.send)
             return verify(settings, options, in_json=arguments.json)
         case "sql":
-            sys.stdout.write(in_transaction(install_script("notify")))
+            sys.stdout.write(in_transaction(install_script(settings.source)))
             return 0
         case "install":
-            return change_schema(settings, install_script("notify"), dry_run=arguments.dry_run)
+            return change_schema(settings, install_script(settings.source), dry_run=arguments.dry_run)
         case "uninstall":
             return change_schema(settings, uninstall_script(), dry_run=arguments.dry_run)
         case "drop-slot":

@@ -1,5 +1,6 @@
 """`python -m listener install` and `uninstall`: the schema `notifymux` in the database of the settings."""
 
+import sys
 from contextlib import closing
 from typing import NamedTuple
 
@@ -65,6 +66,7 @@ def apply(url: str, script: str, *, dry_run: bool) -> Applied:
     )
     try:
         with closing(connect(conninfo)) as connection:
+            connection.add_notice_handler(_warn)
             connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
             connection.read_only = False
             with connection.transaction(force_rollback=dry_run):
@@ -74,6 +76,11 @@ def apply(url: str, script: str, *, dry_run: bool) -> Applied:
                 return Applied(describe(connected_url(url, connection)), before, _installed(connection))
     except psycopg.Error as error:
         raise _explained(error) from None
+
+
+def _warn(diagnostic: psycopg.errors.Diagnostic) -> None:
+    if diagnostic.severity_nonlocalized == "WARNING":
+        sys.stderr.write(f"notifymux: {one_line(diagnostic.message_primary or '')}\n")
 
 
 def _installed(connection: psycopg.Connection) -> Installed | None:

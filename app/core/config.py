@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import Field, dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from app.core import libpq_environment
 from app.core import settings_types as types
@@ -68,6 +68,12 @@ class Settings:
     )
     db_sslrootcert: str | None = _setting(None, types.TEXT, "the certificate authority for verify-ca and verify-full")
 
+    source: Literal["notify", "wal"] = _setting(
+        "notify",
+        types.one_of("notify", "wal"),
+        "how changes leave PostgreSQL: by NOTIFY, or in the WAL (docs/wal.md)",
+    )
+
     use_redis_notifier: bool = _setting(
         False, types.BOOLEAN, "true: workers receive from Redis; false: each worker LISTENs directly (the rollback)"
     )
@@ -106,9 +112,6 @@ class Settings:
         5.0, types.seconds(0, 3600), "seconds a snapshot query may take before the client is served without a snapshot"
     )
 
-    source: str = _setting(
-        "notify", types.one_of("notify", "wal"), "notify: LISTEN; wal: a replication slot (docs/wal.md)"
-    )
     wal_slot: str = _setting(
         "notifymux",
         types.matching(r"[a-z0-9_]{1,63}", "up to 63 lower-case letters, digits and _"),

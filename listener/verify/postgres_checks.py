@@ -78,6 +78,7 @@ def run_checks(connection: psycopg.Connection, channels: Sequence[str], workers:
         yield connections(connection, workers)
         yield sessions(connection, workers)
         yield queue(connection)
+        yield from schema(connection, "notify")
         for channel in channels:
             yield triggers(connection, channel)
     except psycopg.Error as error:
@@ -147,6 +148,19 @@ def queue(connection: psycopg.Connection) -> Check:
     if usage >= _QUEUE_FAILURE:
         return failed(name, f"{text}; full, it fails every transaction that notifies", remedy)
     return warned(name, text, remedy) if usage > _QUEUE_WARNING else passed(name, text)
+
+
+def schema(connection: psycopg.Connection, source: str) -> Iterator[Check]:
+    """Whether watched tables announce by the way that is heard; no check where the schema is not installed."""
+    if read_row(connection, "SELECT to_regprocedure('notifymux.installed()') IS NULL") == ["t"]:
+        return
+    number, way = read_row(connection, "SELECT version, source FROM notifymux.installed()")
+    name, text = "schema notifymux", f"version {number} for SOURCE={way}"
+    if way == source:
+        yield passed(name, text)
+    else:
+        text += f", and this is SOURCE={source}: no change of a watched table is heard"
+        yield failed(name, text, "python -m listener install, or correct SOURCE")
 
 
 def triggers(connection: psycopg.Connection, channel: str) -> Check:

@@ -51,6 +51,7 @@ def run_checks(connection: psycopg.Connection, settings: Settings, url: str) -> 
         yield wal_level(connection)
         yield postgres_checks.connections(connection, 0)
         found = _find(connection, settings.wal_slot)
+        yield from postgres_checks.schema(connection, "wal")
         yield room(connection, found)
         yield replication(url, settings.pod_name)
         yield slot(connection, settings, found)

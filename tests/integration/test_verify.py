@@ -48,6 +48,7 @@ def test_where_everything_works_nothing_fails(
     assert {f"channel {channel}" for channel in DEFAULT_CHANNELS} < set(verified.with_status("ok"))
     assert verified.text("LISTEN sessions") == "1 (1 notifymux-listener/pod-1)"
     assert verified.text("triggers scoreboard_change") == "on public.scoreboard"
+    assert verified.text("schema notifymux").endswith("for SOURCE=notify")
     assert f"pod-1:{listener.pid} " in verified.text("listeners")
     assert all(check["remedy"] for check in verified.checks.values() if check["status"] != "ok")
 
@@ -243,6 +244,16 @@ def of(connection: psycopg.Connection, channel: str) -> tuple[CheckStatus, str]:
 
 
 NONE = (CheckStatus.WARNING, "no trigger names this channel")
+
+
+def test_watches_that_announce_by_the_other_way_are_a_failed_check(connection: psycopg.Connection) -> None:
+    assert list(postgres.schema(connection, "notify")) == []
+    install(connection, "wal")
+    [check] = postgres.schema(connection, "notify")
+    assert check.status is CheckStatus.FAILED
+    assert check.text.endswith("for SOURCE=wal, and this is SOURCE=notify: no change of a watched table is heard")
+    [check] = postgres.schema(connection, "wal")
+    assert check.status is CheckStatus.OK
 
 
 def test_a_trigger_names_its_channel_in_its_functions_body(tables: psycopg.Connection) -> None:

@@ -12,7 +12,7 @@ from tests.support.postgres_cluster import PostgresServer
 from tests.support.process import ROOT, environment
 
 FOLDER = Path(__file__).parent
-TESTS = [str(FOLDER / name) for name in ("test_schema_install.py", "test_watch.py", "test_watched_rows.py")]
+TESTS = [str(path) for name in ("test_schema_install", "test_watch*") for path in sorted(FOLDER.glob(f"{name}.py"))]
 DEBIANS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))  # the versions that Debian's packages have installed
 
 
@@ -31,13 +31,14 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_the_schemas_tests_pass_on(
     version: str, programs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TEST_POSTGRES_BIN", str(programs[version]))
+    bin_folder = str(programs[version])
+    monkeypatch.setenv("TEST_POSTGRES_BIN", bin_folder)
     with PostgresServer.initialise(tmp_path / "data").start() as server:
         assert server.value("SHOW server_version").startswith(f"{version}.")
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", *TESTS],
             cwd=ROOT,
-            env=environment({"TEST_DATABASE_URL": server.conninfo(), "CI": "true"}),
+            env=environment({"TEST_DATABASE_URL": server.conninfo(), "TEST_POSTGRES_BIN": bin_folder, "CI": "true"}),
             capture_output=True,
             text=True,
             check=False,

@@ -8,10 +8,10 @@ import psycopg
 from app.core.schema.script import install_script
 
 
-def install(session: psycopg.Connection) -> None:
+def install(session: psycopg.Connection, source: str = "notify") -> None:
     """Install the schema as `python -m listener install` does."""
     with session.transaction():
-        session.execute(install_script("notify").encode())
+        session.execute(install_script(source).encode())
 
 
 def heard(session: psycopg.Connection) -> list[Any]:
