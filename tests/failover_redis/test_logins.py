@@ -158,6 +158,7 @@ def test_rights_that_are_taken_away_and_given_back_cost_delay(
         server.call("ACL", "SETUSER", USER, "+@all")
         events.heard_by(client)
     app.wait_until_ready()
+    listener.wait_for_log("Redis is back")
     lines = said(listener, "permissions")  # of an append and of a heartbeat: another command is another remedy
     assert 1 <= len(lines) == len(set(lines)) <= 2, listener.log
     assert len(said(listener, "Redis is back")) == 1, listener.log
