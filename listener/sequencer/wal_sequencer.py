@@ -17,6 +17,7 @@ from listener.sequencer.confirmation_trail import ConfirmationTrail
 from listener.sequencer.control_messages import ControlMessage, ReceivedControl, TakeSnapshot, parse
 from listener.sequencer.process_state import ProcessState
 from listener.sequencer.received import ReceivedNotification
+from listener.sequencer.redis_requests import Answer, AppendResult, Request
 from listener.sequencer.sequencer import Sequencer
 from listener.sequencer.snapshot import Snapshot
 from listener.sequencer.transitions import Anchored, Realign, SendBegin, Transition
@@ -51,7 +52,7 @@ class WalSequencer(Sequencer):
         self._held: deque[tuple[WalMessage, float]] = deque()  # with the time of arrival; not numbered yet
         self._held_bytes = 0
         self._snapshot: Snapshot | None = None
-        self._look_due = self._retry_due = 0.0
+        self._look_due = self._retry_due = self._asked_at = 0.0
         self._retry_seconds = _FIRST_RETRY_SECONDS
 
     def _search(self) -> Anchoring:
@@ -117,14 +118,18 @@ class WalSequencer(Sequencer):
     def _on_begin(self, begin: ReceivedControl, epoch: int, now: float) -> None:
         """Take the begin of a higher epoch, whoever sent it; a reader that has no ids, only its own.
 
-        Its own is above every epoch that it has passed: so ids stay a function of the place.
+        Its own has to be above every epoch that it has passed, so that ids stay a function of the place. If it passed
+        another's begin before, of a reader that ended, it sends one that is.
         """
         if not self._accepts(begin, epoch):
             return
+        is_active, is_own = isinstance(self.phase, Active), self._control.is_own(begin)
         known = self.phase.epoch if isinstance(self.phase, Active) else self._process.highest_epoch
         self._process.saw_epoch(epoch)
-        if epoch > known and (isinstance(self.phase, Active) or self._control.is_own(begin)):
+        if epoch > known and (is_active or is_own):
             self._begin(begin, epoch, now)
+        elif is_own and not is_active:
+            self._send_begin(SendBegin(f"the begin of epoch {epoch} came after that of {known}"))
 
     @property
     def holds_back(self) -> bool:
@@ -133,15 +138,27 @@ class WalSequencer(Sequencer):
         held = max(len(self._held) / limits.events, self._held_bytes / limits.bytes)
         return held + self._fill_level() > 1 / 2
 
-    def confirmable(self, now: float) -> int:
+    @property
+    def confirmable(self) -> int:
         """The LSN up to which the slot may forget: of a commit whose events have been in Redis for the trail."""
-        if not isinstance(self.phase, Active):
-            return self._trail.confirmable
+        return self._trail.confirmable
+
+    # Redis.
+
+    def to_redis(self, now: float) -> Request | None:
+        """The next request, if any."""
+        self._asked_at = now
+        return super().to_redis(now)
+
+    def on_answer(self, request: Request, answer: Answer, now: float) -> None:
+        """Process the answer, and what it shows of the events that Redis has."""
+        super().on_answer(request, answer, now)
+        if not isinstance(self.phase, Active) or not isinstance(answer, AppendResult):
+            return
         if self.phase.gap:
             self._trail.lost()
         elif place := WalPlace.parse(self.phase.confirmed_place):
-            self._trail.appended(place.commit, now)
-        return self._trail.confirmable
+            self._trail.appended(place.commit, self._asked_at, now)
 
     # The transitions.
 

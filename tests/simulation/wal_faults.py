@@ -20,10 +20,10 @@ def _end_reading(_: World, one: Listener) -> None:
 
 
 def _slightly_older(world: World, _: Listener) -> None:
-    """Redis comes back without what it has had for less than the trail."""
+    """Redis comes back without what it has had for less than the trail, but not empty."""
     until = world.wall - world.rng.uniform(0, 1) * TRAIL_SECONDS
     redis = world.redis
-    world.move_all(redis.copy(sum(redis.since[entry.id] <= until for entry in redis.entries)))
+    world.move_all(redis.copy(max(1, sum(redis.since[entry.id] <= until for entry in redis.entries))))
 
 
 def _invalidate(world: World, _: Listener) -> None:

@@ -340,7 +340,6 @@ class SimulatedWalSession(SimulatedSession):
 
     def receive(self) -> list[WalMessage]:  # type: ignore[override]
         self._check_alive()
-        self._read_answer()
         readable = self._path.readable()
         if self.backend.reads_slot and readable:
             self.backend.server.send(self.backend, readable)
@@ -363,10 +362,13 @@ class SimulatedWalSession(SimulatedSession):
             raise psycopg.OperationalError("terminating connection")
 
     def confirm(self, commit: int) -> None:
-        if commit and self._path.is_cut is False:
+        if commit and not self._path.is_cut:
             self._path.check_confirmed(self.backend.server.cluster, commit)
             self.backend.server.confirm(self.backend, commit)
 
     def take_outcome(self) -> Any:
+        if not self.backend.alive:
+            self._check_alive()
+        self._read_answer()
         outcome, self._outcome = self._outcome, None
         return outcome
