@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 
 from app.core.cluster import Cluster
-from listener.sequencer.active import Active, Role
+from listener.sequencer.active import Active, Role, StreamGap
 from listener.sequencer.anchoring import Anchoring
 from listener.sequencer.confirmation_trail import ConfirmationTrail
 from listener.sequencer.control_messages import ControlMessage, ReceivedControl, TakeSnapshot, parse
@@ -20,7 +20,7 @@ from listener.sequencer.received import ReceivedNotification
 from listener.sequencer.redis_requests import Answer, AppendResult, Request
 from listener.sequencer.sequencer import Sequencer
 from listener.sequencer.snapshot import Snapshot
-from listener.sequencer.transitions import Anchored, Realign, SendBegin, Transition
+from listener.sequencer.transitions import Anchored, LeaveServer, Realign, SendBegin, Transition
 from listener.sequencer.wal_message import WalMessage
 from listener.sequencer.wal_place import WalPlace
 from notifymux.event import MUX_CHANNEL, payload_json
@@ -44,7 +44,7 @@ class WalSequencer(Sequencer):
     phase: Anchoring | Active
 
     def __init__(self, session_id: str, process: ProcessState, cluster: Cluster, trail_seconds: float) -> None:
-        self._timeline = cluster.timeline
+        self._server = cluster
         identity = f"wal\0{cluster.system_identifier}\0{process.fingerprint}"
         self._origin = sha256(identity.encode()).hexdigest()[:16]
         super().__init__(session_id, process, cluster)
@@ -54,20 +54,35 @@ class WalSequencer(Sequencer):
         self._snapshot: Snapshot | None = None
         self._look_due = self._retry_due = self._asked_at = 0.0
         self._retry_seconds = _FIRST_RETRY_SECONDS
+        self._asks_snapshot = False  # with the last query
+        self._asked_in_gap: StreamGap | None = None  # the gap in which that was
 
     def _search(self) -> Anchoring:
-        return Anchoring(self._process, self._control, self._origin, self._timeline)
+        return Anchoring(self._process, self._control, self._origin, self._server)
 
     # PostgreSQL.
 
     def to_postgres(self, now: float) -> ControlMessage | None:
         """The next query to send, if any: a control message, or for a snapshot."""
+        self._asks_snapshot = False
         if message := super().to_postgres(now):
             return message
         if (now >= self._retry_due) if self._held and self._is_numbering else now >= self._look_due:
             self._look_due = now + _LOOK_SECONDS
+            self._asks_snapshot, self._asked_in_gap = True, self._gap
             return TakeSnapshot()
         return None
+
+    def on_query_failure(self, now: float) -> None:
+        """Record that the last query failed. A control message is sent again; the WAL has those before a snapshot."""
+        if self._asks_snapshot:
+            self._retry_due = now + _MAX_RETRY_SECONDS
+        else:
+            super().on_query_failure(now)
+
+    @property
+    def _gap(self) -> StreamGap | None:
+        return self.phase.gap if isinstance(self.phase, Active) else None
 
     @property
     def _is_numbering(self) -> bool:
@@ -89,8 +104,15 @@ class WalSequencer(Sequencer):
         self._number(now)
 
     def on_snapshot(self, snapshot: Snapshot, now: float) -> None:
-        """Number what others can see now (rule W1). Later commits wait behind one that they can't."""
+        """Number what others can see now (rule W1). Later commits wait behind one that they can't.
+
+        Whoever takes the slot from a reader that is frozen ends this session first. So the answer to a query that was
+        sent after a gap was found shows that there is no begin that this reader has to receive before it restores
+        (rule 9 of docs/numbering.md). Its canary would not come where the buffer is half full.
+        """
         self._snapshot = snapshot
+        if self._gap and self._gap is self._asked_in_gap:
+            self._gap.is_probed = True
         if self._held and not snapshot.is_finished(self._held[0][0].xid):
             self._retry_due = now + self._retry_seconds
             self._retry_seconds = min(2 * self._retry_seconds, _MAX_RETRY_SECONDS)
@@ -103,7 +125,7 @@ class WalSequencer(Sequencer):
             self._on_message(message, at, now)
 
     def _on_message(self, message: WalMessage, at: float, now: float) -> None:
-        place = WalPlace(self._origin, self._timeline, message.commit, message.lsn)
+        place = WalPlace(self._origin, self._server.timeline, message.commit, message.lsn)
         received = ReceivedNotification(message.channel, payload_json(message.payload), at, str(place))
         control = parse(received.payload) if received.channel == MUX_CHANNEL else None
         if control and control.begin is not None:
@@ -155,7 +177,7 @@ class WalSequencer(Sequencer):
         super().on_answer(request, answer, now)
         if not isinstance(self.phase, Active) or not isinstance(answer, AppendResult):
             return
-        if self.phase.gap:
+        if self._gap:
             self._trail.lost()
         elif place := WalPlace.parse(self.phase.confirmed_place):
             self._trail.appended(place.commit, self._asked_at, now)
@@ -167,9 +189,12 @@ class WalSequencer(Sequencer):
             case Anchored(event_id, place):
                 active = self._activate(event_id, Role.PRIMARY, load=True, after=place)
                 logger.info("aligned at %s", active.position)
+            case SendBegin(why) if self._gap:
+                # What is missing may be in the slot still.
+                self.session_failure = why
             case SendBegin() as begin:
                 self._send_begin(begin)
-            case Realign(why):
+            case Realign(why) | LeaveServer(why):
                 # The slot sends again what is not confirmed, to a new session.
                 self.session_failure = why
 
