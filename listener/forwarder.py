@@ -154,7 +154,7 @@ class Forwarder:
         if session is None or sequencer is None or health is None:
             self._open_session(now)
             return
-        session.confirm(sequencer.confirmable(now))
+        session.confirm(sequencer.confirmable)
         self._take_outcome(session, sequencer, now)
         health.check(now, is_answered=session.is_idle, is_received=not sequencer.awaits_own_message)
         if reason := sequencer.session_failure:

@@ -4,11 +4,12 @@ The slot sends again what is not confirmed, and the reader confirms only what ha
 the slot sends the stream's last event again, and from there on the count goes on (rule W2 of docs/wal.md).
 """
 
+from app.core.cluster import Cluster
 from listener.sequencer.control_messages import ControlChannel
 from listener.sequencer.process_state import BufferSize, ProcessState
 from listener.sequencer.received import ReceivedNotification
 from listener.sequencer.redis_requests import Answer, ReadRecent, Request, StreamEntry
-from listener.sequencer.transitions import Anchored, SendBegin, Transition
+from listener.sequencer.transitions import Anchored, LeaveServer, SendBegin, Transition
 from listener.sequencer.wal_place import WalPlace
 from notifymux.event import EventId, decode
 from notifymux.progress_timeout import POLL_SECONDS
@@ -26,14 +27,14 @@ class Anchoring:
         process: this listener's.
         control: sends the canary that shows where the slot is, and the begin.
         origin: of this reader's places.
-        timeline: of its server.
+        cluster: its server.
     """
 
-    def __init__(self, process: ProcessState, control: ControlChannel, origin: str, timeline: int) -> None:
+    def __init__(self, process: ProcessState, control: ControlChannel, origin: str, cluster: Cluster) -> None:
         self.position = EventId(0, 0)
         self.foreign = ""  # why the stream's last entry is not this reader's; empty if it may be
         self._process, self._control = process, control
-        self._origin, self._timeline = origin, timeline
+        self._origin, self._cluster = origin, cluster
         self._entry: StreamEntry | None = None
         self._is_read = self._begun = False
         self._standing_still = process.takeover_timeout()
@@ -75,14 +76,21 @@ class Anchoring:
         place = WalPlace.of_text(entry.text)
         if place and place.origin == self._origin:
             self.foreign = ""
-            if place.timeline != self._timeline:
-                return self._begin("the server is on another timeline than the stream's last event")
+            if place.timeline != self._cluster.timeline:
+                return self._on_another_timeline(place.timeline)
             self._control.send_canary()  # a slot with nothing to send shows by it where it is
             return None
         self.foreign = FOREIGN_STREAM
         if has_moved:
             self._standing_still.reset()
         return self._begin("nobody has numbered anything for a while") if self._standing_still.tick(now) else None
+
+    def _on_another_timeline(self, timeline: int) -> Transition:
+        """The stream's last event is from another timeline: the server that was promoted last is right (rule W4)."""
+        self._process.saw_cluster(self._cluster._replace(timeline=timeline))
+        if why := self._process.why_outdated(self._cluster):
+            return LeaveServer(why)
+        return self._begin("the server was promoted since the stream's last event")
 
     def look(self, received: ReceivedNotification) -> Transition:
         """Compare a message with the stream's last entry: those before it are in the stream already."""

@@ -23,6 +23,7 @@ class NotifySequencer(Sequencer):
 
     phase: Aligning | Active
     holds_back = False
+    confirmable = 0  # PostgreSQL remembers no notification
 
     def __init__(self, session_id: str, process: ProcessState, cluster: Cluster | None) -> None:
         super().__init__(session_id, process, cluster)
@@ -71,10 +72,6 @@ class NotifySequencer(Sequencer):
             self._begin(begin, epoch, Role.PRIMARY if self._control.is_own(begin) else Role.STANDBY, now)
         else:
             self._realign()
-
-    def confirmable(self, _now: float) -> int:
-        """Nothing: PostgreSQL remembers no notification."""
-        return 0
 
     def _apply(self, transition: Transition) -> None:
         match transition, self.phase:

@@ -135,8 +135,9 @@ class Sequencer(ABC):
         buffered, limits = self.phase.buffered, self._process.limits
         return max(buffered.events / limits.events, buffered.bytes / limits.bytes)
 
+    @property
     @abstractmethod
-    def confirmable(self, now: float) -> int:
+    def confirmable(self) -> int:
         """The LSN up to which the session's slot may forget; 0 for none."""
 
     # Redis.

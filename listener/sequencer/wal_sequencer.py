@@ -11,15 +11,16 @@ from collections.abc import Sequence
 from hashlib import sha256
 
 from app.core.cluster import Cluster
-from listener.sequencer.active import Active, Role
+from listener.sequencer.active import Active, Role, StreamGap
 from listener.sequencer.anchoring import Anchoring
 from listener.sequencer.confirmation_trail import ConfirmationTrail
 from listener.sequencer.control_messages import ControlMessage, InspectSlot, ReceivedControl, TakeSnapshot, parse
 from listener.sequencer.process_state import ProcessState
 from listener.sequencer.received import ReceivedNotification
+from listener.sequencer.redis_requests import Answer, AppendResult, Request
 from listener.sequencer.sequencer import Sequencer
 from listener.sequencer.snapshot import Snapshot
-from listener.sequencer.transitions import Anchored, Realign, SendBegin, Transition
+from listener.sequencer.transitions import Anchored, LeaveServer, Realign, SendBegin, Transition
 from listener.sequencer.wal_message import WalMessage
 from listener.sequencer.wal_place import WalPlace
 from notifymux.event import MUX_CHANNEL, payload_json
@@ -44,7 +45,7 @@ class WalSequencer(Sequencer):
     phase: Anchoring | Active
 
     def __init__(self, session_id: str, process: ProcessState, cluster: Cluster, trail_seconds: float) -> None:
-        self._timeline = cluster.timeline
+        self._server = cluster
         identity = f"wal\0{cluster.system_identifier}\0{process.fingerprint}"
         self._origin = sha256(identity.encode()).hexdigest()[:16]
         super().__init__(session_id, process, cluster)
@@ -53,23 +54,42 @@ class WalSequencer(Sequencer):
         self._held_bytes = 0
         self._snapshot: Snapshot | None = None
         self._finished_xid = 0  # of the last message that was numbered
-        self._place = f"{self._origin}:{self._timeline}:"
-        self._inspection_due = self._retry_due = 0.0
+        self._place = f"{self._origin}:{cluster.timeline}:"
+        self._inspection_due = self._retry_due = self._asked_at = 0.0
         self._retry_seconds = _FIRST_RETRY_SECONDS
+        self._asked: ControlMessage | None = None  # by the last query
+        self._asked_in_gap: StreamGap | None = None  # the gap in which a snapshot was asked for
 
     def _search(self) -> Anchoring:
-        return Anchoring(self._process, self._control, self._origin, self._timeline)
+        return Anchoring(self._process, self._control, self._origin, self._server)
 
     # PostgreSQL.
 
     def to_postgres(self, now: float) -> ControlMessage | None:
         """The next query to send, if any."""
-        if message := super().to_postgres(now):
-            return message
+        self._asked = super().to_postgres(now) or self._next_question(now)
+        return self._asked
+
+    def _next_question(self, now: float) -> ControlMessage | None:
         if now >= self._inspection_due:
             self._inspection_due = now + _INSPECTION_SECONDS
             return InspectSlot()
-        return TakeSnapshot() if self._held and self._is_numbering and now >= self._retry_due else None
+        is_probing = self._gap is not None and not self._gap.is_probed
+        if now < self._retry_due or not (is_probing or (self._held and self._is_numbering)):
+            return None
+        self._asked_in_gap = self._gap
+        return TakeSnapshot()
+
+    def on_query_failure(self, now: float) -> None:
+        """Record that the last query failed. A control message is sent again; the WAL has those before a question."""
+        if isinstance(self._asked, (TakeSnapshot, InspectSlot)):
+            self._retry_due = now + _MAX_RETRY_SECONDS
+        else:
+            super().on_query_failure(now)
+
+    @property
+    def _gap(self) -> StreamGap | None:
+        return self.phase.gap if isinstance(self.phase, Active) else None
 
     @property
     def _is_numbering(self) -> bool:
@@ -91,8 +111,15 @@ class WalSequencer(Sequencer):
         self._number(now)
 
     def on_snapshot(self, snapshot: Snapshot, now: float) -> None:
-        """Number what others can see now (rule W1). Later commits wait behind one that they can't."""
+        """Number what others can see now (rule W1). Later commits wait behind one that they can't.
+
+        Whoever takes the slot from a reader that is frozen ends this session first. So the answer to a query that was
+        sent after a gap was found shows that there is no begin that this reader has to receive before it restores
+        (rule 9 of docs/numbering.md). Its canary would not come where the buffer is half full.
+        """
         self._snapshot = snapshot
+        if self._gap and self._gap is self._asked_in_gap:
+            self._gap.is_probed = True
         if self._held and not snapshot.is_finished(self._held[0][0].xid):
             self._retry_due = now + self._retry_seconds
             self._retry_seconds = min(2 * self._retry_seconds, _MAX_RETRY_SECONDS)
@@ -127,14 +154,18 @@ class WalSequencer(Sequencer):
     def _on_begin(self, begin: ReceivedControl, epoch: int, now: float) -> None:
         """Take the begin of a higher epoch, whoever sent it; a reader that has no ids, only its own.
 
-        Its own is above every epoch that it has passed: so ids stay a function of the place.
+        Its own has to be above every epoch that it has passed, so that ids stay a function of the place. If it passed
+        another's begin before, of a reader that ended, it sends one that is.
         """
         if not self._accepts(begin, epoch):
             return
+        is_active, is_own = isinstance(self.phase, Active), self._control.is_own(begin)
         known = self.phase.epoch if isinstance(self.phase, Active) else self._process.highest_epoch
         self._process.saw_epoch(epoch)
-        if epoch > known and (isinstance(self.phase, Active) or self._control.is_own(begin)):
+        if epoch > known and (is_active or is_own):
             self._begin(begin, epoch, Role.PRIMARY, now)
+        elif is_own and not is_active:
+            self._send_begin(SendBegin(f"the begin of epoch {epoch} came after that of {known}"))
 
     @property
     def holds_back(self) -> bool:
@@ -143,15 +174,27 @@ class WalSequencer(Sequencer):
         held = max(len(self._held) / limits.events, self._held_bytes / limits.bytes)
         return held + self._fill_level() > 1 / 2
 
-    def confirmable(self, now: float) -> int:
+    @property
+    def confirmable(self) -> int:
         """The LSN up to which the slot may forget: of a commit whose events have been in Redis for the trail."""
-        if not isinstance(self.phase, Active):
-            return self._trail.confirmable
-        if self.phase.gap:
+        return self._trail.confirmable
+
+    # Redis.
+
+    def to_redis(self, now: float) -> Request | None:
+        """The next request, if any."""
+        self._asked_at = now
+        return super().to_redis(now)
+
+    def on_answer(self, request: Request, answer: Answer, now: float) -> None:
+        """Process the answer, and what it shows of the events that Redis has."""
+        super().on_answer(request, answer, now)
+        if not isinstance(self.phase, Active) or not isinstance(answer, AppendResult):
+            return
+        if self._gap:
             self._trail.lost()
         elif place := WalPlace.parse(self.phase.confirmed_place):
-            self._trail.appended(place.commit, now)
-        return self._trail.confirmable
+            self._trail.appended(place.commit, self._asked_at, now)
 
     # The transitions.
 
@@ -160,9 +203,12 @@ class WalSequencer(Sequencer):
             case Anchored(event_id, place):
                 active = self._activate(event_id, Role.PRIMARY, load=True, after=place)
                 logger.info("aligned at %s", active.position)
+            case SendBegin(why) if self._gap:
+                # What is missing may be in the slot still.
+                self.session_failure = why
             case SendBegin() as begin:
                 self._send_begin(begin)
-            case Realign(why):
+            case Realign(why) | LeaveServer(why):
                 # The slot sends again what is not confirmed, to a new session.
                 self.session_failure = why
 

@@ -116,12 +116,11 @@ class WalSession:
         raise TypeError(f"{type(message).__name__} is for sessions that LISTEN")
 
     def receive(self) -> list[WalMessage]:
-        """Return messages that have arrived, without waiting, and take the answer to the query.
+        """Return messages that have arrived, without waiting.
 
         Raises:
-            psycopg.Error: one of the connections is lost, so both are given up.
+            psycopg.Error: the connection is lost.
         """
-        self._read_answer()
         try:
             return self._replication.receive()
         except StreamingNotPossible as why:
@@ -137,7 +136,14 @@ class WalSession:
         self._replication.send_status(commit)
 
     def take_outcome(self) -> psycopg.Error | Snapshot | None:
-        """What the last query failed with, or the snapshot that it returned, once."""
+        """What the last query failed with, or the snapshot that it returned, once.
+
+        It is read here and not in `receive`: while messages are held back, only a snapshot gets them on.
+
+        Raises:
+            psycopg.Error: the session is lost.
+        """
+        self._read_answer()
         outcome, self._outcome = self._outcome, None
         return outcome
 

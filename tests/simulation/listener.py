@@ -10,11 +10,13 @@ import psycopg
 from redis import exceptions
 from redis.backoff import ExponentialBackoff
 
+from app.core.postgres_connect import SESSION_ERRORS
 from listener.environment import Environment
 from listener.forwarder import Forwarder
 from listener.registry import REDIS_RETRY_SECONDS, ListenerRegistry
 from listener.sequencer.active import Active
 from listener.sequencer.aligning import Aligning
+from listener.sequencer.anchoring import Anchoring
 from listener.sequencer.control_messages import Begin, ControlMessage
 from listener.sequencer.feed_cursor import FeedCursor, FeedSource
 from listener.sequencer.process_state import ProcessState
@@ -58,6 +60,10 @@ class Crashed(Exception):  # noqa: N818 - it is no error
     """The process ended inside a request."""
 
 
+class StillWaiting(Exception):  # noqa: N818 - it is no error
+    """A call in a thread has not ended."""
+
+
 class Listener:
     """One listener process after another, under one name.
 
@@ -91,7 +97,8 @@ class Listener:
         self._former_epoch = 0  # the same, when the session was opened
         self._held: tuple[Sequencer, EventId] | None = None  # a lost session's, and its last id
         self.stopping = False
-        self.feed: SimulatedFeed = SimulatedFeed()
+        self.waits_for = ""  # why connecting has not ended yet
+        self.feed: SimulatedFeed = SimulatedFeed(world.check_fed)
         instance_id = f"{self.name}.{self.incarnation}"
         client: Any = RegistryClient(self.request)
         names = RedisNames("sim")
@@ -100,7 +107,7 @@ class Listener:
         )
         environment = Environment(
             connect=self._connect,
-            waits_for=lambda: "",
+            waits_for=lambda: self.waits_for,
             start_call=lambda call: SimulatedCall(self, call),
             stream=SimulatedStream(self, registry),
             registry=registry,
@@ -272,6 +279,8 @@ class Listener:
             return phase.role.value + ("/gap" if phase.gap and not phase.gap.is_probed else "")
         if isinstance(phase, Aligning) and phase._marker:
             return "searching" if phase.marker_received else "marked"
+        if isinstance(phase, Anchoring) and phase.is_looking:
+            return "begun" if phase._begun else "foreign" if phase.foreign else "looking"
         return "new"
 
     def _count_transition(self, cause: str) -> None:
@@ -285,14 +294,28 @@ class SimulatedCall:
     def __init__(self, listener: Listener, call: Callable[[], Any]) -> None:
         self._listener, self._call = listener, call
         self._due = listener.world.now + listener.world.rng.choice([1.0, 0.3, 0.05, 0.0])
+        self._outcome: Any = None
+        self._has_ended = False
 
     @property
     def is_done(self) -> bool:
-        return self._listener.world.now >= self._due and not self._listener.calls_are_silent
+        if self._listener.world.now < self._due or self._listener.calls_are_silent:
+            return False
+        if not self._has_ended:
+            try:
+                self._outcome = self._call()
+            except StillWaiting:
+                return False
+            except (*SESSION_ERRORS, OSError) as error:
+                self._outcome = error
+            self._has_ended = True
+        return True
 
     def result(self) -> Any:
         assert self.is_done, "the loop waits for a call"
-        return self._call()
+        if isinstance(self._outcome, Exception):
+            raise self._outcome
+        return self._outcome
 
 
 class SimulatedConnection:
@@ -304,10 +327,15 @@ class SimulatedConnection:
 
 
 class SimulatedFeed:
-    """As `listener.feed.FeedServer`."""
+    """As `listener.feed.FeedServer`.
 
-    def __init__(self) -> None:
+    Args:
+        check: is told what is fed.
+    """
+
+    def __init__(self, check: Callable[[list[bytes]], None]) -> None:
         self.connections: list[SimulatedConnection] = []
+        self._check = check
 
     def connect(self, after: EventId | None) -> SimulatedConnection:
         self.connections.append(SimulatedConnection(after))
@@ -326,6 +354,7 @@ class SimulatedFeed:
             while len(connection.lines) < MAX_UNREAD_LINES:
                 lines, connection.cursor = connection.cursor.advance(source)
                 connection.lines += lines
+                self._check(lines)
                 if not lines:
                     break
         if source:

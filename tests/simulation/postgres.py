@@ -106,19 +106,22 @@ class Postgres:
         promoted.committed, promoted.extra_events = self.committed, self.extra_events
         return promoted
 
+    def _begin(self, channel: str, payload: str | None, backend: Backend | None = None) -> Transaction:
+        return Transaction(channel, payload, backend)
+
     def commit_event(self, channel: str, now: float) -> None:
         """A user's commit."""
-        self._waiting.append(Transaction(channel, None))
+        self._waiting.append(self._begin(channel, None))
         self.pump(now)
 
     def notify(self, channel: str, payload: str, now: float) -> None:
         """A stranger's NOTIFY."""
-        self._waiting.append(Transaction(channel, payload))
+        self._waiting.append(self._begin(channel, payload))
         self.pump(now)
 
     def execute(self, backend: Backend, message: ControlMessage, channels: frozenset[str], now: float) -> None:
         """Execute a listener's query; its answer is in the outbox once it has committed."""
-        transaction = Transaction(MUX_CHANNEL, json.dumps(self._fields(message)), backend)
+        transaction = self._begin(MUX_CHANNEL, json.dumps(self._fields(message)), backend)
         transaction.listens = (channels if isinstance(message, Marker) else frozenset()) | {MUX_CHANNEL}
         backend.transaction = transaction
         self._waiting.append(transaction)

@@ -29,6 +29,7 @@ class Redis:
         self.hashes: dict[str, dict[str, str]] = {}
         self.expires: dict[str, float] = {}
         self.highest = NOTHING  # ever appended
+        self.since: dict[EventId, float] = {}  # when each entry was added
 
     def copy(self, entries: int) -> "Redis":
         """Another master that has only the first `entries` entries (a replica that lagged)."""
@@ -36,6 +37,7 @@ class Redis:
         other.entries = self.entries[:entries]
         other.hashes = {key: dict(fields) for key, fields in self.hashes.items()}
         other.expires = dict(self.expires)
+        other.since = dict(self.since)
         return other
 
     def wipe(self) -> None:
@@ -78,6 +80,7 @@ class Redis:
         if self.head and entry.id <= self.head:
             raise Violation(f"Redis refuses {entry.id} after {self.head}")
         self.entries.append(entry)
+        self.since[entry.id] = self.clock()
         self.highest = max(self.highest, entry.id)
         if publish:
             self.published.append(entry.text)

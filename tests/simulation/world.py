@@ -5,6 +5,7 @@ generator drives it all, so a seed determines a schedule, and a failing schedule
 """
 
 from collections import Counter, deque
+from collections.abc import Mapping, Sequence
 from random import Random
 
 import psycopg
@@ -15,7 +16,7 @@ from listener.sequencer.redis_requests import Append
 from notifymux.event import Event, EventId, decode
 from notifymux.progress_timeout import TAKEOVER_TIMEOUT_SECONDS
 from notifymux.sequence_tracker import Gap
-from tests.simulation.faults import FAR_BEHIND, FAULTS
+from tests.simulation.faults import FAR_BEHIND, FAULTS, Fault
 from tests.simulation.listener import Listener
 from tests.simulation.postgres import CHANNEL, EXTRA_CHANNEL, Postgres
 from tests.simulation.redis import NOTHING, Redis
@@ -33,13 +34,18 @@ class World:
             that lose nothing. In the latter two no gap may be announced. Drawn by default.
     """
 
+    KINDS: Sequence[str] = ("gentle", "gentle", "rough", "rough", "lone")
+    FAULTS: Mapping[str, Fault] = FAULTS
+    LISTENER: type[Listener] = Listener
+    MAX_LISTENERS = 5
+
     def __init__(self, seed: int, *, transitions: Counter[str] | None = None, kind: str | None = None) -> None:
         rng: Random = Random(seed)
         self.rng: Random = rng
         self.transitions: Counter[str] = Counter() if transitions is None else transitions
-        self.kind = kind or rng.choice(["gentle", "gentle", "rough", "rough", "lone"])
+        self.kind = kind or rng.choice(self.KINDS)
         self.now = 0.0
-        self.postgres: Postgres = Postgres()
+        self.postgres: Postgres = self._new_server()
         self.redis = Redis(lambda: self.wall)
         self.old_servers: list[Postgres] = []  # primaries that were replaced, and live on
         self.address = "primary"  # where DB_HOST leads: there, or to a standby, or to the primary before
@@ -49,8 +55,8 @@ class World:
         mixed = self.kind == "rough" and rng.random() < 0.2
         self.limits = BufferSize(rng.choice([150, 1000, 1000]) if self.kind == "rough" else 1000, 1 << 20)
         self.listeners: list[Listener] = [
-            Listener(self, f"listener-{n}", extra=mixed and rng.random() < 0.5)
-            for n in range(1 if self.kind == "lone" else rng.randint(2, 5))
+            self.LISTENER(self, f"listener-{n}", extra=mixed and rng.random() < 0.5)
+            for n in range(1 if self.kind == "lone" else rng.randint(2, self.MAX_LISTENERS))
         ]
         # One hears the feed of a listener, the other one Redis only.
         self.workers: list[Worker] = [Worker(self, self.listeners[-1]), Worker(self, None)]
@@ -65,16 +71,18 @@ class World:
         self._faulty = self._in_request = False
         self.faults = self._draw_faults()
 
+    def _new_server(self) -> Postgres:
+        return Postgres()
+
     def _draw_faults(self) -> list[str]:
         """The faults that this schedule may use: a few at a time meet more often than many do."""
-        possible = [
-            name
-            for name, fault in FAULTS.items()
-            if (self.kind != "gentle" or fault.is_gentle) and (self.kind != "lone" or fault.is_harmless)
-        ]
         share = self.rng.choice([0.2, 0.5, 1.0])
-        drawn = [name for name in possible if self.rng.random() < share]
+        drawn = [name for name in self.FAULTS if self._may_happen(name) and self.rng.random() < share]
         return [*drawn, "healed"]
+
+    def _may_happen(self, name: str) -> bool:
+        fault = self.FAULTS[name]
+        return (self.kind != "gentle" or fault.is_gentle) and (self.kind != "lone" or fault.is_harmless)
 
     @property
     def wall(self) -> float:
@@ -115,6 +123,9 @@ class World:
         for text in request.texts:
             self.check_identity(decode(text))
 
+    def check_fed(self, lines: list[bytes]) -> None:
+        """Check what a listener feeds; the worker that hears it checks the rest."""
+
     def check_identity(self, event: Event) -> None:
         if event.id is not None and self.checks_identities:
             what = event.channel.encode() + bytes(event.payload)
@@ -149,9 +160,7 @@ class World:
 
     def check_quiet(self) -> None:
         """At the end of a quiet period there is one primary, and every worker is at the stream's head."""
-        primaries = [
-            listener.name for listener in self.listeners if listener.active and listener.active.role is Role.PRIMARY
-        ]
+        primaries = [listener.name for listener in self.listeners if listener.active and self._appends(listener.active)]
         if len(primaries) != 1:
             raise Violation(f"primaries after a quiet period: {primaries}")
         for worker in self.workers:
@@ -164,6 +173,10 @@ class World:
         for listener in self.listeners:
             if listener.active:
                 self._check_windows(listener.active)
+
+    @staticmethod
+    def _appends(active: Active) -> bool:
+        return active.role is Role.PRIMARY
 
     def _check_windows(self, active: Active) -> None:
         for window in (active.buffer, active.replay_window):
@@ -179,8 +192,7 @@ class World:
         alike = len({listener.channels for listener in self.listeners}) == 1
         if alike and len({entry.id.epoch for entry in self.redis.entries}) > 1:
             raise Violation("two epochs were begun although there was no fault")
-        if self.kind == "gentle":
-            self._protect_one()
+        self._prepare()
         self.calm = self.kind != "rough"
         for _ in range(3):
             self._faulty = True
@@ -193,8 +205,10 @@ class World:
             self.settle()
         self.check_last_events()
 
-    def _protect_one(self) -> None:
-        """One listener, which joins late, has no faults from then on."""
+    def _prepare(self) -> None:
+        """In a gentle world one listener, which joins late, has no faults from then on."""
+        if self.kind != "gentle":
+            return
         protected = self.rng.choice(self.listeners)
         protected.crash()
         while not (protected.active and protected.active.replay_window):
@@ -260,7 +274,7 @@ class World:
 
     def fault(self) -> None:
         one = self.rng.choice([listener for listener in self.listeners if not listener.protected])
-        FAULTS[self.rng.choice(self.faults)].happen(self, one)
+        self.FAULTS[self.rng.choice(self.faults)].happen(self, one)
 
     def move_all(self, redis: Redis) -> None:
         self.redis = redis

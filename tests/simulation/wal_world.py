@@ -1,0 +1,146 @@
+"""A simulated world whose listeners read a replication slot (SOURCE=wal)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+
+from app.core.cluster import Cluster
+from listener.sequencer.active import Active
+from listener.sequencer.redis_requests import Append
+from listener.sequencer.wal_place import WalPlace
+from notifymux.event import MUX_CHANNEL, EventId, decode
+from notifymux.sequence_tracker import Gap, GapReason
+from tests.simulation.listener import Listener, StillWaiting
+from tests.simulation.postgres import CHANNEL, EXTRA_CHANNEL
+from tests.simulation.violation import Violation
+from tests.simulation.wal_faults import LOSING, WAL_FAULTS
+from tests.simulation.wal_postgres import FROZEN_SECONDS, TRAIL_SECONDS, SimulatedWalSession, WalBackend, WalPostgres
+from tests.simulation.world import World
+
+_CHANNELS = {CHANNEL, EXTRA_CHANNEL}
+
+
+class WalListener(Listener):
+    """One listener process after another, which reads the slot or waits for it."""
+
+    world: WalWorld
+    _waiting: WalBackend | None = None  # a session whose connecting has not ended
+
+    def _start(self) -> None:
+        self.channels = self.channels | {MUX_CHANNEL}
+        super()._start()
+        self._waiting = None
+
+    def _connect(self) -> SimulatedWalSession:
+        """As `listener.wal.connector.WalConnector.connect`; it is called again while it raises `StillWaiting`."""
+        self.check_reachable()
+        backend = self._waiting if self._waiting and self._waiting.alive else self._open()
+        self._waiting = backend
+        reader = backend.server.prepare_slot().reader
+        if reader is None:
+            self.waits_for, self._waiting = "", None
+            backend.server.start(backend)
+            backend.asked_at = self.now
+            return SimulatedWalSession(self, backend)
+        self.waits_for = "another listener"
+        if reader.transaction is None and self.now - reader.asked_at > FROZEN_SECONDS:
+            reader.server.disconnect(reader)
+        raise StillWaiting
+
+    def _open(self) -> WalBackend:
+        if self._waiting:
+            self._waiting, self.waits_for = None, ""
+            raise psycopg.OperationalError("terminating connection")
+        server = self.world.resolve()
+        if self._last_backend:
+            self._last_backend.server.disconnect(self._last_backend)
+        self._last_backend = backend = server.connect()
+        self._former_epoch = self._highest_epoch
+        return backend
+
+    def _check_held(self) -> None:
+        """What a lost session held is sent again by the slot."""
+
+    def check_confirmed(self, cluster: Cluster, commit: int) -> None:
+        self.world.check_confirmed(cluster, commit)
+
+
+class WalWorld(World):
+    """All servers and processes, and the guarantees that are checked after every step.
+
+    Kinds: "rough"; "gentle", with faults after which the slot has everything still; or "lone", the same with a single
+    listener. In the latter two no gap may be announced.
+    """
+
+    postgres: WalPostgres
+    KINDS = ("gentle", "lone", "rough")
+    FAULTS = WAL_FAULTS
+    LISTENER = WalListener
+    MAX_LISTENERS = 3
+
+    def __init__(self, seed: int, **settings: Any) -> None:
+        self.kept: dict[int, int] = {}  # by timeline: the last commit of which Redis had an event for the trail
+        super().__init__(seed, **settings)
+
+    def _new_server(self) -> WalPostgres:
+        return WalPostgres(self.rng)
+
+    def resolve(self) -> WalPostgres:
+        server = super().resolve()
+        assert isinstance(server, WalPostgres)
+        return server
+
+    def _may_happen(self, fault: str) -> bool:
+        return self.kind == "rough" or fault not in LOSING
+
+    def _prepare(self) -> None:
+        """Nobody is protected: the slot remembers."""
+
+    @staticmethod
+    def _appends(_: Active) -> bool:
+        """The slot has one reader."""
+        return True
+
+    def tick(self) -> None:
+        super().tick()
+        self.note_kept()
+
+    # The guarantees.
+
+    def note_kept(self) -> None:
+        """Note what Redis has had for the trail."""
+        for master in self.masters:
+            for entry in reversed(master.entries):
+                if master.since[entry.id] <= self.wall - TRAIL_SECONDS:
+                    if place := WalPlace.of_text(entry.text):
+                        self.kept[place.timeline] = max(self.kept.get(place.timeline, 0), place.commit)
+                    break
+
+    def check_confirmed(self, cluster: Cluster, commit: int) -> None:
+        self.note_kept()
+        if commit > self.kept.get(cluster.timeline, 0):
+            raise Violation(f"{commit:X} is confirmed, and Redis has had events up to {self.kept} for the trail only")
+
+    def check_identities(self, request: Append) -> None:
+        super().check_identities(request)
+        self.check_fed(request.texts)
+
+    def check_fed(self, lines: list[bytes]) -> None:
+        unseen = self.postgres.unseen_numbers
+        for line in lines if unseen else []:
+            event = decode(line) if line.startswith(b'{"id"') else None
+            if event and event.channel in _CHANNELS and int(bytes(event.payload)) in unseen:
+                raise Violation(f"event {bytes(event.payload)!r} is handed on before any query sees it")
+
+    def gap_announced(self, gap: Gap, last: EventId | None, *, lost_feed: bool) -> None:
+        """In a calm world no gap may be announced.
+
+        A worker that is ahead of the stream is excused: it has heard from the feed what was not appended, or Redis is
+        an older copy, and for longer than it waits nobody reads the slot.
+        """
+        head = self.redis.head or EventId(0, 0)
+        is_ahead = gap.why is GapReason.STREAM_LOST and last is not None and last > head
+        if self.calm and not is_ahead:
+            raise Violation(f"a gap was announced although the slot has everything: {gap}")
