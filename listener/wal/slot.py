@@ -20,6 +20,7 @@ PLUGIN = "pgoutput"
 READER_NAME = "notifymux-slot/"  # followed by the process id of the reader's other session
 WAITING_NAME = "notifymux-waits/"  # of the session of a listener that waits for the slot, and reaches Redis
 _FROZEN_SECONDS = 5  # without a query of the reader's other session, which sends one a second
+_FAILOVER_SLOTS = 17_00_00  # the server version since which a standby can have the slot
 _CREATION_SECONDS = 3  # after which the creation is given up, to say what it waits for
 
 _SLOT = """
@@ -132,7 +133,8 @@ class Slot:
                 query(self._pgconn, f'CREATE PUBLICATION "{self._name}"')
 
     def _create(self) -> None:
-        create = f"SELECT pg_create_logical_replication_slot({literal(self._name)}, '{PLUGIN}')"
+        failover = ", failover => true" if self._pgconn.server_version >= _FAILOVER_SLOTS else ""
+        create = f"SELECT pg_create_logical_replication_slot({literal(self._name)}, '{PLUGIN}'{failover})"
         query(self._pgconn, f"SET statement_timeout = {_CREATION_SECONDS * 1000}")
         try:
             query(self._pgconn, create, _CREATION_SECONDS + 1.0)
