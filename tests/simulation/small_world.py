@@ -55,7 +55,8 @@ class SmallWorld(World):
     def __init__(self, faults: int) -> None:
         super().__init__(0, kind="rough")
         self.rng = NoChance()
-        self.listeners = [Listener(self, name, extra=False) for name in "AB"]
+        self.postgres = self._new_server()
+        self.listeners = [self.LISTENER(self, name, extra=False) for name in "AB"]
         self.workers = [Worker(self, self.listeners[0])]
         self.commits_left, self.faults_left = COMMITS, faults
         self.waits_left = 1
@@ -185,9 +186,13 @@ class SmallWorld(World):
         """All listeners that run are aligned, too. While two primaries' listeners take turns, one of them is not."""
         super().check_quiet()
         running = [listener for listener in self.listeners if listener.starts_at <= self.now]
-        not_aligned = [listener.name for listener in running if not listener.active]
+        not_aligned = [listener.name for listener in running if not self._is_ready(listener)]
         if not_aligned:
             raise Violation(f"listeners that are not aligned after a quiet period: {not_aligned}")
+
+    @staticmethod
+    def _is_ready(listener: Listener) -> bool:
+        return listener.active is not None
 
     def _is_settled(self) -> bool:
         try:

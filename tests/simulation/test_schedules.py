@@ -8,11 +8,24 @@ from app.core.listen_session import Notification
 from listener.sequencer.active import Active, Role
 from tests.simulation.postgres import CHANNEL, Backend
 from tests.simulation.schedules import simulate
+from tests.simulation.wal_directed import run_directed
 from tests.simulation.world import World
 
 
 def test_no_schedule_of_faults_breaks_a_guarantee() -> None:
     simulate(0, 100)
+
+
+def test_no_schedule_of_faults_breaks_a_guarantee_while_the_listeners_read_the_wal() -> None:
+    simulate(0, 100, "wal")
+
+
+def test_no_schedule_of_the_wal_that_is_written_out_breaks_a_guarantee() -> None:
+    logging.disable(logging.CRITICAL)
+    try:
+        run_directed()
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _loses_a_notification(backend: Backend) -> bool:

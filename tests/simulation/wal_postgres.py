@@ -6,6 +6,7 @@ standby. A slot sends again, to every new reader, what is not confirmed.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from random import Random
@@ -122,6 +123,7 @@ class WalPostgres(Postgres):
         self.latest_finished = self.next_xid - 1
         self.open: list[WalTransaction] = []  # users', which have emitted their messages and not committed
         self.unseen: list[Commit] = []  # in the WAL, and not finished
+        self.begun: set[str] = set()  # the tokens of the begins in the WAL
 
     # Users.
 
@@ -138,7 +140,7 @@ class WalPostgres(Postgres):
     def _begin(self, channel: str, payload: str | None, backend: Backend | None = None) -> WalTransaction:
         xid, self.next_xid = self.next_xid, self.next_xid + 1
         self.in_progress.add(xid)
-        count = self.rng.choice([1, 1, 1, 4]) if payload is None else 1
+        count = self.rng.choice([4, 1, 1, 1]) if payload is None else 1
         channels = [channel, *(self.rng.choice([channel, channel, EXTRA_CHANNEL]) for _ in range(count - 1))]
         return WalTransaction(xid, channel, payload, backend, [(each, self._advance()) for each in channels])
 
@@ -156,7 +158,7 @@ class WalPostgres(Postgres):
             self._waiting.append(transaction)
         super().pump(now)
         if not self.standby_away:
-            for commit in [each for each in self.unseen if self.rng.random() < 0.6]:
+            for commit in [each for each in self.unseen if self.rng.random() > 0.4]:
                 self._show(commit)
 
     @property
@@ -177,6 +179,8 @@ class WalPostgres(Postgres):
                 if channel == EXTRA_CHANNEL:
                     self.extra_events.add(self.committed)
             messages.append(WalMessage(channel, payload.encode(), transaction.xid % _WRAP_AROUND, lsn, at))
+        if transaction.backend and (token := json.loads(transaction.payload or "").get("by")):
+            self.begun.add(token)
         commit = Commit(lsn, transaction.xid, messages, numbers)
         self.wal.append(commit)
         self.unseen.append(commit)
@@ -224,7 +228,10 @@ class WalPostgres(Postgres):
             self._finish(transaction.xid)
 
     def cancel(self, backend: Backend) -> None:
+        assert isinstance(backend, WalBackend)
         transaction = backend.transaction
+        if backend.answers and backend.answers[0][1].snapshot:
+            backend.answers[0] = Answer(psycopg.errors.QueryCanceled("canceling statement")), Query()
         super().cancel(backend)
         if isinstance(transaction, WalTransaction) and backend.transaction is None:
             self._abort(transaction)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import psycopg
 
 from app.core.cluster import Cluster
 from listener.sequencer.active import Active
+from listener.sequencer.control_messages import Begin, ControlMessage
 from listener.sequencer.redis_requests import Append
 from listener.sequencer.wal_place import WalPlace
+from listener.sequencer.wal_sequencer import WalSequencer
 from notifymux.event import MUX_CHANNEL, EventId, decode
 from notifymux.sequence_tracker import Gap, GapReason
 from tests.simulation.listener import Listener, StillWaiting
@@ -19,6 +22,7 @@ from tests.simulation.wal_faults import LOSING, WAL_FAULTS
 from tests.simulation.wal_postgres import FROZEN_SECONDS, TRAIL_SECONDS, SimulatedWalSession, WalBackend, WalPostgres
 from tests.simulation.world import World
 
+MAX_READ = 100  # events
 _CHANNELS = {CHANNEL, EXTRA_CHANNEL}
 
 
@@ -66,6 +70,19 @@ class WalListener(Listener):
     def check_confirmed(self, cluster: Cluster, commit: int) -> None:
         self.world.check_confirmed(cluster, commit)
 
+    def check_sent(self, message: ControlMessage) -> None:
+        super().check_sent(message)
+        if isinstance(message, Begin) and message.token in self.world.postgres.begun:
+            raise Violation(f"a begin is sent again although the WAL has it: {message}")
+
+    def check_memory(self) -> None:
+        """What is read and not in the stream stays within the limits, but for one read."""
+        sequencer = self.sequencer
+        if isinstance(sequencer, WalSequencer):
+            events = len(sequencer._held) + sequencer.phase.buffered.events
+            if events > self.world.limits.events + MAX_READ:
+                raise Violation(f"{events} events are held")
+
 
 class WalWorld(World):
     """All servers and processes, and the guarantees that are checked after every step.
@@ -105,15 +122,23 @@ class WalWorld(World):
 
     def tick(self) -> None:
         super().tick()
+        self.check_passed()
+
+    def check_passed(self) -> None:
+        """What has to hold after some time has passed."""
         self.note_kept()
+        for listener in self.listeners:
+            if isinstance(listener, WalListener):
+                listener.check_memory()
 
     # The guarantees.
 
     def note_kept(self) -> None:
         """Note what Redis has had for the trail."""
+        until = self.wall - TRAIL_SECONDS
         for master in self.masters:
             for entry in reversed(master.entries):
-                if master.since[entry.id] <= self.wall - TRAIL_SECONDS:
+                if master.since[entry.id] <= until:
                     if place := WalPlace.of_text(entry.text):
                         self.kept[place.timeline] = max(self.kept.get(place.timeline, 0), place.commit)
                     break
@@ -133,6 +158,14 @@ class WalWorld(World):
             event = decode(line) if line.startswith(b'{"id"') else None
             if event and event.channel in _CHANNELS and int(bytes(event.payload)) in unseen:
                 raise Violation(f"event {bytes(event.payload)!r} is handed on before any query sees it")
+
+    def check_quiet(self) -> None:
+        """Besides, the stream has the events of an epoch in the order of the WAL."""
+        super().check_quiet()
+        for before, entry in pairwise(self.redis.entries):
+            one, next_one = WalPlace.of_text(before.text), WalPlace.of_text(entry.text)
+            if entry.id.epoch == before.id.epoch and one and next_one and not one < next_one:
+                raise Violation(f"{before.id} is at {one} and {entry.id} at {next_one}")
 
     def gap_announced(self, gap: Gap, last: EventId | None, *, lost_feed: bool) -> None:
         """In a calm world no gap may be announced.
