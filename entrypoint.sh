@@ -11,6 +11,7 @@ Usage: docker run [docker's options] notifymux [COMMAND ...]
                               embedded PostgreSQL and Valkey, and a demo match
   python -m listener          the listener alone, as a sidecar
   python -m listener verify   checks the settings, the servers and the way of an event
+  python -m listener install  makes the functions and triggers of docs/triggers.md
   gunicorn -c python:app.gunicorn_conf app.main:app
                               the web workers alone
 Settings are environment variables, or lines of /srv/notifymux/.env; docs/settings.md lists them.
