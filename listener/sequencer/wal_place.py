@@ -38,10 +38,6 @@ class WalPlace(NamedTuple):
     def __str__(self) -> str:
         return f"{self.origin}:{self.timeline}:{self.commit:X}-{self.lsn:X}"
 
-    def is_comparable(self, other: "WalPlace") -> bool:
-        """Whether both are places in one order."""
-        return (self.origin, self.timeline) == (other.origin, other.timeline)
-
 
 def place_of(text: bytes) -> str:
     """The place in an event's text, as it is written there; empty without one."""
