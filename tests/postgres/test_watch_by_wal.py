@@ -128,7 +128,7 @@ def test_installing_for_the_other_source_changes_the_way_of_all_watches_in_sessi
     session.execute(f"LISTEN c; GRANT INSERT ON t TO {ROLE}".encode())
     with closing(psycopg.connect(server.conninfo(ROLE), autocommit=True)) as writer:
         for number, source in enumerate(["wal", "notify", "wal"]):
-            settings = {**database_settings(server.conninfo()), "SOURCE": source}
+            settings = {**database_settings(server.conninfo()), "SOURCE": source, "USE_REDIS_NOTIFIER": "true"}
             with Process([sys.executable, "-m", "listener", "install"], tmp_path, settings) as process:
                 assert process.exit_code(30) == 0
                 assert process.lines[0].endswith(
@@ -142,7 +142,7 @@ def test_installing_for_the_other_source_changes_the_way_of_all_watches_in_sessi
 
 
 def test_install_warns_where_the_wal_is_not_logical(primary: PostgresServer, tmp_path: Path) -> None:
-    settings = {**database_settings(primary.conninfo()), "SOURCE": "wal"}
+    settings = {**database_settings(primary.conninfo()), "SOURCE": "wal", "USE_REDIS_NOTIFIER": "true"}
     with Process([sys.executable, "-m", "listener", "install"], tmp_path, settings) as process:
         assert process.exit_code(30) == 0
     warning = "notifymux: wal_level is replica: nothing can read the messages in the WAL before it is logical"
