@@ -192,6 +192,8 @@ class Viewer:
     def _on_message(self, message: dict[str, Any]) -> None:
         if message["type"] in {"initial-load", "resync"}:
             self._load(message)
+        elif message["type"] == "stale":
+            pass  # on a slow machine its snapshot takes so long that it is told
         elif message["channel"] == "direct":
             assert message["data"]["n"] not in self._direct, "published once, received twice"
             self._direct.add(message["data"]["n"])

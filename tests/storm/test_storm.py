@@ -11,12 +11,14 @@ import pytest
 from tests.storm.__main__ import run, table
 from tests.storm.environment import Environment
 
+_QUERIES_SECONDS = 10  # in which a worker asks at most three times for a match
+
 
 @pytest.mark.parametrize(
     ("clients", "workers", "matches"),
     [
         (200, 2, 4),
-        *(pytest.param(5000, workers, 20, marks=[pytest.mark.long, pytest.mark.timeout(300)]) for workers in (1, 2)),
+        pytest.param(5000, 2, 20, marks=[pytest.mark.long, pytest.mark.timeout(300)]),
     ],
 )
 def test_clients_that_all_reconnect_at_once_are_served_with_three_queries_per_match(
@@ -29,7 +31,7 @@ def test_clients_that_all_reconnect_at_once_are_served_with_three_queries_per_ma
     assert "Traceback" not in log
     for storm in storms:
         assert storm.recovered + storm.snapshots == clients
-        assert storm.queries <= 3 * workers
+        assert storm.queries <= 3 * workers * (1 + storm.all // _QUERIES_SECONDS)
     assert [storms[0].snapshots, storms[1].recovered] == [0, 0]
 
 
