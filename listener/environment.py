@@ -117,8 +117,8 @@ class Environment(NamedTuple):
     """Everything around a forwarder.
 
     `connect` opens a session; it may block and is called by `start_call`, which returns at once. `waits_for` returns
-    which other listener it waits for, empty for none. `monotonic` and `wall` are the clocks, in seconds.
-    `new_session_id` returns an id unlike any other.
+    why that does not end while PostgreSQL answers (another listener reads the slot, or Redis is away); empty for none.
+    `monotonic` and `wall` are the clocks, in seconds. `new_session_id` returns an id unlike any other.
     """
 
     connect: Callable[[], Session]

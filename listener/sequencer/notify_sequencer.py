@@ -10,6 +10,7 @@ from listener.sequencer.control_messages import ReceivedControl, parse
 from listener.sequencer.process_state import ProcessState
 from listener.sequencer.received import ReceivedNotification
 from listener.sequencer.sequencer import Sequencer
+from listener.sequencer.snapshot import Snapshot
 from listener.sequencer.transitions import LeaveServer, MarkerFound, Realign, SendBegin, Transition
 from notifymux.event import MUX_CHANNEL, EventId, payload_json
 
@@ -50,6 +51,14 @@ class NotifySequencer(Sequencer):
                 self._control.on_own_message(now)
         if self._fill_level() > 1:
             self._apply(self.phase.on_overflow(now))
+
+    def on_snapshot(self, _snapshot: Snapshot, _now: float) -> None:
+        """Refuse it: what notifies is visible.
+
+        Raises:
+            TypeError: always. This sequencer asks for no snapshot.
+        """
+        raise TypeError("no snapshot was asked for")
 
     def _on_begin(self, begin: ReceivedControl, epoch: int, now: float) -> None:
         """Rule 5: a listener that is active, or sent the begin itself, drops its buffer and continues in the new epoch.

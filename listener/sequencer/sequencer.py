@@ -67,8 +67,6 @@ class Sequencer(ABC):
         cluster: the session's PostgreSQL; None if it is not known.
     """
 
-    _passive_until = "this listener stays passive until the other one is gone, and then begins a new epoch: %s"
-
     def __init__(self, session_id: str, process: ProcessState, cluster: Cluster | None) -> None:
         self._process, self._control = process, ControlChannel(session_id, process)
         self._cluster = cluster
@@ -90,9 +88,9 @@ class Sequencer(ABC):
         """Record that the query of the last message failed; `to_postgres` returns the message again."""
         self._control.on_query_failure(now)
 
+    @abstractmethod
     def on_snapshot(self, snapshot: Snapshot, now: float) -> None:
-        """Process the answer to `TakeSnapshot`; only a sequencer that sends it gets one."""
-        raise NotImplementedError
+        """Process the answer to `TakeSnapshot`."""
 
     def seconds_to_query(self, _now: float) -> float:
         """In how many seconds `to_postgres` has something to send at the latest."""
@@ -183,7 +181,9 @@ class Sequencer(ABC):
     def _stay_passive(self, reason: str) -> None:
         """Rule 6: log once that another listener appends events that are not this one's."""
         if reason != self._passive_reason:
-            logger.warning(self._passive_until, reason)
+            logger.warning(
+                "this listener stays passive until the other one is gone, and then begins a new epoch: %s", reason
+            )
             self._passive_reason = reason
 
     # Its state.

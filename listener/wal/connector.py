@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from psycopg import conninfo as libpq
 from psycopg import errors
@@ -40,7 +40,7 @@ class WalConnector:
         self._last: Backend | None = None
         self._is_warned = False  # that nothing bounds what the slot keeps
         self._state = ReaderState(redis_answers)
-        self.waits_for = ""  # why `connect` has not returned yet: the slot's reader; empty if it is nothing of the kind
+        self.waits_for = ""  # why `connect` has not returned yet, if it waits for another listener to end, or for Redis
 
     def connect(self) -> WalSession:
         """Wait until the slot is free, and read it.
@@ -49,33 +49,40 @@ class WalConnector:
             psycopg.Error: PostgreSQL can't be reached, or refuses.
             OperatorError, SettingsError: only an operator can fix it.
         """
-        try:
+        with ExitStack() as stack:
+            stack.callback(self._waits_no_more)
             conninfo = self._conninfo()
             # No query may wait for a synchronous standby: they ask what others can see meanwhile.
             options = with_options(conninfo, {"synchronous_commit": "local"})
             opened = open_session(libpq.make_conninfo(conninfo, options=options), self._last)
+            failed = stack.enter_context(ExitStack())
+            failed.callback(opened.connection.close)
             self._last = opened.backend
-            try:
-                return self._read_slot(opened, conninfo)
-            except BaseException:
-                opened.connection.close()
-                raise
-        finally:
-            self.waits_for = ""
+            session = self._read_slot(opened, conninfo)
+            failed.pop_all()
+            return session
+
+    def _waits_no_more(self) -> None:
+        self.waits_for = ""
 
     def _read_slot(self, opened: OpenSession, conninfo: str) -> WalSession:
         slot = Slot(opened.connection.pgconn, self._settings.name)
-        slot.prepare(anew=self._state.makes_slot)
-        self._state.makes_slot = False
+        slot.prepare(self._settings.max_behind_bytes)
         while True:
-            self._wait_for(slot)
-            with suppress(errors.ObjectInUse):  # somebody else was faster
-                return self._start(opened, conninfo)
+            if (reader := slot.reader()) is None:
+                slot.prepare(self._settings.max_behind_bytes)
+                if self._state.redis_answers():
+                    slot.show_as_waiting(shown=False)
+                    with suppress(errors.ObjectInUse):  # somebody else was faster
+                        return self._start(opened, conninfo)
+                    continue
+            self._wait(slot, reader)
 
     def _start(self, opened: OpenSession, conninfo: str) -> WalSession:
         name = f"{READER_NAME}{opened.backend.pid}"
         connection = connect(libpq.make_conninfo(conninfo, replication="database", application_name=name))
-        try:
+        with ExitStack() as failed:
+            failed.callback(connection.close)
             [[identifier, timeline, *_]] = query(connection.pgconn, _IDENTIFY)
             cluster = Cluster(int(identifier or 0), int(timeline or 0))
             start = _START.format(slot=self._settings.name, streaming="on" if self._state.streams else "off")
@@ -84,9 +91,7 @@ class WalConnector:
             replication = ReplicationConnection(connection, self._settings)
             session = WalSession(opened, replication, cluster, self._settings, self._state)
             session.slot_state = self._look(opened)
-        except BaseException:
-            connection.close()
-            raise
+            failed.pop_all()
         return session
 
     def _look(self, opened: OpenSession) -> SlotState:
@@ -98,24 +103,16 @@ class WalConnector:
             logger.warning("%s: %s", *UNBOUNDED)
         return state
 
-    def _wait_for(self, slot: Slot) -> None:
-        """Wait until nobody reads the slot, and Redis answers. A reader that is frozen is ended."""
-        is_shown = False  # as one that could read it
-        while (reader := slot.reader()) or not self._state.redis_answers():
-            self._explain(reader)
-            if reader is None:
-                slot.keep_within(self._settings.max_behind_bytes)
-            if self._state.redis_answers() != is_shown:
-                is_shown = not is_shown
-                slot.show_as_waiting(is_shown)
-            if reader and reader.is_frozen and is_shown:
-                logger.warning(
-                    "the listener that reads the replication slot %s is frozen, and is ended", self._settings.name
-                )
-                slot.end(reader)
-            time.sleep(_POLL_SECONDS)
-        if is_shown:
-            slot.show_as_waiting(False)
+    def _wait(self, slot: Slot, reader: Reader | None) -> None:
+        """Wait a moment for the reader of the slot to end, or for Redis. A reader that is frozen is ended."""
+        self._explain(reader)
+        can_read = self._state.redis_answers()
+        slot.show_as_waiting(shown=can_read)
+        if reader and reader.is_frozen and can_read:
+            name = self._settings.name
+            logger.warning("the listener that reads the replication slot %s is frozen, and is ended", name)
+            slot.end(reader)
+        time.sleep(_POLL_SECONDS)
 
     def _explain(self, reader: Reader | None) -> None:
         name = self._settings.name

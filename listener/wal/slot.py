@@ -24,12 +24,9 @@ _FAILOVER_SLOTS = 17_00_00  # the server version since which a standby can have 
 _CREATION_SECONDS = 3  # after which the creation is given up, to say what it waits for
 
 _SLOT = """
-SELECT plugin, database = current_database(), active_pid, wal_status, current_setting('wal_level')
+SELECT plugin, database = current_database(), wal_status, current_setting('wal_level'),
+       active_pid IS NULL AND pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn) > {max_behind}
 FROM (SELECT) AS one LEFT JOIN pg_replication_slots ON slot_name = {slot}
-"""
-_BEHIND = """
-SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn)::bigint
-FROM pg_replication_slots WHERE slot_name = {slot}
 """
 _OLDEST_TRANSACTION = """
 SELECT pid, extract(epoch FROM clock_timestamp() - xact_start)::int FROM pg_stat_activity
@@ -95,18 +92,22 @@ class Slot:
 
     def __init__(self, pgconn: pq.abc.PGconn, name: str) -> None:
         self._pgconn, self._name = pgconn, name
+        self._is_shown = False  # the session, as one that waits
 
-    def prepare(self, *, anew: bool) -> None:
-        """Make the slot and the publication if they are missing; a slot that PostgreSQL has given up is made anew.
+    def prepare(self, max_behind_bytes: int) -> None:
+        """Make the slot and the publication if they are missing.
+
+        A slot that PostgreSQL has given up is made anew, and so is one that nobody reads and that keeps too much back.
 
         Args:
-            anew: whether to make the slot anew in any case.
+            max_behind_bytes: of WAL after what is confirmed.
 
         Raises:
             psycopg.Error: PostgreSQL refuses, or does not answer.
             OperatorError: the server's settings, or what has the slot's name, are in the way.
         """
-        [[plugin, is_ours, _, wal_status, wal_level]] = query(self._pgconn, _SLOT.format(slot=literal(self._name)))
+        sql = _SLOT.format(slot=literal(self._name), max_behind=max_behind_bytes)
+        [[plugin, is_ours, wal_status, wal_level, is_too_far_behind]] = query(self._pgconn, sql)
         if wal_level != b"logical":
             raise OperatorError(
                 f"SOURCE=wal needs wal_level=logical, and it is {(wal_level or b'').decode()}",
@@ -119,7 +120,9 @@ class Slot:
             )
         if wal_status == b"lost":
             logger.error("PostgreSQL has given up the replication slot %s: it is made anew", self._name)
-        if plugin is not None and (anew or wal_status == b"lost"):
+        elif is_too_far_behind == b"t":
+            logger.error("the replication slot %s keeps more WAL back than WAL_LIMIT: it is made anew", self._name)
+        if wal_status == b"lost" or is_too_far_behind == b"t":
             self._drop_slot()
             plugin = None
         self._create_publication()
@@ -168,27 +171,16 @@ class Slot:
         backend = Backend(int(pid or 0), int(started or 0))
         return Reader(backend, Backend(int(other), int(other_started or 0)) if other else None, is_frozen == b"t")
 
-    def keep_within(self, max_behind_bytes: int) -> None:
-        """Make a slot that nobody reads anew if it keeps more WAL back.
-
-        Raises:
-            psycopg.Error: PostgreSQL refuses, or does not answer.
-            OperatorError: it can't be made now.
-        """
-        rows = query(self._pgconn, _BEHIND.format(slot=literal(self._name)))
-        if any(int(behind or 0) > max_behind_bytes for [behind] in rows):
-            logger.error("the replication slot %s keeps more WAL back than WAL_LIMIT: it is made anew", self._name)
-            self._drop_slot()
-            self._create()
-
-    def show_as_waiting(self, shown: bool) -> None:
+    def show_as_waiting(self, *, shown: bool) -> None:
         """Show in the session's name that it waits for the slot and could forward what it sends; or no longer.
 
         Raises:
             psycopg.Error: PostgreSQL does not answer.
         """
-        name = literal(f"{WAITING_NAME}{self._name}") if shown else "DEFAULT"
-        query(self._pgconn, f"SET application_name TO {name}")
+        if shown != self._is_shown:
+            name = literal(f"{WAITING_NAME}{self._name}") if shown else "DEFAULT"
+            query(self._pgconn, f"SET application_name TO {name}")
+            self._is_shown = shown
 
     def end(self, reader: Reader) -> None:
         """End a reader that is frozen, by the very backends that were seen.

@@ -40,12 +40,10 @@ class ReaderState:
     Args:
         redis_answers: whether Redis takes this process's heartbeats.
         streams: whether the next session receives large transactions while they are open.
-        makes_slot: whether the next session makes the slot anew.
     """
 
     redis_answers: Callable[[], bool]
     streams: bool = True
-    makes_slot: bool = False
 
 
 class WalSession:
@@ -176,14 +174,13 @@ class WalSession:
                 self._doubts = 0 if reader == self._replication.backend_pid else self._doubts + 1
 
     def check_limit(self) -> None:
-        """Give the slot up where it keeps too much WAL back, as when Redis is away for long: the server comes first.
+        """Leave a slot that keeps too much WAL back, as when Redis is away for long: the server comes first.
 
         Raises:
-            OperatorError: it does; the next session makes the slot anew.
+            OperatorError: it does; `Slot.prepare` makes it anew for the next session.
         """
         behind = self.slot_state.behind_bytes if self.slot_state else 0
         if behind > self._settings.max_behind_bytes:
-            self._state.makes_slot = True
             raise OperatorError(
                 f"the replication slot {self._settings.name} keeps {behind} bytes of WAL back, more than WAL_LIMIT: it "
                 "is made anew, and clients will be told of a gap"

@@ -37,7 +37,7 @@ def main() -> None:
     while True:
         try:
             with psycopg.connect(url, autocommit=True, connect_timeout=3, application_name="notifymux-demo") as session:
-                create_tables(session, settings.source)
+                create_tables(session)
                 outage.recovered()
                 _play(session, matches)
         except psycopg.OperationalError as error:

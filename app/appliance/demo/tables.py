@@ -16,10 +16,10 @@ Row = Mapping[str, Any]
 Key = tuple[str, int]  # a table and a row's id
 
 
-def create_tables(session: psycopg.Connection[Any], source: str = "notify") -> None:
-    """Create the schema `notifymux` for SOURCE, the seven tables and their triggers, as far as they don't exist."""
+def create_tables(session: psycopg.Connection[Any]) -> None:
+    """Create the schema `notifymux`, the seven tables and their triggers, as far as they don't exist."""
     with session.transaction():
-        session.execute(install_script(source).encode())
+        session.execute(install_script("notify").encode())
     with session.transaction():
         session.execute(_SCHEMA.read_bytes())
 
