@@ -194,7 +194,6 @@ def compose(settings: Settings) -> Callable[[], None]:
         channels=settings.notify_channels,
         slot=settings.wal_slot if settings.source == "wal" else "",
     )
-    connection.start(lambda: registry.last_beat)
     _enable_metrics()
     stats, round_trip = ListenerStats(), RoundTripTimer()
     connector = _connector(settings, registry)
@@ -222,6 +221,7 @@ def compose(settings: Settings) -> Callable[[], None]:
     forwarder = Forwarder(environment, process, round_trip, description)
     for stop in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop, lambda *_: forwarder.stop())
+    connection.start(lambda: registry.last_beat)  # it looks Redis up; SIGTERM ends the listener in order from here on
     return partial(
         run_forwarder,
         forwarder,
