@@ -157,7 +157,7 @@ def test_without_ids_nothing_is_recovered_and_every_viewer_ends_with_the_right_s
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-@settings(max_examples=3_000)
+@settings(max_examples=1_200)
 @given(st.lists(STEP, min_size=60, max_size=250))
 def test_many_more_schedules(steps: list[Step]) -> None:
     asyncio.run(Schedule(numbered=True).run(steps))

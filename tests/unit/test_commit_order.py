@@ -438,4 +438,4 @@ def test_an_update_that_waits_for_its_query_holds_back_all_that_follow_on_its_co
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_many_more_schedules() -> None:
-    run_schedules(has_queries=True, examples=3_000)
+    run_schedules(has_queries=True, examples=1_200)
