@@ -1,0 +1,117 @@
+"""Clients behind a load balancer: who is closed comes back to another pod with its last id, as notifymux.js does."""
+
+import asyncio
+import json
+import random
+import threading
+import time
+from collections import Counter
+from contextlib import suppress
+from typing import NamedTuple, Self
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+
+from tests.chaos.load import MATCHES, Record
+from tests.support.waiting import wait_until
+
+_DELAY_SECONDS = 0.25, 0.5  # before a reconnect
+
+
+class Return(NamedTuple):
+    """When a client that a pod had closed was served again."""
+
+    port: int  # the pod's
+    at: float
+
+
+class ReturningClient(Record):
+    """One of `ReturningClients`."""
+
+    port: int | None = None  # of the pod that serves it
+    was_served_by: int | None = None
+
+
+class ReturningClients:
+    """All clients, in a thread with an event loop, while the block runs.
+
+    Args:
+        number: how many.
+        ports: where the load balancer sends newcomers, at random. The caller changes the list as pods come and go.
+    """
+
+    def __init__(self, number: int, ports: list[int]) -> None:
+        self.clients = [ReturningClient(MATCHES[n % len(MATCHES)], f"client-{n}") for n in range(number)]
+        self.returns: list[Return] = []
+        self.codes: Counter[int] = Counter()  # of closed connections; 0 for none
+        self.refused = 0
+        self._ports = ports
+        self._loop = asyncio.new_event_loop()
+        self._serving: asyncio.Task[None] | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        wait_until(lambda: all(client.is_loaded.is_set() for client in self.clients), 30, "all have their initial load")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections for good."""
+        if self._serving is not None and self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._serving.cancel)
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+
+    def of_pod(self, port: int) -> int:
+        """Return how many clients a pod serves."""
+        return sum(client.port == port for client in self.clients)
+
+    def busiest_second(self, port: int) -> int:
+        """Return the most clients of a pod that were served again within one second."""
+        times = [each.at for each in list(self.returns) if each.port == port]
+        return max((sum(begin <= at < begin + 1 for at in times) for begin in times), default=0)
+
+    def _run(self) -> None:
+        async def serve() -> None:
+            async with asyncio.TaskGroup() as tasks:
+                for client in self.clients:
+                    tasks.create_task(self._serve(client))
+
+        self._serving = self._loop.create_task(serve())
+        with suppress(asyncio.CancelledError):
+            self._loop.run_until_complete(self._serving)
+        self._loop.close()
+
+    async def _serve(self, client: ReturningClient) -> None:
+        while True:
+            port = random.choice(self._ports)
+            query = f"?last_event_id={client.last_id}" if client.last_id else ""
+            url = f"ws://127.0.0.1:{port}/api/matches/ws/id/{client.match}/{client.name}/{query}"
+            try:
+                async with connect(
+                    url, open_timeout=20, close_timeout=1, ping_interval=None, compression=None
+                ) as socket:
+                    await self._read(client, port, socket)
+            except ConnectionClosed as closed:
+                self.codes[closed.rcvd.code if closed.rcvd else 0] += 1
+            except InvalidStatus:
+                self.refused += 1
+            except (OSError, WebSocketException):  # TimeoutError too
+                self.codes[0] += 1
+            client.was_served_by, client.port = client.port or client.was_served_by, None
+            await asyncio.sleep(random.uniform(*_DELAY_SECONDS))
+
+    async def _read(self, client: ReturningClient, port: int, socket: ClientConnection) -> None:
+        while True:
+            message = json.loads(await socket.recv())
+            if message["type"] == "ping":
+                await socket.send('{"type":"pong"}')
+                continue
+            if client.port is None:
+                client.port = port
+                if client.was_served_by is not None:
+                    self.returns.append(Return(client.was_served_by, time.monotonic()))
+            client.add(message)
