@@ -11,6 +11,8 @@ logger = logging.getLogger(__name__)
 
 _MAX_SPACING_SECONDS = 0.5  # so that a few clients don't hold up a restart
 _LOOK_SECONDS = 0.05  # from one look whether all have left to the next
+_MAX_BURST_SECONDS = 0.1  # what is closed at once after a pause of this process: whoever was due for so long
+_MAX_LATE_SECONDS = 1.5  # that all such pauses may make it last longer
 
 
 class Drain:
@@ -33,9 +35,12 @@ class Drain:
         if clients:
             logger.info("this worker ends: it closes its %d clients over %g s", len(clients), self._seconds)
         spacing = min(self._seconds / max(len(clients), 1), _MAX_SPACING_SECONDS)
-        due = asyncio.get_running_loop().time()
+        time = asyncio.get_running_loop().time
+        due = time()
+        end = due + self._seconds + _MAX_LATE_SECONDS
         for client in clients:
             if not client.closing.done():
+                due = min(max(due, time() - _MAX_BURST_SECONDS), end)
                 await self._wait_until(due)
                 client.close(CloseCode.SERVICE_RESTART)
                 due += spacing
