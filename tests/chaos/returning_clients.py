@@ -9,6 +9,7 @@ from collections import Counter
 from contextlib import suppress
 from typing import NamedTuple, Self
 
+import uvloop
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
@@ -42,11 +43,12 @@ class ReturningClients:
 
     def __init__(self, number: int, ports: list[int]) -> None:
         self.clients = [ReturningClient(MATCHES[n % len(MATCHES)], f"client-{n}") for n in range(number)]
+        self.losses: list[Return] = []
         self.returns: list[Return] = []
         self.codes: Counter[int] = Counter()  # of closed connections; 0 for none
         self.refused = 0
         self._ports = ports
-        self._loop = asyncio.new_event_loop()
+        self._loop = uvloop.new_event_loop()
         self._serving: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -101,6 +103,8 @@ class ReturningClients:
                 self.refused += 1
             except (OSError, WebSocketException):  # TimeoutError too
                 self.codes[0] += 1
+            if client.port is not None:
+                self.losses.append(Return(client.port, time.monotonic()))
             client.was_served_by, client.port = client.port or client.was_served_by, None
             await asyncio.sleep(random.uniform(*_DELAY_SECONDS))
 
