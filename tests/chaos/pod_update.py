@@ -10,7 +10,6 @@ import random
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -33,13 +32,9 @@ class Replaced(NamedTuple):
     """What became of one pod's clients."""
 
     clients: int
-    busiest_second: int  # the most of them that came back within one
+    share_closed: float  # of them, in the busiest second
+    share_back: float  # of them, in the busiest second
     seconds: float  # from SIGTERM until the workers had ended
-
-    @property
-    def share(self) -> float:
-        """The part of the clients that came back within the busiest second."""
-        return self.busiest_second / max(self.clients, 1)
 
 
 class UpdateReport(NamedTuple):
@@ -134,11 +129,8 @@ class PodUpdate:
             assert old.listener.stop() == 0, old.log
             wait_until(lambda: sum(map(self._clients.of_pod, self._ports)) == self._number, 20, "all are back")
             self._logs.append(old.log)
-            for kind in (self._clients.losses, self._clients.returns):
-                print_line(
-                    str(sorted(Counter(round((e.at - began) * 2) / 2 for e in kind if e.port == old.app.port).items()))
-                )
-            self._replaced.append(Replaced(clients, self._clients.busiest_second(old.app.port), seconds))
+            closed, back = [each.busiest_second(old.app.port) for each in (self._clients.closed, self._clients.back)]
+            self._replaced.append(Replaced(clients, closed / max(clients, 1), back / max(clients, 1), seconds))
         return self._finish()
 
     def _start_pod(self) -> WholePod:
@@ -183,7 +175,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report = update.run()
     found = report.deliveries
     for each in report.pods:
-        print_line(f"{each.clients} clients, at most {each.share:.0%} back within a second, {each.seconds:.1f} s")
+        print_line(
+            f"{each.clients} clients, in the busiest second {each.share_closed:.0%} closed, {each.share_back:.0%} back;"
+            f" ended after {each.seconds:.1f} s"
+        )
     print_line(
         f"{report.committed} events committed, {found.received} delivered, {found.lost} lost, {found.repeated} twice,"
         f" {found.out_of_order} out of order, {found.resyncs} resyncs, {report.refused} refused, closed: {report.codes}"

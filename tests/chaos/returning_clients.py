@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import suppress
-from typing import NamedTuple, Self
+from typing import Self
 
 import uvloop
 from websockets.asyncio.client import ClientConnection, connect
@@ -19,11 +19,20 @@ from tests.support.waiting import wait_until
 _DELAY_SECONDS = 0.25, 0.5  # before a reconnect
 
 
-class Return(NamedTuple):
-    """When a client that a pod had closed was served again."""
+class Moments:
+    """When something happened to the clients of each pod, which its port tells from others."""
 
-    port: int  # the pod's
-    at: float
+    def __init__(self) -> None:
+        self._times: dict[int, list[float]] = {}
+
+    def add(self, port: int) -> None:
+        """Note that it happened now."""
+        self._times.setdefault(port, []).append(time.monotonic())
+
+    def busiest_second(self, port: int) -> int:
+        """Return how often it happened within one second, at most."""
+        times = list(self._times.get(port, []))
+        return max((sum(begin <= at < begin + 1 for at in times) for begin in times), default=0)
 
 
 class ReturningClient(Record):
@@ -43,8 +52,7 @@ class ReturningClients:
 
     def __init__(self, number: int, ports: list[int]) -> None:
         self.clients = [ReturningClient(MATCHES[n % len(MATCHES)], f"client-{n}") for n in range(number)]
-        self.losses: list[Return] = []
-        self.returns: list[Return] = []
+        self.closed, self.back = Moments(), Moments()  # connections, and clients that were served again afterwards
         self.codes: Counter[int] = Counter()  # of closed connections; 0 for none
         self.refused = 0
         self._ports = ports
@@ -70,11 +78,6 @@ class ReturningClients:
     def of_pod(self, port: int) -> int:
         """Return how many clients a pod serves."""
         return sum(client.port == port for client in self.clients)
-
-    def busiest_second(self, port: int) -> int:
-        """Return the most clients of a pod that were served again within one second."""
-        times = [each.at for each in list(self.returns) if each.port == port]
-        return max((sum(begin <= at < begin + 1 for at in times) for begin in times), default=0)
 
     def _run(self) -> None:
         async def serve() -> None:
@@ -104,7 +107,7 @@ class ReturningClients:
             except (OSError, WebSocketException):  # TimeoutError too
                 self.codes[0] += 1
             if client.port is not None:
-                self.losses.append(Return(client.port, time.monotonic()))
+                self.closed.add(client.port)
             client.was_served_by, client.port = client.port or client.was_served_by, None
             await asyncio.sleep(random.uniform(*_DELAY_SECONDS))
 
@@ -117,5 +120,5 @@ class ReturningClients:
             if client.port is None:
                 client.port = port
                 if client.was_served_by is not None:
-                    self.returns.append(Return(client.was_served_by, time.monotonic()))
+                    self.back.add(client.was_served_by)
             client.add(message)

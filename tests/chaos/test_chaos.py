@@ -71,7 +71,8 @@ def test_no_promise_is_broken_while_servers_stall_and_fail_over_too(
 
 @pytest.mark.long
 def test_a_rolling_update_loses_and_repeats_nothing(servers: Servers, tmp_path: Path, seed: int) -> None:
-    with PodUpdate(servers, tmp_path, 300, seed) as update:
+    # More than the default, so that the bound below has room for the pauses of a busy machine.
+    with PodUpdate(servers, tmp_path, 300, seed, {"DRAIN_SECONDS": "7"}) as update:
         report = update.run()
     found = report.deliveries
     assert found.errors == [], report.log
@@ -81,7 +82,7 @@ def test_a_rolling_update_loses_and_repeats_nothing(servers: Servers, tmp_path: 
     assert len(report.pods) == 3
     for pod in report.pods:
         assert pod.clients > 50, "they spread over the pods"
-        assert pod.share <= 0.3, "they come back one after another"
+        assert pod.share_back <= 0.3, "they come back one after another"
     assert "Traceback" not in report.log
 
 
