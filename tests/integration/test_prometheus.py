@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import StartApp, StartListener
 from tests.support.process import ROOT
-from tests.support.prometheus import Prometheus
+from tests.support.prometheus import Prometheus, program
 from tests.support.waiting import wait_until
 
 DASHBOARD, ALERTS = ROOT / "docs/grafana.json", ROOT / "docs/alerts.yaml"
@@ -80,7 +80,7 @@ def test_the_dashboard_says_of_each_panel_what_it_shows_and_panels_do_not_overla
 
 def test_prometheus_own_tool_accepts_the_alerts() -> None:
     result = subprocess.run(
-        ["promtool", "check", "rules", str(ALERTS)], capture_output=True, text=True, check=False, timeout=30
+        [program("promtool"), "check", "rules", str(ALERTS)], capture_output=True, text=True, check=False, timeout=30
     )
     assert result.returncode == 0, result.stderr
     assert "SUCCESS" in result.stdout

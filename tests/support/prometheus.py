@@ -2,16 +2,29 @@
 
 import http.client
 import json
+import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import pytest
 import yaml  # type: ignore[import-untyped]
 
 from tests.support.process import Process
 from tests.support.servers import free_port
 from tests.support.waiting import wait_until
+
+
+def program(name: str) -> str:
+    """Return the path of one of its programs. If there is none, skip the test, or fail it in CI."""
+    path = shutil.which(name)
+    if path is None:
+        if os.environ.get("CI"):
+            pytest.fail(f"there is no {name}: install the package prometheus")
+        pytest.skip(f"there is no {name}")
+    return path
 
 
 class Prometheus(Process):
@@ -35,7 +48,7 @@ class Prometheus(Process):
         }
         (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
         options = [f"--web.listen-address=127.0.0.1:{self._port}", f"--storage.tsdb.path={folder / 'data'}"]
-        super().__init__(["prometheus", f"--config.file={folder / 'prometheus.yml'}", *options], folder, {})
+        super().__init__([program("prometheus"), f"--config.file={folder / 'prometheus.yml'}", *options], folder, {})
         wait_until(self._is_ready, 30, lambda: f"ready:\n{self.log}")
 
     def query(self, expression: str) -> list[dict[str, Any]]:

@@ -46,6 +46,11 @@ async def test_the_first_client_is_closed_at_once_and_the_others_evenly_in_the_o
 
 
 @async_test
+async def test_without_clients_it_takes_no_time() -> None:
+    await asyncio.wait_for(Drain(World().hub, 300.0).run(), 5)
+
+
+@async_test
 async def test_after_a_pause_of_the_process_not_all_that_were_due_are_closed_at_once() -> None:
     hub = World().hub
     clients = connected(hub, 100)
