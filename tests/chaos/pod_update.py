@@ -74,6 +74,13 @@ class WholePod:
         return f"{self.listener.log}\n{self.app.log}"
 
 
+class SteadyWriter(Writer):
+    """Commits a few events at a time: hundreds to each client would keep them all busy, and not only their pods."""
+
+    def _transaction_size(self) -> int:
+        return self._rng.randint(1, 5)
+
+
 class PodUpdate:
     """Three pods, clients and a writer, while the block runs.
 
@@ -109,7 +116,7 @@ class PodUpdate:
             self._clients = stack.enter_context(ReturningClients(self._number, self._ports))
             wait_until(self._order.listening.is_set)
             rng = random.Random(self._rng.random())
-            self._writer = stack.enter_context(Writer(1, self._url, self._order, EVENTS_PER_SECOND, rng))
+            self._writer = stack.enter_context(SteadyWriter(1, self._url, self._order, EVENTS_PER_SECOND, rng))
             self._stack = stack.pop_all()
         return self
 
