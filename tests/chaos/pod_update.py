@@ -44,6 +44,7 @@ class UpdateReport(NamedTuple):
     pods: list[Replaced]
     committed: int
     refused: int  # connections, by pods that ended
+    longest_pause: float  # of the clients' own process, seconds
     codes: dict[int, int]  # of closed connections
     log: str
 
@@ -159,7 +160,13 @@ class PodUpdate:
         deliveries.errors += ambiguous_ids(client.received for client in self._clients.clients)
         codes = dict(self._clients.codes)
         return UpdateReport(
-            deliveries, self._replaced, len(session), self._clients.refused, codes, "\n".join(self._logs)
+            deliveries,
+            self._replaced,
+            len(session),
+            self._clients.refused,
+            self._clients.longest_pause,
+            codes,
+            "\n".join(self._logs),
         )
 
     def _wait_for_last(self, last: dict[int, EventKey]) -> None:
@@ -189,6 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print_line(
         f"{report.committed} events committed, {found.received} delivered, {found.lost} lost, {found.repeated} twice,"
         f" {found.out_of_order} out of order, {found.resyncs} resyncs, {report.refused} refused, closed: {report.codes}"
+        f"; the clients paused for {report.longest_pause:.2f} s at most"
     )
     return int(bool(found.lost or found.repeated or found.out_of_order or found.resyncs or found.errors))
 

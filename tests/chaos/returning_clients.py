@@ -17,6 +17,7 @@ from tests.chaos.load import MATCHES, Record
 from tests.support.waiting import wait_until
 
 _DELAY_SECONDS = 0.25, 0.5  # before a reconnect
+_LOOK_SECONDS = 0.02  # from one look at the clock to the next
 
 
 class Moments:
@@ -55,6 +56,7 @@ class ReturningClients:
         self.closed, self.back = Moments(), Moments()  # connections, and clients that were served again afterwards
         self.codes: Counter[int] = Counter()  # of closed connections; 0 for none
         self.refused = 0
+        self.longest_pause = 0.0  # seconds for which this thread did not run: what came meanwhile seems to come at once
         self._ports = ports
         self._loop = uvloop.new_event_loop()
         self._serving: asyncio.Task[None] | None = None
@@ -82,6 +84,7 @@ class ReturningClients:
     def _run(self) -> None:
         async def serve() -> None:
             async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._watch_pauses())
                 for client in self.clients:
                     tasks.create_task(self._serve(client))
 
@@ -89,6 +92,12 @@ class ReturningClients:
         with suppress(asyncio.CancelledError):
             self._loop.run_until_complete(self._serving)
         self._loop.close()
+
+    async def _watch_pauses(self) -> None:
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(_LOOK_SECONDS)
+            self.longest_pause = max(self.longest_pause, time.monotonic() - before - _LOOK_SECONDS)
 
     async def _serve(self, client: ReturningClient) -> None:
         while True:
