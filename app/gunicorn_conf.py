@@ -12,8 +12,8 @@ from app.core.config import load_queries_or_exit, load_settings_or_exit, where_s
 from app.core.logging_config import logging_config
 from app.core.settings_sources import SettingsError
 from app.core.settings_types import MIN_SECRET_BYTES
-from app.web.gunicorn_master import spare_workers_after_a_pause
-from app.web.gunicorn_worker import KEEP_ALIVE_SECONDS, collect_seldom
+from app.web.gunicorn_master import end_at_once_on_the_second_sigterm, spare_workers_after_a_pause
+from app.web.gunicorn_worker import KEEP_ALIVE_SECONDS, STOP_SECONDS, collect_seldom
 from app.web.open_files import allow_open_files, warn_of_low_limit
 from app.web.worker_loads import WorkerLoads
 
@@ -39,7 +39,7 @@ worker_class = "app.web.gunicorn_worker.Worker"
 forwarded_allow_ips = _settings.forwarded_allow_ips
 root_path = _settings.root_path
 control_socket_disable = True
-graceful_timeout = 4  # seconds: less than the watchdog waits, which is less than Docker does
+graceful_timeout = _settings.drain_seconds + STOP_SECONDS
 timeout = 20  # seconds without a heartbeat until gunicorn replaces a worker
 keepalive = KEEP_ALIVE_SECONDS
 loglevel = _settings.log_level
@@ -72,8 +72,9 @@ def _prepare_metrics() -> None:
 
 
 def when_ready(server: Any) -> None:
-    """Prepare the master: it does not kill workers that have just woken up with it."""
+    """Prepare the master: it does not kill workers that have just woken up with it, and can be hurried."""
     spare_workers_after_a_pause(server)
+    end_at_once_on_the_second_sigterm(server)
 
 
 def pre_fork(_server: Any, worker: Any) -> None:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from app.broadcast.drain import Drain
 from app.broadcast.hub import Hub
 from app.broadcast.match_rights import MatchRights
 from app.broadcast.match_view import MatchView
@@ -83,6 +84,7 @@ class MatchDataWebSocketManager:
             fetch_row=self._fetch_row if self._pools.rows else None,
             row_timeout=settings.query_timeout,
         )
+        self.drain = Drain(self.hub, settings.drain_seconds)
         self.rights = self._match_rights(settings)
         self.event_stats = EventStats(self.hub, RecentEvents(router), sends_canaries=not use_redis)
         self._source = _source(connect_to, redis_url if use_redis else None, use_redis, settings, self.event_stats)
@@ -123,8 +125,11 @@ class MatchDataWebSocketManager:
         return self.event_stats.canary if is_fresh else Canary()
 
     def unready(self) -> list[str]:
-        """Return why this worker is not ready, for people; empty if a canary arrived within the last seconds."""
-        reasons = []
+        """Return why this worker is not ready, for people.
+
+        Empty if a canary arrived within the last seconds, unless this worker ends.
+        """
+        reasons = ["this worker ends, and closes its clients"] if self.drain.is_active else []
         source = self._source.status()
         server = "Redis" if self.mode == "redis" else "PostgreSQL"
         if self.broken:

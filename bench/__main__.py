@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import fanout, latency, listener, memory, outages, peers, pods, storm, throughput, writers
+from bench import fanout, latency, listener, memory, outages, peers, pods, storm, throughput, units, writers
 from bench.environment import running_environment
 from bench.machine import describe
 from bench.report import Report
@@ -21,6 +21,7 @@ BENCHES = {
     "pods": pods,
     "memory": memory,
     "outages": outages,
+    "units": units,
 }
 
 

@@ -24,6 +24,7 @@ class CloseCode(IntEnum):
 
     DISCONNECTED = 0, ""  # by the client, so no close frame can be sent
     BUG = 1011, "an error of the server: reconnect"
+    SERVICE_RESTART = 1012, "this worker ends: reconnect with last_event_id"
     UNCHECKED = 1013, "whether the client may have this match can't be found out: reconnect later"
     EXPIRED = 3000, "the token has expired"
     REVOKED = 3003, "the client may not have this match any longer"

@@ -94,6 +94,11 @@ class Hub:
         return RowQueries(run, deliver, groups, self._buffer.resize, abandon, timeout=timeout)
 
     @property
+    def clients(self) -> list[Client]:
+        """All clients, those that connected first before the others."""
+        return list(self._clients.values())
+
+    @property
     def queue_bytes(self) -> int:
         """The bytes that wait for all clients."""
         return sum(client.queue.bytes for client in self._clients.values())

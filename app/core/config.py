@@ -165,6 +165,9 @@ class Settings:
     ping_interval: float = _setting(
         30.0, types.seconds(0, 3600), "seconds between pings to a client; one that leaves two unanswered is closed"
     )
+    drain_seconds: int = _setting(
+        5, types.whole_number(0, 300), "seconds over which workers that end close their clients, evenly; 0: all at once"
+    )
 
     ws_jwt_secret: Secret | None = _setting(
         None, types.JWT_SECRET, "clients need a token signed with this (HS256); without it and WS_JWT_PUBLIC_KEY none"

@@ -15,6 +15,7 @@ class Cause(StrEnum):
     MATCH = "match"  # the token is for other matches, or authorize.sql says no
     UNCHECKED = "unchecked"  # PostgreSQL can't be asked whether the client may have the match
     FULL = "full"  # no room is left
+    DRAINING = "draining"  # this worker ends
     IDLE = "idle"  # too many connections serve no client
     REQUEST = "request"  # it is not HTTP, or its head is too large
     HANDSHAKE = "handshake"  # a WebSocket's is not valid

@@ -10,7 +10,7 @@ from app.core.tasks import start_task
 from app.web.accept_balance import patience_ms, room
 from app.web.worker_loads import WorkerLoad
 
-_RETRY_SECONDS = 0.1  # after an error, most likely of a lack of descriptors: other workers may have some
+_RETRY_SECONDS = 0.1  # where other workers are to take newcomers: after an error, for one of a lack of descriptors
 
 _log = LogThrottle(logging.getLogger(__name__))
 
@@ -19,7 +19,7 @@ class Acceptor:
     """Takes newcomers when it is this worker's turn. uvloop's own server takes all that wait, whenever it wakes up.
 
     Args:
-        listener: the listening socket, which does not block. It stays the caller's.
+        listener: the listening socket, which does not block.
         protocol: returns the protocol of a new connection.
         load: of this worker. It counts a connection from here on; the protocol removes it.
     """
@@ -28,21 +28,31 @@ class Acceptor:
         self._listener, self._protocol, self._load = listener, protocol, load
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._leaves_to_others = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
         """Take newcomers from now on."""
         self._loop.add_reader(self._listener, self._on_newcomer)
 
-    def stop(self) -> None:
-        """Take no more newcomers."""
+    def leave_to_others(self) -> None:
+        """Take newcomers only while no other worker does: then somebody has to turn them away."""
+        self._leaves_to_others = True
+
+    def close(self) -> None:
+        """Take no more newcomers, and close the listening socket, unless that was done."""
+        if self._listener.fileno() < 0:
+            return
         self._loop.remove_reader(self._listener)
         if self._timer is not None:
             self._timer.cancel()
+        self._listener.close()
 
     def _on_newcomer(self) -> None:
         """Called by the loop for as long as a newcomer waits."""
-        if wait_ms := patience_ms(self._load.own, self._load.others):
+        if self._leaves_to_others and self._load.others_serve:
+            self._look_again_after(_RETRY_SECONDS, self.start)
+        elif wait_ms := patience_ms(self._load.own, self._load.others):
             self._look_again_after(wait_ms / 1000, self._take_what_waits)
         else:
             self._accept()

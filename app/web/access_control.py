@@ -37,8 +37,16 @@ class Rejected(HTTPException):
 
 def try_later(reason: str, cause: Cause = Cause.FULL) -> Rejected:
     """Return a rejection that may be over soon, after which each client comes back at another time."""
-    delay = random.randint(1, _MAX_RETRY_AFTER_SECONDS)  # noqa: S311 - spreads clients
-    return Rejected(503, cause, reason, {"retry-after": str(delay)})
+    return _unavailable(cause, reason, random.randint(1, _MAX_RETRY_AFTER_SECONDS))  # noqa: S311 - spreads clients
+
+
+def try_elsewhere() -> Rejected:
+    """Return the rejection of a client by a worker that ends: another pod takes it."""
+    return _unavailable(Cause.DRAINING, "this worker ends", 1)
+
+
+def _unavailable(cause: Cause, reason: str, retry_after: int) -> Rejected:
+    return Rejected(503, cause, reason, {"retry-after": str(retry_after)})
 
 
 def other_matches_only() -> Rejected:

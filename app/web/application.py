@@ -12,11 +12,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.broadcast.drain import Drain
 from app.core.tasks import cancel_tasks, start_task
 from app.monitoring.refusals import refusals
 from app.web.access_control import Rejected
 from app.web.connection_limit import ConnectionLimit
 from app.web.uvicorn_protocols import CONNECTIONS
+from app.web.uvicorn_server import DRAIN
 from app.websocket_manager import MatchDataWebSocketManager
 
 Task = Callable[[], Coroutine[None, None, None]]
@@ -33,15 +35,16 @@ def application(
 ) -> Starlette:
     """Return the application around a manager; `tasks` run for as long as it does.
 
-    `connections` is for the server's protocol, which finds it in the application's state.
+    `connections` is for the server's protocol, and the manager's drain for the server. Each finds its own in the
+    application's state.
     """
 
     @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[dict[str, ConnectionLimit]]:
+    async def lifespan(_: Starlette) -> AsyncIterator[dict[str, ConnectionLimit | Drain]]:
         await manager.startup()
         running = [start_task(task(), "a bug ended a part of this worker") for task in tasks]
         try:
-            yield {CONNECTIONS: connections}
+            yield {CONNECTIONS: connections, DRAIN: manager.drain}
         finally:
             await cancel_tasks(running)
             await manager.shutdown()

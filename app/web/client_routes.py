@@ -18,12 +18,13 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from app.broadcast.client import CloseCode
 from app.broadcast.match_rights import Verdict
 from app.broadcast.messages import refused
 from app.broadcast.topic import Topic
 from app.core.config import Settings
-from app.monitoring.refusals import Cause
-from app.web.access_control import AccessControl, Admission, Rejected, other_matches_only, try_later
+from app.monitoring.refusals import Cause, refusals
+from app.web.access_control import AccessControl, Admission, Rejected, other_matches_only, try_elsewhere, try_later
 from app.web.client_session import ClientSession, Transport
 from app.web.origins import canonical_origin
 from app.web.resume_positions import last_event_id, requested_starts
@@ -122,16 +123,24 @@ class ClientRoutes:
         reasons = [*unready, *self._manager.degraded()]
         body: dict[str, Any] = {
             "ready": not unready,
-            "state": "broken" if self._manager.broken else "degraded" if reasons else "ready",
+            "state": self._state(is_degraded=bool(reasons)),
         }
         if self._access.is_operator(request):
             explained = [*reasons, *(await self._explain())] if reasons else []
             body |= {"mode": self._manager.mode, "reasons": explained, "clients": len(self._manager.hub)}
         return JSONResponse(body, status_code=503 if unready else 200, headers={"cache-control": "no-store"})
 
+    def _state(self, *, is_degraded: bool) -> str:
+        if self._manager.broken:
+            return "broken"
+        if self._manager.drain.is_active:
+            return "draining"
+        return "degraded" if is_degraded else "ready"
+
     async def match_socket(self, websocket: WebSocket) -> None:
         """Serve one client of one match over a WebSocket."""
         match, name = websocket.path_params["match_id"], websocket.path_params["client_id"]
+        self._check_serves()
         try:
             with self._access.authorize_client(websocket, match) as admission:
                 await self._check_rights(match, admission)
@@ -142,7 +151,7 @@ class ClientRoutes:
 
     async def match_events(self, request: Request) -> ASGIApp:
         """Serve one client of one match with server-sent events."""
-        return partial(self._stream, request) if request.method == "GET" else Response(status_code=204)
+        return self._response(request, self._stream)
 
     async def _stream(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
         match = request.path_params["match_id"]
@@ -154,6 +163,7 @@ class ClientRoutes:
 
     async def connection_socket(self, websocket: WebSocket) -> None:
         """Serve one client of many matches over a WebSocket."""
+        self._check_serves()
         try:
             with self._access.authorize_connection(websocket) as admission:
                 await websocket.accept(headers=[_worker_header()])
@@ -163,7 +173,19 @@ class ClientRoutes:
 
     async def connection_events(self, request: Request) -> ASGIApp:
         """Serve one client of many matches with server-sent events."""
-        return partial(self._stream_many, request) if request.method == "GET" else Response(status_code=204)
+        return self._response(request, self._stream_many)
+
+    def _check_serves(self) -> None:
+        """Raise `Rejected` if this worker ends."""
+        if self._manager.drain.is_active:
+            raise try_elsewhere()
+
+    def _response(
+        self, request: Request, stream: Callable[[Request, Scope, Receive, Send], Awaitable[None]]
+    ) -> ASGIApp:
+        if request.method != "GET":
+            return Response(status_code=204)
+        return _end_stream_at_once if self._manager.drain.is_active else partial(stream, request)
 
     async def _serve_requests(self, transport: Transport, name: str, admission: Admission) -> None:
         manager, claims = self._manager, admission.claims
@@ -188,7 +210,7 @@ class ClientRoutes:
     async def _stream_many(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
         starts = requested_starts(request, self._settings.other_keys)
         with self._access.authorize_connection(request) as admission:
-            refusals = await self._refusals([topic for topic, _ in starts], admission)
+            rejected = await self._rejected([topic for topic, _ in starts], admission)
             transport = EventStreamTransport(scope, receive, send)
             await transport.begin([_worker_header()])
             hub, claims = self._manager.hub, admission.claims
@@ -197,18 +219,18 @@ class ClientRoutes:
             )
             subscriptions = WatchedSubscriptions(hub, client, self._manager.rights, needs_one=True)
             try:
-                for topic, refusal in refusals.items():
+                for topic, refusal in rejected.items():
                     subscriptions.answer(refused(*refusal, topic))
-                subscriptions.start([start for start in starts if start[0] not in refusals], claims.text)
+                subscriptions.start([start for start in starts if start[0] not in rejected], claims.text)
                 await ClientSession(transport, client, self._settings.ping_interval, claims.expires).run()
             finally:
                 hub.leave(client)
                 subscriptions.close()
 
-    async def _refusals(self, topics: Sequence[Topic], admission: Admission) -> dict[Topic, tuple[str, str]]:
+    async def _rejected(self, topics: Sequence[Topic], admission: Admission) -> dict[Topic, tuple[str, str]]:
         """Return why a client may not have some of the topics; raise `Rejected` if it may have none."""
-        refusals = {topic: FORBIDDEN for topic in topics if not admission.claims.allow(topic)}
-        checked = [topic for topic in topics if topic not in refusals]
+        rejected = {topic: FORBIDDEN for topic in topics if not admission.claims.allow(topic)}
+        checked = [topic for topic in topics if topic not in rejected]
         if self._manager.rights:
             check = self._manager.rights.check
             verdicts = await asyncio.gather(
@@ -216,10 +238,10 @@ class ClientRoutes:
             )
             for topic, verdict in zip(checked, verdicts, strict=True):
                 if verdict is not Verdict.ALLOWED:
-                    refusals[topic] = FORBIDDEN if verdict is Verdict.REFUSED else UNAVAILABLE
-        if len(refusals) == len(topics):
-            raise _unchecked() if UNAVAILABLE in refusals.values() else other_matches_only()
-        return refusals
+                    rejected[topic] = FORBIDDEN if verdict is Verdict.REFUSED else UNAVAILABLE
+        if len(rejected) == len(topics):
+            raise _unchecked() if UNAVAILABLE in rejected.values() else other_matches_only()
+        return rejected
 
     async def _serve(self, connection: HTTPConnection, transport: Transport, name: str, admission: Admission) -> None:
         hub, match = self._manager.hub, connection.path_params["match_id"]
@@ -253,6 +275,14 @@ class _Static(StaticFiles):
         response = super().file_response(*args, **kwargs)
         response.headers.update(_REVALIDATE)
         return response
+
+
+async def _end_stream_at_once(scope: Scope, receive: Receive, send: Send) -> None:
+    """Have a client come back to another pod: an `EventSource` gives up after any status but 200."""
+    refusals.add(Cause.DRAINING, "this worker ends")
+    transport = EventStreamTransport(scope, receive, send)
+    await transport.begin([_worker_header()])
+    await transport.close(CloseCode.SERVICE_RESTART)
 
 
 async def _page(name: str, _: Request) -> Response:

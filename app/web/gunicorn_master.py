@@ -1,8 +1,9 @@
-"""gunicorn's master: it kills no worker that was frozen together with it.
+"""gunicorn's master: it kills no worker that was frozen together with it, and ends at once when it is told so twice.
 
 A machine that was suspended or migrated freezes all processes at once. Whichever goes on first finds all others silent.
 """
 
+import signal
 import time
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +24,20 @@ def spare_workers_after_a_pause(server: Any) -> None:
             kill_silent_workers()
 
     server.murder_workers = murder_workers
+
+
+def end_at_once_on_the_second_sigterm(server: Any) -> None:
+    """Have gunicorn's arbiter take a second SIGTERM for SIGQUIT, which has workers end their drain.
+
+    `signal`, an undocumented method of gunicorn 27's `Arbiter`, handles all its signals.
+    """
+    seen: list[int] = []
+
+    def on_sigterm(number: int, frame: object) -> None:
+        server.signal(signal.SIGQUIT if seen else number, frame)
+        seen.append(number)
+
+    signal.signal(signal.SIGTERM, on_sigterm)
 
 
 class PauseGrace:

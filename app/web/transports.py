@@ -17,7 +17,8 @@ _STREAM_HEADERS = [
     (b"cache-control", b"no-store, no-transform"),
     (b"x-accel-buffering", b"no"),  # or nginx collects events before it passes them on
 ]
-_RECONNECT_DELAY_MS = 1_000, 5_000  # each client gets another one, so that a crowd does not come back at once
+# Each client gets another delay, so that a crowd does not come back at once. A drain spreads its clients itself.
+_RECONNECT_DELAY_MS, _DRAINED_DELAY_MS = (1_000, 5_000), (250, 500)
 
 
 class WebSocketTransport:
@@ -67,7 +68,7 @@ class EventStreamTransport:
         """Send the response's head with these headers besides its own, and the delay before a reconnect."""
         self._is_stream()
         await self._send({"type": "http.response.start", "status": 200, "headers": [*_STREAM_HEADERS, *headers]})
-        await self._send_body(b"retry: %d\n\n" % random.randint(*_RECONNECT_DELAY_MS))  # noqa: S311 - spreads clients
+        await self._send_delay(_RECONNECT_DELAY_MS)
 
     async def send(self, messages: Sequence[Message]) -> bool:
         """Send messages; wait while the client does not read. Only `receive` reports a lost connection."""
@@ -80,9 +81,15 @@ class EventStreamTransport:
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
-    async def close(self, _: CloseCode) -> None:
-        """End the response, which has no place for the code."""
+    async def close(self, code: CloseCode) -> None:
+        """End the response, which has no place for the code. Where this worker ends, the client comes back soon."""
+        if code is CloseCode.SERVICE_RESTART:
+            await self._send_delay(_DRAINED_DELAY_MS)
         await self._send_body(b"", more=False)
+
+    async def _send_delay(self, milliseconds: tuple[int, int]) -> None:
+        """Tell an `EventSource` after what time to reconnect: a random one between two."""
+        await self._send_body(b"retry: %d\n\n" % random.randint(*milliseconds))  # noqa: S311 - spreads clients
 
     async def _send_body(self, body: bytes, *, more: bool = True) -> None:
         await self._send({"type": "http.response.body", "body": body, "more_body": more})

@@ -1,11 +1,10 @@
-"""uvicorn's two protocols, with limits for hostile clients, a slow drain at shutdown, and two ASGI extensions.
+"""uvicorn's two protocols, with limits for hostile clients, and ASGI extensions.
 
 They override methods of uvicorn 0.54's `HttpToolsProtocol` and `WebSocketsSansIOProtocol` that are not documented. Each
 docstring names what calls the method and what the override adds; `tests/http` shows whether that still holds.
 """
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
@@ -36,7 +35,6 @@ CONNECTIONS = "notifymux.connections"
 # The key of the worker's `WorkerLoad` in the state that its server hands over. It counts a new connection already.
 LOAD = "notifymux.load"
 
-DRAIN_SECONDS = 2.0  # over which a worker that ends closes its clients, so that they don't all reconnect at once
 _HEAD_TIMEOUT_SECONDS = 10.0  # for a request's head
 _MAX_HEAD_BYTES = 32 * 1024
 _BODY_HEADERS = {b"content-length", b"transfer-encoding"}
@@ -57,6 +55,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._load: WorkerLoad = self.app_state[LOAD]
         self._is_counted = True
         self._address = ""
+        self._is_stream = False  # what is served goes on until one side ends it
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Called by asyncio. Starts the timeout of the first head."""
@@ -84,7 +83,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._count(is_busy=True)
         self.scope["extensions"] = _extensions(self.transport.abort, self._write_chunks, self._send_chunks) | {
-            STREAM: self._leave_limit
+            STREAM: self._begin_stream
         }
         if self._head_timer is None:
             self._expect_head()
@@ -127,10 +126,10 @@ class HttpProtocol(HttpToolsProtocol):
         self._end_response()
 
     def shutdown(self) -> None:
-        """Called by uvicorn's server when it ends. Ends an event stream after a random delay; uvicorn would wait."""
+        """Called by uvicorn's server when it ends. Ends a stream; uvicorn would wait for it."""
         super().shutdown()
-        if self._serving is not None and not self._serving.response_complete:
-            self.loop.call_later(DRAIN_SECONDS * (0.1 + 0.9 * random.random()), self._end_response)  # noqa: S311
+        if self._is_stream:
+            self._end_response()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         """Called by uvicorn for each request. Keeps its cycle, and has uvicorn notice a closed transport.
@@ -150,7 +149,7 @@ class HttpProtocol(HttpToolsProtocol):
             await app(scope, receive, send_unless_closed)
             notice_closed()
 
-        self._serving = cycle
+        self._serving, self._is_stream = cycle, False
         super()._start_asgi_task(cycle, serve)
 
     def _write_chunks(self, batch: MessageBatch) -> bool:
@@ -185,6 +184,10 @@ class HttpProtocol(HttpToolsProtocol):
         if is_busy != self._is_counted:
             self._is_counted = is_busy
             (self._load.add if is_busy else self._load.remove)()
+
+    def _begin_stream(self) -> None:
+        self._is_stream = True
+        self._leave_limit()
 
     def _leave_limit(self) -> None:
         self._connections.discard(self._address, self)
@@ -338,17 +341,6 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
                 self.handle_parser_exception()
                 return
         super().send_receive_event_to_app()
-
-    def shutdown(self) -> None:
-        """Called by uvicorn's server when it ends. Closes with 1012 after a random delay; uvicorn would at once."""
-        if self.handshake_complete and not self.close_sent:
-            self.loop.call_later(DRAIN_SECONDS * random.random(), self._close_for_restart)  # noqa: S311
-        else:
-            super().shutdown()
-
-    def _close_for_restart(self) -> None:
-        if not self.disconnected and not self.transport.is_closing():
-            super().shutdown()
 
 
 def _extensions(

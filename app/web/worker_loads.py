@@ -5,7 +5,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-_NOT_SERVING = -1
+# In place of a number of connections. The second is so low that it stays negative while connections come and go.
+_STARTING, _NOT_SERVING = -1, -(1 << 40)
 _SILENT_SECONDS = 1.0  # a worker that shows no sign of life for so long is frozen, or too busy for newcomers
 
 Clock = Callable[[], float]
@@ -32,6 +33,8 @@ class WorkerLoads:
     def claim(self) -> "WorkerLoad":
         """Return the load of a new worker. If there are more workers than slots, some share one."""
         index = self._users.index(min(self._users))
+        if not self._users[index]:
+            self._connections[index] = _STARTING
         self._users[index] += 1
         return WorkerLoad(self._connections, self._beats, index, self._clock)
 
@@ -58,7 +61,7 @@ class WorkerLoad:
         self._beats[self.index] = self._clock()
 
     def stop(self) -> None:
-        """Show the others that it takes none. What it still has may `remove` itself; nobody counts it."""
+        """Show the others that it takes none. It may go on to `add` and `remove`; nobody counts what it has."""
         self._connections[self.index] = _NOT_SERVING
 
     def add(self) -> None:
@@ -81,8 +84,14 @@ class WorkerLoad:
         return [
             connections
             for index, (connections, beat) in enumerate(zip(self._connections, self._beats, strict=True))
-            if connections > _NOT_SERVING and beat >= since and index != self.index
+            if connections >= 0 and beat >= since and index != self.index
         ]
+
+    @property
+    def others_serve(self) -> bool:
+        """Whether another worker takes newcomers, or will once it has started."""
+        starting = (value == _STARTING for index, value in enumerate(self._connections) if index != self.index)
+        return bool(self.others) or any(starting)
 
 
 def _shared(size: int, kind: Literal["q", "d"]) -> "memoryview[Any]":

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 
@@ -233,10 +233,18 @@ def test_sigterm_ends_everything_with_exit_code_0_and_leaves_nothing(tmp_path: P
     with Appliance(tmp_path / "pod") as appliance:
         appliance.wait_until_ready()
         children = psutil.Process(appliance.pid).children(recursive=True)
-        with Client(appliance.port, MATCH, "viewer") as client:
-            client.wait_for_updates(1)
-            assert appliance.stop(within=20) == 0
-            assert client.wait_until_closed() == 1012
+        with ExitStack() as stack:
+            clients = [stack.enter_context(Client(appliance.port, MATCH, f"viewer{n}")) for n in range(32)]
+            connection = stack.enter_context(closing(psycopg.connect(appliance.database_url, autocommit=True)))
+            clients[-1].wait_for_updates(1)
+            appliance.signal(signal.SIGTERM)
+            wait_until(lambda: any(client.code for client in clients))
+            # The listener ends after the workers, so that whoever is still connected hears of it.
+            late = {"match_id": MATCH, "operation": "UPDATE", "data": "late"}
+            connection.execute("SELECT pg_notify('match_change', %s)", [json.dumps(late)])
+            wait_until(lambda: any(each["data"] == "late" for client in clients for each in client.updates), 8)
+            assert appliance.exit_code(within=20) == 0
+            assert {client.wait_until_closed() for client in clients} == {1012}
         assert [child for child in children if runs(child)] == []
         assert "CRIT" not in appliance.log
         assert "Traceback" not in appliance.log

@@ -168,17 +168,44 @@ class Writer(BackgroundThread):
         return [EventKey(self._number, serial) for serial in range(first, self._serial + 1)]
 
 
-class RecordingClient(Client):
-    """A client that keeps only what the check of deliveries needs, and connects again where its worker has died."""
+class Record:
+    """What a client of a match has received: only what the check of deliveries needs."""
 
-    def __init__(self, port: int, match: int, name: str) -> None:
+    def __init__(self, match: int, name: str) -> None:
         self.match, self.name = match, name
         self.received: list[Received] = []
         self.last: EventKey | None = None
+        self.last_id = ""
         self.is_loaded = threading.Event()
-        self._last_id = ""
+
+    def add(self, message: dict[str, Any]) -> None:
+        """Add a message that is no ping."""
+        match message["type"]:
+            case "initial-load":
+                if message["recovered"]:
+                    return
+                if self.is_loaded.is_set():  # it could not resume, and starts again from a snapshot
+                    self.received.append(Received(None, message["id"]))
+                self.is_loaded.set()
+            case "resync":
+                self.received.append(Received(None, message["id"]))
+            case _:
+                event = EventKey(message["data"]["w"], message["data"]["n"])
+                self.received.append(Received(event, message["id"]))
+                self.last = event
+        self.last_id = message["id"]
+
+    def resyncs(self) -> int:
+        return sum(event is None for event, _ in list(self.received))
+
+
+class RecordingClient(Record, Client):
+    """A client that connects again where its worker has died."""
+
+    def __init__(self, port: int, match: int, name: str) -> None:
         self._is_closing = False
-        super().__init__(port, match, name)
+        Record.__init__(self, match, name)
+        Client.__init__(self, port, match, name)
 
     def close(self) -> None:
         self._is_closing = True
@@ -198,32 +225,16 @@ class RecordingClient(Client):
 
     def _reconnect(self) -> bool:
         try:
-            self._connect(f"?last_event_id={self._last_id}")
+            self._connect(f"?last_event_id={self.last_id}")
         except (OSError, WebSocketException):
             return False
         return True
 
     def _on_message(self, message: dict[str, Any]) -> None:
-        match message["type"]:
-            case "ping":
-                self.socket.send('{"type":"pong"}')
-                return
-            case "initial-load":
-                if message["recovered"]:
-                    return
-                if self.is_loaded.is_set():  # it could not resume, and starts again from a snapshot
-                    self.received.append(Received(None, message["id"]))
-                self.is_loaded.set()
-            case "resync":
-                self.received.append(Received(None, message["id"]))
-            case _:
-                event = EventKey(message["data"]["w"], message["data"]["n"])
-                self.received.append(Received(event, message["id"]))
-                self.last = event
-        self._last_id = message["id"]
-
-    def resyncs(self) -> int:
-        return sum(event is None for event, _ in list(self.received))
+        if message["type"] == "ping":
+            self.socket.send('{"type":"pong"}')
+        else:
+            self.add(message)
 
 
 class ListenSampler(BackgroundThread):

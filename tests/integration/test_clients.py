@@ -662,25 +662,6 @@ def test_it_is_logged_once_that_anyone_may_listen(postgres_settings: dict[str, s
 # ---- closing
 
 
-def test_a_worker_that_ends_closes_its_clients_one_after_another(
-    postgres_settings: dict[str, str], start_app: StartApp
-) -> None:
-    app = start_app(postgres_settings).wait_until_ready()
-    with ExitStack() as stack:
-        clients = [stack.enter_context(app.client(1, f"c{number}")) for number in range(40)]
-        streams = [stack.enter_context(app.stream(1)) for _ in range(10)]
-        for each in (*clients, *streams):
-            each.wait_for_initial_load()
-        app.signal(15)
-        wait_until(lambda: any(client.code for client in clients))
-        assert not all(client.code for client in clients), "not all at once"
-        assert {client.wait_until_closed() for client in clients} == {1012}
-        for each in streams:
-            each.wait_until_ended()
-        assert app.exit_code() == 0
-    assert "Traceback" not in app.log
-
-
 @over_both
 def test_a_client_that_receives_only_pings_for_long_is_not_closed(
     postgres_settings: dict[str, str], start_app: StartApp, connect: Connect

@@ -1,4 +1,4 @@
-"""Clients on Node.js, notifymux.js among them, reconnect after every worker was killed and miss no event."""
+"""Clients on Node.js, notifymux.js among them, reconnect after workers were killed or drained, and miss no event."""
 
 import json
 import os
@@ -18,6 +18,7 @@ from tests.support.documents import PROTOCOL, block
 from tests.support.npm import install_packages
 from tests.support.process import ROOT, Process
 from tests.support.programs import App
+from tests.support.proxy import Proxy
 from tests.support.waiting import wait_until
 
 HERE = Path(__file__).parent
@@ -103,6 +104,41 @@ def test_notifymux_js_resumes_a_match_of_several_from_its_own_position(
 ) -> None:
     options = {"matches": [7], "base": f"http://127.0.0.1:{app.port}/"}
     assert_recovers(app, connection, node("notifymux.mjs", "./notifymux.js", json.dumps(options)))
+
+
+@pytest.mark.parametrize("client", ["notifymux.js", "EventSource"])
+def test_a_client_of_a_pod_that_drains_is_turned_away_by_it_and_resumes_on_another(
+    client: str,
+    settings: dict[str, str],
+    connection: psycopg.Connection,
+    start_listener: StartListener,
+    start_app: StartApp,
+    node: Node,
+) -> None:
+    start_listener(settings).wait_until_aligned()
+    ending = start_app(settings | {"DRAIN_SECONDS": "60"}).wait_until_ready()
+    other = start_app(settings | {"POD_NAME": "other"}).wait_until_ready()
+    with Proxy(ending.port) as balancer, ExitStack() as stack:
+        base = f"http://127.0.0.1:{balancer.port}/"
+        if client == "notifymux.js":
+            process = node("notifymux.mjs", "./notifymux.js", json.dumps({"match": 7, "base": base}))
+        else:
+            process = node("eventsource.mjs", f"{base}api/matches/7/events")
+        wait_until(lambda: has_loaded(process, 1), what=process.log)
+        notify(connection, range(20))
+        wait_until(lambda: received(process) == list(range(20)), what=process.log)
+        for number in range(30):  # they keep the pod draining; whoever came first goes first
+            stack.enter_context(ending.client(7, f"other{number}"))
+        ending.signal(signal.SIGTERM)
+        ending.wait_for_log("refused: this worker ends")
+        balancer.redirect_to(other.port)
+        notify(connection, range(20, 40))
+        wait_until(lambda: has_loaded(process, 2), 10, process.log)
+        wait_until(lambda: len(received(process)) >= 40, what=process.log)
+    assert received(process) == list(range(40))
+    kinds = [message["type"] for message in messages(process) if message["type"] != "match-update"]
+    assert kinds == ["initial-load"] * 2
+    assert [message["recovered"] for message in messages(process) if message["type"] == "initial-load"] == [False, True]
 
 
 def test_the_documented_client_with_ws_reconnects_and_misses_no_event(

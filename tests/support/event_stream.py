@@ -30,6 +30,11 @@ class EventStreamReader:
     def _on_line(self, line: bytes) -> None:
         raise NotImplementedError
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the response has ended, on either side."""
+        return not self._thread.is_alive()
+
     def wait_until_ended(self, within: float = 20.0) -> None:
         """Wait until the server ends the response."""
         self._thread.join(within)

@@ -86,7 +86,7 @@ def _in_pods(path: Path) -> Iterator[Container]:
             continue
         pod = document["spec"]["template"]["spec"]
         volumes = {volume["name"]: volume.get("secret", {}).get("secretName") for volume in pod["volumes"]}
-        for container in pod["containers"]:
+        for container in [*pod["containers"], *pod.get("initContainers", [])]:
             assert IMAGE.fullmatch(container["image"])
             probes = [
                 container[probe]["httpGet"] for probe in ("livenessProbe", "readinessProbe") if probe in container

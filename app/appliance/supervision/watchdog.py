@@ -9,7 +9,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from contextlib import suppress
 from logging import getLogger
 from math import ceil
@@ -26,9 +26,10 @@ from app.core.logging_config import LEVELS, configure_logging
 from app.core.settings_sources import SettingsError, setting_texts
 
 _CHECK_INTERVAL_SECONDS = 1.0
-_STOP_TIMEOUT_SECONDS = 5.0  # from SIGTERM to SIGKILL; the servers stop afterwards, and Docker waits 10 s for all
+_STOP_TIMEOUT_SECONDS = 5.0  # at a shutdown, until a listener or a program that does not run at all is killed
 _SELF = "keeper"
-_SERVERS = ("postgres", "valkey")  # of the embedded demo: they stop after the programs that use them
+_CLIENTS_PROGRAM = "app"  # whose clients hear events until it has closed them, so that the listeners end after it
+_LISTENERS = ("listener", "listener-standby")
 
 logger = getLogger(__name__)
 
@@ -55,7 +56,8 @@ class ProcessWatchdog:
         self._supervisor = childutils.getRPCInterface(os.environ).supervisor
         self._policy, self._hangs = RestartPolicy(), HangDetector()
         self._check_at = 0.0
-        self._kill_at: float | None = None  # once supervisord shuts down
+        self._stopping_since: float | None = None  # once supervisord shuts down
+        self._listeners_stop_since: float | None = None
         self._pids: dict[str, int] = {}  # at the last check before a shutdown
 
     def run(self) -> NoReturn:
@@ -83,7 +85,7 @@ class ProcessWatchdog:
     def _on_event(self, event: str, payload: dict[str, str]) -> None:
         program = payload.get("processname", "")
         if event == "SUPERVISOR_STATE_CHANGE_STOPPING":
-            self._stop_all()
+            self._stopping_since = self._stopping_since or time.monotonic()
         elif event == "PROCESS_STATE_STARTING":
             self._policy.started(program, time.monotonic())
         elif event == "PROCESS_STATE_RUNNING":
@@ -131,9 +133,8 @@ class ProcessWatchdog:
 
     def _check(self, now: float) -> None:
         """Kill what hangs; `_on_exit` restarts it."""
-        if self._kill_at is not None:
-            if now >= self._kill_at:
-                self._kill_all()
+        if self._stopping_since is not None:
+            self._check_stop(now - self._stopping_since, now)
             return
         pids = {program: info["pid"] for program, info in self._processes().items() if info["pid"]}
         self._pids = pids or self._pids
@@ -142,22 +143,24 @@ class ProcessWatchdog:
             logger.error("%s has shown no sign of life for %.0f s: it is killed", program, HANG_TIMEOUT_SECONDS)
             _kill(self._pids[program])
 
-    def _stop_all(self) -> None:
-        """Send SIGTERM to all programs but the servers at once; supervisord would stop one after the other."""
-        if self._kill_at is not None:
-            return
-        self._kill_at = time.monotonic() + _STOP_TIMEOUT_SECONDS
-        for program, pid in self._pids.items():
-            if program not in (_SELF, *_SERVERS):
+    def _check_stop(self, elapsed: float, now: float) -> None:
+        """Help supervisord, which stops one program after the other, by the priorities in its configuration.
+
+        Both listeners stop at once, when the workers have closed their clients. What is frozen is killed early.
+        """
+        left = {program: pid for program, pid in self._pids.items() if program != _SELF and _exists(pid)}
+        if self._listeners_stop_since is None and _CLIENTS_PROGRAM not in left:
+            self._listeners_stop_since = now
+            for pid in _of_listeners(left):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGTERM)
-
-    def _kill_all(self) -> None:
-        for program, pid in self._pids.items():
-            if program != _SELF and Path(f"/proc/{pid}").exists():
+        late = set(_of_listeners(left)) if now - (self._listeners_stop_since or now) > _STOP_TIMEOUT_SECONDS else set()
+        if elapsed > _STOP_TIMEOUT_SECONDS:
+            late |= {pid for pid in left.values() if _is_suspended(pid)}
+        for program, pid in left.items():
+            if pid in late:
                 logger.error("%s has not ended within %.0f s: it is killed", program, _STOP_TIMEOUT_SECONDS)
                 _kill(pid)
-        self._pids = {}
 
 
 def _receive() -> tuple[str, dict[str, str]]:
@@ -173,11 +176,23 @@ def _heartbeat(program: str, pid: int, now: float) -> Hashable:
     """Return the time of the program's liveness file; without one, a value that changes unless it got SIGSTOP."""
     with suppress(OSError):
         return liveness_path(program).stat().st_mtime_ns
+    return "stopped" if _is_suspended(pid) else now
+
+
+def _is_suspended(pid: int) -> bool:
+    """Return whether a process got SIGSTOP."""
     with suppress(OSError):
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")  # proc_pid_stat(5)
-        if stat.rpartition(")")[2].split()[0] == "T":  # a debugger's `t` does not count
-            return "stopped"
-    return now
+        return stat.rpartition(")")[2].split()[0] == "T"  # a debugger's `t` does not count
+    return False
+
+
+def _exists(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def _of_listeners(pids: Mapping[str, int]) -> list[int]:
+    return [pid for program, pid in pids.items() if program in _LISTENERS]
 
 
 def _kill(pid: int) -> None:

@@ -1,0 +1,86 @@
+"""docs/grafana.json and docs/alerts.yaml in a real Prometheus, which scrapes a pod."""
+
+import json
+import math
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.conftest import StartApp, StartListener
+from tests.support.process import ROOT
+from tests.support.prometheus import Prometheus, program
+from tests.support.waiting import wait_until
+
+DASHBOARD, ALERTS = ROOT / "docs/grafana.json", ROOT / "docs/alerts.yaml"
+# What Grafana puts in their place: all jobs, and the time of some scrapes.
+VARIABLES = {"$job": ".*", "$__rate_interval": "5s"}
+
+
+@pytest.fixture
+def prometheus(
+    settings: dict[str, str],
+    connection: psycopg.Connection,
+    tmp_path: Path,
+    start_listener: StartListener,
+    start_app: StartApp,
+) -> Iterator[Prometheus]:
+    start_listener(settings).wait_until_aligned()
+    app = start_app(settings, workers=2).wait_until_ready()
+    with ExitStack() as stack:
+        stack.enter_context(app.client(1))
+        yield stack.enter_context(Prometheus(tmp_path / "prometheus", [app.port], ALERTS))
+
+
+def panels() -> list[dict[str, Any]]:
+    return [panel for panel in json.loads(DASHBOARD.read_text())["panels"] if panel["type"] != "row"]
+
+
+def expressions() -> list[str]:
+    found = []
+    for panel in panels():
+        for target in panel["targets"]:
+            expression = str(target["expr"])
+            for variable, value in VARIABLES.items():
+                expression = expression.replace(variable, value)
+            found.append(expression)
+    return found
+
+
+def has_values(prometheus: Prometheus, expression: str) -> bool:
+    """Whether the expression has a series, and numbers only."""
+    values = [float(series["value"][1]) for series in prometheus.query(expression)]
+    return bool(values) and all(map(math.isfinite, values))
+
+
+@pytest.mark.long
+def test_every_query_of_the_dashboard_has_values_and_no_alert_fires_in_a_healthy_pod(prometheus: Prometheus) -> None:
+    for expression in expressions():
+        wait_until(lambda: has_values(prometheus, expression), 20, expression)  # noqa: B023
+    wait_until(lambda: {rule["health"] for rule in prometheus.alerts().values()} == {"ok"}, what="all are evaluated")
+    alerts = prometheus.alerts()
+    assert {name: rule["state"] for name, rule in alerts.items()} == dict.fromkeys(alerts, "inactive")
+
+
+def test_the_dashboard_says_of_each_panel_what_it_shows_and_panels_do_not_overlap() -> None:
+    places: set[tuple[int, int]] = set()
+    for panel in panels():
+        assert panel["description"], panel["title"]
+        grid = panel["gridPos"]
+        cells = {(grid["x"] + x, grid["y"] + y) for x in range(grid["w"]) for y in range(grid["h"])}
+        assert not cells & places, panel["title"]
+        assert max(x for x, _ in cells) < 24
+        places |= cells
+    assert all("$job" in target["expr"] for panel in panels() for target in panel["targets"])
+
+
+def test_prometheus_own_tool_accepts_the_alerts() -> None:
+    result = subprocess.run(
+        [program("promtool"), "check", "rules", str(ALERTS)], capture_output=True, text=True, check=False, timeout=30
+    )
+    assert result.returncode == 0, result.stderr
+    assert "SUCCESS" in result.stdout
