@@ -33,7 +33,7 @@ class Follower(AsyncIterator[Event | Gap]):
 
     @property
     def position(self) -> str | None:
-        """The id to pass as `after` to go on from here; None where no id names the place, which is then a gap.
+        """The id to pass as `after` to go on from here; None before the first item, if there was no `after`.
 
         It moves over an item when the next one is asked for, so an item that was being handled when the program ended
         comes again. It also moves over the events of other channels.
@@ -114,7 +114,7 @@ async def _follow(
                         place.position = event.id
                 elif isinstance(item, Gap):
                     yield item
-                    place.position = None if item.position is None else str(item.position)
+                    place.position = str(item.position)
                 elif isinstance(item, Start):
                     if item.position == NOTHING:
                         logger.warning("the stream %s is empty: no listener has written to it yet", names.log)

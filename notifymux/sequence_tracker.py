@@ -5,7 +5,7 @@ a state machine without I/O and without a clock; times are seconds on any monoto
 """
 
 import logging
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from notifymux.progress_timeout import POLL_SECONDS, TAKEOVER_TIMEOUT_SECONDS, P
 logger = logging.getLogger(__name__)
 
 NOTHING = EventId(0, 0)  # before every event
-_MAX_PAST_EPOCHS = 16
+_MAX_LEFT_EPOCHS = 16
 _MAX_STRANGE_EPOCHS = 16
 _STRANGE_READ_SECONDS = 1.0  # between two reads for epochs that the stream turned out not to have
 _FOREIGN_READS = 3  # after so many reads in vain, an epoch is another environment's
@@ -26,18 +26,15 @@ class GapReason(StrEnum):
     """Why there is a gap. Values are for people, the members' names are labels in the metrics."""
 
     EPOCH = "a new epoch began"
-    STREAM_LOST = "the stream was lost"
+    STREAM_LOST = "the stream goes on in an earlier epoch"
     EVENTS_MISSING = "events are missing in the stream"
     SESSION = "the session is new"
 
 
 class Gap(NamedTuple):
-    """Events before `position` may be missing.
+    """Events before `position`, or the event there, may be missing."""
 
-    The position is None while the stream is behind what was delivered: an id names no place in it by which to resume.
-    """
-
-    position: EventId | None
+    position: EventId
     why: GapReason
 
 
@@ -74,17 +71,13 @@ class SequenceTracker:
     """Decides which events are delivered, of those that are published and those that are read from the stream."""
 
     def __init__(self) -> None:
-        # The stream is read after this id; None before `start`. It is that of the last event delivered, or a lower one
-        # while an older copy of the stream is read, which has taken the stream's place.
+        # The last event delivered, or left out by a gap; the stream is read after it. None before `start`.
         self.position: EventId | None = None
         self.needs_read = True
         self.suppressed = 0  # events that were received again and not delivered again
-        # While the feed delivers, a position ahead of the stream's last entry is no loss (rule 15).
-        self.is_fed = False
-        self._delivered = NOTHING  # the last event delivered
-        self._past_epochs: deque[int] = deque(maxlen=_MAX_PAST_EPOCHS)
+        self.is_fed = False  # while the feed delivers, an earlier epoch in the stream is no loss (rule 15)
+        self._left: dict[int, int] = {}  # by epoch that was left: the last sequence delivered or left out
         self._timeout = ProgressTimeout(TAKEOVER_TIMEOUT_SECONDS)
-        self._restored = NOTHING  # how far a stream is that is behind what was delivered
         self._read_at = 0.0
         # A published epoch that is not known yet: a new one, whose begin is in the stream, or another environment's.
         self._strange_epoch: int | None = None
@@ -111,7 +104,7 @@ class SequenceTracker:
         `head` is the stream's last id, or that of the last event that a follower has handled before it was restarted.
         None starts before every event.
         """
-        self.position = self._delivered = head or NOTHING
+        self.position = head or NOTHING
         return self.position
 
     def on_published(self, events: Sequence[Event]) -> list[Event]:
@@ -127,7 +120,7 @@ class SequenceTracker:
 
         This is the usual case: comparing texts is faster than parsing ids.
         """
-        if self.position is None or self.position != self._delivered:
+        if self.position is None:
             return 0
         epoch, sequence = self.position
         count = 0
@@ -150,10 +143,10 @@ class SequenceTracker:
             return True
         if self.position is None:
             self.needs_read = True
-        elif at == self.position.next and not self._was_delivered(at):
+        elif at == self.position.next:
             self._move_to(at)
             return True
-        elif at.epoch not in {self.position.epoch, self._delivered.epoch, *self._past_epochs}:
+        elif at.epoch != self.position.epoch and at.epoch not in self._left:
             self._strange_epoch = at.epoch
         elif at > self.position.next:
             self.needs_read = True
@@ -170,14 +163,12 @@ class SequenceTracker:
         have any more is a gap (rule 15).
         """
         first = events[0].parsed_id
-        if is_alone and first and first > self._delivered and (self.position is None or first > self.position.next):
-            before = EventId(first.epoch, first.sequence - 1)
-            if self.position is None:
-                self.position = self._delivered = before
-            else:
-                self._move_to(before)
-                return [Gap(before, GapReason.EVENTS_MISSING), *self.on_published(events)]
-        return [*self.on_published(events)]
+        gaps: list[Outcome] = []
+        if is_alone and first and self.position is None:
+            self.start(_before(first))
+        elif is_alone and first and self.position and first > self.position.next:
+            gaps = [self._leave_out(_before(first), GapReason.EVENTS_MISSING)]
+        return [*gaps, *self.on_published(events)]
 
     def read(self, entries: list[StreamEvent], head: EventId | None, now: float) -> list[Outcome]:
         """Handle the stream's entries after the position, and return what is delivered.
@@ -194,14 +185,12 @@ class SequenceTracker:
             if due is None:
                 return outcomes
             outcomes += due
-        is_behind = not entries and (head or NOTHING) < (self.position or NOTHING)
-        if is_behind and self.is_fed:
+        if entries or head is None or not self._goes_on_elsewhere(head):
+            self._timeout = ProgressTimeout(TAKEOVER_TIMEOUT_SECONDS)  # nothing is missing
+        elif self.is_fed:
             self._timeout.pause()
-        elif is_behind and self._is_lost(head, now):
-            self.position = head or NOTHING
-            outcomes.append(Gap(None, GapReason.STREAM_LOST))
-        if not is_behind:
-            self._restored = NOTHING
+        elif self._timed_out(now):
+            outcomes.append(self._leave_out(head, GapReason.STREAM_LOST))
         if strange is not None:
             self._look_for(strange, now)
         return outcomes
@@ -224,48 +213,60 @@ class SequenceTracker:
                 self._reads_in_vain.clear()
             self._reads_in_vain[epoch] += 1
 
+    def _goes_on_elsewhere(self, head: EventId) -> bool:
+        """Return whether the stream ends, in an earlier epoch, with an event that was not delivered.
+
+        A stream that is empty, or ends with an event that was delivered, lacks events that this follower has.
+        """
+        return self.position is not None and head < self.position and head.sequence > self._last_of(head.epoch)
+
+    def _last_of(self, epoch: int) -> int:
+        """The last sequence of an epoch that was delivered or left out; 0 if the epoch is not known."""
+        if self.position and epoch == self.position.epoch:
+            return self.position.sequence
+        return self._left.get(epoch, 0)
+
     def _read_entry(self, entry: StreamEvent, now: float) -> list[Outcome] | None:
         """Move over an entry and return what is delivered; None while what should precede it is waited for."""
         at, position = entry.id, self.position or NOTHING
-        outcomes: list[Outcome]
-        if self._was_delivered(at):
-            self.suppressed += 1
-            self.position = at
-            return []
         if at == position.next:
-            outcomes = [entry.event]
-        elif at.epoch > position.epoch and at.sequence == 1:
+            self._move_to(at)
+            return [entry.event]
+        if at.epoch > position.epoch and (at.sequence == 1 or at.epoch in self._left):
             if not entry.is_event:
                 return []  # it begins no epoch, and stays only until the next append
-            outcomes = [Gap(at, GapReason.EPOCH)]
+            gap = self._leave_out(at if at.sequence == 1 else _before(at), GapReason.EPOCH)
         elif self._timed_out(now):
-            outcomes = [Gap(EventId(at.epoch, at.sequence - 1), GapReason.EVENTS_MISSING), entry.event]
+            gap = self._leave_out(_before(at), GapReason.EVENTS_MISSING)
         else:
             return None
+        if at <= gap.position:
+            return [gap]
         self._move_to(at)
-        return outcomes
+        return [gap, entry.event]
+
+    def _leave_out(self, until: EventId, why: GapReason) -> Gap:
+        """Move to a place, or beyond it to what was delivered of its epoch, and return the gap before it."""
+        at = EventId(until.epoch, max(until.sequence, self._last_of(until.epoch)))
+        self._move_to(at)
+        return Gap(at, why)
 
     def _move_to(self, at: EventId) -> None:
-        if self._delivered.epoch not in (0, at.epoch):
-            self._past_epochs.append(self._delivered.epoch)
-        self.position = self._delivered = at
+        if self.position and self.position.epoch not in (0, at.epoch):
+            self._left.pop(at.epoch, None)
+            self._left[self.position.epoch] = self.position.sequence
+            if len(self._left) > _MAX_LEFT_EPOCHS:
+                del self._left[next(iter(self._left))]
+        self.position = at
         self._timeout = ProgressTimeout(TAKEOVER_TIMEOUT_SECONDS)
-
-    def _was_delivered(self, at: EventId) -> bool:
-        """Return whether an event was delivered or skipped before. It is read again if the stream was replaced."""
-        return at.epoch in self._past_epochs or (at.epoch == self._delivered.epoch and at <= self._delivered)
-
-    def _is_lost(self, head: EventId | None, now: float) -> bool:
-        """Return whether a stream that is behind what was delivered stays so; one that is being restored does not."""
-        if head and self.position and head.epoch == self.position.epoch and head > self._restored:
-            self._restored = head
-            self._timeout = ProgressTimeout(TAKEOVER_TIMEOUT_SECONDS)
-        return self._timed_out(now)
 
     def _timed_out(self, now: float) -> bool:
         """Return whether a listener has had the time to restore what is missing; if not, read again later."""
         if self._timeout.tick(now):
-            self._timeout = ProgressTimeout(TAKEOVER_TIMEOUT_SECONDS)
             return True
         self.needs_read, self._read_at = True, now + POLL_SECONDS
         return False
+
+
+def _before(at: EventId) -> EventId:
+    return EventId(at.epoch, at.sequence - 1)

@@ -25,6 +25,22 @@ def run_directed() -> None:
     restore_what_was_there_before()
     start_from_the_feed_without_redis()
     feed_no_epoch_that_the_stream_does_not_know()
+    follow_an_epoch_that_begins_below()
+
+
+def follow_an_epoch_that_begins_below() -> None:
+    """PostgreSQL's clock falls back, every listener ends, and Redis is wiped: the next epoch is the lower one."""
+    world = SmallWorld(faults=0)
+    world.pass_rounds(2)
+    assert world.redis.head
+    before = world.redis.head.epoch
+    world.postgres.clock_ms -= 900_000
+    for listener in world.listeners:
+        listener.crash(for_seconds=0.1)
+    world.redis.wipe()
+    world.finish()
+    if world.redis.head.epoch >= before:
+        raise Violation("the epoch is not below the one before")
 
 
 def restore_what_was_there_before() -> None:

@@ -23,7 +23,7 @@ from listener.sequencer.received import ReceivedNotification
 from listener.sequencer.redis_requests import Append, AppendResult, AppendStatus, StreamEntry
 from listener.sequencer.transitions import MarkerFound
 from notifymux.event import MUX_CHANNEL, Event, EventId, encode
-from notifymux.progress_timeout import ProgressTimeout
+from notifymux.progress_timeout import POLL_SECONDS, ProgressTimeout
 from notifymux.sequence_tracker import SequenceTracker
 from notifymux.sequence_tracker import StreamEvent as FollowedEntry
 from tests.simulation.listener import Listener
@@ -330,8 +330,29 @@ def rule_13_the_stream_is_not_read_after_a_subscription_or_a_silence(patch: Patc
 
 
 def rule_13_a_repeat_is_delivered(patch: Patch) -> None:
-    """The stream was restored, or contains events that were delivered when they were published."""
-    patch.setattr(SequenceTracker, "_was_delivered", lambda *_: False)
+    """A listener appends, and publishes, what was fed, or what Redis had lost."""
+    accept = SequenceTracker._accept
+
+    def again(tracker: SequenceTracker, event: Event) -> bool:
+        at, position = event.parsed_id, tracker.position
+        return accept(tracker, event) or (at is not None and position is not None and at <= position)
+
+    patch.setattr(SequenceTracker, "_accept", again)
+
+
+def rule_13_missing_events_are_waited_for_without_end(patch: Patch) -> None:
+    """Nobody has them any more, and nothing is delivered again."""
+
+    def never(tracker: SequenceTracker, now: float) -> bool:
+        tracker.needs_read, tracker._read_at = True, now + POLL_SECONDS
+        return False
+
+    patch.setattr(SequenceTracker, "_timed_out", never)
+
+
+def rule_13_a_stream_that_goes_on_in_an_earlier_epoch_is_not_followed(patch: Patch) -> None:
+    """The epoch of before does not come back."""
+    patch.setattr(SequenceTracker, "_goes_on_elsewhere", lambda *_: False)
 
 
 def rule_13_a_new_epoch_is_not_a_gap(patch: Patch) -> None:
@@ -361,11 +382,6 @@ def rule_14_a_begin_is_fed_before_the_stream_has_it(patch: Patch) -> None:
         return feed_range(active)
 
     patch.setattr(Active, "feed_range", at_once)
-
-
-def rule_15_a_worker_ahead_of_the_stream_takes_it_for_lost(patch: Patch) -> None:
-    """While it is fed, nothing is lost."""
-    patch.setattr(FeedFollower, "_update", lambda _: None)
 
 
 def rule_15_nobody_looks_whether_the_feed_is_behind(patch: Patch) -> None:

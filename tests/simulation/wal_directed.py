@@ -87,6 +87,51 @@ def _redis_falls_back_with_its_reader(world: SmallWalWorld) -> None:
     world.reader.crash(for_seconds=1000)
 
 
+def _nobody_reads_the_slot(world: SmallWalWorld) -> None:
+    """Every listener ends, for longer than a worker waits for what is missing."""
+    for listener in world.listeners:
+        listener.crash(for_seconds=15)
+        listener.redis_path = "open"
+    world.pass_rounds(3 * LONG_WAIT)
+    world.wait_until(lambda: any(listener.active for listener in world.listeners))
+
+
+def _nobody_appends_what_was_fed(world: SmallWalWorld) -> None:
+    """Rule 13: a worker is fed what is not in the stream, and for a long time nobody reads the slot."""
+    worker = world.workers[0]
+    world.reader.redis_path = "cut"
+    world.commit(5)
+    world.wait_until(lambda: worker.last == world.postgres.committed)
+    _nobody_reads_the_slot(world)
+
+
+def _redis_falls_back_while_nobody_reads(world: SmallWalWorld) -> None:
+    """Rule 13: Redis comes back without the last second, and for a long time nobody reads the slot."""
+    world.pass_rounds(10)
+    world.commit(5)
+    world.pass_rounds(2)
+    world.fall_back(6)
+    _nobody_reads_the_slot(world)
+
+
+def _redis_falls_back_over_a_begin(world: SmallWalWorld) -> None:
+    """Rule 13: Redis comes back with the epoch before, from which on the slot sends everything again."""
+    world.pass_rounds(10)
+    world.calm = False
+    before, worker, gaps = world.redis.copy(len(world.redis.entries)), world.workers[0], world.workers[0].gaps
+    a, b = world.listeners
+    a.crash(for_seconds=1000)
+    world.redis.wipe()
+    world.wait_until(lambda: b.active)
+    world.commit(3)
+    world.wait_until(lambda: worker.last == world.postgres.committed)
+    if worker.gaps != gaps + 1:
+        raise Violation("the begin of an epoch is no gap")
+    world.calm = True
+    world.move_all(before)
+    _nobody_reads_the_slot(world)
+
+
 def _a_reader_without_redis_confirms_nothing(world: SmallWalWorld) -> None:
     """W2: Redis falls back by less than the trail, its reader does not hear of it for longer, and dies."""
     world.pass_rounds(10)
@@ -315,6 +360,16 @@ def _an_older_stream_before_a_begin(world: SmallWalWorld) -> None:
     world.move_all(before)
 
 
+def _the_server_decodes_for_long(world: SmallWalWorld) -> None:
+    """W9: every new reader hears nothing for ten seconds, since the server decodes a large transaction."""
+    world.pass_rounds(10)
+    world.postgres.decodes_for = 10.0
+    for listener in world.listeners:
+        listener.crash(for_seconds=0.1)
+    world.commit(3)
+    world.wait_until(lambda: any(listener.active for listener in world.listeners))
+
+
 def _readers_of_other_channels_take_turns(world: SmallWalWorld) -> None:
     """W6: one reads a channel more, and what it appends is lost to Redis before the other one is back."""
     a, b = world.listeners
@@ -339,6 +394,9 @@ SCHEDULES = [
     _many_are_not_seen,
     _a_snapshot_is_cancelled_after_a_begin,
     _redis_falls_back_with_its_reader,
+    _nobody_appends_what_was_fed,
+    _redis_falls_back_while_nobody_reads,
+    _redis_falls_back_over_a_begin,
     _a_reader_without_redis_confirms_nothing,
     _a_reader_confirms_nothing_by_a_late_answer,
     _redis_is_wiped,
@@ -349,6 +407,7 @@ SCHEDULES = [
     _a_lower_timeline_lives_on,
     _a_begin_after_a_higher_one,
     _an_older_stream_before_a_begin,
+    _the_server_decodes_for_long,
     _readers_of_other_channels_take_turns,
 ]
 

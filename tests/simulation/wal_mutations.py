@@ -5,6 +5,7 @@ A mutation is a function that patches the product (or, for append.lua, its model
 
 from typing import Any
 
+import psycopg
 import pytest
 
 from listener.sequencer.active import Active
@@ -17,6 +18,9 @@ from listener.sequencer.transitions import Anchored, SendBegin
 from listener.sequencer.wal_message import WalMessage
 from listener.sequencer.wal_place import WalPlace
 from listener.sequencer.wal_sequencer import WalSequencer
+from listener.wal.wal_session import WalHealth
+from notifymux.event import EventId
+from notifymux.sequence_tracker import SequenceTracker
 from tests.simulation.redis import Redis
 from tests.simulation.wal_postgres import SimulatedWalSession
 
@@ -237,9 +241,43 @@ def rule_w6_origins_are_not_compared(patch: Patch) -> None:
     patch.setattr(WalSequencer, "__init__", same)
 
 
+def rule_w9_a_silent_session_is_replaced(patch: Patch) -> None:
+    """The next one has to wait for the same again."""
+    check = WalHealth.check
+
+    def impatient(health: WalHealth, now: float, *, is_answered: bool, is_received: bool) -> None:
+        check(health, now, is_answered=is_answered, is_received=is_received)
+        heard_at = now if is_received else vars(health).get("heard_at", now)
+        vars(health)["heard_at"] = heard_at
+        if now - heard_at > 4:
+            raise psycopg.OperationalError("the canary has not come within 4 s")
+
+    patch.setattr(WalHealth, "check", impatient)
+
+
 def rule_w10_nothing_is_held_back(patch: Patch) -> None:
     """Without Redis the memory of the reader grows without bound."""
     patch.setattr(WalSequencer, "holds_back", False)
+
+
+def rule_13_a_stream_that_only_lacks_what_was_delivered_is_taken_for_lost(patch: Patch) -> None:
+    """Nothing is missing: the slot sends it again."""
+
+    def is_behind(tracker: SequenceTracker, head: EventId) -> bool:
+        return tracker.position is not None and head < tracker.position
+
+    patch.setattr(SequenceTracker, "_goes_on_elsewhere", is_behind)
+
+
+def rule_13_an_epoch_that_was_left_is_forgotten(patch: Patch) -> None:
+    """An older copy of the stream is taken for a loss, and delivered again."""
+    move_to = SequenceTracker._move_to
+
+    def forget(tracker: SequenceTracker, at: EventId) -> None:
+        move_to(tracker, at)
+        tracker._left.clear()
+
+    patch.setattr(SequenceTracker, "_move_to", forget)
 
 
 MUTATIONS = [value for name, value in sorted(globals().items()) if name.startswith("rule_")]

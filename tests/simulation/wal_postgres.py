@@ -94,6 +94,7 @@ class WalBackend(Backend):
         self.sent_up_to = 0  # how many of the server's commits
         self.sent: list[WalMessage] = []  # on its way, too
         self.reading_is_lost = False
+        self.silent_until = 0.0  # the server decodes something large, and sends nothing
 
     @property
     def reads_slot(self) -> bool:
@@ -124,6 +125,7 @@ class WalPostgres(Postgres):
         self.open: list[WalTransaction] = []  # users', which have emitted their messages and not committed
         self.unseen: list[Commit] = []  # in the WAL, and not finished
         self.begun: set[str] = set()  # the tokens of the begins in the WAL
+        self.decodes_for = 0.0  # seconds, before a new reader is sent anything
 
     # Users.
 
@@ -356,7 +358,7 @@ class SimulatedWalSession(SimulatedSession):
     def receive(self) -> list[WalMessage]:  # type: ignore[override]
         self._check_alive()
         readable = self._path.readable()
-        if self.backend.reads_slot and readable:
+        if self.backend.reads_slot and readable and self._path.now >= self.backend.silent_until:
             self.backend.server.send(self.backend, readable)
         sent = self.backend.sent
         received, self.backend.sent = sent[:readable], sent[readable:]

@@ -14,7 +14,7 @@ from listener.sequencer.redis_requests import Append
 from listener.sequencer.wal_place import WalPlace
 from listener.sequencer.wal_sequencer import WalSequencer
 from notifymux.event import MUX_CHANNEL, EventId, decode
-from notifymux.sequence_tracker import Gap, GapReason
+from notifymux.sequence_tracker import Gap
 from tests.simulation.listener import Listener, StillWaiting
 from tests.simulation.postgres import CHANNEL, EXTRA_CHANNEL
 from tests.simulation.violation import Violation
@@ -47,6 +47,7 @@ class WalListener(Listener):
             self.waits_for, self._waiting = "", None
             backend.server.start(backend)
             backend.asked_at = self.now
+            backend.silent_until = self.now + backend.server.decodes_for
             return SimulatedWalSession(self, backend)
         self.waits_for = "another listener"
         if reader.transaction is None and self.now - reader.asked_at > FROZEN_SECONDS:
@@ -167,13 +168,7 @@ class WalWorld(World):
             if entry.id.epoch == before.id.epoch and one and next_one and not one < next_one:
                 raise Violation(f"{before.id} is at {one} and {entry.id} at {next_one}")
 
-    def gap_announced(self, gap: Gap, last: EventId | None, *, lost_feed: bool) -> None:
-        """In a calm world no gap may be announced.
-
-        A worker that is ahead of the stream is excused: it has heard from the feed what was not appended, or Redis is
-        an older copy, and for longer than it waits nobody reads the slot.
-        """
-        head = self.redis.head or EventId(0, 0)
-        is_ahead = gap.why is GapReason.STREAM_LOST and last is not None and last > head
-        if self.calm and not is_ahead:
+    def gap_announced(self, gap: Gap, last: EventId | None) -> None:
+        """In a calm world no gap may be announced."""
+        if self.calm:
             raise Violation(f"a gap was announced although the slot has everything: {gap}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from app.sources.feed_follower import FeedFollower
 from notifymux.event import Event, EventId, decode
-from notifymux.sequence_tracker import Gap, SequenceTracker, StreamEvent
+from notifymux.sequence_tracker import Gap, GapReason, SequenceTracker, StreamEvent
 from tests.simulation.postgres import CHANNEL
 from tests.simulation.violation import Violation
 
@@ -161,14 +161,12 @@ class Worker:
             if isinstance(outcome, Gap):
                 self.excused = True
                 self.gaps += 1
-                if outcome.position is None and len(self.world.masters) > 1:
+                if outcome.why is GapReason.STREAM_LOST and len(self.world.masters) > 1:
                     # The other master has events of an epoch in which a worker that was restarted never was.
                     self.last = None
                     continue
                 if self.last is not None:  # it has heard something that may be missing now
-                    self.world.gap_announced(
-                        outcome, before, lost_feed=bool(self.listener) and not self.follower.is_fed
-                    )
+                    self.world.gap_announced(outcome, before)
             else:
                 self.world.check_identity(outcome)
                 if outcome.channel == CHANNEL:

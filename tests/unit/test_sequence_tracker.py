@@ -58,12 +58,11 @@ def test_it_starts_after_the_streams_last_entry(head: EventId | None) -> None:
     assert tracker.position == (head or EventId(0, 0))
 
 
-def test_of_an_older_copy_of_the_stream_nothing_comes_again_that_was_before_the_start() -> None:
+def test_whoever_starts_beyond_the_end_of_an_older_copy_of_the_stream_goes_on_after_the_start() -> None:
     tracker = SequenceTracker()
     tracker.start(EventId(E, 5))
-    _, outcomes = wait_out(tracker, [], EventId(E, 3), 0.0)
-    assert outcomes == [Gap(None, GapReason.STREAM_LOST)]
-    assert tracker.read(entries([4, 5, 6]), None, 10.0) == [event(6)]
+    assert outcomes_for(60.0, tracker, EventId(E, 3)) == []
+    assert tracker.on_published([event(4), event(5), event(6)]) == [event(6)]
 
 
 def test_whoever_starts_at_a_place_that_the_stream_has_lost_gets_a_gap_first() -> None:
@@ -206,28 +205,111 @@ def test_after_an_outage_a_read_is_due() -> None:
     assert tracker.read(entries([6]), None, 0.0) == [event(6)]
 
 
-@pytest.mark.parametrize("head", [None, EventId(E, 3), EventId(E - 1, 900)])
-def test_a_lost_stream_is_a_gap_after_the_timeout(head: EventId | None) -> None:
+def outcomes_for(seconds: float, tracker: SequenceTracker, head: EventId | None) -> list[Outcome]:
+    """Read a stream that ends there, whenever a read is due and four times a second, and return what comes of it."""
+    outcomes: list[Outcome] = []
+    now = 100.0
+    while now < 100.0 + seconds:
+        outcomes += tracker.read([], head, now)
+        now += POLL_SECONDS
+    return outcomes
+
+
+@pytest.mark.parametrize("head", [None, EventId(E, 3)])
+def test_of_a_stream_that_lacks_what_was_delivered_nothing_is_missing_however_long_it_does(
+    head: EventId | None,
+) -> None:
+    tracker = tracker_at(5)
+    assert outcomes_for(60.0, tracker, head) == []
+    assert not tracker.is_read_due(200.0), "what is appended is published"
+    assert tracker.position == EventId(E, 5)
+    assert tracker.on_published([event(4), event(5), event(6)]) == [event(6)], "a listener gives it the same ids"
+
+
+def test_a_begin_after_a_stream_that_lacked_what_was_delivered_is_a_gap() -> None:
+    tracker = tracker_at(5)
+    assert outcomes_for(60.0, tracker, EventId(E, 3)) == []
+    begin = EventId(E + 7, 1)
+    assert tracker.read(entries([1, 2], E + 7), None, 200.0) == [Gap(begin, GapReason.EPOCH), event(2, E + 7)]
+
+
+def test_a_stream_that_goes_on_in_an_earlier_epoch_is_a_gap_after_the_timeout() -> None:
     tracker = tracker_at(5)
     tracker.request_read()
-    took, outcomes = wait_out(tracker, [], head, 100.0)
+    took, outcomes = wait_out(tracker, [], EventId(E - 1, 900), 100.0)
     assert took == pytest.approx(TAKEOVER_TIMEOUT_SECONDS, abs=2 * POLL_SECONDS)
-    assert outcomes == [Gap(None, GapReason.STREAM_LOST)]
-    assert tracker.position == (head or EventId(0, 0))
+    assert outcomes == [Gap(EventId(E - 1, 900), GapReason.STREAM_LOST)]
+    assert tracker.on_published([event(901, E - 1)]) == [event(901, E - 1)]
 
 
-def test_a_lost_stream_that_is_restored_in_time_is_no_gap_and_nothing_is_delivered_twice() -> None:
+def test_a_stream_that_goes_on_in_an_earlier_epoch_is_no_loss_while_the_worker_is_fed() -> None:
+    tracker = tracker_at(5)
+    tracker.is_fed = True
+    assert outcomes_for(60.0, tracker, EventId(E - 1, 900)) == []
+    assert tracker.on_published([event(6)]) == [event(6)]
+    tracker.is_fed = False
+    assert outcomes_for(60.0, tracker, EventId(E - 1, 900)) == [Gap(EventId(E - 1, 900), GapReason.STREAM_LOST)]
+
+
+def test_an_older_copy_that_ends_in_an_epoch_that_was_left_is_no_loss_unless_it_goes_on_there() -> None:
+    tracker = tracker_at(5)
+    assert tracker.read(entries([1, 2], E + 7), None, 0.0) == [Gap(EventId(E + 7, 1), GapReason.EPOCH), event(2, E + 7)]
+    assert outcomes_for(60.0, tracker, EventId(E, 3)) == []
+    assert outcomes_for(60.0, tracker, EventId(E, 5)) == []
+    assert tracker.on_published([event(5), event(1, E + 7), event(2, E + 7), event(3, E + 7)]) == [event(3, E + 7)]
+    assert outcomes_for(60.0, tracker, EventId(E, 6)) == [Gap(EventId(E, 6), GapReason.STREAM_LOST)]
+    assert tracker.on_published([event(7)]) == [event(7)]
+
+
+@pytest.mark.parametrize(
+    ("back", "expected"),
+    [
+        ([1, 2], [Gap(EventId(E, 5), GapReason.EPOCH)]),
+        ([5, 6], [Gap(EventId(E, 5), GapReason.EPOCH), event(6)]),
+        ([6, 7], [Gap(EventId(E, 5), GapReason.EPOCH), event(6), event(7)]),
+        ([8, 9], [Gap(EventId(E, 7), GapReason.EPOCH), event(8), event(9)]),
+    ],
+)
+def test_an_epoch_that_comes_back_is_a_gap_and_nothing_of_it_is_delivered_again(
+    back: list[int], expected: list[Outcome]
+) -> None:
+    tracker = tracker_at(5)
+    wait_out(tracker, [], EventId(E - 1, 900), 100.0)
+    assert tracker.on_published([event(901, E - 1)]) == [event(901, E - 1)]
+    assert tracker.read(entries(back), None, 200.0) == expected
+    assert tracker.position == EventId(E, max(5, *back))
+
+
+def test_a_strangers_entry_in_an_epoch_that_was_left_does_not_bring_it_back() -> None:
+    tracker = tracker_at(5)
+    wait_out(tracker, [], EventId(E - 1, 900), 100.0)
+    assert tracker.read([StreamEvent(EventId(E, 99), event(99), is_event=False)], None, 200.0) == []
+    assert tracker.position == EventId(E - 1, 900)
+
+
+def test_of_the_epochs_that_were_left_only_the_last_are_remembered() -> None:
+    tracker = tracker_at(5)
+    for epoch in range(E + 1, E + 100):
+        tracker.read(entries([1], epoch), None, 0.0)
+    assert sorted(tracker._left) == list(range(E + 83, E + 99))
+
+
+def test_a_lost_stream_that_is_restored_is_no_gap_and_nothing_is_delivered_twice() -> None:
     tracker = tracker_at(5)
     assert tracker.read([], None, 100.0) == []
     assert tracker.position == EventId(E, 5)
     assert tracker.read(entries([6, 7]), None, 100.0 + TAKEOVER_TIMEOUT_SECONDS / 2) == [event(6), event(7)]
 
 
-def test_of_a_lost_stream_that_is_restored_late_nothing_is_delivered_twice() -> None:
+def test_the_timeout_starts_anew_when_what_followed_the_missing_events_is_lost_too() -> None:
     tracker = tracker_at(5)
-    wait_out(tracker, [], None, 100.0)
-    delivered = [outcome for outcome in tracker.read(entries(range(1, 8)), None, 200.0) if isinstance(outcome, Event)]
-    assert delivered == [event(6), event(7)]
+    now = 100.0
+    while now < 100.0 + TAKEOVER_TIMEOUT_SECONDS - 2 * POLL_SECONDS:
+        assert tracker.read(entries([8]), None, now) == []
+        now += POLL_SECONDS
+    assert tracker.read([], EventId(E, 4), now) == []
+    took, _ = wait_out(tracker, entries([8]), None, now)
+    assert took == pytest.approx(TAKEOVER_TIMEOUT_SECONDS, abs=2 * POLL_SECONDS)
 
 
 def test_a_new_epoch_is_a_gap_at_once_and_its_events_follow() -> None:
@@ -351,15 +433,3 @@ def test_a_strangers_entry_far_ahead_begins_no_epoch_and_what_follows_is_deliver
     stranger = StreamEvent(EventId(E + 9, 1), event(1, E + 9), is_event=False)
     assert tracker.read([stranger], None, 0.0) == []
     assert tracker.on_published([event(6)]) == [event(6)]
-
-
-def test_a_stream_that_is_being_restored_is_not_lost() -> None:
-    tracker = tracker_at(500)
-    now = 0.0
-    for restored in (100, 200, 300, 400):
-        waited = 0.0
-        while waited < TAKEOVER_TIMEOUT_SECONDS - 2 * POLL_SECONDS:
-            assert tracker.read([], EventId(E, restored), now) == []
-            now, waited = now + POLL_SECONDS, waited + POLL_SECONDS
-    _, outcomes = wait_out(tracker, [], EventId(E, 400), now)
-    assert outcomes == [Gap(None, GapReason.STREAM_LOST)]
