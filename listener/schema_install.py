@@ -1,6 +1,7 @@
 """`python -m listener install` and `uninstall`: the schema `notifymux` in the database of the settings."""
 
 import sys
+import time
 from contextlib import closing
 from typing import NamedTuple
 
@@ -15,6 +16,12 @@ from notifymux.reconnect import one_line
 
 _EXISTS = "SELECT to_regprocedure('notifymux.installed()') IS NOT NULL"
 _INSTALLED = "SELECT version, source FROM notifymux.installed()"
+# Transactions that are open, with those that have no xid yet: who only notifies gets one when it commits.
+_OPEN = """
+SELECT virtualtransaction, pid FROM pg_locks JOIN pg_stat_activity USING (pid)
+WHERE locktype = 'virtualxid' AND datname = current_database() AND pid <> pg_backend_pid()
+"""
+_OLDER_SECONDS, _POLL_SECONDS = 10.0, 0.1
 _OTHERWISE = "grant it to DB_USER, or let a role that may run what `python -m listener sql` prints"
 
 
@@ -49,6 +56,8 @@ def in_transaction(script: str) -> str:
 def apply(url: str, script: str, *, dry_run: bool) -> Applied:
     """Run a script of `app.core.schema` in one transaction; a dry run does so too, and rolls it back.
 
+    Where it changes the way of an event, wait for the transactions that were open, which may have sent by the old way.
+
     Args:
         url: PostgreSQL's connection string.
         script: what to run.
@@ -73,9 +82,28 @@ def apply(url: str, script: str, *, dry_run: bool) -> Applied:
                 connection.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])  # the script's own: so `before` is true
                 before = _installed(connection)
                 connection.execute(script.encode())
-                return Applied(describe(connected_url(url, connection)), before, _installed(connection))
+                after = _installed(connection)
+            if before and after and before.source != after.source and not dry_run:
+                _wait_for_older(connection, before.source)
+            return Applied(describe(connected_url(url, connection)), before, after)
     except psycopg.Error as error:
         raise _explained(error) from None
+
+
+def _wait_for_older(connection: psycopg.Connection, source: str) -> None:
+    """Wait until the transactions have ended that were open when the script was committed; say which stay open."""
+    older: dict[str, int] = dict(connection.execute(_OPEN).fetchall())
+    deadline = time.monotonic() + _OLDER_SECONDS
+    while older and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
+        still_open: dict[str, int] = dict(connection.execute(_OPEN).fetchall())
+        older = {transaction: pid for transaction, pid in older.items() if transaction in still_open}
+    if older:
+        pids = ", ".join(map(str, sorted(older.values())))
+        sys.stderr.write(
+            f"notifymux: transactions that began before may still send by SOURCE={source} (pid {pids}): "
+            "restart the listeners when these have ended\n"
+        )
 
 
 def _warn(diagnostic: psycopg.errors.Diagnostic) -> None:

@@ -92,13 +92,19 @@ class Anchoring:
             return LeaveServer(why)
         return self._begin("the server was promoted since the stream's last event")
 
-    def look(self, received: ReceivedNotification) -> Transition:
-        """Compare a message with the stream's last entry: those before it are in the stream already."""
+    def look(self, received: ReceivedNotification, *, is_own: bool) -> Transition:
+        """Compare a message with the stream's last entry: those before it are in the stream already.
+
+        Not so this session's own (`is_own`), which it sent after it had read that entry. Where it comes before the
+        entry, the server was put back: it is a copy that is older than the stream.
+        """
         if self._begun or self.foreign or self._entry is None:
             return None
         at, place = WalPlace.of_text(self._entry.text), WalPlace.parse(received.place)
-        if at is None or place is None or place < at:
+        if at is None or place is None:
             return None
+        if place < at:
+            return self._begin("the server's WAL is older than the stream's last event") if is_own else None
         event = decode(self._entry.text)
         if place == at and event.channel == received.channel and bytes(event.payload) == received.payload:
             return Anchored(self._entry.id, received.place)

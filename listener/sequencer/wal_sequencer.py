@@ -139,17 +139,18 @@ class WalSequencer(Sequencer):
     def _on_message(self, message: WalMessage, at: float, now: float) -> None:
         place = f"{self._place}{message.commit:X}-{message.lsn:X}"  # as WalPlace prints it, four times as fast
         received = ReceivedNotification(message.channel, payload_json(message.payload), at, place)
-        control = None
+        control, is_own = None, False
         if received.channel == MUX_CHANNEL:
             control = parse(received.payload)
+            is_own = self._control.is_own(control)
             if control.begin is not None:
                 self._on_begin(control, control.begin, now)
-            if self._control.is_own(control):
+            if is_own:
                 self._control.on_own_message(now)
         if isinstance(self.phase, Active):
             self.phase.on_notification(received, control, now)
         else:
-            self._apply(self.phase.look(received))
+            self._apply(self.phase.look(received, is_own=is_own))
 
     def _on_begin(self, begin: ReceivedControl, epoch: int, now: float) -> None:
         """Take the begin of a higher epoch, whoever sent it; a reader that has no ids, only its own.

@@ -1,4 +1,7 @@
-"""The faults. Each function injects one and returns when it has ended; recovery may take longer."""
+"""The faults; `source.py` names those of each source.
+
+Each function injects one and returns when it has ended; recovery may take longer.
+"""
 
 import signal
 from collections.abc import Callable
@@ -14,8 +17,10 @@ from tests.chaos.pods import Pod
 from tests.chaos.replicated_servers import ReplicatedServers
 from tests.support.proxy import Proxy
 from tests.support.servers import Servers
+from tests.support.waiting import wait_until
 
 DURATION_SECONDS = (1.0, 6.0)
+FROZEN_SECONDS = (6.5, 9.0)  # longer than a reader of the slot may show nothing
 STALL_SECONDS = (4.5, 8.0)  # longer than any timeout that a session's own notification could have
 RESTART_DELAY_SECONDS = 1.0  # as supervisord's
 SLOW_BYTES_PER_SECOND = 40_000  # less than the load
@@ -41,6 +46,16 @@ def kill(target: Target) -> None:
     target.pod.start()
 
 
+def stay_away(target: Target, seconds: float) -> None:
+    """A listener is killed and stays away; meanwhile PostgreSQL crashes, and is back before it."""
+    target.pod.process.kill()
+    target.wait(seconds / 2)
+    crash_postgres(target, signal.SIGQUIT)
+    target.servers.start_postgres()
+    target.wait(seconds / 2)
+    target.pod.start()
+
+
 def sigterm(target: Target) -> None:
     code = target.pod.process.stop()
     assert code == 0, f"SIGTERM: exit code {code}"
@@ -54,12 +69,46 @@ def freeze(target: Target) -> None:
     target.pod.process.thaw()
 
 
+def freeze_for_long(target: Target) -> None:
+    """Where it reads the slot, another listener ends its sessions and takes over."""
+    target.pod.process.freeze()
+    target.wait(target.rng.uniform(*FROZEN_SECONDS))
+    target.pod.process.thaw()
+
+
 def terminate_session(target: Target) -> None:
     with closing(psycopg.connect(target.servers.embedded.database_url, autocommit=True)) as connection:
         connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s",
             [f"notifymux-listener/{target.pod.name}"],
         )
+
+
+def terminate_reader(target: Target) -> None:
+    """The connection that reads the slot ends; the listener's other session lives on."""
+    with closing(psycopg.connect(target.servers.embedded.database_url, autocommit=True)) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = 'notifymux'"
+        )
+
+
+def invalidate_slot(target: Target) -> None:
+    """PostgreSQL gives up every slot: an open transaction keeps them back, and more WAL follows than they may keep."""
+    url = target.servers.embedded.database_url
+    with closing(psycopg.connect(url)) as holding, closing(psycopg.connect(url, autocommit=True)) as connection:
+        holding.execute("SELECT pg_current_xact_id()")
+        connection.execute("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'")
+        connection.execute("SELECT pg_reload_conf()")
+
+        def is_lost() -> bool:
+            connection.execute("SELECT pg_logical_emit_message(false, 'filler', repeat('x', 1000000)), pg_switch_wal()")
+            connection.execute("CHECKPOINT")
+            row = connection.execute("SELECT wal_status FROM pg_replication_slots WHERE slot_name = 'notifymux'")
+            return row.fetchone() in {None, ("lost",)}
+
+        wait_until(is_lost, what="PostgreSQL gives up the slot")
+        connection.execute("ALTER SYSTEM RESET max_slot_wal_keep_size")
+        connection.execute("SELECT pg_reload_conf()")
 
 
 def flush_redis(target: Target) -> None:
@@ -99,12 +148,17 @@ def slow_redis(target: Target) -> None:
 
 
 def restart_postgres(target: Target) -> None:
-    postgres = target.servers.postgres
-    assert postgres
-    postgres.signal(target.rng.choice((signal.SIGQUIT, signal.SIGKILL)))  # SIGQUIT: as `pg_ctl -m immediate`
-    postgres.exit_code(30)
+    crash_postgres(target, target.rng.choice((signal.SIGQUIT, signal.SIGKILL)))
     target.wait(target.rng.uniform(0, 2))
     target.servers.start_postgres()
+
+
+def crash_postgres(target: Target, number: int) -> None:
+    """SIGQUIT: as `pg_ctl stop -m immediate` does."""
+    postgres = target.servers.postgres
+    assert postgres
+    postgres.signal(number)
+    postgres.exit_code(30)
 
 
 def stall_commits(target: Target) -> None:
@@ -143,6 +197,22 @@ def freeze_worker(target: Target) -> None:
     target.worker.resume()
 
 
+def cut_postgres(target: Target) -> None:
+    _cut(target.pod.postgres_proxy, target)
+
+
+def cut_redis(target: Target) -> None:
+    _cut(target.pod.redis_proxy, target)
+
+
+def stall_postgres(target: Target) -> None:
+    _stall(target.pod.postgres_proxy, target)
+
+
+def stall_redis(target: Target) -> None:
+    _stall(target.pod.redis_proxy, target)
+
+
 def _cut(proxy: Proxy, target: Target) -> None:
     proxy.cut()
     target.last()
@@ -153,41 +223,3 @@ def _stall(proxy: Proxy, target: Target) -> None:
     proxy.stall()
     target.last()
     proxy.resume()
-
-
-FAULTS: dict[str, Callable[[Target], None]] = {
-    "kill -9": kill,
-    "SIGTERM": sigterm,
-    "SIGSTOP": freeze,
-    "terminate": terminate_session,
-    "FLUSHALL": flush_redis,
-    "empty Redis": restart_redis_without_data,
-    "frozen Redis": freeze_redis,
-    "frozen Redis, kill -9": kill_while_redis_is_frozen,
-    "slow Redis": slow_redis,
-    "restart PostgreSQL": restart_postgres,
-    "stalled commits": stall_commits,
-    "PostgreSQL fail-over": fail_over_postgres,
-    "Redis fail-over": fail_over_redis,
-    "cut PostgreSQL": lambda target: _cut(target.pod.postgres_proxy, target),
-    "cut Redis": lambda target: _cut(target.pod.redis_proxy, target),
-    "stall PostgreSQL": lambda target: _stall(target.pod.postgres_proxy, target),
-    "stall Redis": lambda target: _stall(target.pod.redis_proxy, target),
-    "worker kill -9": kill_worker,
-    "worker SIGSTOP": freeze_worker,
-}
-# These end every session, so one gap is expected with any number of listeners.
-END_EVERY_SESSION = {"restart PostgreSQL", "PostgreSQL fail-over"}
-# These end none, so no gap is expected, however few listeners there are.
-END_NO_SESSION = {
-    "stalled commits",
-    "Redis fail-over",
-    "FLUSHALL",
-    "empty Redis",
-    "frozen Redis",
-    "slow Redis",
-    "cut Redis",
-    "stall Redis",
-    "worker kill -9",
-    "worker SIGSTOP",
-}

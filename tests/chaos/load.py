@@ -13,6 +13,7 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from tests.chaos.delivery_check import EventKey, Received
 from tests.support.programs import Client
+from tests.support.schema import install
 from tests.support.waiting import wait_until
 
 CHANNELS = ("match_change", "football_event_change")
@@ -22,7 +23,7 @@ _ABNORMAL = 1006  # the close code of a connection that ended without one
 TABLE = """
 CREATE TABLE chaos (writer int, serial int, match_id int);
 CREATE FUNCTION chaos_notify() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-    PERFORM pg_notify('match_change', json_build_object('operation', TG_OP, 'match_id', NEW.match_id,
+    PERFORM notifymux.notify('match_change', json_build_object('operation', TG_OP, 'match_id', NEW.match_id,
         'data', json_build_object('w', NEW.writer, 'n', NEW.serial))::text);
     RETURN NULL;
 END $$;
@@ -30,14 +31,16 @@ CREATE TRIGGER chaos_notify AFTER INSERT ON chaos FOR EACH ROW EXECUTE FUNCTION 
 """
 INSERT = "INSERT INTO chaos SELECT %s, n, 1 + n %% 3 FROM generate_series(%s::int, %s::int) n"
 NOTIFY = """
-SELECT pg_notify('football_event_change', json_build_object('operation', 'INSERT', 'match_id', 1 + n %% 3,
+SELECT notifymux.notify('football_event_change', json_build_object('operation', 'INSERT', 'match_id', 1 + n %% 3,
     'data', json_build_object('w', %s::int, 'n', n))::text)
 FROM generate_series(%s::int, %s::int) n
 """
 
 
-def create_table(conninfo: str) -> None:
+def create_table(conninfo: str, source: str = "notify") -> None:
+    """Create the table, which announces its rows by NOTIFY or by the WAL."""
     with closing(psycopg.connect(conninfo, autocommit=True)) as connection:
+        install(connection, source)
         connection.execute(TABLE)
 
 

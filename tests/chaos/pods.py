@@ -82,13 +82,16 @@ class Pod:
         return {}
 
     def is_aligned(self) -> bool:
-        """Whether a recent heartbeat says that the listener is aligned and Redis accepts its writes."""
+        """Whether a recent heartbeat says that the listener is aligned and Redis accepts its writes.
+
+        With SOURCE=wal, one that waits for the slot is.
+        """
         with suppress(redis.RedisError):
             fields = self.registry_entry()
-            if fields.get(b"role") in {b"primary", b"standby"} and fields.get(b"state") == b"running":
+            if fields.get(b"role") in {b"primary", b"standby", b"waiting"} and fields.get(b"state") == b"running":
                 return int(fields[b"age"]) < 1500
         return False
 
     def wait_until_aligned(self, within: float = 30.0) -> Self:
-        wait_until(self.is_aligned, within, f"{self.name} aligned")
+        wait_until(self.is_aligned, within, lambda: f"{self.name} aligned\n{self.log}")
         return self

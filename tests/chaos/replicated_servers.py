@@ -24,10 +24,12 @@ class Addresses(EmbeddedServers):
 class ReplicatedServers(Servers):
     """Both servers, each with a standby, at addresses that lead to the primaries of the moment."""
 
-    def __init__(self, folder: Path, template: Path | None = None) -> None:
+    def __init__(self, folder: Path, template: Path | None = None, *, is_logical: bool = False) -> None:
         super().__init__(folder, template)
         self._clusters = 1
         self.primary = PostgresServer.initialise(folder / "postgres-1")
+        if is_logical:
+            self.primary.configure("wal_level", "logical")
         self.standby: PostgresServer | None = None
         self.postgres_address = Proxy(self.primary.port)
         self.pair = RedisPair(folder)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tests.chaos.delivery_check import Deliveries
-from tests.chaos.faults import END_EVERY_SESSION, END_NO_SESSION, FAULTS
+from tests.chaos.source import SOURCES, Source
 
 NO_FAULT = "no fault"
 
@@ -14,6 +14,7 @@ NO_FAULT = "no fault"
 class Report:
     """The figures of one run, and the promises that it broke."""
 
+    source: Source
     listeners: int
     seed: int
     seconds: float = 0.0
@@ -34,32 +35,25 @@ class Report:
             violations.append(
                 f"{deliveries.lost} lost, {deliveries.repeated} repeated, {deliveries.out_of_order} out of order"
             )
-        if self.listeners > 1:
-            violations += [
-                f"{count} gaps at {fault!r} with another listener alive"
-                for fault, count in self.gaps.items()
-                if fault not in END_EVERY_SESSION
-            ]
-            if deliveries.announced and not any(self.gaps[fault] for fault in END_EVERY_SESSION):
-                violations.append(f"{deliveries.announced} events missing")
-        else:
-            violations += [
-                f"{self.gaps[fault]} gaps at {fault!r}"
-                for fault in (NO_FAULT, *sorted(END_NO_SESSION))
-                if self.gaps[fault]
-            ]
-        if self.max_listen_rows != 1:
+        expected = self.source.gaps if self.listeners > 1 else self.source.lone_gaps
+        unexpected = [fault for fault in self.gaps if fault not in expected]
+        violations += [f"{self.gaps[fault]} gaps at {fault!r} with {self.listeners} listeners" for fault in unexpected]
+        if deliveries.announced and not self.gaps.total():
+            violations.append(f"{deliveries.announced} events missing")
+        if self.max_listen_rows != self.source.listen_rows:
             violations.append(f"a listener had {self.max_listen_rows} LISTEN rows")
         return violations
 
 
 def table(reports: Sequence[Report]) -> str:
     """Format the figures, with one column per run."""
+    names = dict.fromkeys(name for source in SOURCES.values() for name in source.faults)
     rows: list[tuple[str, ...]] = [
+        ("SOURCE", *(report.source.name for report in reports)),
         ("listeners", *(str(report.listeners) for report in reports)),
         ("seconds", *(f"{report.seconds:.0f}" for report in reports)),
         ("faults", *(str(report.faults.total()) for report in reports)),
-        *((f"  {fault}", *(str(report.faults[fault]) for report in reports)) for fault in FAULTS),
+        *((f"  {fault}", *(str(report.faults[fault]) for report in reports)) for fault in names),
         ("events committed", *(f"{report.committed:,}" for report in reports)),
         ("clients", *(str(report.clients) for report in reports)),
         ("deliveries", *(f"{report.deliveries.received:,}" for report in reports)),

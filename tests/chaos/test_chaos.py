@@ -3,6 +3,7 @@
 `python -m tests.chaos` runs for any time.
 """
 
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from random import Random, randrange
@@ -11,12 +12,14 @@ import psutil
 import pytest
 import redis
 
+from tests.chaos.absence import absence
 from tests.chaos.environment import EVENTS_PER_SECOND, WRITERS, Environment
 from tests.chaos.load import CHANNELS, CommitOrder, Writer, create_table
 from tests.chaos.pod_update import PodUpdate
 from tests.chaos.pods import Pod
 from tests.chaos.replicated_servers import ReplicatedServers
 from tests.chaos.report import Report
+from tests.chaos.source import SOURCES, WAL
 from tests.support.output import print_line
 from tests.support.servers import Servers
 from tests.support.waiting import hold_for, wait_until
@@ -56,15 +59,53 @@ def test_no_promise_is_broken_under_faults(
         assert_kept(environment.run(seconds, faults))
 
 
+@pytest.fixture
+def logical_servers(template: Path, tmp_path: Path) -> Iterator[Servers]:
+    """As `servers`, with a PostgreSQL that SOURCE=wal can read."""
+    with Servers(tmp_path / "own", template, {"wal_level": "logical"}) as servers:
+        yield servers
+
+
+def test_with_the_wal_a_lone_listener_that_is_killed_or_terminated_is_no_gap(
+    logical_servers: Servers, tmp_path: Path, seed: int
+) -> None:
+    with Environment(logical_servers, tmp_path, 1, seed, source=WAL, verbose=True) as environment:
+        report = environment.run(3, ["kill -9", "terminate", "reader terminated"])
+        assert_kept(report)
+        assert report.gaps.total() == 0
+
+
 @pytest.mark.long
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize(("listeners", "seconds"), [(3, 80), (1, 80)])
-def test_no_promise_is_broken_while_servers_stall_and_fail_over_too(
-    template: Path, tmp_path: Path, seed: int, listeners: int, seconds: float
+def test_with_the_wal_a_lone_listener_that_is_away_while_postgresql_crashes_is_no_gap(
+    logical_servers: Servers, tmp_path: Path, seed: int
+) -> None:
+    report = absence(logical_servers, tmp_path, seed, 6)
+    assert_kept(report)
+    assert report.gaps.total() == 0
+
+
+@pytest.mark.long
+def test_with_the_wal_a_failover_is_one_gap_and_nothing_is_lost_or_repeated_after_it(
+    template: Path, tmp_path: Path, seed: int
 ) -> None:
     with (
-        ReplicatedServers(tmp_path / "replicated", template) as servers,
-        Environment(servers, tmp_path, listeners, seed, verbose=True) as environment,
+        ReplicatedServers(tmp_path / "replicated", template, is_logical=True) as servers,
+        Environment(servers, tmp_path, 2, seed, source=WAL, verbose=True) as environment,
+    ):
+        report = environment.run(0, ["PostgreSQL fail-over"])
+        assert_kept(report)
+        assert report.gaps.total() == 1
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("source", "listeners", "seconds"), [("notify", 3, 80), ("notify", 1, 80), ("wal", 2, 40)])
+def test_no_promise_is_broken_while_servers_stall_and_fail_over_too(
+    template: Path, tmp_path: Path, seed: int, source: str, listeners: int, seconds: float
+) -> None:
+    with (
+        ReplicatedServers(tmp_path / "replicated", template, is_logical=source == "wal") as servers,
+        Environment(servers, tmp_path, listeners, seed, source=SOURCES[source], verbose=True) as environment,
     ):
         assert_kept(environment.run(seconds))
 

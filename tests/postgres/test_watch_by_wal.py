@@ -29,8 +29,7 @@ SELECT data FROM pg_logical_slot_get_binary_changes(
 @pytest.fixture
 def server(cluster: PostgresServer, tmp_path: Path) -> Iterator[PostgresServer]:
     server = cluster.copy(tmp_path / "logical")
-    with (server.folder / "postgresql.auto.conf").open("a", encoding="ascii") as file:
-        file.write("wal_level = logical\n")
+    server.configure("wal_level", "logical")
     with server.start():
         yield server
 

@@ -291,6 +291,22 @@ def _promoted_without_a_tail(world: SmallWalWorld) -> None:
     world.postgres.notify(MUX_CHANNEL, "{}", world.now)
 
 
+def _the_server_is_put_back(world: SmallWalWorld) -> None:
+    """W2: a copy that is older than the stream runs on the same timeline, without the slot."""
+    world.pass_rounds(10)
+    old = world.postgres
+    kept, lsn = len(old.wal), old.lsn
+    old.lsn += 1 << 40
+    world.commit(3)
+    world.pass_rounds(3)
+    world.calm = False
+    world.postgres = _promote(world, kept, lsn)
+    world.postgres.cluster, world.postgres.slot = old.cluster, None
+    old.up = False
+    old.shut_down()
+    world.pass_rounds(3)
+
+
 def _a_lower_timeline_lives_on(world: SmallWalWorld) -> None:
     """W4: one reader is at the new primary, and the other one finds the old one again."""
     world.pass_rounds(10)
@@ -404,6 +420,7 @@ SCHEDULES = [
     _the_slot_has_what_the_reader_forgot,
     _a_frozen_reader_appends_to_anothers_epoch,
     _promoted_without_a_tail,
+    _the_server_is_put_back,
     _a_lower_timeline_lives_on,
     _a_begin_after_a_higher_one,
     _an_older_stream_before_a_begin,

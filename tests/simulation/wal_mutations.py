@@ -80,6 +80,12 @@ def rule_w2_a_reader_counts_from_the_head_without_an_anchor(patch: Patch) -> Non
     patch.setattr(Anchoring, "_begin", count_on)
 
 
+def rule_w2_an_older_copy_of_the_server_is_not_noticed(patch: Patch) -> None:
+    """Nothing is forwarded until it has written as much as the one before."""
+    look = Anchoring.look
+    patch.setattr(Anchoring, "look", lambda anchoring, received, *, is_own: look(anchoring, received, is_own=False))
+
+
 def rule_w2_what_was_received_is_confirmed(patch: Patch) -> None:
     """Redis does not have it yet."""
     on_message = WalSequencer._on_message

@@ -83,6 +83,11 @@ class PostgresServer:
         _as_owner(single, folder, text=_SCHEMA)
         return cls(folder)
 
+    def configure(self, name: str, value: str) -> None:
+        """Changes a setting of a server that is stopped; copies and standbys have it, too."""
+        with (self.folder / "postgresql.auto.conf").open("a", encoding="ascii") as file:
+            file.write(f"{name} = '{value}'\n")
+
     def copy(self, folder: Path) -> Self:
         """Copies the data of a server that is stopped: the same cluster on the same timeline."""
         subprocess.run(["cp", "-a", str(self.folder), str(folder)], check=True)
@@ -101,8 +106,7 @@ class PostgresServer:
     def follow(self, primary: "PostgresServer") -> Self:
         """Starts this stopped server as a standby; a former primary must have been stopped before the promotion."""
         conninfo = make_conninfo(primary.conninfo(), dbname=None, application_name=self.folder.name)
-        with (self.folder / "postgresql.auto.conf").open("a", encoding="ascii") as file:
-            file.write(f"primary_conninfo = '{conninfo}'\n")
+        self.configure("primary_conninfo", conninfo)
         return self.recover()
 
     def recover(self) -> Self:

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Self
@@ -43,9 +43,12 @@ class Servers:
     Args:
         folder: for the data; it is created.
         template: a folder with initialised data to copy. Without one, PostgreSQL is initialised, which takes seconds.
+        postgres_settings: of PostgreSQL.
     """
 
-    def __init__(self, folder: Path, template: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, template: Path | None = None, postgres_settings: Mapping[str, str] | None = None
+    ) -> None:
         self.folder = folder
         data = folder / "data"
         if template:
@@ -56,6 +59,8 @@ class Servers:
             data.mkdir(parents=True)
         self.embedded = EmbeddedServers.choose(data)
         initialise(data)
+        with (data / "postgres/postgresql.auto.conf").open("a", encoding="ascii") as file:
+            file.writelines(f"{name} = '{value}'\n" for name, value in (postgres_settings or {}).items())
         make_folder(data)
         self.postgres: Process | None = None
         self.redis: Process | None = None
@@ -134,11 +139,11 @@ class Servers:
 
 
 @contextmanager
-def temporary_servers(name: str) -> Iterator[Servers]:
+def temporary_servers(name: str, postgres_settings: Mapping[str, str] | None = None) -> Iterator[Servers]:
     """Run both servers while the block runs, in a temporary folder whose name contains `name`."""
     with tempfile.TemporaryDirectory(prefix=f"notifymux-{name}-") as folder:
         Path(folder).chmod(0o755)  # the servers run under another account
-        with Servers(Path(folder) / "servers") as servers:
+        with Servers(Path(folder) / "servers", postgres_settings=postgres_settings) as servers:
             yield servers
 
 

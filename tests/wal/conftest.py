@@ -21,8 +21,7 @@ StartReader = Callable[..., Listener]
 def logical_cluster(tmp_path_factory: pytest.TempPathFactory) -> PostgresServer:
     """A cluster that is not started, to be copied."""
     cluster = PostgresServer.initialise(tmp_path_factory.mktemp("logical") / "data")
-    with (cluster.folder / "postgresql.auto.conf").open("a", encoding="ascii") as file:
-        file.write("wal_level = 'logical'\n")
+    cluster.configure("wal_level", "logical")
     return cluster
 
 
