@@ -19,7 +19,7 @@ from notifymux.discovery import Discovery, discover, discovery
 from notifymux.lookup import look_up
 from notifymux.redis_errors import FaultError, check_server, is_wrong_server, lacks_hello
 from notifymux.redis_keys import DEFAULT_NAMESPACE, RedisNames
-from notifymux.redis_url import RedisUrl, RedisUrlError, Transport, parse_redis_url
+from notifymux.redis_url import Address, RedisUrl, RedisUrlError, Transport, parse_redis_url
 from notifymux.sync_connection import (
     NEVER,
     RESP2,
@@ -55,11 +55,21 @@ class RedisAddress:
         self._url: Callable[[], str] = (lambda: url) if isinstance(url, str) else url
         self._key = key
         self._discovery: tuple[RedisUrl, Discovery | None] | None = None  # of the last URL
+        self._found: Address | None = None  # where the last connection led, if others were asked for it
         self.generation = 0  # of connections; those of an earlier one are not used again
 
     def leave(self) -> None:
         """Have every connection made anew: the server that they lead to is the wrong one."""
         self.generation += 1
+
+    def leads_to(self, found: Address) -> None:
+        """Record where a new connection leads. If that is elsewhere, those before are left.
+
+        They may never learn it themselves: a node of a Cluster that has lost the slot goes on passing messages on.
+        """
+        if self._found not in {None, found}:
+            self.leave()
+        self._found = found
 
     def read(self) -> RedisUrl:
         """Return what the URL says now.
@@ -156,6 +166,8 @@ class _AsyncGreeting(redis.asyncio.connection.AbstractConnection):
 class _AsyncLookup(redis.asyncio.Connection):
     """Finds the server and looks its name up without the loop's executor (`notifymux.shared_call`)."""
 
+    address: RedisAddress
+    generation: int
     _resolved = ""
 
     def __init__(self, *, asked: Discovery | None = None, **options: Any) -> None:
@@ -165,7 +177,9 @@ class _AsyncLookup(redis.asyncio.Connection):
     async def _connect(self) -> None:
         self._resolved = ""
         if self._asked:
-            self.host, self.port = await discover(self._asked)
+            self.host, self.port = found = await discover(self._asked)
+            self.address.leads_to(found)
+            self.generation = self.address.generation
         *others, last = await look_up(self.host, self.port)
         for self._resolved in others:
             try:
