@@ -1,8 +1,10 @@
 """A primary and its replica, and three Sentinels that watch them."""
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
+
+import redis
 
 from tests.support.redis_server import RedisServer, redis_server
 from tests.support.waiting import wait_until
@@ -72,8 +74,10 @@ class RedisSentinels:
 
     @property
     def is_promoted(self) -> bool:
-        """Whether the replica is a primary."""
-        return bool(self.replica.info("replication")["role"] == "master")
+        """Whether the replica is a primary. A Sentinel that promotes it ends its clients' connections."""
+        with suppress(redis.ConnectionError):
+            return bool(self.replica.info("replication")["role"] == "master")
+        return False
 
     def wait_until_promoted(self) -> None:
         wait_until(lambda: self.is_promoted, 30, "the replica is promoted")
