@@ -260,7 +260,7 @@ def _source(
         if redis_url is None:
             raise ValueError("USE_REDIS_NOTIFIER needs REDIS_URL: it takes the URL of the Redis to hear")
         names = RedisNames(settings.redis_namespace)
-        address = RedisAddress(redis_url) if isinstance(redis_url, str) else redis_url
+        address = RedisAddress(redis_url, names.log) if isinstance(redis_url, str) else redis_url
         return RedisSource(address, names, settings.canary_interval, settings.history_bytes, sink)
     if db_url is None:
         raise ValueError("DB_HOST is not set: it takes the host of the PostgreSQL to listen to")

@@ -131,7 +131,7 @@ def verify(settings: Settings, options: Options, *, in_json: bool) -> int:
     except OperatorError as error:
         sys.stderr.write(f"notifymux: {error}\n")
         return 2
-    with closing(sync_client(settings.redis_url.get_secret_value())) as client:
+    with closing(sync_client(redis_address(settings))) as client:
         checks = list(run(settings, options, url, client))
     sys.stdout.write((as_json(checks) if in_json else as_table(checks)) + "\n")
     return 0 if is_ok(checks) else 1

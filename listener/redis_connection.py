@@ -1,5 +1,6 @@
 """The listener's one connection to Redis, made by a thread: its loop neither looks a name up nor waits to connect."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -10,6 +11,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from notifymux.redis_client import RedisAddress, SyncConnection, sync_connection
+from notifymux.redis_url import Address
+
+logger = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 0.5  # between two tries to connect
 _PROBE_SECONDS = 3.0  # between two looks at where the address leads
@@ -44,6 +48,7 @@ class RedisConnection(redis.ConnectionPool):
         self._wanted = threading.Event()
         self._wanted.set()
         self._leads_elsewhere = False
+        self._found: Address | None = None  # where the primary was last, if others were asked for it
         self._last_beat: Callable[[], LastBeat | None] = lambda: None
 
     def start(self, last_beat: Callable[[], LastBeat | None]) -> None:
@@ -88,6 +93,9 @@ class RedisConnection(redis.ConnectionPool):
                 self._error = error
                 time.sleep(_RETRY_SECONDS)
                 continue
+            if connection.found != self._found:
+                self._found = connection.found
+                logger.info("Redis's primary is %s", self._found)
             self._wanted.clear()
             self._error, self._leads_elsewhere, self._connection = None, False, connection
             while not self._wanted.wait(_PROBE_SECONDS):

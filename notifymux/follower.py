@@ -65,7 +65,7 @@ def follow(
     gap if the stream has lost its place by then.
 
     Args:
-        url: `redis://`, `rediss://` or `unix://`.
+        url: as `REDIS_URL`.
         after: the `position` of an earlier follower; `0-0` is before all that the stream holds. None is the stream's
             end.
         channels: of the events that are yielded; None for all. Gaps come whatever the channel.
@@ -101,7 +101,7 @@ def _parse_id(text: str) -> EventId:
 async def _follow(
     url: str, names: RedisNames, tracker: SequenceTracker, channels: Collection[str] | None, place: _Place
 ) -> AsyncGenerator[Event | Gap, None]:
-    subscription = Subscription(RedisAddress(url), [names.events], SILENCE_SECONDS)
+    subscription = Subscription(RedisAddress(url, names.log), [names.events], SILENCE_SECONDS)
     try:
         async with aclosing(StreamFollower(subscription, names, tracker).items()) as items:
             async for item in items:

@@ -1,14 +1,10 @@
-"""Connections to Redis, synchronous and asynchronous.
-
-redis-py's own retries are off: a call fails within seconds, and the caller decides whether to repeat it, because a
-repeated append is harmless and a repeated publish is not.
+"""Connections to the primary of a Redis, synchronous and asynchronous (`notifymux.sync_connection`).
 
 Connections use RESP3, or RESP2 with a server that lacks HELLO.
 """
 
 import re
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -17,34 +13,63 @@ import redis.asyncio
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
-from redis.maint_notifications import MaintNotificationsConfig
 
 from notifymux.background_call import in_background
+from notifymux.discovery import Discovery, discover, discovery
 from notifymux.lookup import look_up
 from notifymux.redis_errors import FaultError, check_server, is_wrong_server, lacks_hello
-from notifymux.redis_url import RedisUrl, RedisUrlError, Transport, parse_redis_url
+from notifymux.redis_keys import DEFAULT_NAMESPACE, RedisNames
+from notifymux.redis_url import Address, RedisUrl, RedisUrlError, Transport, parse_redis_url
+from notifymux.sync_connection import (
+    NEVER,
+    RESP2,
+    RESP3,
+    SYNC_CLASSES,
+    TIMEOUT_SECONDS,
+    SyncConnection,
+    connection_options,
+)
 from notifymux.tls_mismatch import tls_mismatch
 
-TIMEOUT_SECONDS = 2.0  # for connecting, and for each answer
-
-_RESP2, _RESP3 = 2, 3
+__all__ = [
+    "TIMEOUT_SECONDS",
+    "RedisAddress",
+    "SyncConnection",
+    "async_client",
+    "describe_redis",
+    "sync_client",
+    "sync_connection",
+]
 
 
 class RedisAddress:
     """The address of one Redis, shared by all connections that have to lead to the same server.
 
     Args:
-        url: `redis://`, `rediss://` or `unix://`; or a function that returns it, called for every connection, so that a
-            secret may change. It may raise RedisConnectionError.
+        url: of `REDIS_URL`'s form; or a function that returns it, called for every connection, so that a secret may
+            change. It may raise RedisConnectionError.
+        key: in a Cluster, the node that has its hash slot is wanted.
     """
 
-    def __init__(self, url: str | Callable[[], str]) -> None:
+    def __init__(self, url: str | Callable[[], str], key: str = RedisNames(DEFAULT_NAMESPACE).log) -> None:
         self._url: Callable[[], str] = (lambda: url) if isinstance(url, str) else url
+        self._key = key
+        self._discovery: tuple[RedisUrl, Discovery | None] | None = None  # of the last URL
+        self._found: Address | None = None  # where the last connection led, if others were asked for it
         self.generation = 0  # of connections; those of an earlier one are not used again
 
     def leave(self) -> None:
         """Have every connection made anew: the server that they lead to is the wrong one."""
         self.generation += 1
+
+    def leads_to(self, found: Address) -> None:
+        """Record where a new connection leads. If that is elsewhere, those before are left.
+
+        They may never learn it themselves: a node of a Cluster that has lost the slot goes on passing messages on.
+        """
+        if self._found not in {None, found}:
+            self.leave()
+        self._found = found
 
     def read(self) -> RedisUrl:
         """Return what the URL says now.
@@ -57,91 +82,14 @@ class RedisAddress:
         except RedisUrlError as error:
             raise RedisConnectionError(f"REDIS_URL: {error}") from None
 
+    def discovery(self, url: RedisUrl) -> Discovery | None:
+        """Return whom to ask where the primary is; None if the URL has its address.
 
-_NEVER = redis.retry.Retry(NoBackoff(), 0)
-_NO_MAINTENANCE = MaintNotificationsConfig(enabled=False)
-
-
-def _options(url: RedisUrl) -> dict[str, Any]:
-    """Return the options of a connection.
-
-    Without driver_info and maintenance notifications connecting is one command, and one that every server knows.
-    """
-    return {
-        "socket_timeout": TIMEOUT_SECONDS,
-        "socket_connect_timeout": TIMEOUT_SECONDS,
-        "driver_info": None,
-        "maint_notifications_config": _NO_MAINTENANCE,
-        "protocol": _RESP3,
-        **({} if url.transport is Transport.UNIX else {"socket_keepalive": True}),
-        **url.options,
-    }
-
-
-# Synchronous: connections that their owner keeps.
-
-
-class SyncConnection(redis.connection.AbstractConnection):
-    """A connection that remembers whether the server has said that it is not the primary."""
-
-    is_wrong_server = False
-
-    def connect(self) -> None:
-        """Connect."""
-        try:
-            super().connect()  # type: ignore[no-untyped-call]
-        except RedisError as error:
-            if found := self._explain(error):
-                raise found from error
-            raise
-
-    def _explain(self, error: RedisError) -> FaultError | None:
-        """Return the reason for an error where it is another than the error says."""
-        del error
-        return None
-
-    def on_connect_check_health(self, check_health: bool = True) -> None:
-        """Greet the server."""
-        try:
-            super().on_connect_check_health(check_health)
-        except ResponseError as error:
-            if not lacks_hello(error):
-                raise
-            self.protocol = _RESP2
-            super().on_connect_check_health(check_health)
-        if int(self.protocol) == _RESP2:  # nothing may have been sent yet, and a port for TLS has not refused it
-            self.send_command("PING", check_health=False)  # type: ignore[no-untyped-call]
-            with suppress(ResponseError):  # this user may not; it is an answer all the same
-                self.read_response()
-
-    def read_response(self, *args: Any, **options: Any) -> Any:
-        """Return the next answer."""
-        try:
-            return super().read_response(*args, **options)
-        except RedisError as error:
-            self.is_wrong_server = self.is_wrong_server or is_wrong_server(error)
-            raise
-
-
-class _SyncTcp(SyncConnection, redis.Connection):
-    def _explain(self, error: RedisError) -> FaultError | None:
-        return tls_mismatch(self.host, self.port, error, encrypted=False)
-
-
-class _SyncTls(SyncConnection, redis.SSLConnection):
-    def _explain(self, error: RedisError) -> FaultError | None:
-        return tls_mismatch(self.host, self.port, error, encrypted=True)
-
-
-class _SyncUnix(SyncConnection, redis.UnixDomainSocketConnection):
-    host, port = "", 0  # redis-py reads them where connecting takes too long
-
-
-_SYNC_CLASSES: dict[Transport, Any] = {
-    Transport.TCP: _SyncTcp,
-    Transport.TLS: _SyncTls,
-    Transport.UNIX: _SyncUnix,
-}
+        It is kept for as long as the URL stays the same, because it learns who answers.
+        """
+        if self._discovery is None or self._discovery[0] != url:
+            self._discovery = url, discovery(url, self._key)
+        return self._discovery[1]
 
 
 def sync_connection(address: RedisAddress) -> SyncConnection:
@@ -152,25 +100,30 @@ def sync_connection(address: RedisAddress) -> SyncConnection:
         redis.RedisError: Redis can't be reached or refuses.
     """
     url = address.read()
-    connection: SyncConnection = _SYNC_CLASSES[url.transport](retry=_NEVER, **_options(url))
+    options = connection_options(url) | _found_by(address.discovery(url))
+    connection: SyncConnection = SYNC_CLASSES[url.transport](retry=NEVER, **options)
     try:
         connection.connect()
-        check_server(connection.handshake_metadata or {})
+        check_server(connection.handshake_metadata or {}, is_cluster=url.is_cluster)
     except BaseException:
         connection.disconnect()  # type: ignore[no-untyped-call]
         raise
     return connection
 
 
-def sync_client(url: str) -> redis.Redis:
+def sync_client(address: RedisAddress) -> redis.Redis:
     """Return a client for a program without an event loop, for any server. It connects at its first command.
 
     Raises:
-        RedisUrlError: the URL is none.
+        redis.ConnectionError: the URL is none.
     """
-    parsed = parse_redis_url(url)
-    options = _options(parsed) | {"protocol": _RESP2, "retry": _NEVER}
-    return redis.Redis.from_pool(redis.ConnectionPool(_SYNC_CLASSES[parsed.transport], **options))
+    url = address.read()
+    options = connection_options(url) | {"protocol": RESP2, "retry": NEVER} | _found_by(address.discovery(url))
+    return redis.Redis.from_pool(redis.ConnectionPool(SYNC_CLASSES[url.transport], **options))
+
+
+def _found_by(asked: Discovery | None) -> dict[str, Any]:
+    return {"find": asked.find} if asked else {}
 
 
 # Asynchronous.
@@ -179,8 +132,9 @@ def sync_client(url: str) -> redis.Redis:
 class _AsyncGreeting(redis.asyncio.connection.AbstractConnection):
     """A connection to a primary. If the server says that it is none, or no longer, its address is left."""
 
-    def __init__(self, *, address: RedisAddress, **options: Any) -> None:
+    def __init__(self, *, address: RedisAddress, is_cluster: bool, **options: Any) -> None:
         self.address, self.generation = address, address.generation
+        self._is_cluster = is_cluster
         super().__init__(**options)
 
     @property
@@ -194,11 +148,11 @@ class _AsyncGreeting(redis.asyncio.connection.AbstractConnection):
         except ResponseError as error:
             if not lacks_hello(error):
                 raise
-            self.protocol = _RESP2
+            self.protocol = RESP2
             await super().on_connect_check_health(check_health)
-        if int(self.protocol) == _RESP3:
+        if int(self.protocol) == RESP3:
             await self.send_command("HELLO", check_health=False)
-            check_server(await self.read_response())
+            check_server(await self.read_response(), is_cluster=self._is_cluster)
 
     async def read_response(self, *args: Any, **options: Any) -> Any:
         try:
@@ -210,11 +164,22 @@ class _AsyncGreeting(redis.asyncio.connection.AbstractConnection):
 
 
 class _AsyncLookup(redis.asyncio.Connection):
-    """Looks names up without the loop's executor (`notifymux.lookup`)."""
+    """Finds the server and looks its name up without the loop's executor (`notifymux.shared_call`)."""
 
+    address: RedisAddress
+    generation: int
     _resolved = ""
 
+    def __init__(self, *, asked: Discovery | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self._asked = asked
+
     async def _connect(self) -> None:
+        self._resolved = ""
+        if self._asked:
+            self.host, self.port = found = await discover(self._asked)
+            self.address.leads_to(found)
+            self.generation = self.address.generation
         *others, last = await look_up(self.host, self.port)
         for self._resolved in others:
             try:
@@ -229,6 +194,8 @@ class _AsyncLookup(redis.asyncio.Connection):
         try:
             await super().connect()  # type: ignore[no-untyped-call]
         except RedisError as error:
+            if isinstance(error.__cause__, FaultError):  # redis-py has made it an error without a fault
+                raise error.__cause__ from None
             encrypted = isinstance(self, redis.asyncio.SSLConnection)
             ask = partial(tls_mismatch, self._resolved, self.port, error, encrypted=encrypted)
             if self._resolved and (found := await in_background(ask)):
@@ -263,7 +230,7 @@ class _AsyncPool(redis.asyncio.ConnectionPool):
     """A pool that reads the URL for each connection, and reuses none that was lost or leads to a server left."""
 
     def __init__(self, address: RedisAddress, **options: Any) -> None:
-        super().__init__(**options, protocol=_RESP3)
+        super().__init__(**options, protocol=RESP3)
         self._address, self._options = address, options
 
     async def get_connection(self, *args: Any, **options: Any) -> Any:
@@ -275,9 +242,12 @@ class _AsyncPool(redis.asyncio.ConnectionPool):
 
     def make_connection(self) -> Any:
         url = self._address.read()
+        options = connection_options(url) | self._options
+        if asked := self._address.discovery(url):
+            options["asked"] = asked
         retry = redis.asyncio.retry.Retry(NoBackoff(), 0)
-        options = _options(url) | self._options
-        return _ASYNC_CLASSES[url.transport](address=self._address, retry=retry, **options)
+        cls = _ASYNC_CLASSES[url.transport]
+        return cls(address=self._address, is_cluster=url.is_cluster, retry=retry, **options)
 
 
 def async_client(address: RedisAddress, **options: Any) -> redis.asyncio.Redis:

@@ -23,7 +23,8 @@ from notifymux.reconnect import one_line
 
 _REPLICA = "REDIS_URL leads to a read-only replica"
 _TO_PRIMARY = "set it to the primary"
-_ONLY_STANDALONE = "neither Sentinel nor Cluster is supported: set it to one primary"
+_BY_SENTINEL = "begin it with redis+sentinel://, and name the master: redis+sentinel://host:26379/mymaster"
+_BY_CLUSTER = "begin it with redis+cluster://"
 
 # A script may not run a command: the same fault as NOPERM, in a text of its own.
 _FORBIDDEN_IN_SCRIPT = re.compile(r"ACL failure in script|The user executing the script can't")
@@ -72,13 +73,18 @@ def fault(error: BaseException) -> Fault:
             return error.fault
         case ReadOnlyError() | MasterDownError():
             return Fault(_REPLICA, _TO_PRIMARY)
-        case AskError() | ClusterDownError():
-            return Fault("REDIS_URL leads to a node of a Redis Cluster", _ONLY_STANDALONE)
+        case AskError():
+            return Fault(
+                "this node of a Redis Cluster does not have the slot of our keys",
+                "a REDIS_URL that begins with redis+cluster:// follows it",
+            )
+        case ClusterDownError():
+            return Fault(f"the Redis Cluster is down: {text}", "redis-cli --cluster check HOST:PORT says why")
         case AuthenticationError() | AuthorizationError():
             return Fault(f"Redis refuses this login: {text}", "check REDIS_URL's user and password")
     if is_forbidden(error):
         found = Fault(f"Redis forbids it: {text}", "docs/operations.md lists what this user needs")
-    elif _UNKNOWN_COMMAND.search(text):
+    elif lacks_command(error):
         found = Fault(f"this server lacks a command that is needed: {text}", "Redis 7 or Valkey 8 and later have it")
     else:
         found = Fault(text, next((remedy for words, remedy in _REMEDIES.items() if words in text), ""))
@@ -95,27 +101,47 @@ def is_wrong_server(error: BaseException) -> bool:
     return isinstance(error, ReadOnlyError | ClusterDownError | AskError)
 
 
+def lacks_command(error: BaseException) -> bool:
+    """Whether a server does not know a command at all."""
+    return bool(_UNKNOWN_COMMAND.search(str(error)))
+
+
 def lacks_hello(error: ResponseError) -> bool:
     """Whether a server refuses HELLO, so that it has to be spoken to in RESP2."""
     text = str(error)
-    return "NOPROTO" in text or ("HELLO" in text and bool(_UNKNOWN_COMMAND.search(text)))
+    return "NOPROTO" in text or ("HELLO" in text and lacks_command(error))
 
 
-def check_server(hello: Mapping[Any, Any]) -> None:
+def check_server(hello: Mapping[Any, Any], *, is_cluster: bool = False) -> None:
     """Check a server's answer to HELLO 3.
 
+    Args:
+        hello: the answer.
+        is_cluster: whether a node of a Cluster is wanted; else one that stands alone.
+
     Raises:
-        WrongServerError: it is a replica, a Sentinel or a node of a cluster.
+        WrongServerError: it is a replica, a Sentinel, or a node of a Cluster where none is wanted.
     """
-    fields = {_text(name): _text(value) for name, value in hello.items()}
-    mode = fields.get("mode", "standalone")
-    if mode != "standalone":
-        raise WrongServerError(Fault(f"REDIS_URL leads to a {_MODES.get(mode, mode)}", _ONLY_STANDALONE))
-    if fields.get("role") in {"replica", "slave"}:
+    mode = _field(hello, "mode") or "standalone"
+    if mode == "sentinel":
+        raise WrongServerError(Fault("REDIS_URL leads to a Redis Sentinel", _BY_SENTINEL))
+    if mode == "cluster" and not is_cluster:
+        raise WrongServerError(Fault("REDIS_URL leads to a node of a Redis Cluster", _BY_CLUSTER))
+    check_role(hello)
+
+
+def check_role(hello: Mapping[Any, Any]) -> None:
+    """Check of a server's answer to HELLO 3 only who it is now; its mode never changes.
+
+    Raises:
+        WrongServerError: it is a replica.
+    """
+    if _field(hello, "role") in {"replica", "slave"}:
         raise WrongServerError(Fault(_REPLICA, _TO_PRIMARY))
 
 
-_MODES = {"cluster": "node of a Redis Cluster", "sentinel": "Redis Sentinel"}
+def _field(hello: Mapping[Any, Any], name: str) -> str:
+    return next((_text(value) for key, value in hello.items() if _text(key) == name), "")
 
 
 def _text(value: object) -> str:

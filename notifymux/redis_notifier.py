@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 
 from notifymux.event import decode, encode
 from notifymux.redis_client import RedisAddress
-from notifymux.redis_errors import WrongServerError, check_server
+from notifymux.redis_errors import WrongServerError, check_role
 from notifymux.redis_keys import DEFAULT_NAMESPACE, RedisNames
 from notifymux.subscription import SILENCE_SECONDS, Signal, Subscription
 
@@ -32,14 +32,14 @@ class RedisNotifierService:
     """Publishes and receives events, at most once: events published while it is disconnected are missed.
 
     Args:
-        url: `redis://`, `rediss://` or `unix://`.
+        url: as `REDIS_URL`.
         channel: the pub/sub channel.
     """
 
     def __init__(self, url: str = "redis://localhost:6379", channel: str = NOTIFY_CHANNEL) -> None:
-        self._address, self._channel = RedisAddress(url), channel
-        # Workers that hear a listener of their own do not hear the channel of all events; they hear this one.
         namespace = channel.removesuffix(":events")
+        self._address, self._channel = RedisAddress(url, RedisNames(namespace).log), channel
+        # Workers that hear a listener of their own do not hear the channel of all events; they hear this one.
         self._direct = None if namespace == channel else RedisNames(namespace).direct
         self._subscription: Subscription | None = None  # None until `connect`
         self._callbacks: dict[tuple[str, Callback], _CallbackQueue] = {}
@@ -127,7 +127,7 @@ class RedisNotifierService:
         if not isinstance(hello, Mapping):
             return  # it speaks RESP2 only
         try:
-            check_server(hello)
+            check_role(hello)
         except WrongServerError:
             self._address.leave()
             raise

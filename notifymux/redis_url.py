@@ -25,11 +25,41 @@ class Transport(Enum):
     UNIX = "unix"
 
 
+class Address(NamedTuple):
+    """Where a server listens."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Sentinels(NamedTuple):
+    """Sentinels, which know the primary by its name."""
+
+    addresses: tuple[Address, ...]
+    master: str
+    credentials: dict[str, str]  # of the Sentinels: `username`, `password`
+
+
+class ClusterNodes(NamedTuple):
+    """Some nodes of a Cluster, each of which knows who has which hash slot."""
+
+    addresses: tuple[Address, ...]
+
+
 class RedisUrl(NamedTuple):
     """What a URL says."""
 
     transport: Transport
     options: dict[str, Any]  # of redis-py's connections
+    found_by: Sentinels | ClusterNodes | None = None  # who knows the primary's address; None: the options have it
+
+    @property
+    def is_cluster(self) -> bool:
+        """Whether it leads to a node of a Cluster."""
+        return isinstance(self.found_by, ClusterNodes)
 
 
 _SCHEMES = {
@@ -39,9 +69,12 @@ _SCHEMES = {
     "valkeys": Transport.TLS,
     "unix": Transport.UNIX,
 }
-_BEGINNINGS = "redis://, rediss:// (TLS), valkey://, valkeys:// (TLS) or unix://"
+_SENTINEL, _CLUSTER = "sentinel", "cluster"  # after a scheme and a +
+_BEGINNINGS = "redis://, rediss:// (TLS), valkey://, valkeys:// (TLS), unix://, redis+sentinel:// or redis+cluster://"
+_PORT, _SENTINEL_PORT = 6379, 26379  # where a URL names none
 _MAX_PORT = 65535
 _MAX_DATABASE = 2**31 - 1
+_MASTER_NAME = re.compile(r"[\w.-]+", re.ASCII)  # as Sentinel takes it
 _MAX_PATH_BYTES = 107  # of a Unix socket
 _BRACKETS = "its host is none: an IPv6 address stands in [brackets]"
 _CREDENTIALS = "in user and password write %23 for #, %2F for /, %3F for ? and %40 for @"
@@ -53,11 +86,8 @@ def parse_redis_url(url: str) -> RedisUrl:
     Raises:
         RedisUrlError: it says nothing that a connection can be made of.
     """
-    if re.match(r"['\"]", url):
-        raise RedisUrlError("it begins with a quote, which belongs to it: docker's --env-file takes no quotes")
-    if re.search(r"\s", url):
-        raise RedisUrlError("there is a space or a line break in it: remove it, or write %20 for a space in a password")
-    transport, rest = _scheme(url)
+    _check_characters(url)
+    transport, kind, rest = _scheme(url)
     if "#" in rest:
         raise RedisUrlError(f"there is a # in it: {_CREDENTIALS}")
     address, question_mark, query = rest.partition("?")
@@ -65,28 +95,58 @@ def parse_redis_url(url: str) -> RedisUrl:
     if "@" in path and "@" not in authority and transport is not Transport.UNIX:
         raise RedisUrlError(f"there is a / before its @: {_CREDENTIALS}")
     try:
-        options = _query(query, transport) if question_mark else {}
+        options = _query(query, transport, kind) if question_mark else {}
     except RedisUrlError:
         if "@" in query and "@" not in authority:
             raise RedisUrlError(f"there is a ? before its @: {_CREDENTIALS}") from None
         raise
     userinfo, _, place = authority.rpartition("@")
     options = _credentials(userinfo) | options
+    if kind == _SENTINEL:
+        return _sentinel_url(transport, options, place, path)
+    if kind == _CLUSTER:
+        return _cluster_url(transport, options, place, path)
     if transport is Transport.UNIX:
         return RedisUrl(transport, options | _socket(place, slash + path))
     return RedisUrl(transport, options | _host_and_port(place) | _database(path, options))
 
 
-def _scheme(url: str) -> tuple[Transport, str]:
+def _check_characters(url: str) -> None:
+    if re.match(r"['\"]", url):
+        raise RedisUrlError("it begins with a quote, which belongs to it: docker's --env-file takes no quotes")
+    if re.search(r"\s", url):
+        raise RedisUrlError("there is a space or a line break in it: remove it, or write %20 for a space in a password")
+
+
+def _sentinel_url(transport: Transport, options: dict[str, Any], place: str, path: str) -> RedisUrl:
+    credentials = {name: options.pop(f"sentinel_{name}", "") for name in ("username", "password")}
+    credentials = {name: text for name, text in credentials.items() if text}
+    master, _, database = path.partition("/")
+    master = _unquote(master, "its master's name")
+    if not _MASTER_NAME.fullmatch(master):
+        raise RedisUrlError(
+            "after its hosts has to stand the master's name, as the Sentinels' configuration has it:"
+            " redis+sentinel://host:26379/mymaster"
+        )
+    addresses = _addresses(place, _SENTINEL_PORT)
+    return RedisUrl(transport, options | _database(database, options), Sentinels(addresses, master, credentials))
+
+
+def _cluster_url(transport: Transport, options: dict[str, Any], place: str, path: str) -> RedisUrl:
+    if path or options.pop("db", 0):
+        raise RedisUrlError("a Cluster has no database numbers: nothing may follow its hosts but ?options")
+    return RedisUrl(transport, options, ClusterNodes(_addresses(place, _PORT)))
+
+
+def _scheme(url: str) -> tuple[Transport, str, str]:
     scheme, separator, rest = url.partition("://")
-    scheme = scheme.lower()
     if not separator:
         raise RedisUrlError(f"it does not begin with {_BEGINNINGS}")
-    if "sentinel" in scheme or "cluster" in scheme:
-        raise RedisUrlError("neither Sentinel nor Cluster is supported: give one primary, redis://host:port")
-    if scheme not in _SCHEMES:
+    base, plus, kind = scheme.lower().partition("+")
+    kinds = {_SENTINEL, _CLUSTER} if plus and base != Transport.UNIX.value else {""}
+    if base not in _SCHEMES or kind not in kinds:
         raise RedisUrlError(f"it begins with none of {_BEGINNINGS}")
-    return _SCHEMES[scheme], rest
+    return _SCHEMES[base], kind, rest
 
 
 def _credentials(userinfo: str) -> dict[str, str]:
@@ -106,9 +166,16 @@ def _unquote(text: str, part: str) -> str:
     return unquoted
 
 
+def _addresses(place: str, default_port: int) -> tuple[Address, ...]:
+    found = [_host_and_port(each) for each in place.split(",")]
+    return tuple(Address(each["host"], each.get("port", default_port)) for each in found)
+
+
 def _host_and_port(place: str) -> dict[str, Any]:
     if "," in place:
-        raise RedisUrlError("it names several hosts: give one primary (neither Sentinel nor Cluster is supported)")
+        raise RedisUrlError(
+            "it names several hosts: give one primary, or begin with redis+sentinel:// or redis+cluster://"
+        )
     if place.count(":") > 1 and "[" not in place:
         raise RedisUrlError(_BRACKETS)
     parts = re.fullmatch(r"(?:\[(?P<address>[^\[\]]*)\]|(?P<host>[^:\[\]]*))(?P<colon>:(?P<port>.*))?", place)
@@ -182,10 +249,12 @@ _OPTIONS: dict[str, Callable[[str], Any]] = {
     "ssl_password": str,
     "ssl_cert_reqs": _verification,
     "ssl_check_hostname": _truth,
+    "sentinel_username": str,
+    "sentinel_password": str,
 }
 
 
-def _query(query: str, transport: Transport) -> dict[str, Any]:
+def _query(query: str, transport: Transport, kind: str) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for part in filter(None, query.split("&")):
         name, _, value = part.partition("=")
@@ -193,6 +262,8 @@ def _query(query: str, transport: Transport) -> dict[str, Any]:
             # Its name is not shown: after a raw ? in a password it is a part of that.
             raise RedisUrlError(f"after the ? stands an option that is none of these: {', '.join(_OPTIONS)}")
         options[name] = _OPTIONS[name](_unquote(value.replace("+", " "), f"its {name}"))
+    if kind != _SENTINEL and (foreign := [name for name in options if name.startswith("sentinel_")]):
+        raise RedisUrlError(f"{foreign[0]} is for Sentinels: begin with redis+sentinel://")
     encryption = [name for name in options if name.startswith("ssl_")]
     if encryption and transport is not Transport.TLS:
         raise RedisUrlError(f"{encryption[0]} is for TLS: begin with rediss://")

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 SILENCE_SECONDS = 10.0  # without a message; where a listener publishes there is one every CANARY_INTERVAL
 
 # Clients wait for events meanwhile, and each second of delay adds to what the worker has to catch up on.
-_MAX_RECONNECT_DELAY_SECONDS = 1.0
+_MAX_RECONNECT_DELAY_SECONDS = 0.5
 
 
 class Signal(Enum):

@@ -25,7 +25,9 @@ def tls_mismatch(host: str, port: int, error: Exception, *, encrypted: bool) -> 
     The server is asked in the other protocol where the error may come from that: a server that refuses connections is
     not, and neither is one that is silent where plain commands were sent, since one that takes TLS only never is.
     """
-    if not isinstance(error, RedisTimeoutError | RedisConnectionError | InvalidResponse):
+    if isinstance(error, FaultError) or not isinstance(
+        error, RedisTimeoutError | RedisConnectionError | InvalidResponse
+    ):
         return None
     if not encrypted and isinstance(error, RedisTimeoutError):
         return None

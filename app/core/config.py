@@ -77,7 +77,11 @@ class Settings:
     use_redis_notifier: bool = _setting(
         False, types.BOOLEAN, "true: workers receive from Redis; false: each worker LISTENs directly (the rollback)"
     )
-    redis_url: Secret = _setting(Secret("redis://localhost:6379"), types.REDIS_URL, "the shared Redis or Valkey")
+    redis_url: Secret = _setting(
+        Secret("redis://localhost:6379"),
+        types.REDIS_URL,
+        "the shared Redis or Valkey: one server, or redis+sentinel://, redis+cluster:// (docs/settings.md)",
+    )
     redis_url_file: Path | None = _setting(None, types.PATH, "a file that holds the URL instead")
     redis_namespace: str = _setting(
         DEFAULT_NAMESPACE,

@@ -5,6 +5,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from app.core.config import Settings
 from app.core.settings_sources import SettingsError, read_secret
 from notifymux.redis_client import RedisAddress
+from notifymux.redis_keys import RedisNames
 
 
 def redis_address(settings: Settings) -> RedisAddress:
@@ -13,9 +14,9 @@ def redis_address(settings: Settings) -> RedisAddress:
     The URL is read anew for each connection where REDIS_URL_FILE names its file: an operator rotates a password without
     a restart. A file that can't be read any longer is an outage.
     """
-    path = settings.redis_url_file
+    path, key = settings.redis_url_file, RedisNames(settings.redis_namespace).log
     if path is None:
-        return RedisAddress(settings.redis_url.get_secret_value())
+        return RedisAddress(settings.redis_url.get_secret_value(), key)
 
     def read() -> str:
         try:
@@ -23,4 +24,4 @@ def redis_address(settings: Settings) -> RedisAddress:
         except SettingsError as error:
             raise RedisConnectionError(str(error)) from None
 
-    return RedisAddress(read)
+    return RedisAddress(read, key)

@@ -17,7 +17,7 @@ from listener.registry import read_entries
 from listener.verify.result import Check, failed, passed, warned
 from notifymux.event import decode
 from notifymux.redis_client import describe_redis
-from notifymux.redis_errors import fault
+from notifymux.redis_errors import WrongServerError, check_server, fault
 from notifymux.redis_keys import RedisNames
 
 _OLDEST_MAJOR = 7  # Valkey reports 7 as its redis_version too
@@ -41,14 +41,18 @@ _unroutable = msgspec.json.Decoder(list[_Unroutable])
 
 def connect(client: redis.Redis, url: str) -> tuple[Check, Info | None]:
     """Connect; return the check and the answer to INFO: empty if this user may not ask, None without a connection."""
+    text = describe_redis(url)
     try:
         pool = client.connection_pool
-        pool.release(pool.get_connection())
+        connection: Any = pool.get_connection()
+        if connection.found:
+            text += f": the primary is {connection.found}"
+        pool.release(connection)
         info = _info(client)
     except RedisError as error:
         check = failed_check("Redis", error)
-        return check._replace(text=f"{describe_redis(url)}: {check.text}"), None
-    return passed("Redis", describe_redis(url)), info
+        return check._replace(text=f"{text}: {check.text}"), None
+    return passed("Redis", text), info
 
 
 def _info(client: redis.Redis) -> Info:
@@ -64,12 +68,12 @@ def failed_check(name: str, error: RedisError) -> Check:
     return failed(name, found.what, found.remedy or "start it, or correct REDIS_URL; the listener goes on trying")
 
 
-def run_checks(client: redis.Redis, names: RedisNames, info: Info) -> Iterator[Check]:
-    """Run every check on a Redis that `connect` reached."""
+def run_checks(client: redis.Redis, names: RedisNames, info: Info, *, is_cluster: bool) -> Iterator[Check]:
+    """Run every check on a Redis that `connect` reached; `is_cluster` says that REDIS_URL is for a Cluster."""
     if info:
         yield version(info)
-        yield role(info)
-        if mode(info) != "standalone":
+        yield role(info, is_cluster=is_cluster)
+        if mode(info) != ("cluster" if is_cluster else "standalone"):
             return
         yield memory(info)
         yield persistence(client, info)
@@ -102,16 +106,14 @@ def mode(info: Info) -> str:
     return str(info.get("redis_mode") or info.get("server_mode", "standalone"))  # Valkey has server_mode
 
 
-def role(info: Info) -> Check:
-    """Whether it is a single server that accepts writes."""
-    name, kind = "Redis role", mode(info)
-    if kind != "standalone":
-        return failed(
-            name, f"this is a {kind}", "neither Sentinel nor Cluster is supported: set REDIS_URL to one primary"
-        )
-    if info["role"] != "master":
-        return failed(name, "this is a read-only replica", "set REDIS_URL to the primary")
-    return passed(name, "primary")
+def role(info: Info, *, is_cluster: bool) -> Check:
+    """Whether it is a server that accepts writes, and of the kind that REDIS_URL is for."""
+    name, hello = "Redis role", {"mode": mode(info), "role": info.get("role", "")}
+    try:
+        check_server(hello, is_cluster=is_cluster)
+    except WrongServerError as error:
+        return failed(name, error.fault.what, error.fault.remedy)
+    return passed(name, "primary, of a Cluster" if is_cluster else "primary")
 
 
 def memory(info: Info) -> Check:

@@ -14,6 +14,7 @@ from listener.sequencer.process_state import fingerprint
 from listener.verify import end_to_end, postgres_checks, query_checks, redis_checks, settings_checks, slot_checks
 from listener.verify.result import Check, failed
 from notifymux.redis_keys import RedisNames
+from notifymux.redis_url import parse_redis_url
 
 
 class Options(NamedTuple):
@@ -49,10 +50,12 @@ def run(settings: Settings, options: Options, url: str, client: redis.Redis) -> 
                 connection = None  # it does not answer
             else:
                 yield from query_checks.run_checks(settings, url, options.sample)
-        check, info = redis_checks.connect(client, settings.redis_url.get_secret_value())
+        redis_url = settings.redis_url.get_secret_value()
+        check, info = redis_checks.connect(client, redis_url)
         yield check
         if info is not None:
-            yield from redis_checks.run_checks(client, names, info)
+            is_cluster = parse_redis_url(redis_url).is_cluster
+            yield from redis_checks.run_checks(client, names, info, is_cluster=is_cluster)
         if connection is None or info is None:
             yield failed("canary", "not sent", "fix what failed above first")
             return

@@ -95,6 +95,28 @@ def test_workers_go_where_the_listener_went_from_a_server_that_goes_on_answering
     wait_until(lambda: is_left(pair.primary), what="nobody stays at the old primary")
 
 
+def test_connections_that_are_cut_again_and_again_cost_delay(
+    base: dict[str, str],
+    server: RedisServer,
+    events: Numbered,
+    start_listener: StartListener,
+    start_remote_app: StartApp,
+) -> None:
+    """As a provider's proxy does it every few minutes."""
+    settings = base | {"REDIS_URL": server.url}
+    listener = start_listener(settings).wait_until_aligned()
+    app = start_remote_app(settings).wait_until_ready()
+    with app.client(MATCH) as client:
+        client.wait_for_initial_load()
+        with events.committing(100):
+            for _ in range(5):
+                for kind in ("normal", "pubsub"):
+                    server.call("CLIENT", "KILL", "TYPE", kind)
+                client.wait_for_updates(events.sent + 50)
+        events.heard_by(client)
+    assert listener.running
+
+
 def test_a_master_whose_replica_took_over_and_whose_link_is_down_is_left(
     base: dict[str, str], pair: RedisPair, events: Numbered, start_listener: StartListener, start_app: StartApp
 ) -> None:

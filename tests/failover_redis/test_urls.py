@@ -65,7 +65,7 @@ def in_a_worker(url: str) -> Fault:
 
 
 def in_verify(url: str) -> Fault:
-    with closing(sync_client(url)) as client:
+    with closing(sync_client(RedisAddress(url))) as client:
         check, info = redis_checks.connect(client, url)
     assert info is None
     assert check.status is CheckStatus.FAILED

@@ -113,7 +113,7 @@ def test_a_replica_of_redis_is_a_failed_check(settings: dict[str, str], servers:
         client.replicaof("127.0.0.1", str(free_port()))
         verified = verify(settings)
     assert "Redis role" in verified.with_status("failed")
-    assert verified.text("Redis role") == "this is a read-only replica"
+    assert verified.text("Redis role") == "REDIS_URL leads to a read-only replica"
     assert "primary" in verified.remedy("Redis role")
 
 

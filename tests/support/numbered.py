@@ -1,7 +1,11 @@
 """Events of one match that carry their number: what a client heard of them is easily judged."""
 
 import json
-from collections.abc import Iterable
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import psycopg
 
@@ -26,6 +30,25 @@ class Numbered:
             self._connection.execute("SELECT pg_notify('match_change', %s)", [payload])
             if every:
                 hold_for(every, lambda: True)
+
+    @contextmanager
+    def committing(self, per_second: float) -> Iterator[None]:
+        """Commits so many events a second while the block runs, in a thread of its own."""
+        ended = threading.Event()
+        began = time.monotonic()
+
+        def work() -> None:
+            first = self.sent
+            while not ended.wait(0.02):
+                self.commit(int((time.monotonic() - began) * per_second) - (self.sent - first))
+
+        with ThreadPoolExecutor(1) as pool:
+            working = pool.submit(work)
+            try:
+                yield
+            finally:
+                ended.set()
+        working.result()
 
     def heard_by(self, client: Client, within: float = 20.0) -> None:
         """Waits until a client has heard all, and asserts: each once, in order, and it was told of no gap."""

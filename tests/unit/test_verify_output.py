@@ -57,11 +57,11 @@ def test_an_old_redis_fails(info: redis.Info, status: CheckStatus) -> None:
 @pytest.mark.parametrize(
     ("info", "text"),
     [
-        ({"redis_mode": "cluster", "role": "master"}, "this is a cluster"),
-        ({"server_mode": "sentinel"}, "this is a sentinel"),
-        ({"redis_mode": "standalone", "role": "slave"}, "this is a read-only replica"),
+        ({"redis_mode": "cluster", "role": "master"}, "REDIS_URL leads to a node of a Redis Cluster"),
+        ({"server_mode": "sentinel"}, "REDIS_URL leads to a Redis Sentinel"),
+        ({"redis_mode": "standalone", "role": "slave"}, "REDIS_URL leads to a read-only replica"),
     ],
 )
 def test_a_redis_that_is_not_a_single_primary_fails(info: redis.Info, text: str) -> None:
-    check = redis.role(info)
+    check = redis.role(info, is_cluster=False)
     assert (check.status, check.text) == (CheckStatus.FAILED, text)

@@ -1,0 +1,102 @@
+"""A primary and its replica, and three Sentinels that watch them."""
+
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any, Self
+
+import redis
+
+from tests.support.redis_server import RedisServer, redis_server
+from tests.support.waiting import wait_until
+
+MASTER = "mymaster"
+_SENTINELS, _QUORUM = 3, 2
+_DOWN_AFTER_MS, _FAILOVER_TIMEOUT_MS = 500, 2000
+# As SENTINEL DEBUG takes them: Sentinels meet, and look at Redis, every 10 s by default.
+_PERIODS_MS = ("INFO-PERIOD", 300, "PUBLISH-PERIOD", 200, "PING-PERIOD", 100, "ASK-PERIOD", 100)
+
+
+class RedisSentinels:
+    """The five servers.
+
+    Args:
+        folder: where their folders are made.
+        options: of both Redis, as on the command line.
+        program: redis-server or valkey-server.
+    """
+
+    def __init__(self, folder: Path, *options: str, program: str | None = None) -> None:
+        program = program or redis_server()
+        self.primary = RedisServer(folder, *options, program=program)
+        replicating = ("--replicaof", f"127.0.0.1 {self.primary.port}")
+        self.replica = RedisServer(folder, *options, *replicating, program=program)
+        self.sentinels = [RedisServer(folder, mode="sentinel", program=program) for _ in range(_SENTINELS)]
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _start(self) -> None:
+        for server in (self.primary, self.replica, *self.sentinels):
+            self._stack.enter_context(server)
+        self.primary.leave_a_trace()
+        wait_until(lambda: self.primary.info("replication").get("slave0", {}).get("state") == "online")
+        for sentinel in self.sentinels:
+            watch(sentinel, self.primary.port)
+        wait_until(lambda: all(self._knows_all(each) for each in self.sentinels), what="the Sentinels know each other")
+
+    def _knows_all(self, sentinel: RedisServer) -> bool:
+        state = self.state(sentinel)
+        return (state["num-slaves"], state["num-other-sentinels"]) == (1, _SENTINELS - 1)
+
+    @property
+    def url(self) -> str:
+        return f"redis+sentinel://{self.addresses}/{MASTER}"
+
+    @property
+    def addresses(self) -> str:
+        """Those of the Sentinels, as REDIS_URL lists them."""
+        return ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
+
+    @staticmethod
+    def state(sentinel: RedisServer) -> dict[str, Any]:
+        """What a Sentinel says of the primary."""
+        found: Any = sentinel.client.sentinel_master(MASTER)
+        return dict(found)
+
+    @property
+    def is_promoted(self) -> bool:
+        """Whether the replica is a primary. A Sentinel that promotes it ends its clients' connections."""
+        with suppress(redis.ConnectionError):
+            return bool(self.replica.info("replication")["role"] == "master")
+        return False
+
+    def wait_until_promoted(self) -> None:
+        wait_until(lambda: self.is_promoted, 30, "the replica is promoted")
+
+    def part(self) -> None:
+        """The replica gets nothing more: it is frozen, and its connection ends."""
+        part(self.primary, self.replica)
+
+
+def part(primary: RedisServer, replica: RedisServer) -> None:
+    """Freeze a replica and end its connection to the primary: it gets nothing more, also when it is thawed."""
+    assert replica.process
+    replica.process.freeze()
+    primary.client.client_kill_filter(_type="replica")
+
+
+def watch(sentinel: RedisServer, port: int, host: str = "127.0.0.1", quorum: int = _QUORUM) -> None:
+    """Have a Sentinel watch a primary."""
+    sentinel.call("SENTINEL", "DEBUG", *_PERIODS_MS)
+    sentinel.call("SENTINEL", "MONITOR", MASTER, host, port, quorum)
+    times = ("down-after-milliseconds", _DOWN_AFTER_MS, "failover-timeout", _FAILOVER_TIMEOUT_MS)
+    sentinel.call("SENTINEL", "SET", MASTER, *times)
