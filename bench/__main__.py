@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import fanout, latency, listener, memory, outages, peers, pods, storm, throughput, units, writers
+from bench import fanout, latency, listener, memory, outages, peers, pods, storm, throughput, units, wal, writers
 from bench.environment import running_environment
 from bench.machine import describe
 from bench.report import Report
@@ -14,6 +14,7 @@ BENCHES = {
     "writers": writers,
     "latency": latency,
     "throughput": throughput,
+    "wal": wal,
     "fanout": fanout,
     "listener": listener,
     "storm": storm,

@@ -10,6 +10,7 @@ from contextlib import closing
 
 import psycopg
 
+from app.core.schema.script import install_script
 from bench.environment import Environment, Place
 from bench.events import CHANNEL
 from bench.machine import describe_disk
@@ -79,12 +80,20 @@ UPDATE "{name}" SET home_score = home_score + 1 WHERE id BETWEEN :first AND :fir
 """
 _STATEMENTS = {"1 row a statement": _ONE_ROW, "100 rows a statement": _ALL_ROWS}
 
+# A table that the installed schema watches, and how its function `notify` sends.
+_WATCHED = "watched"
+_SENDING = {"watch, no message": "", "watch, NOTIFY": "notify", "watch, the WAL": "wal"}
+_SENDS_NOTHING = """
+CREATE OR REPLACE FUNCTION notifymux.notify(channel text, payload text) RETURNS void LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp AS $$ BEGIN END $$;
+"""
+
 _MORE = "with 1 ms more flush"
 _DELAY = {"commit_delay": "1000", "commit_siblings": "0"}  # µs that whoever flushes sleeps first
 
 
 def compare(environment: Environment, place: Place, report: Report, cores: set[int], *, short: bool) -> None:
-    """Run writers on some cores, in turns: first by the way to announce a row, then by the kind of trigger."""
+    """Run writers on some cores, in turns: by the way to announce a row, by the watched table's, by kind of trigger."""
     flushes = _prepare(environment, place, report)
     seconds = _SHORT_SECONDS if short else _SECONDS
 
@@ -99,6 +108,10 @@ def compare(environment: Environment, place: Place, report: Report, cores: set[i
             for writers in _SHORT_WRITERS if short else _WRITERS:
                 for way in _WAYS:
                     run(f"{flush}, {writers} writers", way, _ONE_ROW, writers, settings)
+                for sending, source in _SENDING.items():
+                    _install(place, source)
+                    script = _ONE_ROW.replace("{name}", _WATCHED)
+                    run(f"{flush}, {writers} writers, watch", sending, script, writers, settings)
             for statement, script in _STATEMENTS.items():
                 for trigger in _TRIGGERS:
                     run(f"{flush}, {statement}", trigger, script, _TRIGGER_WRITERS, settings)
@@ -114,9 +127,11 @@ def _prepare(environment: Environment, place: Place, report: Report) -> dict[str
         if fsync != "on":
             report.note("writers: fsync is off here, so no commit waits for a disk, and none was measured that does")
             return {}
-        statements = [_OUTBOX, *(_TABLE.format(name=name) for name in (*_WAYS, _NO_TRIGGER, _PER_STATEMENT))]
+        tables = (*_WAYS, _NO_TRIGGER, _PER_STATEMENT, _WATCHED)
+        statements = [_OUTBOX, *(_TABLE.format(name=name) for name in tables)]
         statements += [_ROW_TRIGGER.format(name=name, way=way, channel=CHANNEL) for name, way in _WAYS.items()]
         statements.append(_STATEMENT_TRIGGER.format(name=_PER_STATEMENT, channel=CHANNEL))
+        statements += [install_script("notify"), f"SELECT notifymux.watch('public.{_WATCHED}', '{CHANNEL}')"]
         connection.execute("".join(statements).encode())
     disk = describe_disk(environment.folder) if environment.parts else "the given server's disk"
     report.note(f"writers with synchronous_commit=on: fsync=on, wal_sync_method={method}, WAL on {disk}")
@@ -124,3 +139,10 @@ def _prepare(environment: Environment, place: Place, report: Report) -> dict[str
         report.note("writers: this role may set no commit_delay, so a flush that takes longer was left out")
         return {"synchronous_commit=on": {}}
     return {"synchronous_commit=on": {}, f"synchronous_commit=on, {_MORE}": _DELAY}
+
+
+def _install(place: Place, source: str) -> None:
+    """Have the watched table's trigger send by a source; where that is empty, it builds the payload for nothing."""
+    with closing(psycopg.connect(place.database)) as connection:
+        connection.execute(install_script(source or "notify").encode() + (b"" if source else _SENDS_NOTHING.encode()))
+        connection.commit()

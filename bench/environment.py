@@ -102,7 +102,7 @@ def running_environment(database_url: str | None = None, redis_url: str | None =
             yield Environment(Path(folder), database_url, redis_url)
         return
     with temporary_servers("bench") as servers:
-        _raise_max_connections(servers)
+        _configure(servers)
         yield environment_of(servers)
 
 
@@ -113,8 +113,9 @@ def environment_of(servers: Servers) -> Environment:
     return Environment(servers.folder, servers.embedded.database_url, servers.embedded.redis_url, parts)
 
 
-def _raise_max_connections(servers: Servers) -> None:
+def _configure(servers: Servers) -> None:
     with closing(psycopg.connect(servers.embedded.database_url, autocommit=True)) as connection:
         connection.execute(f"ALTER SYSTEM SET max_connections = {_MAX_CONNECTIONS}".encode())
+        connection.execute("ALTER SYSTEM SET wal_level = 'logical'")  # for the bench `wal`
     servers.stop_postgres()
     servers.start_postgres()

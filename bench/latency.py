@@ -1,12 +1,12 @@
 """Latency from NOTIFY to a client on each of four workers at a steady rate, in total and of each hop; CPU time."""
 
-from contextlib import ExitStack
+from collections.abc import Sequence
 from statistics import fmean, quantiles
 
 from bench.environment import Environment, stream_events
 from bench.redis_monitor import RedisMonitor
 from bench.report import Figure, Report
-from bench.systems import MeasuredSystem, direct, plain_listen, through_redis, without_feed
+from bench.systems import MeasuredSystem, all_measured, direct, plain_listen, through_redis, without_feed
 from notifymux.redis_keys import RedisNames
 
 BASE = "plain-listen"
@@ -17,19 +17,9 @@ _SECONDS, _SHORT_SECONDS = 3.0, 0.5
 
 def measure(environment: Environment, report: Report, *, short: bool) -> None:
     """Compare the ways to the workers with a plain LISTEN in each worker; then measure each hop through Redis."""
-    rounds, seconds = (_SHORT_ROUNDS, _SHORT_SECONDS) if short else (_ROUNDS, _SECONDS)
-    with ExitStack() as stack:
-        starts = (through_redis, without_feed, direct, plain_listen)
-        systems = [stack.enter_context(start(environment)) for start in starts]
-        measured = [
-            stack.enter_context(MeasuredSystem.with_client_on_each_worker(system, environment)) for system in systems
-        ]
-        for rate in _RATES:
-            for _ in range(rounds):
-                for each in measured:
-                    report.run("latency", f"{rate}/s", each.name, *_percentiles(each, rate, seconds, report))
-                    for other in measured:
-                        other.clients.discard()
+    with all_measured(environment, (through_redis, without_feed, direct, plain_listen)) as measured:
+        compare("latency", measured, report, short=short)
+        rounds, seconds = _extent(short=short)
         others = [each for each in measured if each.name != "redis-without-feed"]
         [redis_mode] = [each for each in measured if each.name == "redis-without-feed"]
         for rate in _RATES:
@@ -37,6 +27,22 @@ def measure(environment: Environment, report: Report, *, short: bool) -> None:
                 report.run("latency", f"{rate}/s, means", redis_mode.name, *_hops(redis_mode, rate, seconds, report))
                 for other in others:
                     other.clients.discard()
+
+
+def compare(bench: str, measured: Sequence[MeasuredSystem], report: Report, *, short: bool) -> None:
+    """Compare systems with clients: in each round, one after the other is measured while the others are idle."""
+    rounds, seconds = _extent(short=short)
+    for rate in _RATES:
+        for _ in range(rounds):
+            for each in measured:
+                report.run(bench, f"{rate}/s", each.name, *_percentiles(each, rate, seconds, report))
+                for other in measured:
+                    other.clients.discard()
+
+
+def _extent(*, short: bool) -> tuple[int, float]:
+    """How many rounds, and of how many seconds each."""
+    return (_SHORT_ROUNDS, _SHORT_SECONDS) if short else (_ROUNDS, _SECONDS)
 
 
 def _percentiles(measured: MeasuredSystem, rate: int, seconds: float, report: Report) -> list[Figure]:

@@ -1,16 +1,18 @@
 """The systems under test, which deliver notifications to WebSocket clients, each in its own place."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
+
+import psycopg
 
 from bench.clients import Clients, on_each_worker
 from bench.cpu import CpuMeter
 from bench.environment import Environment, Place
-from bench.events import MATCH, Emitter, paced
+from bench.events import CHANGED_TABLE, EMIT_WITH_A_ROW, MATCH, NOTIFY, NOTIFY_WITH_A_ROW, Emitter, Way, paced
 from tests.support.process import Process
 from tests.support.programs import App, Listener
 from tests.support.servers import free_port
@@ -33,6 +35,7 @@ class System:
         parts: the main process of each part, by name.
         servers: the servers whose CPU time belongs to it.
         matches: of which a client hears so many, and of which the events are.
+        way: how events are sent to it.
     """
 
     name: str
@@ -42,6 +45,7 @@ class System:
     parts: Mapping[str, int]
     servers: Sequence[str] = ("postgres",)
     matches: int = 1
+    way: Way = NOTIFY
 
     def client_path(self, number: int) -> str:
         """Return the path of the n-th client."""
@@ -57,6 +61,43 @@ def through_redis(environment: Environment, workers: int = WORKERS) -> Iterator[
     with environment.place() as place, _redis_mode(place, place.folder, workers) as (app, parts):
         wait_until(lambda: _fed(app) == workers, what="the workers follow the feed")
         yield System("redis", place, app.port, _PATH, parts, ("postgres", "redis"))
+
+
+@contextmanager
+def by_notify(environment: Environment, workers: int = WORKERS) -> Iterator[System]:
+    """The same, whose events are sent by commits that wait for the disk."""
+    with through_redis(environment, workers) as system:
+        _make_changed_table(system.place)
+        yield replace(system, name="notify", way=NOTIFY_WITH_A_ROW)
+
+
+@contextmanager
+def by_the_wal(environment: Environment, workers: int = WORKERS) -> Iterator[System]:
+    """The same with SOURCE=wal: the listener reads a replication slot."""
+    with (
+        environment.place() as place,
+        _slot(place) as settings,
+        _redis_mode(place, place.folder, workers, settings) as (app, parts),
+    ):
+        wait_until(lambda: _fed(app) == workers, what="the workers follow the feed")
+        _make_changed_table(place)
+        yield System("wal", place, app.port, _PATH, parts, ("postgres", "redis"), way=EMIT_WITH_A_ROW)
+
+
+def _make_changed_table(place: Place) -> None:
+    with closing(psycopg.connect(place.database, autocommit=True)) as connection:
+        connection.execute(CHANGED_TABLE)
+
+
+@contextmanager
+def _slot(place: Place) -> Iterator[dict[str, str]]:
+    """The settings of a program that reads a replication slot of its own, which is dropped when the block ends."""
+    name = place.namespace
+    yield {"SOURCE": "wal", "WAL_SLOT": name}
+    with closing(psycopg.connect(place.database, autocommit=True)) as connection:
+        looking = ("SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s", [name])
+        wait_until(lambda: connection.execute(*looking).fetchall() == [(None,)], what="nobody reads the slot")
+        connection.execute("SELECT pg_drop_replication_slot(%s)", [name])
 
 
 @contextmanager
@@ -79,8 +120,10 @@ def without_feed(environment: Environment, workers: int = WORKERS) -> Iterator[S
 
 
 @contextmanager
-def _redis_mode(place: Place, workers_folder: Path, workers: int) -> Iterator[tuple[App, dict[str, int]]]:
-    settings = place.settings | {"USE_REDIS_NOTIFIER": "true"}
+def _redis_mode(
+    place: Place, workers_folder: Path, workers: int, more: dict[str, str] | None = None
+) -> Iterator[tuple[App, dict[str, int]]]:
+    settings = place.settings | {"USE_REDIS_NOTIFIER": "true"} | (more or {})
     with Listener(place.folder, settings) as listener, App(workers_folder, settings, workers) as app:
         listener.wait_until_aligned()
         yield app, {"workers": app.wait_until_ready().pid, "listener": listener.pid}
@@ -135,11 +178,11 @@ def picows(environment: Environment, workers: int = 1) -> Iterator[System]:
 
 
 class MeasuredSystem:
-    """A system, its clients, and a session that notifies."""
+    """A system, its clients, and a session that sends events."""
 
     def __init__(self, system: System, clients: Clients, environment: Environment) -> None:
         self.system, self.clients, self._environment = system, clients, environment
-        self.emitter = Emitter(system.place.database, system.matches)
+        self.emitter = Emitter(system.place.database, system.way, system.matches)
 
     @classmethod
     def with_client_on_each_worker(cls, system: System, environment: Environment, workers: int = WORKERS) -> Self:
@@ -166,7 +209,7 @@ class MeasuredSystem:
         """Notify at a steady rate while the clients read; return the time at which each event was sent, by serial."""
         emitter, events = self.emitter, int(rate * seconds)
         first, emitter.last = emitter.last + 1, emitter.last + events
-        with paced(self.system.place.database, first, events, rate) as times:
+        with paced(self.system.place.database, first, events, rate, self.system.way) as times:
             self.clients.read_until(emitter.last, _TIMEOUT_SECONDS)
             return dict(zip(range(first, emitter.last + 1), times(), strict=True))
 
@@ -181,3 +224,13 @@ class MeasuredSystem:
     def __exit__(self, *_: object) -> None:
         self.clients.close()
         self.emitter.__exit__()
+
+
+@contextmanager
+def all_measured(environment: Environment, starts: Iterable[StartSystem]) -> Iterator[list[MeasuredSystem]]:
+    """Start systems, and connect a client to each worker of each."""
+    with ExitStack() as stack:
+        systems = [stack.enter_context(start(environment, WORKERS)) for start in starts]
+        yield [
+            stack.enter_context(MeasuredSystem.with_client_on_each_worker(system, environment)) for system in systems
+        ]

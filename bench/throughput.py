@@ -1,11 +1,10 @@
 """Events per second to one WebSocket client on each of four workers, notified as fast as PostgreSQL can."""
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 
 from bench.environment import Environment
 from bench.report import Figure, Report
-from bench.systems import MeasuredSystem, System, direct, plain_listen, through_redis, without_feed
+from bench.systems import MeasuredSystem, all_measured, direct, plain_listen, through_redis, without_feed
 
 BASE = "plain-listen"
 _ROUNDS, _SHORT_ROUNDS = 5, 2
@@ -16,26 +15,25 @@ _PAUSE_SECONDS = 0.002  # between two reads of the clients
 
 def measure(environment: Environment, report: Report, *, short: bool) -> None:
     """Compare the ways to the workers with a plain LISTEN in each worker."""
-    with ExitStack() as stack:
-        starts = (through_redis, without_feed, direct, plain_listen)
-        systems = [stack.enter_context(start(environment)) for start in starts]
-        compare("throughput", systems, environment, report, short=short)
+    with all_measured(environment, (through_redis, without_feed, direct, plain_listen)) as measured:
+        compare("throughput", measured, report, short=short)
 
 
-def compare(bench: str, systems: Sequence[System], environment: Environment, report: Report, *, short: bool) -> None:
-    """Compare running systems: in each round, one after the other is measured while the others are idle."""
-    events = _SHORT_EVENTS if short else _EVENTS
-    with ExitStack() as stack:
-        measured = [
-            stack.enter_context(MeasuredSystem.with_client_on_each_worker(system, environment)) for system in systems
-        ]
-        for batch in (1, 100):
-            case = f"{batch} per transaction"
-            for _ in range(_SHORT_ROUNDS if short else _ROUNDS):
-                for each in measured:
-                    report.run(bench, case, each.name, *_run(each, events, batch, report))
-                    for other in measured:
-                        other.clients.discard()
+def compare(
+    bench: str, measured: Sequence[MeasuredSystem], report: Report, *, short: bool, fewer_commits: int = 1
+) -> None:
+    """Compare systems with clients: in each round, one after the other is measured while the others are idle.
+
+    Of commits with a single event there is one in `fewer_commits`, where each takes long.
+    """
+    for batch in (1, 100):
+        events = (_SHORT_EVENTS if short else _EVENTS) // (fewer_commits if batch == 1 else 1)
+        case = f"{batch} per transaction"
+        for _ in range(_SHORT_ROUNDS if short else _ROUNDS):
+            for each in measured:
+                report.run(bench, case, each.name, *_run(each, events, batch, report))
+                for other in measured:
+                    other.clients.discard()
 
 
 def _run(measured: MeasuredSystem, events: int, batch: int, report: Report) -> list[Figure]:

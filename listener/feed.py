@@ -46,6 +46,8 @@ class FeedServer:
         self._workers: list[_Worker] = []
         self._inode = 0
         self._accept_due = 0.0
+        # Where the feed ended when every worker had been sent all of it; None while one had not.
+        self._sent_up_to: tuple[int, int | None] | None = None
         self._listening = self._listen()
 
     def _listen(self) -> socket.socket | None:
@@ -71,12 +73,15 @@ class FeedServer:
         if (now := time.monotonic()) >= self._accept_due:
             self._accept_due = now + _ACCEPT_SECONDS
             self._accept()
+        if (end := _end_of(source)) == self._sent_up_to:
+            return
         batches: dict[FeedCursor, tuple[bytes, FeedCursor]] = {}  # workers at the same place share a batch
         for worker in [worker for worker in self._workers if not worker.send(source, batches)]:
             self._workers.remove(worker)
             worker.close()
         if source:
             source.keep_from(min((worker.unfed(source.epoch) for worker in self._workers), default=sys.maxsize))
+        self._sent_up_to = end if all(worker.has_all for worker in self._workers) else None
         if any(lines for lines, _ in batches.values()):
             os.sched_yield()  # a worker that wakes up on this core delivers before this process goes on to Redis
 
@@ -98,6 +103,7 @@ class FeedServer:
                 return
             connection.setblocking(False)
             self._workers.append(_Worker(connection, self._hello))
+            self._sent_up_to = None
 
     def close(self) -> None:
         """Close all connections, and remove the socket."""
@@ -112,6 +118,12 @@ class FeedServer:
                     self._path.unlink()
 
 
+def _end_of(source: FeedSource | None) -> tuple[int, int | None]:
+    """The epoch that is fed, 0 for none, and the sequence after its last event, None while nothing may be fed."""
+    sequences = source.feed_range() if source else None
+    return source.epoch if source else 0, sequences.stop if sequences else None
+
+
 class _Worker:
     """One worker's connection."""
 
@@ -124,6 +136,11 @@ class _Worker:
     def is_blocked(self) -> bool:
         """Whether something could not be sent."""
         return bool(self._unsent)
+
+    @property
+    def has_all(self) -> bool:
+        """Whether it was sent everything by the last `send`."""
+        return self._cursor is not None and not self._unsent
 
     def unfed(self, epoch: int) -> int:
         """The first sequence of an epoch that it has not been sent, if it has been sent any."""

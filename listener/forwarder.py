@@ -132,6 +132,7 @@ class Forwarder:
         now = self._env.monotonic()
         try:
             self._receive(now)
+            self._take_outcome(now)
             self._feed()
             self._step_session(now)
         except SESSION_ERRORS as error:
@@ -155,7 +156,6 @@ class Forwarder:
             self._open_session(now)
             return
         session.confirm(sequencer.confirmable)
-        self._take_outcome(session, sequencer, now)
         health.check(now, is_answered=session.is_idle, is_received=not sequencer.awaits_own_message)
         if reason := sequencer.session_failure:
             raise OperatorError(reason)
@@ -187,11 +187,14 @@ class Forwarder:
         self._sequencer = session.new_sequencer(self._env.new_session_id(), self._process)
         self._health = session.new_health(logger, self._env.start_call)
 
-    def _take_outcome(self, session: Session, sequencer: Sequencer, now: float) -> None:
+    def _take_outcome(self, now: float) -> None:
+        """Process the answer to the last query. A snapshot may number events, so this comes before they are fed."""
+        session, sequencer = self._session, self._sequencer
+        if session is None or sequencer is None:
+            return
         match session.take_outcome():
             case Snapshot() as snapshot:
                 sequencer.on_snapshot(snapshot, now)
-                self._feed()
             case psycopg.Error() as error:
                 self._query_failed(error)
                 sequencer.on_query_failure(now)

@@ -20,7 +20,7 @@ from bench.environment import Environment
 from bench.peers.installed import NotInstalledError
 from bench.peers.systems import broadcaster, nchan, pg_listen
 from bench.report import Report
-from bench.systems import System, through_redis
+from bench.systems import MeasuredSystem, System, through_redis
 from bench.throughput import compare
 
 BASE = "redis"
@@ -35,4 +35,7 @@ def measure(environment: Environment, report: Report, *, short: bool) -> None:
                 systems.append(stack.enter_context(start(environment)))
             except NotInstalledError as error:
                 report.note(f"{start.__name__}: NOT measured: {error}")
-        compare("peers", systems, environment, report, short=short)
+        measured = [
+            stack.enter_context(MeasuredSystem.with_client_on_each_worker(system, environment)) for system in systems
+        ]
+        compare("peers", measured, report, short=short)

@@ -29,7 +29,9 @@ logger = logging.getLogger(__name__)
 
 _INSPECTION_SECONDS = 1.0
 _NUMBERED_AT_ONCE = 100  # before another look at how full the buffer is
-_FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS = 0.001, 0.1  # until others can see a transaction
+# Until others can see a transaction. The first time at once: its backend is about to show it, unless it waits for a
+# standby, and a query takes longer than that.
+_FIRST_RETRY_SECONDS, _NEXT_RETRY_SECONDS, _MAX_RETRY_SECONDS = 0.0, 0.001, 0.1
 
 
 class WalSequencer(Sequencer):
@@ -122,16 +124,17 @@ class WalSequencer(Sequencer):
             self._gap.is_probed = True
         if self._held and not snapshot.is_finished(self._held[0][0].xid):
             self._retry_due = now + self._retry_seconds
-            self._retry_seconds = min(2 * self._retry_seconds, _MAX_RETRY_SECONDS)
+            self._retry_seconds = min(max(_NEXT_RETRY_SECONDS, 2 * self._retry_seconds), _MAX_RETRY_SECONDS)
         self._number(now)
 
     def _number(self, now: float) -> None:
         while self._held and self._is_numbering and self._snapshot:
             for _ in range(min(len(self._held), _NUMBERED_AT_ONCE)):
                 message, at = self._held[0]
-                if message.xid != self._finished_xid and not self._snapshot.is_finished(message.xid):
-                    return
-                self._finished_xid = message.xid
+                if message.xid != self._finished_xid:
+                    if not self._snapshot.is_finished(message.xid):
+                        return
+                    self._finished_xid = message.xid
                 self._held.popleft()
                 self._held_bytes -= len(message.payload)
                 self._on_message(message, at, now)

@@ -14,7 +14,7 @@ from app.core.postgres_connect import Backend, OpenSession, connect, open_sessio
 from listener.slot_state import UNBOUNDED, SlotState, look_sql
 from listener.wal.replication_connection import ReplicationConnection
 from listener.wal.slot import READER_NAME, WAITING_NAME, Reader, Slot, SlotSettings
-from listener.wal.wal_session import ReaderState, WalSession
+from listener.wal.wal_session import PREPARE, ReaderState, WalSession
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +68,7 @@ class WalConnector:
     def _read_slot(self, opened: OpenSession, conninfo: str) -> WalSession:
         slot = Slot(opened.connection.pgconn, self._settings.name)
         slot.prepare(self._settings.max_behind_bytes)
+        query(opened.connection.pgconn, PREPARE)
         while True:
             if (reader := slot.reader()) is None:
                 slot.prepare(self._settings.max_behind_bytes)

@@ -13,6 +13,7 @@ PREFIX = b"notifymux:"  # of the messages that are forwarded; the channel follow
 
 _DATA, _KEEPALIVE, _IS_MESSAGE = b"wkM"
 _DATA_HEADER_BYTES = 25  # the type, the start and the end of the WAL, and the server's clock
+_BODY = _DATA_HEADER_BYTES + 1  # where the fields of a message of the plugin begin, after its type
 _KEEPALIVE_BODY = struct.Struct("!QQB")  # the end of the WAL, the server's clock, whether to reply at once
 _STATUS = struct.Struct("!cQQQQB")
 _BEGIN = struct.Struct("!QQI")  # the LSN of the commit record, its time, the xid
@@ -20,7 +21,7 @@ _XID = struct.Struct("!I")
 _STREAM_COMMIT = struct.Struct("!IBQ")  # the xid, flags, the LSN of the commit record
 _STREAM_ABORT = struct.Struct("!II")  # the xids of the transaction and of the subtransaction
 _MESSAGE = struct.Struct("!BQ")  # flags, the LSN
-_LENGTH = struct.Struct("!I")
+_LENGTH_BYTES = 4
 _IS_TRANSACTIONAL = 1
 _EPOCH_2000_MICROSECONDS = 946_684_800_000_000
 
@@ -52,24 +53,28 @@ class PgoutputDecoder:
         self.wal_end = 0  # the LSN up to which the server has sent everything
         self.reply_is_due = False  # the server has asked for a status
 
-    def decode(self, frame: bytes) -> list[WalMessage]:
-        """Return the messages that are committed with a frame, the content of one CopyData message.
+    def decode(self, frames: Iterable[bytes]) -> list[WalMessage]:
+        """Return the messages that are committed with frames, each the content of one CopyData message.
 
         Raises:
             StreamingNotPossible: open transactions have sent more than `max_held_bytes`, or a part was rolled back.
         """
-        if frame[0] == _KEEPALIVE:
-            self.wal_end, _, reply = _KEEPALIVE_BODY.unpack_from(frame, 1)
-            self.reply_is_due = self.reply_is_due or bool(reply)
-        elif frame[0] == _DATA:
-            if frame[_DATA_HEADER_BYTES] == _IS_MESSAGE:
-                return self._message(frame, _DATA_HEADER_BYTES + 1)
-            return self._decode_transaction(frame[_DATA_HEADER_BYTES : _DATA_HEADER_BYTES + 1], frame)
-        return []
+        messages: list[WalMessage] = []
+        for frame in frames:
+            if frame[0] == _KEEPALIVE:
+                self.wal_end, _, reply = _KEEPALIVE_BODY.unpack_from(frame, 1)
+                self.reply_is_due = self.reply_is_due or bool(reply)
+            elif frame[0] == _DATA and frame[_DATA_HEADER_BYTES] != _IS_MESSAGE:
+                messages += self._decode_transaction(frame)
+            elif frame[0] == _DATA and self._streaming is not None:
+                self._hold(self._streaming, self._message(frame, _BODY + _XID.size))  # after that of the transaction
+            elif frame[0] == _DATA and (message := self._message(frame, _BODY)):
+                messages.append(message)
+        return messages
 
-    def _decode_transaction(self, kind: bytes, frame: bytes) -> list[WalMessage]:
-        body = _DATA_HEADER_BYTES + 1
-        match kind:
+    def _decode_transaction(self, frame: bytes) -> list[WalMessage]:
+        body = _BODY
+        match frame[_DATA_HEADER_BYTES:body]:
             case b"B":
                 self._commit, _, self._xid = _BEGIN.unpack_from(frame, body)
             case b"S":
@@ -85,26 +90,23 @@ class PgoutputDecoder:
                     raise StreamingNotPossible("a part of an open transaction with messages was rolled back")
         return []
 
-    def _message(self, frame: bytes, at: int) -> list[WalMessage]:
-        if self._streaming is not None:
-            at += _XID.size  # of the whole transaction
+    def _message(self, frame: bytes, at: int) -> WalMessage | None:
+        """The message whose fields begin at a byte of a frame; None if it is not to be returned."""
         flags, lsn = _MESSAGE.unpack_from(frame, at)
-        prefix_at = at + _MESSAGE.size
-        prefix_end = frame.index(b"\0", prefix_at)
-        channel = self._channels.get(frame[prefix_at:prefix_end])
+        prefix_end = frame.index(b"\0", at + _MESSAGE.size)
+        channel = self._channels.get(frame[at + _MESSAGE.size : prefix_end])
         if channel is None or not flags & _IS_TRANSACTIONAL:
-            return []
-        [length] = _LENGTH.unpack_from(frame, prefix_end + 1)
-        content_at = prefix_end + 1 + _LENGTH.size
-        payload = self._to_utf8(frame[content_at : content_at + length])
-        message = WalMessage(channel, payload, self._xid, self._commit, lsn)
-        if self._streaming is None:
-            return [message]
-        self._held.setdefault(self._streaming, []).append(message)
-        self._held_bytes += len(payload)
+            return None
+        payload = frame[prefix_end + 1 + _LENGTH_BYTES :]  # the content is the last field
+        return WalMessage(channel, self._to_utf8(payload), self._xid, self._commit, lsn)
+
+    def _hold(self, xid: int, message: WalMessage | None) -> None:
+        if message is None:
+            return
+        self._held.setdefault(xid, []).append(message)
+        self._held_bytes += len(message.payload)
         if self._held_bytes > self._max_held_bytes:
             raise StreamingNotPossible(f"open transactions have sent more than {self._max_held_bytes} bytes")
-        return []
 
     def _release(self, xid: int) -> list[WalMessage]:
         """Remove what is held of a transaction, and return it."""

@@ -51,7 +51,7 @@ class ReplicationConnection:
             StreamingNotPossible: open transactions must not be sent before they commit.
         """
         self._pgconn.consume_input()
-        messages: list[WalMessage] = []
+        frames: list[bytes] = []
         size = 0
         while size < _MAX_BYTES:
             length, frame = self._pgconn.get_copy_data(1)
@@ -59,9 +59,9 @@ class ReplicationConnection:
                 break
             if length < 0:
                 raise self._end()
-            messages += self._decoder.decode(bytes(frame))
+            frames.append(bytes(frame))
             size += length
-        return messages
+        return self._decoder.decode(frames)
 
     def _end(self) -> psycopg.Error:
         result = self._pgconn.get_result()

@@ -30,6 +30,8 @@ from listener.wal.replication_connection import ReplicationConnection
 from listener.wal.slot import WAITING_NAME, SlotSettings
 from notifymux.event import MUX_CHANNEL
 
+_SNAPSHOT = b"notifymux_snapshot"
+PREPARE = f"PREPARE {_SNAPSHOT.decode()} AS SELECT pg_current_snapshot()"  # in a session for queries, once
 _DOUBTS = 2  # looks in a row that find somebody else at the slot, until the session is given up
 
 
@@ -98,13 +100,14 @@ class WalSession:
             psycopg.Error: the session is lost.
         """
         self._sent, self._row, self.is_idle = message, [], False
-        self._pgconn.send_query(encode(self._pgconn, self._sql(message)))
+        if isinstance(message, TakeSnapshot):
+            self._pgconn.send_query_prepared(_SNAPSHOT, None)  # there are many
+        else:
+            self._pgconn.send_query(encode(self._pgconn, self._sql(message)))
         self._pgconn.flush()
 
     def _sql(self, message: ControlMessage) -> str:
         match message:
-            case TakeSnapshot():
-                return "SELECT pg_current_snapshot()"
             case Begin():
                 return emit_sql(begin_json(message))
             case Canary(canary=token):

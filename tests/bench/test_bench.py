@@ -10,13 +10,13 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from bench.__main__ import BENCHES
+from bench.__main__ import BENCHES, main
 from bench.charts import CHARTS
 from bench.report import Figure, Report, read_rows
 from tests.support.process import ROOT, environment
 from tests.support.servers import Servers
 
-IN_SHORT_TIER, WITH_TEST_OF_ITS_OWN = "throughput", "writers"
+IN_SHORT_TIER, WITH_TESTS_OF_THEIR_OWN = "throughput", {"writers", "wal"}
 
 
 def run(module: str, *arguments: str) -> str:
@@ -62,20 +62,39 @@ def measure_on(servers: Servers, name: str, folder: Path) -> list[dict[str, Any]
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", [name for name in BENCHES if name not in {IN_SHORT_TIER, WITH_TEST_OF_ITS_OWN}])
+@pytest.mark.parametrize("name", [name for name in BENCHES if name not in {IN_SHORT_TIER, *WITH_TESTS_OF_THEIR_OWN}])
 def test_each_benchmark_gives_figures_on_given_servers(name: str, shared_servers: Servers, tmp_path: Path) -> None:
     measure_on(shared_servers, name, tmp_path)
 
 
 @pytest.mark.long
 def test_durable_commits_that_notify_wait_for_each_others_flush(shared_servers: Servers, tmp_path: Path) -> None:
-    rows = measure_on(shared_servers, WITH_TEST_OF_ITS_OWN, tmp_path)
+    rows = measure_on(shared_servers, "writers", tmp_path)
     case = "synchronous_commit=on, with 1 ms more flush, 8 writers"
     rates = {row["config"]: row["median"] for row in rows if row["case"] == case}
     # The lock is held for the whole flush, so on no machine there are more; this is false if no flush is waited for.
     assert rates["NOTIFY"] < 1000
     assert rates["outbox row, shard lock and NOTIFY"] < 1000
     assert min(rates["no message"], rates["pg_logical_emit_message"]) > rates["NOTIFY"]
+    watched = {row["config"]: row["median"] for row in rows if row["case"] == f"{case}, watch"}
+    assert watched["watch, NOTIFY"] < 1000
+    assert min(watched["watch, no message"], watched["watch, the WAL"]) > watched["watch, NOTIFY"]
+
+
+@pytest.mark.long
+def test_both_sources_are_compared_on_embedded_servers(tmp_path: Path) -> None:
+    rows = measure("wal", tmp_path)
+    compared = {(row["case"], row["config"]) for row in rows if row["metric"] in {"events_per_s", "p50"}}
+    cases = ("1 per transaction", "100 per transaction", "200/s", "2000/s")
+    assert compared == {(case, source) for case in cases for source in ("notify", "wal")}
+
+
+def test_what_cannot_be_measured_on_a_given_server_is_said(
+    shared_servers: Servers, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = shared_servers.embedded
+    assert main(["wal", "--short", "--database", given.database_url, "--redis", given.redis_url]) == 0
+    assert "wal_level is replica here, so nothing can read the WAL" in capsys.readouterr().out
 
 
 def test_written_rows_can_be_read_and_a_ratio_is_the_median_over_the_rounds(tmp_path: Path) -> None:
