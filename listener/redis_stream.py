@@ -92,8 +92,8 @@ class RedisStream:
             case ReadAfter(after, limit):
                 pipeline.xrange(key, f"({after}", "+", count=limit)
                 return RedisCall(self._redis, pipeline, _entries)
-            case ReadRecent(limit):
-                pipeline.xrevrange(key, "+", "-", count=limit)
+            case ReadRecent(limit, until):
+                pipeline.xrevrange(key, str(until) if until else "+", "-", count=limit)
                 return RedisCall(self._redis, pipeline, _entries)
             case ReadEntry(at):
                 pipeline.xrange(key, str(at), str(at))
