@@ -80,7 +80,8 @@ class Redis:
             self.add(StreamEntry(EventId(epoch, first + offset), request.texts[offset]), publish=not request.restore)
         if self.head:
             self.counted = self.counted._replace(id=self.head)
-        self.entries = [entry for entry in self.entries if entry.id >= keep]
+        if keep > NOTHING:
+            self.entries = [entry for entry in self.entries if entry.id >= keep]
         return AppendResult(AppendStatus.OK, self.head or NOTHING, len(request.texts) - skip)
 
     def _count(self, texts: list[bytes]) -> EventId:
