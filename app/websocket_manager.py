@@ -22,9 +22,10 @@ from app.monitoring.worker_report import QueryCounts, RightsCounts, WorkerReport
 from app.sources.base import EventSink, EventSource
 from app.sources.postgres import PostgresSource
 from app.sources.redis import RedisSource
-from notifymux.event import NULL, Event, EventId
+from notifymux.event import NULL, EventId
 from notifymux.redis_client import RedisAddress
 from notifymux.redis_keys import RedisNames
+from notifymux.stream_reader import Take
 
 DatabaseUrl = Callable[[], str]
 
@@ -219,8 +220,8 @@ class MatchDataWebSocketManager:
         parameters = {"match_id": update.match, "claims": update.query.claims.of(claims), **dict(update.parameters)}
         return await self._pools.rows.run(update.query, parameters, within)
 
-    async def _read_range(self, after: EventId, until: EventId) -> list[Event] | None:
-        return await self._source.read_range(after, until)
+    async def _read_range(self, after: EventId, until: EventId, take: Take) -> bool:
+        return await self._source.read_range(after, until, take)
 
 
 async def _run_for(pool: QueryPool, query: QueryFile, view: MatchView) -> QueryResult:

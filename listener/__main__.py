@@ -34,7 +34,7 @@ from listener.main_loop import run as run_forwarder
 from listener.metrics import ListenerMetrics
 from listener.postgres_session import PostgresConnector
 from listener.redis_connection import RedisConnection
-from listener.redis_stream import RedisStream
+from listener.redis_stream import RedisStream, StreamBounds
 from listener.registry import ListenerRegistry
 from listener.schema_install import apply, in_transaction
 from listener.sequencer.process_state import BufferSize, ProcessState, fingerprint
@@ -209,7 +209,7 @@ def compose(settings: Settings) -> Callable[[], None]:
         connect=connector.connect,
         waits_for=lambda: connector.waits_for,
         start_call=BackgroundCall,
-        stream=RedisStream(client, names, settings.stream_maxlen, registry),
+        stream=RedisStream(client, names, StreamBounds(settings.stream_maxlen, settings.stream_maxbytes), registry),
         registry=registry,
         feed=FeedServer(feed_path(PROGRAM), names.log),
         monotonic=time.monotonic,

@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 _MAX_WORKERS = 256
 _MAX_REQUEST_BYTES = 200
+_MAX_BATCHES = 8  # that are kept for other workers during a step
 _ACCEPT_SECONDS = 0.05  # from one look for new workers to the next
 
 
@@ -128,7 +129,8 @@ class _Worker:
     """One worker's connection."""
 
     def __init__(self, connection: socket.socket, hello: bytes) -> None:
-        self._connection, self._unsent = connection, hello
+        self._connection = connection
+        self._unsent: bytes | memoryview = hello
         self._request = b""
         self._cursor: FeedCursor | None = None  # None until it has said where it is
 
@@ -159,6 +161,8 @@ class _Worker:
                 if self._cursor not in batches:
                     lines, cursor = self._cursor.advance(source)
                     batches[self._cursor] = b"".join([line + b"\n" for line in lines]), cursor
+                    if len(batches) > _MAX_BATCHES:
+                        del batches[next(iter(batches))]
                 self._unsent, self._cursor = batches[self._cursor]
                 if not self._unsent:
                     break
@@ -184,7 +188,7 @@ class _Worker:
                 sent = self._connection.send(self._unsent)
             except BlockingIOError:
                 return False
-            self._unsent = self._unsent[sent:]
+            self._unsent = memoryview(self._unsent)[sent:]  # a large batch is not copied for each piece
         return True
 
     def close(self) -> None:

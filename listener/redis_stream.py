@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from hashlib import sha1
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
 from redis.exceptions import NoScriptError
@@ -34,18 +34,27 @@ APPEND = (files(__package__) / "append.lua").read_text()
 _FIELD = EVENT_FIELD.encode()
 
 
+class StreamBounds(NamedTuple):
+    """How much of the stream's newest entries is kept, whichever is less."""
+
+    entries: int  # about
+    bytes: int  # of texts, and up to two batches more
+
+
 class RedisStream:
     """One stream.
 
     Args:
         client: a connection to Redis.
         names: of the keys and channels.
-        maxlen: about how many entries to keep.
+        bounds: about how much of the newest entries to keep.
         registry: shows whether other listeners are alive.
     """
 
-    def __init__(self, client: redis.Redis, names: RedisNames, maxlen: int, registry: ListenerRegistry) -> None:
-        self._redis, self._names, self._maxlen, self._registry = client, names, maxlen, registry
+    def __init__(
+        self, client: redis.Redis, names: RedisNames, bounds: StreamBounds, registry: ListenerRegistry
+    ) -> None:
+        self._redis, self._names, self._bounds, self._registry = client, names, bounds, registry
         self._sha = sha1(APPEND.encode(), usedforsecurity=False).hexdigest()
         self._is_loaded = False  # whether Redis has the script
 
@@ -83,18 +92,19 @@ class RedisStream:
             case ReadAfter(after, limit):
                 pipeline.xrange(key, f"({after}", "+", count=limit)
                 return RedisCall(self._redis, pipeline, _entries)
-            case ReadRecent(limit):
-                pipeline.xrevrange(key, "+", "-", count=limit)
+            case ReadRecent(limit, until):
+                pipeline.xrevrange(key, str(until) if until else "+", "-", count=limit)
                 return RedisCall(self._redis, pipeline, _entries)
             case ReadEntry(at):
                 pipeline.xrange(key, str(at), str(at))
                 return RedisCall(self._redis, pipeline, _text)
             case Append(first, texts, restore, after):
                 latest = max(first.epoch, int(time.time() * 1000)) + MAX_EPOCH_AHEAD_MS
-                arguments: list[Any] = [self._names.events, self._maxlen, *first, latest, int(restore), after, *texts]
+                what = *first, latest, int(restore), after
+                arguments: list[Any] = [self._names.events, *self._bounds, *what, *texts]
                 if not self._is_loaded:
                     pipeline.script_load(APPEND)
-                pipeline.evalsha(self._sha, 1, key, *arguments)
+                pipeline.evalsha(self._sha, 2, key, self._names.counts, *arguments)
                 return _AppendCall(self, request, RedisCall(self._redis, pipeline, _appended))
 
     def loaded(self, *, is_loaded: bool) -> None:

@@ -26,6 +26,11 @@ class RedisNames(NamedTuple):
         """The stream of events."""
         return f"{{{self.namespace}}}:log"
 
+    @property
+    def counts(self) -> str:
+        """The hash in which the listeners count the stream's bytes."""
+        return f"{{{self.namespace}}}:log:bytes"
+
     def listener(self, pod: str, instance_id: str) -> str:
         """The registry's hash of one listener process."""
         return f"{{{self.namespace}}}:listener:{pod}:{instance_id}"

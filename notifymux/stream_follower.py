@@ -15,12 +15,13 @@ from typing import NamedTuple
 from redis.exceptions import RedisError
 
 from notifymux.event import Event, EventId, decode_all
+from notifymux.page_size import PageSize
 from notifymux.progress_timeout import POLL_SECONDS
 from notifymux.reconnect import ReconnectState
 from notifymux.redis_errors import fault
 from notifymux.redis_keys import RedisNames
 from notifymux.sequence_tracker import Gap, SequenceTracker, runs
-from notifymux.stream_reader import BATCH_ENTRIES, StreamReader
+from notifymux.stream_reader import StreamReader
 from notifymux.subscription import Signal, Subscription
 
 logger = logging.getLogger(__name__)
@@ -68,6 +69,7 @@ class StreamFollower:
         self._subscription, self._channel, self._tracker = subscription, names.events, tracker
         self._recent_bytes = recent_bytes
         self._said_others = False
+        self._page_size = PageSize()
         self.reader = StreamReader(subscription.client, names.log)
         self.state = ReconnectState("Redis' stream", logger)
 
@@ -133,11 +135,13 @@ class StreamFollower:
 
     async def _read(self, position: EventId) -> Iterable[list[Event] | Gap]:
         """Read the next entries."""
-        entries = await self.reader.after(position)
+        entries, is_full = await self.reader.after(position, self._page_size)
         head = None if entries else await self.reader.head()
         outcomes = self._tracker.read(entries, head, time.monotonic())
-        if len(entries) == BATCH_ENTRIES:
+        if is_full:
             self._tracker.request_read()
+        else:
+            self._page_size = PageSize()  # what is read next may be larger
         return runs(outcomes)
 
 

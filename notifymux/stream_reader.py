@@ -1,21 +1,31 @@
 """Reads the stream: its entries as events with their ids."""
 
 import logging
+from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from redis.asyncio import Redis
 
 from notifymux.event import MUX_CHANNEL, Event, EventId, decode
+from notifymux.page_size import PageSize
 from notifymux.redis_keys import EVENT_FIELD
 from notifymux.sequence_tracker import StreamEvent
 
 logger = logging.getLogger(__name__)
 
-BATCH_ENTRIES = 1000  # per read
 _MAX_ENTRIES = 20_000  # of `newest` and `between`
 _FIELD = EVENT_FIELD.encode()
+
+Take = Callable[[list[Event]], bool]  # takes events; returns whether it wants more
+
+
+class Page(NamedTuple):
+    """Consecutive entries of the stream."""
+
+    entries: list[StreamEvent]
+    is_full: bool  # there may be more
 
 
 class StreamReader:
@@ -29,15 +39,16 @@ class StreamReader:
     def __init__(self, client: Redis, stream: str) -> None:
         self._redis, self._stream = client, stream
 
-    async def after(self, position: EventId, until: EventId | None = None) -> list[StreamEvent]:
-        """Return the entries after an id, up to another: at most `BATCH_ENTRIES`."""
-        last = "+" if until is None else str(until)
-        return _stream_events(await self._redis.xrange(self._stream, f"({position}", last, count=BATCH_ENTRIES))
+    async def after(self, position: EventId, size: PageSize, until: EventId | None = None) -> Page:
+        """Return the first entries after an id, up to another: one page."""
+        count, last = size.entries, "+" if until is None else str(until)
+        found = await self._redis.xrange(self._stream, f"({position}", last, count=count)
+        return _page(found, count, size)
 
     async def head(self) -> EventId | None:
         """Return the id of the last entry; None if there is none."""
-        entries = _stream_events(await self._redis.xrevrange(self._stream, count=1))
-        return entries[0].id if entries else None
+        found: Any = await self._redis.xrevrange(self._stream, count=1)
+        return EventId.parse(found[0][0].decode()) if found else None
 
     async def newest(self, max_bytes: int) -> list[StreamEvent]:
         """Return the last entries without a gap before them, newest first, as far as their payloads take `max_bytes`.
@@ -45,36 +56,37 @@ class StreamReader:
         If there is any entry, the last one is among them. They are 20,000 at most.
         """
         newest_first: list[StreamEvent] = []
-        count = BATCH_ENTRIES if max_bytes else 1
+        page_size = PageSize()
         before, size, is_complete = "+", 0, False
         while not is_complete:
-            entries = _stream_events(await self._redis.xrevrange(self._stream, before, count=count))
-            kept = _contiguous(newest_first[-1:] + entries)[len(newest_first[-1:]) :]
+            count = page_size.entries if max_bytes else 1
+            found = await self._redis.xrevrange(self._stream, before, count=count)
+            page = _page(found, count, page_size)
+            kept = _contiguous(newest_first[-1:] + page.entries)[len(newest_first[-1:]) :]
             newest_first += kept
             size += sum(len(entry.event.payload) for entry in kept)
-            is_complete = len(kept) < BATCH_ENTRIES or size >= max_bytes or len(newest_first) >= _MAX_ENTRIES
+            is_complete = len(kept) < count or size >= max_bytes or len(newest_first) >= _MAX_ENTRIES
             before = f"({newest_first[-1].id}" if newest_first else "+"
         return newest_first
 
-    async def between(self, after: EventId, until: EventId) -> list[Event] | None:
-        """Return the events after one id up to another of the same epoch.
+    async def between(self, after: EventId, until: EventId, take: Take) -> bool:
+        """Hand over the events after one id up to another of the same epoch, page by page.
 
-        None if the stream doesn't hold them all, or if they are more than 20,000.
+        Return False, with some of them handed over, if the stream doesn't hold them all, if they are more than 20,000,
+        or if `take` wants no more.
         """
         if until.sequence - after.sequence > _MAX_ENTRIES:
-            return None
-        events: list[Event] = []
-        at = after
+            return False
+        at, size = after, PageSize()
         while at < until:
-            entries = await self.after(at, until)
-            if not entries:
-                return None
-            for entry in entries:
-                if entry.id != at.next:
-                    return None
-                events.append(entry.event)
-                at = entry.id
-        return events
+            entries = (await self.after(at, size, until)).entries
+            following = [EventId(at.epoch, at.sequence + n) for n in range(1, len(entries) + 1)]
+            if not entries or [entry.id for entry in entries] != following:
+                return False
+            if not take([entry.event for entry in entries]):
+                return False
+            at = entries[-1].id
+        return True
 
 
 def _contiguous(newest_first: list[StreamEvent]) -> list[StreamEvent]:
@@ -85,8 +97,9 @@ def _contiguous(newest_first: list[StreamEvent]) -> list[StreamEvent]:
     return newest_first
 
 
-def _stream_events(entries: Any) -> list[StreamEvent]:
-    return [_stream_event(key.decode(), fields) for key, fields in entries]
+def _page(found: Any, count: int, size: PageSize) -> Page:
+    size.learn([len(fields.get(_FIELD, b"")) for _, fields in found])
+    return Page([_stream_event(key.decode(), fields) for key, fields in found], len(found) == count)
 
 
 def _stream_event(entry_id: str, fields: dict[bytes, bytes]) -> StreamEvent:

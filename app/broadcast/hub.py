@@ -31,7 +31,7 @@ class Hub:
     Args:
         router: finds the topics of an event.
         fetch_snapshot: runs the snapshot query for a view of a match or another topic.
-        read_range: reads events that the replay buffer has dropped: those after one id up to another, or None.
+        read_range: reads events that the replay buffer has dropped, as `MissedEvents` says.
         queue_bytes: limit of a client's queue.
         replay_bytes: limit of the replay buffer.
         snapshot_pool: the most snapshot queries at once.

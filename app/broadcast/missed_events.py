@@ -11,12 +11,13 @@ from app.broadcast.row_queries import RowQueries
 from app.broadcast.topic import Topic
 from app.broadcast.update_queue import merged
 from notifymux.event import Event, EventId
+from notifymux.stream_reader import Take
 
 CATCH_UP_SECONDS = 3.0  # that a worker may be behind another from which a client comes
 _LOOKS = 100  # in this time, whether the worker has caught up
 _MAX_RESUME_QUERIES = 50  # for a subscription that resumes; one that needs more starts from a snapshot
 
-ReadRange = Callable[[EventId, EventId], Awaitable[list[Event] | None]]
+ReadRange = Callable[[EventId, EventId, Take], Awaitable[bool]]
 
 
 class MissedEvents:
@@ -25,7 +26,8 @@ class MissedEvents:
     Args:
         router: finds the topics of an event that is read back.
         buffer: the last events.
-        read_range: reads events that the buffer has dropped: those after one id up to another, or None.
+        read_range: reads events that the buffer has dropped, those after one id up to another, and hands them over in
+            parts, until it is told that no more are wanted; returns whether all were handed over.
         rows: runs the queries of updates; None where no channel has one.
         max_bytes: of events that are read back for one subscription.
     """
@@ -76,14 +78,22 @@ class MissedEvents:
     async def _read_back(self, topic: Topic, last: EventId, position: EventId) -> list[Update] | None:
         """Return the topic's events after `last` up to `position` from the stream; None as in `_after`."""
         before = self._buffer.cursor
-        events = await self._read_range(last, position)
-        meanwhile = self._buffer.since(topic, before)
-        if events is None or meanwhile is None:
+        updates: list[Update] = []
+
+        def take(events: list[Event]) -> bool:
+            updates.extend(
+                update for event in events if (update := self._router.route(event)) and topic in update.topics
+            )
+            return self._fit(updates)
+
+        if not await self._read_range(last, position, take):
             return None
-        updates = [update for event in events if (update := self._router.route(event)) and topic in update.topics]
-        # No other client shares these payloads, so they are limited, unlike a snapshot.
-        size = sum(update.size for update in [*updates, *meanwhile])
-        return updates if size <= self._max_bytes else None
+        meanwhile = self._buffer.since(topic, before)
+        return updates if meanwhile is not None and self._fit([*updates, *meanwhile]) else None
+
+    def _fit(self, updates: Sequence[Update]) -> bool:
+        """Whether they are not too much for one client: no other one shares what was read, unlike a snapshot."""
+        return sum(update.size for update in updates) <= self._max_bytes
 
     def _needs_too_many_queries(self, load: Load, updates: Sequence[Update]) -> bool:
         if not self._rows:

@@ -91,6 +91,7 @@ class Settings:
     stream_maxlen: int = _setting(
         20_000, types.whole_number(100, 100_000_000), "events to keep in Redis, approximately"
     )
+    stream_maxbytes: int = _setting(256 * 2**20, types.whole_number(2**20, 2**40), "the same in bytes of their texts")
 
     notify_channels: tuple[str, ...] = _setting(
         DEFAULT_CHANNELS, types.CHANNELS, "the channels to LISTEN on, separated by commas"

@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol
 from app.core.postgres_connect import LockWait
 from notifymux.event import Event, EventId
 from notifymux.sequence_tracker import GapReason
+from notifymux.stream_reader import Take
 
 
 class EventSink(Protocol):
@@ -53,5 +54,8 @@ class EventSource(Protocol):
     async def run(self) -> None:
         """Deliver events until cancelled. Servers that are away are waited for."""
 
-    async def read_range(self, after: EventId, until: EventId) -> list[Event] | None:
-        """Return the stored events after one id up to another of the same epoch; None if any is missing."""
+    async def read_range(self, after: EventId, until: EventId, take: Take) -> bool:
+        """Hand over the stored events after one id up to another of the same epoch, in parts.
+
+        Return False, with some of them handed over, if any is missing, or if `take` wants no more.
+        """

@@ -35,6 +35,7 @@ from notifymux.background_call import in_background
 from notifymux.event import MUX_CHANNEL, Event, EventId, payload_json
 from notifymux.reconnect import ReconnectState, one_line
 from notifymux.sequence_tracker import GapReason
+from notifymux.stream_reader import Take
 
 logger = logging.getLogger(__name__)
 
@@ -90,8 +91,9 @@ class PostgresSource:
             except SESSION_ERRORS as error:
                 await asyncio.sleep(retry_delay(self._state, error))
 
-    async def read_range(self, after: EventId, until: EventId) -> list[Event] | None:
-        """Return None: PostgreSQL keeps no notifications."""
+    async def read_range(self, after: EventId, until: EventId, take: Take) -> bool:  # noqa: ARG002 - as the protocol has it
+        """Return False: PostgreSQL keeps no notifications."""
+        return False
 
     async def _session(self) -> None:
         opening = in_background(partial(self._open, self._last_backend))

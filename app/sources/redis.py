@@ -20,6 +20,7 @@ from notifymux.redis_errors import fault
 from notifymux.redis_keys import RedisNames
 from notifymux.sequence_tracker import Gap, SequenceTracker, runs
 from notifymux.stream_follower import Contact, Start, StreamFollower
+from notifymux.stream_reader import Take
 from notifymux.subscription import Subscription
 
 logger = logging.getLogger(__name__)
@@ -154,20 +155,21 @@ class RedisSource:
                 self._stream.state.recovered()
             self._compare_channels()
 
-    async def read_range(self, after: EventId, until: EventId) -> list[Event] | None:
-        """Return the events after one id up to another of the same epoch, from the stream.
+    async def read_range(self, after: EventId, until: EventId, take: Take) -> bool:
+        """Hand over the events after one id up to another of the same epoch, from the stream.
 
-        None if the stream doesn't hold them all, if they are more than 20,000, if Redis can't be read, or while another
-        range is read: many clients that resume at once must not overload Redis.
+        Return False, with some of them handed over, if the stream doesn't hold them all, if they are more than 20,000,
+        if `take` wants no more, if Redis can't be read, or while another range is read: many clients that resume at
+        once must not overload Redis.
         """
         if self._is_reading_range:
-            return None
+            return False
         self._is_reading_range = True
         try:
-            return await self._stream.reader.between(after, until)
+            return await self._stream.reader.between(after, until, take)
         except (RedisError, OSError) as error:
             logger.debug("could not read the events after %s: %s", after, error)
-            return None
+            return False
         finally:
             self._is_reading_range = False
 

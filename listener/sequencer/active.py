@@ -24,6 +24,7 @@ from listener.sequencer.redis_requests import (
 )
 from listener.sequencer.transitions import Realign, SendBegin, Transition
 from listener.sequencer.wal_place import place_of
+from listener.sequencer.window_load import WindowLoad
 from notifymux.event import EventId, Origin, decode, encode
 from notifymux.progress_timeout import POLL_SECONDS, ProgressTimeout
 
@@ -97,7 +98,9 @@ class Active:
         self.epoch, self.position, self.role = position.epoch, position, role
         self.buffer, self.replay_window = EventWindow(position.sequence + 1), EventWindow(position.sequence + 1)
         self.gap: StreamGap | None = None
-        self._process, self._control, self._stats, self._load = process, control, process.stats, load
+        self._process, self._control, self._stats = process, control, process.stats
+        limits = BufferSize(REPLAY_EVENTS, process.limits.bytes)
+        self._load = WindowLoad(self.epoch, limits) if load else None  # until the replay window is read
         self._waiting_since = 0.0  # the time from which a standby waits for the primary
         self._is_overdue = False  # the primary did not append what has waited
         self._sent = self._in_doubt = 0  # up to which sequence an append was sent, and one that was not answered
@@ -150,7 +153,7 @@ class Active:
         self._stats.incidents.add(Kind.OVERFLOW, text, now)
         next_sequence = self.position.sequence + 1
         self.buffer, self.replay_window = EventWindow(next_sequence), EventWindow(next_sequence)
-        self._load, self._unchecked_canary, self._after = False, None, ""
+        self._load, self._unchecked_canary, self._after = None, None, ""
         return None
 
     # The feed.
@@ -175,7 +178,7 @@ class Active:
     def to_redis(self, now: float) -> Request | None:
         """The next request, if any."""
         if self._load:
-            return ReadRecent(REPLAY_EVENTS)
+            return self._load.request
         if self.gap:
             return self._fill_gap(self.gap) if self.gap.is_due(now) else None
         if self._unchecked_canary and self._unchecked_canary[0] < self.buffer.first:
@@ -220,26 +223,22 @@ class Active:
             case ReadEntry(), None | bytes():
                 return self._entry_read(request, answer)
             case ReadRecent(), list():
-                return self._recent_read(answer)
+                return self._recent_read(self._load, request.limit, answer)
         raise TypeError(f"{type(answer).__name__} does not answer {type(request).__name__}")
 
-    def _recent_read(self, newest_first: list[StreamEntry]) -> Transition:
+    def _recent_read(self, load: WindowLoad | None, limit: int, newest_first: list[StreamEntry]) -> Transition:
         """Rule 4: fill the replay window with the stream's last events, and confirm those that are in the buffer."""
-        self._load = False
-        head = newest_first[0].id if newest_first else EventId(0, 0)
-        if head.epoch > self.epoch:
-            return self._superseded(head)
-        run: list[bytes] = []
-        for entry in newest_first:
-            if entry.id != (self.epoch, head.sequence - len(run)):
-                break
-            run.append(entry.text)
-        if run:
-            self._confirm(head)
-            self.replay_window = EventWindow(head.sequence - len(run) + 1)
-            for text in reversed(run):
-                if self.replay_window.next < self.buffer.first:  # the stream may be ahead of what was received
-                    self.replay_window.append(text)
+        if load is None:
+            return None  # the buffer was full meanwhile
+        load.read(limit, newest_first)
+        if load.head and load.head.epoch > self.epoch:
+            self._load = None
+            return self._superseded(load.head)
+        if load.is_complete:
+            self._load = None
+            if load.head and load.has_events:
+                self._confirm(load.head)
+                self.replay_window = load.window(self.buffer.first)
         return None
 
     def _head_read(self, head: EventId, now: float) -> Transition:

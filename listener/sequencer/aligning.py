@@ -9,9 +9,9 @@ from listener.sequencer.received import ReceivedNotification
 from listener.sequencer.redis_requests import Answer, CheckOtherListeners, ReadAfter, ReadHead, Request, StreamEntry
 from listener.sequencer.transitions import LeaveServer, MarkerFound, Realign, SendBegin, Transition
 from notifymux.event import MUX_CHANNEL, Event, EventId, decode
+from notifymux.page_size import PageSize
 from notifymux.progress_timeout import POLL_SECONDS, TAKEOVER_TIMEOUT_SECONDS
 
-SCAN_EVENTS = 1000  # of one read
 _ON_OWN_CHANNEL = b'"channel":"%b"' % MUX_CHANNEL.encode()
 
 # Why the entries of the stream are not this listener's (rule 6).
@@ -52,6 +52,7 @@ class Aligning:
         self._marker = ""  # its token; empty until it is sent
         self._idle_timeout, self._total_timeout = process.takeover_timeout(), process.takeover_timeout()
         self._stream_moved = False
+        self._page = PageSize()
         self._next_step: Request = ReadHead()
         self._next_poll = 0.0
 
@@ -94,7 +95,7 @@ class Aligning:
             case ReadHead(), None | EventId():
                 return self._head_read(answer or EventId(0, 0))
             case ReadAfter(), list():
-                return self._entries_read(answer, now)
+                return self._entries_read(request.limit, answer, now)
             case CheckOtherListeners(), bool():
                 return self._others_checked(answer, now)
         raise TypeError(f"{type(answer).__name__} does not answer {type(request).__name__}")
@@ -103,7 +104,7 @@ class Aligning:
         self._process.saw_epoch(head.epoch)
         if not self._marker:
             self.position, self._marker = head, self._control.send_marker()
-            self._next_step = ReadAfter(head, SCAN_EVENTS)
+            self._next_step = self._next_page()
             return None
         self._next_step = CheckOtherListeners()
         if head < self.position:
@@ -112,15 +113,19 @@ class Aligning:
             self._idle_timeout.reset()
         return None
 
-    def _entries_read(self, entries: list[StreamEntry], now: float) -> Transition:
+    def _next_page(self) -> ReadAfter:
+        return ReadAfter(self.position, self._page.entries)
+
+    def _entries_read(self, limit: int, entries: list[StreamEntry], now: float) -> Transition:
         if entries:
             self._process.saw_epoch(entries[-1].id.epoch)
         for entry in entries:
             self.position = entry.id
             if (event := _on_own_channel(entry)) and (transition := self._control_read(event, entry.id)):
                 return transition
-        if len(entries) == SCAN_EVENTS:
-            self._next_step = ReadAfter(self.position, SCAN_EVENTS)
+        self._page.learn([len(entry.text) for entry in entries])
+        if len(entries) == limit:
+            self._next_step = self._next_page()
             return None
         self._next_step = ReadHead()
         # A begin that this session did not receive came before the marker. A later one has to be the higher one.
@@ -139,7 +144,7 @@ class Aligning:
 
     def _others_checked(self, found: bool, now: float) -> Transition:
         """Rule 5: if the registry shows no other listener, there is none to wait for."""
-        self._next_step = ReadAfter(self.position, SCAN_EVENTS)
+        self._next_step = self._next_page()
         self._next_poll = now + (POLL_SECONDS if found else TAKEOVER_TIMEOUT_SECONDS)
         return None if found else SendBegin("no other listener is there")
 

@@ -22,9 +22,13 @@ class ReadAfter(NamedTuple):
 
 
 class ReadRecent(NamedTuple):
-    """Reads the last entries, at most `limit`, newest first. Answer: a list of `StreamEntry`."""
+    """Reads the last entries, at most `limit`, newest first. Answer: a list of `StreamEntry`.
+
+    Those are left out that come after `until`, if it is given.
+    """
 
     limit: int
+    until: EventId | None = None
 
 
 class ReadEntry(NamedTuple):

@@ -161,7 +161,7 @@ def script(client: redis.Redis, names: RedisNames) -> Check:
         redis.RedisError: it can't.
     """
     sha = client.script_load(APPEND)
-    client.evalsha(sha, 1, names.log, names.events, "0", str(_NO_EPOCH), "1", _EVERY_EPOCH, "0")
+    client.evalsha(sha, 2, names.log, names.counts, names.events, "0", "0", str(_NO_EPOCH), "1", _EVERY_EPOCH, "0")
     return passed("append script", "append.lua is loaded and runs")
 
 

@@ -22,6 +22,7 @@ from app.broadcast.router import Router
 from app.core.claims import claims_json
 from app.core.query_files import Queries, parse_query
 from notifymux.event import NULL, Event, EventId
+from notifymux.stream_reader import Take
 from tests.support.loops import run_ready_tasks
 
 NAMES = {"snapshot": ["tenant"], "by_role": ["role"], "by_both": ["role", "tenant"], "by_all": None, "open": []}
@@ -84,8 +85,8 @@ class Clients(RuleBasedStateMachine):
     async def _row(self, update: QueriedUpdate, claims: str, _: float) -> QueryResult:
         return await self._wait(update.channel, update.query.claims.of(claims))
 
-    async def _range(self, after: EventId, until: EventId) -> list[Event]:
-        return [event for event in self.log if event.parsed_id and after < event.parsed_id <= until]
+    async def _range(self, after: EventId, until: EventId, take: Take) -> bool:
+        return take([event for event in self.log if event.parsed_id and after < event.parsed_id <= until])
 
     def run(self, action: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         """Call what needs the event loop, let everything go on, and check what clients have received."""

@@ -19,6 +19,7 @@ from app.broadcast.match_view import MatchView
 from app.broadcast.query_pool import QueryResult
 from app.broadcast.router import Router
 from notifymux.event import MUX_CHANNEL, Event, EventId
+from notifymux.stream_reader import Take
 from tests.support.loops import run_ready_tasks
 
 MATCHES = ("1", "two")
@@ -144,10 +145,10 @@ class Worker:
             lambda: QueryResult(json.dumps(self._database.state(str(view.match))).encode()), early=early
         )
 
-    async def _read_range(self, after: EventId, until: EventId) -> list[Event] | None:
+    async def _read_range(self, after: EventId, until: EventId, take: Take) -> bool:
         events: list[Event] | None = await self._answer(partial(self._database.read_range, after, until), early=False)
         self.range_reads += events is not None
-        return events
+        return events is not None and all(take([event]) for event in events)
 
 
 class Viewer:

@@ -415,8 +415,9 @@ class SimulatedStream:
                 return redis.head
             case ReadAfter(after, limit):
                 return redis.after(after, limit)
-            case ReadRecent(limit):
-                return redis.entries[: -limit - 1 : -1]
+            case ReadRecent(limit, until):
+                entries = redis.entries if until is None else [each for each in redis.entries if each.id <= until]
+                return entries[: -limit - 1 : -1]
             case ReadEntry(at):
                 found = redis.after(EventId(at.epoch, at.sequence - 1), 1)
                 return found[0].text if found and found[0].id == at else None

@@ -79,11 +79,11 @@ def rule_2_the_head_is_read_after_the_marker(patch: Patch) -> None:
     """The marker may be below the head, and is never found."""
     entries_read = Aligning._entries_read
 
-    def late(aligning: Aligning, entries: list[StreamEntry], now: float) -> Any:
+    def late(aligning: Aligning, limit: int, entries: list[StreamEntry], now: float) -> Any:
         if now < vars(aligning).setdefault("until", now + 1):
             aligning.position = entries[-1].id if entries else aligning.position
             entries = []
-        return entries_read(aligning, entries, now)
+        return entries_read(aligning, limit, entries, now)
 
     patch.setattr(Aligning, "_entries_read", late)
 

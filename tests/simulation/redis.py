@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatchcase
-from typing import Any
+from math import inf
+from typing import Any, NamedTuple
 
 from listener.sequencer.redis_requests import Append, AppendResult, AppendStatus, StreamEntry
 from listener.sequencer.wal_place import place_of
@@ -13,15 +14,25 @@ NOTHING = EventId(0, 0)
 DAY_MS = 24 * 3600 * 1000
 
 
+class Mark(NamedTuple):
+    """How many bytes of texts were appended up to an entry."""
+
+    id: EventId
+    bytes: int
+
+
 class Redis:
     """One master.
 
     Args:
         clock: Unix seconds.
+        max_bytes: of the stream's texts, STREAM_MAXBYTES.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self.clock = clock
+    def __init__(self, clock: Callable[[], float], max_bytes: float = inf) -> None:
+        self.clock, self.max_bytes = clock, max_bytes
+        self.counted = Mark(NOTHING, 0)  # up to the entry that was appended last
+        self.marks: list[Mark] = []
         self.up = True
         self.refusal = ""  # what it answers instead of performing requests; empty if it performs them
         self.entries: list[StreamEntry] = []
@@ -64,9 +75,30 @@ class Redis:
                 return AppendResult(AppendStatus.GAP, head, 0)
         elif first != 1 and not request.restore:
             return AppendResult(AppendStatus.BEHIND, head, 0)
+        keep = self._count(request.texts[skip:])
         for offset in range(skip, len(request.texts)):
             self.add(StreamEntry(EventId(epoch, first + offset), request.texts[offset]), publish=not request.restore)
+        if self.head:
+            self.counted = self.counted._replace(id=self.head)
+        if keep > NOTHING:
+            self.entries = [entry for entry in self.entries if entry.id >= keep]
         return AppendResult(AppendStatus.OK, self.head or NOTHING, len(request.texts) - skip)
+
+    def _count(self, texts: list[bytes]) -> EventId:
+        """Count bytes that are about to be appended; return the first entry that is kept."""
+        if not texts:
+            return NOTHING
+        head, keep = self.head or NOTHING, NOTHING
+        if self.counted.id != head or not self.marks:
+            self.counted, self.marks = Mark(head, 0), [Mark(head, 0)]
+        elif self.counted.bytes - self.marks[-1].bytes >= self.max_bytes / 16:
+            after = self.counted.bytes + sum(map(len, texts))
+            kept = [mark for mark in self.marks if after - mark.bytes <= self.max_bytes * 15 / 16]
+            is_dropped = len(kept) < len(self.marks)
+            self.marks = [*kept, self.counted]
+            keep = self.marks[0].id if is_dropped else NOTHING
+        self.counted = Mark(head, self.counted.bytes + sum(map(len, texts)))
+        return keep
 
     def _follows(self, request: Append, skip: int) -> bool:
         """Whether the head is the entry that a reader of the WAL follows, or the same of what it appends."""

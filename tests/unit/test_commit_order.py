@@ -26,6 +26,7 @@ from app.broadcast.router import Router
 from app.broadcast.topic import KeyValue, Topic
 from app.core.query_files import parse_query
 from notifymux.event import Event, EventId
+from notifymux.stream_reader import Take
 from tests.support.loops import async_test, run_ready_tasks
 from tests.unit.test_hub import never_needed
 
@@ -299,10 +300,10 @@ class World:
                 await asyncio.sleep(0)
         return QueryResult(b"{}")
 
-    async def _range(self, after: EventId, until: EventId) -> list[Event] | None:
+    async def _range(self, after: EventId, until: EventId, take: Take) -> bool:
         self.reached["read back"] += 1
         await asyncio.sleep(0)
-        return [event for event in self.log if event.parsed_id and after < event.parsed_id <= until]
+        return take([event for event in self.log if event.parsed_id and after < event.parsed_id <= until])
 
     async def _fetch_row(self, update: QueriedUpdate, _: str, within: float) -> QueryResult:
         self.queries.append(asyncio.get_running_loop().create_future())

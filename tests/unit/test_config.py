@@ -200,6 +200,7 @@ WRONG = [
     ("REDIS_NAMESPACE", "{braces}"),
     ("STREAM_MAXLEN", "99"),
     ("STREAM_MAXLEN", "20_000.5"),
+    ("STREAM_MAXBYTES", "0"),
     ("NOTIFY_CHANNELS", " , "),
     ("NOTIFY_CHANNELS", "match_change,pg_notify_mux"),
     ("NOTIFY_CHANNELS", "pg_notify_mux_0123"),

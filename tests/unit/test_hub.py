@@ -15,6 +15,7 @@ from app.broadcast.messages import Message, MessageBatch
 from app.broadcast.query_pool import QueryResult
 from app.broadcast.router import Router
 from notifymux.event import Event, EventId
+from notifymux.stream_reader import Take
 from tests.support.loops import async_test, run_ready_tasks, wait_until_async
 
 
@@ -40,9 +41,10 @@ class World:
         self.queries.append(asyncio.get_running_loop().create_future())
         return await self.queries[-1]
 
-    async def _read_range(self, after: EventId, until: EventId) -> list[Event] | None:
+    async def _read_range(self, after: EventId, until: EventId, take: Take) -> bool:
         self.reads.append((after, until, asyncio.get_running_loop().create_future()))
-        return await self.reads[-1][2]
+        events = await self.reads[-1][2]
+        return events is not None and all(take([event]) for event in events)
 
     async def answer(self, data: bytes = b"{}") -> None:
         """Answer the oldest query."""

@@ -14,6 +14,7 @@ from app.broadcast.query_pool import QueryResult
 from app.broadcast.router import Router
 from app.core.query_files import parse_query
 from notifymux.event import Event, EventId
+from notifymux.stream_reader import Take
 from tests.support.loops import async_test, run_ready_tasks
 from tests.unit.test_hub import received
 
@@ -46,8 +47,8 @@ class World:
     async def _snapshot(self, _: MatchView) -> QueryResult:
         return QueryResult(b"{}")
 
-    async def _range(self, after: EventId, until: EventId) -> list[Event] | None:
-        return [event for event in self.stream if event.parsed_id and after < event.parsed_id <= until]
+    async def _range(self, after: EventId, until: EventId, take: Take) -> bool:
+        return take([event for event in self.stream if event.parsed_id and after < event.parsed_id <= until])
 
     async def _fetch_row(self, update: QueriedUpdate, _: str, within: float) -> QueryResult:
         assert 0 < within <= 60

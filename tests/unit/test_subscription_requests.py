@@ -22,6 +22,7 @@ from app.web.token_bucket import TokenBucket
 from app.web.tokens import Tokens, is_same_owner
 from app.web.watched_subscriptions import WatchedSubscriptions
 from notifymux.event import NULL, Event, EventId
+from notifymux.stream_reader import Take
 from tests.support.loops import async_test, run_ready_tasks
 
 SECRET = "a secret that is long enough for HS256"
@@ -66,8 +67,8 @@ class World:
     async def _snapshot(self, view: MatchView) -> QueryResult:
         return QueryResult(view.claims.encode())
 
-    async def _range(self, after: EventId, until: EventId) -> list[Event] | None:
-        return None
+    async def _range(self, after: EventId, until: EventId, take: Take) -> bool:
+        return False
 
     async def _ask(self, view: MatchView) -> QueryResult:
         await self.asked.wait()
