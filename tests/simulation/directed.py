@@ -26,6 +26,7 @@ def run_directed() -> None:
     start_from_the_feed_without_redis()
     feed_no_epoch_that_the_stream_does_not_know()
     follow_an_epoch_that_begins_below()
+    wait_for_an_epoch_that_comes_back()
 
 
 def follow_an_epoch_that_begins_below() -> None:
@@ -41,6 +42,34 @@ def follow_an_epoch_that_begins_below() -> None:
     world.finish()
     if world.redis.head.epoch >= before:
         raise Violation("the epoch is not below the one before")
+
+
+def wait_for_an_epoch_that_comes_back() -> None:
+    """Redis falls back to a copy of an earlier epoch; the worker was started in the later one, which is restored."""
+    world = SmallWorld(faults=0)
+    worker = world.workers[0]
+    worker.listener = None  # it is in a pod without one
+    world.pass_rounds(2)
+    before = world.redis.copy(len(world.redis.entries))
+    assert before.head
+    for listener in world.listeners:
+        listener.crash(for_seconds=0.1)
+    world.pass_rounds(1)
+    for _ in range(50):
+        if world.redis.head and world.redis.head.epoch > before.head.epoch:
+            break
+        world.pass_rounds(1)
+    worker.start()
+    world.pass_rounds(2)
+    if worker.tracker.position is None or worker.tracker.position.epoch == before.head.epoch:
+        raise Violation("no epoch has begun")
+    gaps = worker.gaps
+    world.move_all(before)
+    worker.reconnect()
+    worker.step(world.now)
+    world.finish()
+    if worker.gaps > gaps:
+        raise Violation("a gap was announced although the epoch was restored in time")
 
 
 def restore_what_was_there_before() -> None:
