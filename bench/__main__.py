@@ -5,7 +5,21 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import fanout, latency, listener, memory, outages, peers, pods, storm, throughput, units, wal, writers
+from bench import (
+    fanout,
+    large_messages,
+    latency,
+    listener,
+    memory,
+    outages,
+    peers,
+    pods,
+    storm,
+    throughput,
+    units,
+    wal,
+    writers,
+)
 from bench.environment import running_environment
 from bench.machine import describe
 from bench.report import Report
@@ -15,6 +29,7 @@ BENCHES = {
     "latency": latency,
     "throughput": throughput,
     "wal": wal,
+    "large": large_messages,
     "fanout": fanout,
     "listener": listener,
     "storm": storm,

@@ -72,12 +72,14 @@ def by_notify(environment: Environment, workers: int = WORKERS) -> Iterator[Syst
 
 
 @contextmanager
-def by_the_wal(environment: Environment, workers: int = WORKERS) -> Iterator[System]:
-    """The same with SOURCE=wal: the listener reads a replication slot."""
+def by_the_wal(
+    environment: Environment, workers: int = WORKERS, settings: Mapping[str, str] | None = None
+) -> Iterator[System]:
+    """The same with SOURCE=wal: the listener reads a replication slot. `settings` are added to the pod's."""
     with (
         environment.place() as place,
-        _slot(place) as settings,
-        _redis_mode(place, place.folder, workers, settings) as (app, parts),
+        _slot(place) as slot,
+        _redis_mode(place, place.folder, workers, slot | dict(settings or {})) as (app, parts),
     ):
         wait_until(lambda: _fed(app) == workers, what="the workers follow the feed")
         _make_changed_table(place)

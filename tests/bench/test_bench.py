@@ -16,7 +16,7 @@ from bench.report import Figure, Report, read_rows
 from tests.support.process import ROOT, environment
 from tests.support.servers import Servers
 
-IN_SHORT_TIER, WITH_TESTS_OF_THEIR_OWN = "throughput", {"writers", "wal"}
+IN_SHORT_TIER, WITH_TESTS_OF_THEIR_OWN = "throughput", {"writers", "wal", "large"}
 
 
 def run(module: str, *arguments: str) -> str:
@@ -79,6 +79,12 @@ def test_durable_commits_that_notify_wait_for_each_others_flush(shared_servers: 
     watched = {row["config"]: row["median"] for row in rows if row["case"] == f"{case}, watch"}
     assert watched["watch, NOTIFY"] < 1000
     assert min(watched["watch, no message"], watched["watch, the WAL"]) > watched["watch, NOTIFY"]
+
+
+@pytest.mark.long
+def test_messages_of_1_mb_are_measured_on_embedded_servers(tmp_path: Path) -> None:
+    rows = measure("large", tmp_path)
+    assert {row["metric"].partition(",")[0] for row in rows} == {"messages_per_s", "listener", "workers", "redis"}
 
 
 @pytest.mark.long
