@@ -492,7 +492,7 @@ async def test_events_that_pub_sub_lost_come_from_the_stream_once_and_in_order(
 
 
 @async_test
-async def test_a_new_epoch_and_a_lost_stream_are_announced_with_a_resync(
+async def test_a_new_epoch_and_a_stream_that_goes_on_in_an_earlier_one_are_announced_with_a_resync(
     redis_manager: MatchDataWebSocketManager, stream: Stream
 ) -> None:
     async with connected(redis_manager):
@@ -503,7 +503,9 @@ async def test_a_new_epoch_and_a_lost_stream_are_announced_with_a_resync(
         assert [message["type"] for message in client.messages] == ["initial-load", "resync", "match-update"]
         assert client.of("resync")[0]["id"] == "6-1"
         stream.wipe()
+        stream.add("4-1", "earlier")
         await wait_until_async(lambda: len(client.of("resync")) == 2)
+        assert client.of("resync")[1]["id"] == "4-1"
 
 
 GARBAGE = [

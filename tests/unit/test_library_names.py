@@ -37,10 +37,10 @@ SUBCLASSES = {
     "app.web.uvicorn_server:BalancedServer": "uvicorn",
     "app.web.gunicorn_worker:Worker": "uvicorn-worker",
     "notifymux.pubsub_parser:BatchParser": "redis",
-    "notifymux.redis_client:SyncConnection": "redis",
-    "notifymux.redis_client:_SyncTcp": "redis",
-    "notifymux.redis_client:_SyncTls": "redis",
-    "notifymux.redis_client:_SyncUnix": "redis",
+    "notifymux.sync_connection:SyncConnection": "redis",
+    "notifymux.sync_connection:_SyncTcp": "redis",
+    "notifymux.sync_connection:_SyncTls": "redis",
+    "notifymux.sync_connection:_SyncUnix": "redis",
     "notifymux.redis_client:_AsyncGreeting": "redis",
     "notifymux.redis_client:_AsyncLookup": "redis",
     "notifymux.redis_client:_AsyncPool": "redis",
@@ -85,9 +85,12 @@ OTHERS = [
     ("gunicorn", "gunicorn.workers.base:Worker", "cfg ppid sockets", "app.web.gunicorn_worker"),
     ("gunicorn", "gunicorn.sock:BaseSocket", "sock", "app.web.gunicorn_worker"),
     ("redis", "redis._parsers.hiredis", "NOT_ENOUGH_DATA _AsyncHiredisParser", "notifymux.pubsub_parser"),
-    ("redis", "redis.connection", "AbstractConnection", "notifymux.redis_client"),
+    ("redis", "redis.connection", "AbstractConnection", "notifymux.sync_connection"),
     ("redis", "redis.asyncio.connection", "AbstractConnection", "notifymux.redis_client"),
-    ("redis", "redis.maint_notifications", "MaintNotificationsConfig", "notifymux.redis_client"),
+    ("redis", "redis.cluster", "ClusterNode NodesManager", "notifymux.discovery"),
+    ("redis", "redis.crc", "key_slot", "notifymux.discovery"),
+    ("redis", "redis.sentinel", "MasterNotFoundError Sentinel", "notifymux.discovery"),
+    ("redis", "redis.maint_notifications", "MaintNotificationsConfig", "notifymux.sync_connection"),
     ("redis", "redis.asyncio.client:PubSub", "connection", "notifymux.subscription"),
     ("redis", "redis.asyncio.connection:AbstractConnection", "is_connected", "notifymux.redis_client"),
     ("hiredis", "hiredis:Reader", "gets", "notifymux.pubsub_parser"),
@@ -200,7 +203,8 @@ def overridden(cls: type) -> set[str]:
 
 def adds(cls: type, name: str) -> bool:
     """Whether a class of ours adds a name, rather than overriding it."""
-    return (name in vars(cls) or name in on_self(cls, ast.Store)) and not any(has(base, name) for base in theirs(cls))
+    is_declared = name in vars(cls) or name in vars(cls).get("__annotations__", {})
+    return (is_declared or name in on_self(cls, ast.Store)) and not any(has(base, name) for base in theirs(cls))
 
 
 def uses() -> Iterable[Use]:
