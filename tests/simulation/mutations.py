@@ -389,11 +389,6 @@ def rule_15_nobody_looks_whether_the_feed_is_behind(patch: Patch) -> None:
     patch.setattr(FeedFollower, "looked", lambda *_, **__: None)
 
 
-def rule_15_a_lost_feed_is_followed(patch: Patch) -> None:
-    """Nothing is heard any more."""
-    patch.setattr(FeedFollower, "lost", lambda _: None)
-
-
 def rule_15_the_feed_is_followed_past_a_jump(patch: Patch) -> None:
     """What it does not have any more is in the stream."""
     patch.setattr(FeedFollower, "_is_alone", lambda *_: True)
