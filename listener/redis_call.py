@@ -10,7 +10,7 @@ from redis.client import Pipeline
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from notifymux.redis_client import TIMEOUT_SECONDS
+from notifymux.sync_connection import TIMEOUT_SECONDS
 
 
 class RedisCall:

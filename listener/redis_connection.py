@@ -10,8 +10,9 @@ import redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from notifymux.redis_client import RedisAddress, SyncConnection, sync_connection
+from notifymux.redis_client import RedisAddress, sync_connection
 from notifymux.redis_url import Address
+from notifymux.sync_connection import SyncConnection
 
 logger = logging.getLogger(__name__)
 

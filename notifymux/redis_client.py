@@ -25,21 +25,10 @@ from notifymux.sync_connection import (
     RESP2,
     RESP3,
     SYNC_CLASSES,
-    TIMEOUT_SECONDS,
     SyncConnection,
     connection_options,
 )
 from notifymux.tls_mismatch import tls_mismatch
-
-__all__ = [
-    "TIMEOUT_SECONDS",
-    "RedisAddress",
-    "SyncConnection",
-    "async_client",
-    "describe_redis",
-    "sync_client",
-    "sync_connection",
-]
 
 
 class RedisAddress:

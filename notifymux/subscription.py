@@ -15,8 +15,9 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from notifymux.pubsub_parser import BatchParser
 from notifymux.reconnect import ReconnectState
-from notifymux.redis_client import TIMEOUT_SECONDS, RedisAddress, async_client
+from notifymux.redis_client import RedisAddress, async_client
 from notifymux.redis_errors import fault
+from notifymux.sync_connection import TIMEOUT_SECONDS
 
 logger = logging.getLogger(__name__)
 

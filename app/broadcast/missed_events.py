@@ -79,21 +79,22 @@ class MissedEvents:
         """Return the topic's events after `last` up to `position` from the stream; None as in `_after`."""
         before = self._buffer.cursor
         updates: list[Update] = []
+        room = self._max_bytes  # no other client shares what is read, unlike a snapshot
 
         def take(events: list[Event]) -> bool:
-            updates.extend(
-                update for event in events if (update := self._router.route(event)) and topic in update.topics
-            )
-            return self._fit(updates)
+            nonlocal room
+            for event in events:
+                update = self._router.route(event)
+                if update and topic in update.topics:
+                    updates.append(update)
+                    room -= update.size
+            return room >= 0
 
         if not await self._read_range(last, position, take):
             return None
         meanwhile = self._buffer.since(topic, before)
-        return updates if meanwhile is not None and self._fit([*updates, *meanwhile]) else None
-
-    def _fit(self, updates: Sequence[Update]) -> bool:
-        """Whether they are not too much for one client: no other one shares what was read, unlike a snapshot."""
-        return sum(update.size for update in updates) <= self._max_bytes
+        fits = meanwhile is not None and sum(update.size for update in meanwhile) <= room
+        return updates if fits else None
 
     def _needs_too_many_queries(self, load: Load, updates: Sequence[Update]) -> bool:
         if not self._rows:

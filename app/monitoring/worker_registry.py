@@ -17,9 +17,9 @@ from app.core.heartbeat import HEARTBEAT_SECONDS, Heartbeat, RegistryEntry, Regi
 from app.core.incident_log import Incidents, LogEntry, parse_log, write_incidents
 from app.monitoring.worker_report import WorkerReport
 from notifymux.event import EventId
-from notifymux.redis_client import TIMEOUT_SECONDS
 from notifymux.redis_errors import fault, is_forbidden
 from notifymux.redis_keys import RedisNames
+from notifymux.sync_connection import TIMEOUT_SECONDS
 
 logger = logging.getLogger(__name__)
 

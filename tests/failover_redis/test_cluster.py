@@ -9,7 +9,15 @@ import pytest
 
 from tests.conftest import StartApp, StartListener, Verify
 from tests.failover_redis.test_failover import STANDBY, said
-from tests.failover_redis.test_sentinel import EVENTS_PER_SECOND, LISTENER, WORKER, as_user, goes_on, incidents
+from tests.failover_redis.test_sentinel import (
+    EVENTS_PER_SECOND,
+    LISTENER,
+    WORKER,
+    as_user,
+    goes_on,
+    hear_through,
+    incidents,
+)
 from tests.support.numbered import MATCH, Numbered
 from tests.support.redis_cluster import RedisCluster
 from tests.support.redis_sentinels import part
@@ -41,20 +49,14 @@ def test_a_primary_of_a_cluster_that_is_killed_costs_delay(
     start_remote_app: StartApp,
     listeners: int,
 ) -> None:
+    def fail_over() -> None:
+        replica = cluster.replica
+        cluster.owner.kill()
+        wait_until(lambda: replica.info("replication")["role"] == "master", 30, "the replica is promoted")
+
     settings = base | {"REDIS_URL": cluster.url}
     running = [start_listener(settings | more).wait_until_aligned() for more in ({}, STANDBY)[:listeners]]
-    fed, remote = start_app(settings), start_remote_app(settings)
-    with fed.wait_until_ready().client(MATCH) as near, remote.wait_until_ready().client(MATCH) as far:
-        for client in (near, far):
-            client.wait_for_initial_load()
-        with events.committing(EVENTS_PER_SECOND):
-            far.wait_for_updates(100)
-            replica = cluster.replica
-            cluster.owner.kill()
-            wait_until(lambda: replica.info("replication")["role"] == "master", 30, "the replica is promoted")
-            goes_on(events, far)
-        for client in (near, far):
-            events.heard_by(client)
+    hear_through(fail_over, start_app(settings), start_remote_app(settings), events)
     assert all(listener.running for listener in running)
 
 

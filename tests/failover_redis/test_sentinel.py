@@ -11,7 +11,7 @@ from tests.conftest import StartApp, StartListener
 from tests.failover_redis.test_failover import STANDBY, said
 from tests.support.numbered import MATCH, Numbered
 from tests.support.output import print_line
-from tests.support.programs import Client
+from tests.support.programs import App, Client
 from tests.support.redis_sentinels import RedisSentinels
 from tests.support.redis_server import RedisServer, redis_server, valkey_server
 from tests.support.waiting import wait_until
@@ -44,6 +44,19 @@ def goes_on(events: Numbered, client: Client) -> None:
     print_line(f"events go on after {time.monotonic() - began:.2f} s")
 
 
+def hear_through(fail_over: Callable[[], None], fed: App, remote: App, events: Numbered) -> None:
+    """Under load, clients in the listener's pod and in another hear everything, and go on to after a fail-over."""
+    with fed.wait_until_ready().client(MATCH) as near, remote.wait_until_ready().client(MATCH) as far:
+        for client in (near, far):
+            client.wait_for_initial_load()
+        with events.committing(EVENTS_PER_SECOND):
+            far.wait_for_updates(100)
+            fail_over()
+            goes_on(events, far)
+        for client in (near, far):
+            events.heard_by(client)
+
+
 def incidents(server: RedisServer) -> list[str]:
     """The kinds of those that a Redis has."""
     ledger: Any = server.client.xrange("{pg_notify}:ledger")
@@ -65,19 +78,13 @@ def test_a_primary_that_is_killed_costs_delay(
     start_remote_app: StartApp,
     listeners: int,
 ) -> None:
+    def fail_over() -> None:
+        sentinels.primary.kill()
+        sentinels.wait_until_promoted()
+
     settings = base | {"REDIS_URL": sentinels.url}
     running = [start_listener(settings | more).wait_until_aligned() for more in ({}, STANDBY)[:listeners]]
-    fed, remote = start_app(settings), start_remote_app(settings)
-    with fed.wait_until_ready().client(MATCH) as near, remote.wait_until_ready().client(MATCH) as far:
-        for client in (near, far):
-            client.wait_for_initial_load()
-        with events.committing(EVENTS_PER_SECOND):
-            far.wait_for_updates(100)
-            sentinels.primary.kill()
-            sentinels.wait_until_promoted()
-            goes_on(events, far)
-        for client in (near, far):
-            events.heard_by(client)
+    hear_through(fail_over, start_app(settings), start_remote_app(settings), events)
     for listener in running:
         assert listener.running
         wait_until(lambda one=listener: len(said(one, "Redis is back")) == 1, 5, lambda one=listener: one.log)  # type: ignore[misc]

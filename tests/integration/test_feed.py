@@ -94,22 +94,6 @@ def in_stream(stream: redis.Redis) -> list[int]:
     return [event["payload"]["n"] for event in events if event["channel"] == "match_change"]
 
 
-def replacement(app: App, before: set[int]) -> Client:
-    """Return a client of a worker that was not there before."""
-    found: list[Client] = []
-
-    def connects() -> bool:
-        client = app.client(1, "new")
-        if client.worker in before:
-            client.close()
-            return False
-        found.append(client)
-        return True
-
-    wait_until(connects, 40)
-    return found[0]
-
-
 def test_a_worker_that_starts_without_redis_begins_with_what_it_is_fed(
     own: tuple[App, psycopg.Connection], servers: Servers
 ) -> None:
@@ -122,7 +106,7 @@ def test_a_worker_that_starts_without_redis_begins_with_what_it_is_fed(
 
     os.kill(victim, signal.SIGKILL)
 
-    with replacement(app, set(before)) as client:
+    with app.client_of_another_worker(set(before)) as client:
         client.wait_for_initial_load()
         wait_until(lambda: app.get("/readyz")[0] == 200)
         connection.execute(NOTIFY, [1, 10])

@@ -4,7 +4,7 @@ import http.client
 import json
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
@@ -79,6 +79,21 @@ class App(Process):
 
     def client(self, match: object, name: str = "c", query: str = "", **options: Any) -> "Client":
         return Client(self.port, match, name, query, **options)
+
+    def client_of_another_worker(self, than: Collection[int], match: object = 1) -> "Client":
+        """Connect until a worker answers that is none of these processes; return that client."""
+        found: list[Client] = []
+
+        def connects() -> bool:
+            client = self.client(match, "new")
+            if client.worker in than:
+                client.close()
+                return False
+            found.append(client)
+            return True
+
+        wait_until(connects, 40)
+        return found[0]
 
     def stream(self, match: object, query: str = "", headers: Mapping[str, str] | None = None) -> "EventStream":
         return EventStream(self.port, match, query, headers)

@@ -2,13 +2,13 @@
 
 import subprocess
 from collections.abc import Mapping
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from redis.crc import key_slot
 
 from notifymux.redis_keys import DEFAULT_NAMESPACE, RedisNames
+from tests.support.redis_group import RedisGroup
 from tests.support.redis_server import RedisServer, redis_server
 from tests.support.servers import free_port
 from tests.support.waiting import wait_until
@@ -19,7 +19,7 @@ KEY = RedisNames(DEFAULT_NAMESPACE).log
 SLOT = key_slot(KEY.encode())
 
 
-class RedisCluster:
+class RedisCluster(RedisGroup):
     """The six servers.
 
     Args:
@@ -39,22 +39,9 @@ class RedisCluster:
             )
             for _ in range(_PRIMARIES + _REPLICAS)
         ]
-        self._stack = ExitStack()
+        super().__init__(self.nodes)
 
-    def __enter__(self) -> Self:
-        try:
-            self._start()
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def _start(self) -> None:
-        for node in self.nodes:
-            self._stack.enter_context(node)
+    def introduce(self) -> None:
         addresses = [f"127.0.0.1:{node.port}" for node in self.nodes]
         create = ["redis-cli", "--cluster", "create", *addresses, "--cluster-replicas", "1", "--cluster-yes"]
         subprocess.run(create, check=True, capture_output=True)

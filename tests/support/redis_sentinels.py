@@ -1,11 +1,12 @@
 """A primary and its replica, and three Sentinels that watch them."""
 
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import redis
 
+from tests.support.redis_group import RedisGroup
 from tests.support.redis_server import RedisServer, redis_server
 from tests.support.waiting import wait_until
 
@@ -16,7 +17,7 @@ _DOWN_AFTER_MS, _FAILOVER_TIMEOUT_MS = 500, 2000
 _PERIODS_MS = ("INFO-PERIOD", 300, "PUBLISH-PERIOD", 200, "PING-PERIOD", 100, "ASK-PERIOD", 100)
 
 
-class RedisSentinels:
+class RedisSentinels(RedisGroup):
     """The five servers.
 
     Args:
@@ -31,22 +32,9 @@ class RedisSentinels:
         replicating = ("--replicaof", f"127.0.0.1 {self.primary.port}")
         self.replica = RedisServer(folder, *options, *replicating, program=program)
         self.sentinels = [RedisServer(folder, mode="sentinel", program=program) for _ in range(_SENTINELS)]
-        self._stack = ExitStack()
+        super().__init__([self.primary, self.replica, *self.sentinels])
 
-    def __enter__(self) -> Self:
-        try:
-            self._start()
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def _start(self) -> None:
-        for server in (self.primary, self.replica, *self.sentinels):
-            self._stack.enter_context(server)
+    def introduce(self) -> None:
         self.primary.leave_a_trace()
         wait_until(lambda: self.primary.info("replication").get("slave0", {}).get("state") == "online")
         for sentinel in self.sentinels:

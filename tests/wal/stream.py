@@ -4,6 +4,7 @@ import json
 import random
 import threading
 import time
+from abc import ABC, abstractmethod
 from contextlib import closing, suppress
 from typing import Any, NamedTuple, Self
 
@@ -79,15 +80,16 @@ def emit(server: PostgresServer, *payloads: Any) -> None:
             connection.execute(EMIT, [json.dumps(payload)])
 
 
-class Writers:
-    """Threads that commit messages, and roll some back, until the block ends. PostgreSQL may be away meanwhile."""
+class WriterThreads(ABC):
+    """Threads that write, each as `write` says, until the block ends."""
 
-    def __init__(self, server: PostgresServer, number: int, rate: float) -> None:
-        self._server, self._pause = server, number / rate
-        self._stopping = threading.Event()
-        self.committed: list[list[int]] = [[] for _ in range(number)]
-        self.uncertain: list[set[int]] = [set() for _ in range(number)]  # COMMIT got no answer
-        self._threads = [threading.Thread(target=self._write, args=[n], daemon=True) for n in range(number)]
+    def __init__(self, server: PostgresServer, number: int) -> None:
+        self._server, self._stopping = server, threading.Event()
+        self._threads = [threading.Thread(target=self.write, args=[n], daemon=True) for n in range(number)]
+
+    @abstractmethod
+    def write(self, number: int) -> None:
+        """Write as the n-th thread until `_stopping` is set."""
 
     def __enter__(self) -> Self:
         for thread in self._threads:
@@ -100,11 +102,21 @@ class Writers:
             thread.join(20)
             assert not thread.is_alive()
 
+
+class Writers(WriterThreads):
+    """Threads that commit messages, and roll some back. PostgreSQL may be away meanwhile."""
+
+    def __init__(self, server: PostgresServer, number: int, rate: float) -> None:
+        super().__init__(server, number)
+        self._pause = number / rate
+        self.committed: list[list[int]] = [[] for _ in range(number)]
+        self.uncertain: list[set[int]] = [set() for _ in range(number)]  # COMMIT got no answer
+
     @property
     def total(self) -> int:
         return sum(map(len, self.committed))
 
-    def _write(self, number: int) -> None:
+    def write(self, number: int) -> None:
         rng, serials = random.Random(number), iter(range(10**9))
         while not self._stopping.is_set():
             with suppress(psycopg.OperationalError), closing(self._server.connect()) as connection:

@@ -11,7 +11,7 @@ import pytest
 from notifymux.redis_keys import RedisNames
 from tests.conftest import RedisPlace, StartApp
 from tests.support.postgres_cluster import PostgresServer
-from tests.support.programs import App, Client
+from tests.support.programs import Client
 from tests.support.waiting import wait_until
 from tests.wal.conftest import StartReader
 from tests.wal.stream import emit
@@ -44,22 +44,6 @@ def message(number: int, size: int) -> dict[str, object]:
     return {"match_id": 1, "n": number, "text": "x" * size}
 
 
-def replacement(app: App, before: int) -> Client:
-    """A client of a worker that was not there before."""
-    found: list[Client] = []
-
-    def connects() -> bool:
-        client = app.client(1, "new")
-        if client.worker == before:
-            client.close()
-            return False
-        found.append(client)
-        return True
-
-    wait_until(connects, 40)
-    return found[0]
-
-
 @pytest.mark.long
 def test_a_flood_of_large_messages_arrives_whole_within_the_bounds_and_restarts_go_on(
     primary: PostgresServer,
@@ -89,7 +73,7 @@ def test_a_flood_of_large_messages_arrives_whole_within_the_bounds_and_restarts_
         assert numbers(client) == list(range(FLOOD + 1))
         assert not client.of_type("resync")
     os.kill(client.worker, signal.SIGKILL)
-    with replacement(app, client.worker) as client:
+    with app.client_of_another_worker([client.worker]) as client:
         client.wait_for_initial_load()
         emit(primary, message(FLOOD + 1, 1_000_000))
         client.wait_for_updates(1, 60)

@@ -1,12 +1,11 @@
 """From notify to wal and back while writers run: one announced gap each way, and nothing is lost after it."""
 
 import sys
-import threading
 from collections.abc import Mapping
 from contextlib import closing
 from itertools import count
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
 
@@ -16,6 +15,7 @@ from tests.support.process import Process
 from tests.support.programs import Client
 from tests.support.schema import install
 from tests.support.waiting import wait_until
+from tests.wal.stream import WriterThreads
 
 MATCH, ROWS, WRITERS = 7, 5, 3
 SNAPSHOT = "SELECT json_object_agg(id, version) FROM t WHERE match_id = %(match_id)s::int"
@@ -33,26 +33,14 @@ def table(primary: PostgresServer) -> PostgresServer:
     return primary
 
 
-class Updates:
+class Updates(WriterThreads):
     """Threads that update rows of their own without a pause until the block ends."""
 
     def __init__(self, server: PostgresServer) -> None:
-        self._server, self._stopping = server, threading.Event()
+        super().__init__(server, WRITERS)
         self.done = [0] * WRITERS
-        self._threads = [threading.Thread(target=self._write, args=[number], daemon=True) for number in range(WRITERS)]
 
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        for thread in self._threads:
-            thread.join(20)
-            assert not thread.is_alive()
-
-    def _write(self, number: int) -> None:
+    def write(self, number: int) -> None:
         with closing(self._server.connect()) as connection:
             for written in count():
                 if self._stopping.wait(0.01):

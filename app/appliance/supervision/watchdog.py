@@ -26,7 +26,7 @@ from app.core.logging_config import LEVELS, configure_logging
 from app.core.settings_sources import SettingsError, setting_texts
 
 _CHECK_INTERVAL_SECONDS = 1.0
-_STOP_TIMEOUT_SECONDS = 5.0  # at a shutdown, until a listener or a program that does not run at all is killed
+_STOP_TIMEOUT_SECONDS = 5.0  # at a shutdown, until a listener that goes on, or any program that is suspended, is killed
 _SELF = "keeper"
 _CLIENTS_PROGRAM = "app"  # whose clients hear events until it has closed them, so that the listeners end after it
 _LISTENERS = ("listener", "listener-standby")
