@@ -522,7 +522,7 @@ def test_only_clients_with_a_valid_token_are_accepted_and_no_token_is_logged(
     valid = jwt.encode({"matches": [1]}, key, algorithm)
     expired = jwt.encode({"exp": 1}, key, algorithm)
     other = jwt.encode({"matches": [2]}, key, algorithm)
-    forged = jwt.encode({}, "another secret that is long enough for HS256", "HS256")
+    forged = jwt.encode({"matches": [1]}, "another secret that is long enough for HS256", "HS256")
     for connect in (by_websocket, by_event_stream):
         for given in ({"query": f"?token={valid}"}, {"headers": {"Authorization": f"Bearer {valid}"}}):
             with connect(app, 1, **given) as client:

@@ -56,6 +56,13 @@ class LocalClient:
         return self.data[-1:] == [row]
 
 
+async def joined(manager: MatchDataWebSocketManager, match: str = "1", name: str = "c") -> LocalClient:
+    """Return a client that has its initial load: what happens next is not in it."""
+    client = LocalClient(manager, match, name)
+    await wait_until_async(lambda: client.of("initial-load"))
+    return client
+
+
 class Place:
     """The servers of a manager, and what a test can do to them."""
 
@@ -188,7 +195,11 @@ def test_a_manager_without_its_servers_url_is_refused(arguments: Any, snapshot_q
 @async_test
 async def test_each_mode_delivers_to_the_clients_of_the_match_and_to_nobody_else(place: Place) -> None:
     async with connected(place.manager()) as manager:
-        one, two, other = LocalClient(manager, "1", "a"), LocalClient(manager, "1", "b"), LocalClient(manager, "2", "a")
+        one, two, other = (
+            await joined(manager, "1", "a"),
+            await joined(manager, "1", "b"),
+            await joined(manager, "2", "a"),
+        )
         for score in range(100):
             place.notify({**PAYLOAD, "data": {"score": score}})
         place.notify({**PAYLOAD, "match_id": 2})
@@ -232,7 +243,7 @@ async def test_after_a_restart_of_its_server_the_manager_receives_events_again(
     caplog.set_level(logging.INFO)
     await asyncio.to_thread(own_place.start)
     async with connected(own_place.manager()) as manager:
-        client = LocalClient(manager)
+        client = await joined(manager)
         await asyncio.to_thread(own_place.stop)
         await wait_until_async(lambda: not manager.is_connected)
         await hold_for_async(0.5, lambda: not manager.is_connected)
@@ -261,7 +272,7 @@ async def test_is_connected_is_true_only_between_startup_and_shutdown(place: Pla
 @async_test
 async def test_a_killed_subscription_or_session_is_noticed_and_replaced(place: Place) -> None:
     async with connected(place.manager()) as manager:
-        client = LocalClient(manager)
+        client = await joined(manager)
         for round_ in range(3):
             assert place.kill() == 1
             await wait_until_async(lambda: not manager.is_connected)
@@ -287,8 +298,7 @@ async def test_a_source_that_a_bug_ended_is_reported_and_the_shutdown_is_complet
         await asyncio.to_thread(own_place.servers.start_postgres)
     manager = own_place.manager(snapshot_query="SELECT %(match_id)s::text")
     async with connected(manager):
-        client = LocalClient(manager)
-        await wait_until_async(lambda: client.of("initial-load"))
+        client = await joined(manager)
         assert client.messages[0]["data"] == 1
         monkeypatch.setattr(manager.hub, "deliver", fails)
         own_place.notify(PAYLOAD)
@@ -337,7 +347,7 @@ async def test_a_shutdown_while_the_server_does_not_answer_takes_no_time(place: 
 @async_test
 async def test_a_client_that_does_not_keep_up_is_closed_with_3008_and_others_go_on(place: Place) -> None:
     async with connected(place.manager(client_queue_bytes=10_000)) as manager:
-        slow, client = manager.hub.join("1", "slow"), LocalClient(manager)
+        slow, client = manager.hub.join("1", "slow"), await joined(manager)
         for number in range(30):
             await asyncio.to_thread(place.notify, {**PAYLOAD, "data": [number, "x" * 500]})
         await wait_until_async(lambda: len(client.data) == 30)
@@ -350,9 +360,9 @@ async def test_a_client_that_does_not_keep_up_is_closed_with_3008_and_others_go_
 @async_test
 async def test_a_client_that_was_replaced_gets_nothing_and_the_one_that_replaced_it_does(place: Place) -> None:
     async with connected(place.manager()) as manager:
-        old, stays = LocalClient(manager, name="a"), LocalClient(manager, name="b")
+        old, stays = await joined(manager, name="a"), await joined(manager, name="b")
         assert len(manager.hub) == 2
-        new = LocalClient(manager, name="a")
+        new = await joined(manager, name="a")
         assert old.client.closing.result() == 3510
         manager.hub.leave(old.client)
         assert len(manager.hub) == 2
@@ -438,7 +448,7 @@ async def test_an_event_published_directly_is_delivered_live_and_has_no_id(
     notifier = RedisNotifierService(redis_place.url, f"{redis_place.namespace}:events")
     await notifier.connect()
     async with connected(redis_manager):
-        client = LocalClient(redis_manager)
+        client = await joined(redis_manager)
         stream.add("5-2", "with an id")
         assert await notifier.publish("football_event_change", {"match_id": 1, "data": "direct"}) == 1
         stream.add("5-3", "with an id")
@@ -459,9 +469,9 @@ async def test_the_initial_load_has_the_position_and_what_follows_comes_after_it
 ) -> None:
     async with connected(redis_manager):
         stream.add("5-2", 2)
-        early = LocalClient(redis_manager, name="early")
+        early = await joined(redis_manager, name="early")
         await wait_until_async(lambda: early.data)
-        late = LocalClient(redis_manager, name="late")
+        late = await joined(redis_manager, name="late")
         stream.add("5-3", 3)
         await wait_until_async(lambda: late.data)
         assert early.messages[0]["id"] == "5-1"
@@ -474,7 +484,7 @@ async def test_events_that_pub_sub_lost_come_from_the_stream_once_and_in_order(
     redis_manager: MatchDataWebSocketManager, stream: Stream
 ) -> None:
     async with connected(redis_manager):
-        client = LocalClient(redis_manager)
+        client = await joined(redis_manager)
         stream.add("5-2", 2, publish=False)
         stream.add("5-3", 3)  # a jump
         await wait_until_async(lambda: client.data == [2, 3])
@@ -496,7 +506,7 @@ async def test_a_new_epoch_and_a_stream_that_goes_on_in_an_earlier_one_are_annou
     redis_manager: MatchDataWebSocketManager, stream: Stream
 ) -> None:
     async with connected(redis_manager):
-        client = LocalClient(redis_manager)
+        client = await joined(redis_manager)
         stream.add("6-1", None, b'{"id":"6-1","channel":"pg_notify_mux","payload":{"begin":6},"at":1}')
         stream.add("6-2", "new")
         await wait_until_async(lambda: client.data == ["new"])
@@ -524,7 +534,7 @@ async def test_a_published_text_that_is_not_an_event_is_logged_and_skipped(
     redis_manager: MatchDataWebSocketManager, stream: Stream, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with connected(redis_manager):
-        client = LocalClient(redis_manager)
+        client = await joined(redis_manager)
         for text in GARBAGE:
             stream.publish(text)
         stream.add("5-2", "after")
@@ -540,7 +550,7 @@ async def test_a_stream_entry_that_is_not_an_event_is_logged_and_skipped_and_is_
     redis_manager: MatchDataWebSocketManager, stream: Stream, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with connected(redis_manager):
-        client = LocalClient(redis_manager)
+        client = await joined(redis_manager)
         for number, text in enumerate(GARBAGE[4:], 2):
             stream.add(f"5-{number}", None, text, publish=False)
         stream.add("5-5", "after")
@@ -559,7 +569,7 @@ async def test_a_frozen_redis_delays_events_and_loses_none(template: Path, tmp_p
     with closing(Stream(RedisPlace(servers.embedded.redis_url, "test"))) as stream:
         stream.add("5-1", 1)
         async with connected(Place("redis", servers).manager()) as manager:
-            client = LocalClient(manager)
+            client = await joined(manager)
             servers.redis.freeze()
             await wait_until_async(lambda: not manager.is_connected)
             servers.redis.thaw()
@@ -578,7 +588,7 @@ async def test_a_frozen_redis_delays_events_and_loses_none(template: Path, tmp_p
 async def test_in_postgresql_mode_every_payload_is_delivered_in_order(database: str) -> None:
     manager = MatchDataWebSocketManager(database)
     async with connected(manager):
-        client = LocalClient(manager, "m", "c")
+        client = await joined(manager, "m", "c")
         payloads = ["", "not JSON", "[]", "\N{SNOWMAN}", "x" * 7999, '{"match_id": "m", "data": "' + "y" * 7900 + '"}']
         with closing(psycopg.connect(database, autocommit=True)) as connection:
             for payload in payloads:
@@ -611,8 +621,7 @@ async def test_in_postgresql_mode_a_new_session_is_a_resync_with_a_fresh_snapsho
         query = "SELECT to_json(points) FROM score WHERE match_id = %(match_id)s::int"
         chosen = Settings(snapshot_query=query, pod_name="here")
         async with connected(MatchDataWebSocketManager(database, settings=chosen)) as manager:
-            client = LocalClient(manager)
-            await wait_until_async(lambda: client.of("initial-load"))
+            client = await joined(manager)
             connection.execute("UPDATE score SET points = 8")
             kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s"
             connection.execute(kill, ["notifymux-worker/here"])
