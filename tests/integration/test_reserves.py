@@ -3,16 +3,13 @@
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
-from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 
 from tests.conftest import RedisPlace, StartApp, StartListener, Verify
-from tests.support.programs import App, Listener
-from tests.support.proxy import Proxy
-from tests.support.servers import redis_url_with_port
-from tests.support.waiting import hold_for, wait_until
+from tests.support.programs import App
+from tests.support.waiting import wait_until
 
 LISTENING = """
 SELECT pid, application_name FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'
@@ -25,8 +22,6 @@ class Pods:
     def __init__(self, place: RedisPlace, connection: psycopg.Connection) -> None:
         self._redis, self._pattern = place.client(), f"{{{place.namespace}}}:listener:*"
         self._connection = connection
-        self.listeners: dict[str, Listener] = {}
-        self.proxies: dict[str, Proxy] = {}
 
     @property
     def roles(self) -> dict[str, str]:
@@ -78,43 +73,3 @@ def test_a_reserve_is_healthy_and_takes_the_place_of_a_listener_that_ends(
         second.wait_until_aligned()
         wait_until(lambda: (pods.roles, pods.listening) == ({"b": "primary"}, {"b"}), what=pods.shown)
         assert len(wait_until(lambda: client.of_type("resync"), what="the gap is announced")) == 1
-
-
-@pytest.fixture
-def six(settings: dict[str, str], pods: Pods, start_listener: StartListener, redis_place: RedisPlace) -> Iterator[Pods]:
-    """Six listeners; the first reaches PostgreSQL, and the second Redis, through a proxy."""
-    with (
-        closing(Proxy(int(settings["DB_PORT"]))) as postgres,
-        closing(Proxy(urlsplit(redis_place.url).port or 6379)) as redis,
-    ):
-        pods.proxies = {"PostgreSQL": postgres, "Redis": redis}
-        paths = {
-            "0": {"DB_HOST": "127.0.0.1", "DB_PORT": str(postgres.port)},
-            "1": {"REDIS_URL": redis_url_with_port(redis_place.url, redis.port)},
-        }
-        for pod in "012345":
-            pods.listeners[pod] = start_listener(settings | {"POD_NAME": pod} | paths.get(pod, {}))
-            if pod in "012":
-                pods.listeners[pod].wait_until_aligned()
-        wait_until(lambda: [pods.roles.get(pod) for pod in "345"] == ["reserve"] * 3, what=pods.shown)
-        yield pods
-
-
-@pytest.mark.long
-def test_of_six_listeners_three_hold_a_session_and_three_again_after_one_is_killed_or_frozen(six: Pods) -> None:
-    hold_for(1.0, lambda: six.listening == set("012"))
-    six.listeners["2"].kill()
-    wait_until(lambda: six.listening == set("013") and six.aligned >= set("013"), 10, six.shown)
-    six.listeners["3"].freeze()
-    wait_until(lambda: {"0", "1", "4"} <= six.aligned & six.listening, 15, six.shown)
-    six.listeners["3"].thaw()
-    wait_until(lambda: six.listening == set("013"), 30, six.shown)
-
-
-@pytest.mark.long
-def test_three_hold_a_session_again_after_one_is_cut_off_from_a_server(six: Pods) -> None:
-    six.proxies["PostgreSQL"].stall()
-    wait_until(lambda: {"1", "2", "3"} <= six.aligned & six.listening, 15, six.shown)
-    six.proxies["PostgreSQL"].resume()
-    six.proxies["Redis"].stall()
-    wait_until(lambda: len((six.aligned & six.listening) - {"1"}) == 3, 15, six.shown)

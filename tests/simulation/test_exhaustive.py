@@ -5,7 +5,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.simulation import reserves_directed
 from tests.simulation.directed import run_directed
 from tests.simulation.exhaustive import explore
 
@@ -25,7 +24,3 @@ def test_no_schedule_of_three_actions_with_a_fault_breaks_a_guarantee() -> None:
 
 def test_no_schedule_that_is_written_out_breaks_a_guarantee() -> None:
     run_directed()
-
-
-def test_no_schedule_with_reserves_that_is_written_out_breaks_a_guarantee() -> None:
-    reserves_directed.run_directed()
