@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from listener.reserves import Look, Looked
 from tests.simulation.redis import Redis
 
 _ATOMS = (int, float, str, bytes, type(None), Enum)
@@ -29,6 +30,8 @@ def freeze(value: Any, skipped: Collection[str]) -> Any:
 def _freeze(value: Any, skipped: frozenset[str], seen: dict[int, int]) -> Any:  # noqa: PLR0911 - one for each type
     if isinstance(value, _ATOMS):
         return value
+    if isinstance(value, Look | Looked):
+        return None  # of two listeners neither is ever a reserve
     if isinstance(value, msgspec.Raw):
         return bytes(value)
     if isinstance(value, tuple | list | deque):
