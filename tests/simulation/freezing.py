@@ -14,7 +14,7 @@ from listener.reserves import Look, Looked
 from tests.simulation.redis import Redis
 
 _ATOMS = (int, float, str, bytes, type(None), Enum)
-_IGNORED = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, logging.Logger, Random, type)
+_IGNORED = (Look, Looked, types.FunctionType, types.MethodType, types.BuiltinFunctionType, logging.Logger, Random, type)
 
 
 def freeze(value: Any, skipped: Collection[str]) -> Any:
@@ -30,8 +30,8 @@ def freeze(value: Any, skipped: Collection[str]) -> Any:
 def _freeze(value: Any, skipped: frozenset[str], seen: dict[int, int]) -> Any:  # noqa: PLR0911 - one for each type
     if isinstance(value, _ATOMS):
         return value
-    if isinstance(value, Look | Looked):
-        return None  # of two listeners neither is ever a reserve
+    if isinstance(value, _IGNORED):
+        return None
     if isinstance(value, msgspec.Raw):
         return bytes(value)
     if isinstance(value, tuple | list | deque):
@@ -40,8 +40,6 @@ def _freeze(value: Any, skipped: frozenset[str], seen: dict[int, int]) -> Any:  
         return tuple([(_freeze(key, skipped, seen), _freeze(item, skipped, seen)) for key, item in value.items()])
     if isinstance(value, set | frozenset):
         return frozenset(value)
-    if isinstance(value, _IGNORED):
-        return None
     if id(value) in seen:
         return seen[id(value)]
     seen[id(value)] = len(seen)
