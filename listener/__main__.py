@@ -36,6 +36,7 @@ from listener.postgres_session import PostgresConnector
 from listener.redis_connection import RedisConnection
 from listener.redis_stream import RedisStream, StreamBounds
 from listener.registry import ListenerRegistry
+from listener.reserves import Reserves
 from listener.schema_install import apply, in_transaction
 from listener.sequencer.process_state import BufferSize, ProcessState, fingerprint
 from listener.stats import ListenerStats, RoundTripTimer
@@ -193,10 +194,12 @@ def compose(settings: Settings) -> Callable[[], None]:
         uuid.uuid4().hex,
         channels=settings.notify_channels,
         slot=settings.wal_slot if settings.source == "wal" else "",
+        database=settings.db_name,
     )
+    reserves = Reserves(settings.listeners_max, registry.own)
     _enable_metrics()
     stats, round_trip = ListenerStats(), RoundTripTimer()
-    connector = _connector(settings, registry)
+    connector = _connector(settings, registry, reserves)
     process = ProcessState(
         fingerprint(settings.db_name, settings.notify_channels),
         BufferSize(settings.buffer_events, settings.buffer_bytes),
@@ -211,6 +214,7 @@ def compose(settings: Settings) -> Callable[[], None]:
         start_call=BackgroundCall,
         stream=RedisStream(client, names, StreamBounds(settings.stream_maxlen, settings.stream_maxbytes), registry),
         registry=registry,
+        reserves=reserves,
         feed=FeedServer(feed_path(PROGRAM), names.log),
         monotonic=time.monotonic,
         wall=time.time,
@@ -230,7 +234,7 @@ def compose(settings: Settings) -> Callable[[], None]:
     )
 
 
-def _connector(settings: Settings, registry: ListenerRegistry) -> PostgresConnector | WalConnector:
+def _connector(settings: Settings, registry: ListenerRegistry, reserves: Reserves) -> PostgresConnector | WalConnector:
     conninfo = partial(_conninfo, settings)
     if settings.source == "wal":
         slot = SlotSettings(
@@ -240,7 +244,7 @@ def _connector(settings: Settings, registry: ListenerRegistry) -> PostgresConnec
             max_held_bytes=settings.buffer_bytes,
             max_behind_bytes=settings.wal_limit,
         )
-        return WalConnector(conninfo, slot, registry.is_answered)
+        return WalConnector(conninfo, slot, registry.is_answered, lambda: not reserves.has_to_leave)
     return PostgresConnector(conninfo, settings.notify_channels)
 
 

@@ -9,6 +9,7 @@ import psycopg
 from app.core.cluster import Cluster
 from app.core.incident_log import Incidents
 from app.core.postgres_connect import LockWait
+from listener.reserves import Look, Reserves
 from listener.sequencer.control_messages import ControlMessage
 from listener.sequencer.feed_cursor import FeedSource
 from listener.sequencer.process_state import ProcessState
@@ -17,6 +18,10 @@ from listener.sequencer.sequencer import Sequencer
 from listener.sequencer.snapshot import Snapshot
 from listener.slot_state import SlotState
 from notifymux.background_call import PendingCall
+
+
+class NoLongerWantedError(Exception):
+    """A session was not opened, because this listener has become a reserve meanwhile."""
 
 
 class HasFileno(Protocol):
@@ -91,6 +96,9 @@ class Registry(Protocol):
     def start_beat(self, fields: dict[str, str | int], incidents: Incidents) -> PendingCall:
         """Send a heartbeat."""
 
+    def start_look(self, look: Look) -> PendingCall:
+        """Look at other listeners; its result is a `Looked`."""
+
     def deregister(self) -> None:
         """Record that this process ended in an orderly way."""
 
@@ -118,6 +126,7 @@ class Environment(NamedTuple):
 
     `connect` opens a session; it may block and is called by `start_call`, which returns at once. `waits_for` returns
     why that does not end while PostgreSQL answers (another listener reads the slot, or Redis is away); empty for none.
+    `reserves` decides whether to connect.
     `monotonic` and `wall` are the clocks, in seconds. `new_session_id` returns an id unlike any other.
     """
 
@@ -126,6 +135,7 @@ class Environment(NamedTuple):
     start_call: Callable[[Callable[[], Any]], PendingCall]
     stream: Stream
     registry: Registry
+    reserves: Reserves
     feed: Feed
     monotonic: Callable[[], float]
     wall: Callable[[], float]

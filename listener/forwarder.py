@@ -16,8 +16,9 @@ from app.core.canary import Canary
 from app.core.incident_log import Kind
 from app.core.operator_errors import OperatorError, with_remedy
 from app.core.postgres_connect import SESSION_ERRORS, LockWait, SessionError, retry_delay
-from listener.environment import Environment, HasFileno, Health, Session
+from listener.environment import Environment, HasFileno, Health, NoLongerWantedError, Session
 from listener.redis_exchange import IDLE_SECONDS, RedisExchange
+from listener.reserves import RESERVE
 from listener.sequencer.control_messages import ControlMessage
 from listener.sequencer.process_state import ProcessState
 from listener.sequencer.sequencer import Sequencer, SequencerStatus
@@ -138,7 +139,7 @@ class Forwarder:
         except SESSION_ERRORS as error:
             self._lose_session(error)
             self._feed()
-        seconds = self._redis.step(self._next_sequencer, self._heartbeat, self._unconfirmed)
+        seconds = self._redis.step(self._next_sequencer, self._heartbeat, self._role, self._unconfirmed)
         return min(seconds, self._seconds_to_postgres(now))
 
     def _seconds_to_postgres(self, now: float) -> float:
@@ -159,6 +160,9 @@ class Forwarder:
         health.check(now, is_answered=session.is_idle, is_received=not sequencer.awaits_own_message)
         if reason := sequencer.session_failure:
             raise OperatorError(reason)
+        if self._env.reserves.has_to_leave and sequencer.can_leave:
+            self._become_reserve()
+            return
         if session.is_idle and sequencer.is_verified:
             self._session_works()
         if session.is_idle and (message := sequencer.to_postgres(now)):
@@ -169,7 +173,9 @@ class Forwarder:
         if self._stop_by is not None:
             return
         if self._connecting is None:
-            if now >= self._connect_due:
+            if self._env.reserves.is_full:
+                self._postgres.forget()  # others reach it
+            if now >= self._connect_due and self._env.reserves.may_join:
                 self._connecting = self._env.start_call(self._env.connect)
             return
         if not self._connecting.is_done:
@@ -177,7 +183,11 @@ class Forwarder:
                 self._postgres.recovered()  # it answers: another listener receives what it has
             return
         connecting, self._connecting = self._connecting, None
-        session: Session = connecting.result()
+        try:
+            session: Session = connecting.result()
+        except NoLongerWantedError:
+            self._become_reserve()
+            return
         if reason := self._process.why_outdated(session.cluster):
             session.close()
             raise OperatorError(reason)
@@ -186,6 +196,7 @@ class Forwarder:
             self._process.saw_cluster(session.cluster)
         self._sequencer = session.new_sequencer(self._env.new_session_id(), self._process)
         self._health = session.new_health(logger, self._env.start_call)
+        self._redis.beat_soon()  # others count those that hold a session
 
     def _take_outcome(self, now: float) -> None:
         """Process the answer to the last query. A snapshot may number events, so this comes before they are fed."""
@@ -219,6 +230,16 @@ class Forwarder:
             logger.info("connected to %s", self._description)
 
     def _lose_session(self, error: SessionError) -> None:
+        self._end_session()
+        self._connect_due = self._env.monotonic() + retry_delay(self._postgres, error)
+
+    def _become_reserve(self) -> None:
+        """Rule 18: end the session; what it holds is appended as that of a lost one (rule 1)."""
+        logger.info("this listener is a reserve now: enough others hold a session (LISTENERS_MAX)")
+        self._end_session()
+        self._env.reserves.left()
+
+    def _end_session(self) -> None:
         session, self._session = self._session, None
         if session:
             session.close()
@@ -226,7 +247,7 @@ class Forwarder:
             self._leftover = self._sequencer
         self._sequencer = self._health = self._connected_since = None
         self._round_trip.session_lost()
-        self._connect_due = self._env.monotonic() + retry_delay(self._postgres, error)
+        self._redis.beat_soon()
 
     def _send(self, session: Session, message: ControlMessage) -> None:
         session.notify(message)
@@ -283,15 +304,22 @@ class Forwarder:
 
     # Its state.
 
-    def _without_session(self) -> SequencerStatus:
-        other = self._env.waits_for() if self._connecting else ""
-        return SequencerStatus("waiting", passive=other) if other else SequencerStatus()
+    def _role(self) -> str:
+        return self._sequencer_status().role
+
+    def _sequencer_status(self) -> SequencerStatus:
+        if self._sequencer:
+            return self._sequencer.status()
+        if self._connecting and (other := self._env.waits_for()):
+            return SequencerStatus("waiting", passive=other)
+        is_reserve = self._env.reserves.is_reserve and not self._connecting and not self._postgres.reason
+        return SequencerStatus(RESERVE) if is_reserve else SequencerStatus()
 
     def status(self) -> ForwarderStatus:
         """What the heartbeat and the metrics show."""
         health = self._health
         return ForwarderStatus(
-            self._sequencer.status() if self._sequencer else self._without_session(),
+            self._sequencer_status(),
             self._connected_since,
             self._postgres.reason or (health.problem if health else None) or "",
             health.lock_wait if health else LockWait(),

@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from app.core.metrics import LATENCY_BUCKETS_SECONDS, LOCK_WAIT_SECONDS, LOCK_WAITERS, CounterSync
 from listener.forwarder import ForwarderStatus
+from listener.reserves import RESERVE
 from listener.slot_state import SlotState
 from listener.stats import ListenerStats, RoundTripTimer
 
@@ -46,6 +47,7 @@ class ListenerMetrics:
         self._buffered_events = gauge("buffered_events", "Events that are not in the stream yet.")
         self._buffered_bytes = gauge("buffered_bytes", "The same in bytes.")
         self._connected = gauge("connected", "Listeners of this pod that receive notifications.")
+        self._reserves = gauge("reserves", "Listeners of this pod that hold no session, because enough others do.")
         self._lock_waiters, self._lock_wait = (
             Gauge(f"notifymux_{name}", about, registry=registry, multiprocess_mode="livemax")
             for name, about in (LOCK_WAITERS, LOCK_WAIT_SECONDS)
@@ -67,6 +69,7 @@ class ListenerMetrics:
         self._buffered_events.set(status.sequencer.buffered)
         self._buffered_bytes.set(status.sequencer.buffered_bytes)
         self._connected.set(status.connected_since is not None)
+        self._reserves.set(status.sequencer.role == RESERVE)
         self._lock_waiters.set(status.lock_wait.sessions)
         self._lock_wait.set(status.lock_wait.seconds)
         if self._slot:

@@ -10,6 +10,7 @@ from app.core.heartbeat import HEARTBEAT_SECONDS
 from listener.environment import Environment
 from listener.redis_connection import ConnectingError
 from listener.registry import REDIS_RETRY_SECONDS
+from listener.reserves import Look, Looked, Reserves
 from listener.sequencer.redis_requests import Answer, Append, Request
 from listener.sequencer.sequencer import Sequencer
 from notifymux.background_call import PendingCall
@@ -18,6 +19,7 @@ from notifymux.redis_errors import fault
 
 logger = logging.getLogger(__name__)
 
+RESERVE_BEAT_SECONDS = 2.0  # between a reserve's heartbeats, of which nobody waits for the end
 IDLE_SECONDS = 0.1  # how late a request may be sent that becomes due
 _CONNECTING_SECONDS = 0.02  # the same while a connection is being made
 # From one append to the next while workers are fed, which have the events already. A burst's first event is appended at
@@ -35,16 +37,32 @@ class _Request:
         if self._sequencer.phase is self._phase:
             self._sequencer.on_answer(self._request, answer, now)
 
-    def on_failure(self) -> None:
+    def on_failure(self, _now: float) -> None:
         if self._sequencer.phase is self._phase:
             self._sequencer.on_redis_failure()
+
+
+class _LookAround:
+    """A look at the other listeners."""
+
+    def __init__(self, exchange: "RedisExchange", reserves: Reserves, look: Look, role: Callable[[], str]) -> None:
+        self._exchange, self._reserves, self._look, self._role = exchange, reserves, look, role
+
+    def on_answer(self, looked: Looked, now: float) -> None:
+        role = self._role()
+        self._reserves.on_answer(self._look, looked, now, role)
+        if self._role() != role:
+            self._exchange.beat_soon()
+
+    def on_failure(self, now: float) -> None:
+        self._reserves.on_redis_failure(now)
 
 
 class _Waiting(NamedTuple):
     """What was sent, and is not answered."""
 
     call: PendingCall
-    request: _Request | None  # None for a heartbeat
+    request: _Request | _LookAround | None  # None for a heartbeat
     appended: int = 0  # how many events it appends
 
     @property
@@ -71,6 +89,10 @@ class RedisExchange:
         """Whether a request is under way."""
         return self._waiting is not None
 
+    def beat_soon(self) -> None:
+        """Send the next heartbeat at once."""
+        self._beat_due = self._env.monotonic()
+
     def awaited(self, unconfirmed: int) -> PendingCall | None:
         """The call whose answer is taken as soon as it is there, if any; not before the next append may be sent.
 
@@ -94,6 +116,7 @@ class RedisExchange:
         self,
         next_sequencer: Callable[[], Sequencer | None],
         start_beat: Callable[[], PendingCall],
+        role: Callable[[], str],
         unconfirmed: int,
     ) -> float:
         """Take the answer that has arrived, and send what is due next.
@@ -101,6 +124,7 @@ class RedisExchange:
         Args:
             next_sequencer: returns whose request is next.
             start_beat: sends a heartbeat.
+            role: returns this listener's role.
             unconfirmed: how many events are not known to be in the stream.
 
         Returns:
@@ -114,7 +138,11 @@ class RedisExchange:
         self.finish()
         if (now := self._env.monotonic()) < self._due:
             return self._due - now if unconfirmed else IDLE_SECONDS
-        self._waiting = self._start_beat(start_beat, now) or self._start_request(next_sequencer(), now)
+        self._waiting = (
+            self._start_beat(start_beat, now)
+            or self._start_look(role, now)
+            or self._start_request(next_sequencer(), now)
+        )
         return 0.0 if self._waiting and self._waiting.call.is_done else IDLE_SECONDS
 
     def finish(self) -> None:
@@ -155,8 +183,14 @@ class RedisExchange:
     def _start_beat(self, start: Callable[[], PendingCall], now: float) -> _Waiting | None:
         if now < self._beat_due:
             return None
-        self._beat_due = now + HEARTBEAT_SECONDS
+        self._beat_due = now + (RESERVE_BEAT_SECONDS if self._env.reserves.is_full else HEARTBEAT_SECONDS)
         return self._start(start, None)
+
+    def _start_look(self, role: Callable[[], str], now: float) -> _Waiting | None:
+        reserves = self._env.reserves
+        if (look := reserves.to_redis(now, role())) is None:
+            return None
+        return self._start(lambda: self._env.registry.start_look(look), _LookAround(self, reserves, look, role))
 
     def _start_request(self, sequencer: Sequencer | None, now: float) -> _Waiting | None:
         request = sequencer.to_redis(now) if sequencer else None
@@ -174,7 +208,9 @@ class RedisExchange:
 
         return self._start(start, _Request(sequencer, request), appended)
 
-    def _start(self, start: Callable[[], PendingCall], request: _Request | None, appended: int = 0) -> _Waiting | None:
+    def _start(
+        self, start: Callable[[], PendingCall], request: _Request | _LookAround | None, appended: int = 0
+    ) -> _Waiting | None:
         """Send something; return None if that is not possible."""
         calls: list[PendingCall] = []
         if self.attempt(lambda: calls.append(start())):
@@ -182,9 +218,9 @@ class RedisExchange:
         self._failed(request, is_append=appended > 0)
         return None
 
-    def _failed(self, request: _Request | None, *, is_append: bool) -> None:
+    def _failed(self, request: _Request | _LookAround | None, *, is_append: bool) -> None:
         self._append_refused = self._append_refused or is_append
         if request:
-            request.on_failure()
+            request.on_failure(self._env.monotonic())
         else:
-            self._beat_due = self._env.monotonic()
+            self.beat_soon()

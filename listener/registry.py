@@ -7,10 +7,11 @@ from typing import Any
 
 import redis
 
-from app.core.heartbeat import DEAD_SECONDS, HEARTBEAT_SECONDS, Heartbeat, RegistryEntry, RegistryRead
+from app.core.heartbeat import DEAD_SECONDS, HEARTBEAT_SECONDS, Heartbeat, RegistryEntry, RegistryRead, text_of
 from app.core.incident_log import Incidents, write_incidents
 from listener.redis_call import RedisCall
 from listener.redis_connection import LastBeat
+from listener.reserves import FIELDS, RESERVE, Group, Look, Looked, Own
 from notifymux.background_call import PendingCall
 from notifymux.redis_keys import RedisNames
 
@@ -18,6 +19,7 @@ from notifymux.redis_keys import RedisNames
 # TAKEOVER_TIMEOUT_SECONDS, for which a new listener waits for another one to append.
 REDIS_RETRY_SECONDS = 0.5
 _UNANSWERED_SECONDS = 3 * HEARTBEAT_SECONDS
+_SCAN_KEYS = 1000  # of one search
 SETTLE_SECONDS = HEARTBEAT_SECONDS + REDIS_RETRY_SECONDS + 0.5  # in which every living listener sends a heartbeat
 
 
@@ -32,8 +34,10 @@ class ListenerRegistry:
         instance_id: this process's id, unlike any other's: two living listeners may share a pod's name.
         channels: on which this process LISTENs, for `verify`.
         slot: the replication slot that it reads instead; empty for none.
+        database: the database's name.
         start: sends a pipeline's commands; its result is what the third argument makes of the answers.
         monotonic: the clock, in seconds.
+        wall: the clock, Unix seconds.
     """
 
     def __init__(
@@ -46,14 +50,18 @@ class ListenerRegistry:
         *,
         channels: Sequence[str] = (),
         slot: str = "",
-        start: Callable[[redis.Redis, Any, Callable[[Sequence[Any]], None]], PendingCall] = RedisCall,
+        database: str = "",
+        start: Callable[[redis.Redis, Any, Callable[[Sequence[Any]], Any]], PendingCall] = RedisCall,
         monotonic: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self._redis, self._names, self._start, self._monotonic = client, names, start, monotonic
         self._pod, self._program, self._instance_id = pod, program, instance_id
         key, listed = names.listener(pod, instance_id), json.dumps(list(channels), ensure_ascii=False)
         reads = {"slot": slot} if slot else {}
-        self._heartbeat = Heartbeat(key, pod=pod, program=program, uid=instance_id, channels=listed, **reads)
+        about = {"pod": pod, "program": program, "uid": instance_id, "channels": listed, "database": database, **reads}
+        self._heartbeat = Heartbeat(key, wall, **about)
+        self.own = Own(key, pod, program, self._heartbeat.started, Group(listed, slot, database))
         self._registered_at = monotonic()  # since then Redis takes this process's heartbeats
         self._still = _StillHeartbeats()
         self._beats = 0
@@ -75,9 +83,8 @@ class ListenerRegistry:
             redis.RedisError: it could not be sent; the incidents are kept.
         """
         pipeline = self._redis.pipeline(transaction=False)
-        pipeline.hsetnx(self._heartbeat.key, "uid", self._instance_id)
         self._beats += 1
-        self._heartbeat.beat(pipeline, {**fields, "beats": self._beats})
+        written = self._heartbeat.beat(pipeline, {**fields, "beats": self._beats})
         drained = incidents.drain()
         write_incidents(pipeline, self._names.ledger, f"{self._pod}/{self._program}", drained)
         beats = self._beats
@@ -89,10 +96,33 @@ class ListenerRegistry:
 
         def taken(answers: Sequence[Any]) -> None:
             self.last_beat, self._taken_at = LastBeat(self._heartbeat.key, beats), self._monotonic()
-            if answers[0]:
+            if answers[0] == written:
                 self._registered_at = self._monotonic()
 
         return _Beat(lambda: self._start(self._redis, pipeline, taken), refused)
+
+    def start_look(self, look: Look) -> PendingCall:
+        """Read what `look` asks for. The result is a `Looked`.
+
+        Raises:
+            redis.RedisError: it could not be sent.
+        """
+        pipeline = self._redis.pipeline(transaction=False)
+        for key in look.keys:
+            pipeline.hmget(key, FIELDS)
+        if look.cursor is not None:
+            pipeline.scan(look.cursor, match=self._names.listeners, count=_SCAN_KEYS)
+
+        def parse(answers: Sequence[Any]) -> Looked:
+            cursor, found = answers[-1] if look.cursor is not None else (0, ())
+            hashes = {
+                key: {name: text_of(value) for name, value in zip(FIELDS, values, strict=True) if value is not None}
+                for key, values in zip(look.keys, answers, strict=False)
+            }
+            listeners = {key: fields for key, fields in hashes.items() if fields}
+            return Looked(int(cursor), frozenset(map(text_of, found)), listeners)
+
+        return self._start(self._redis, pipeline, parse)
 
     def is_answered(self) -> bool:
         """Whether Redis has taken a heartbeat within the last three seconds. Any thread may ask."""
@@ -120,6 +150,7 @@ class ListenerRegistry:
         every listener until now. A registry without any older hash may have been wiped: it proves that there is no
         other listener only after SETTLE_SECONDS. So does a hash of this pod and program whose heartbeat stands still:
         it is an earlier process of this listener. One whose heartbeat goes on is another listener of the same name.
+        A reserve is not there for anybody: it has no session.
 
         Raises:
             redis.RedisError: the registry can't be read.
@@ -131,19 +162,19 @@ class ListenerRegistry:
             raise
 
     def _other_listener_alive(self, now: float) -> bool:
-        keys = {key.decode() for key in self._redis.scan_iter(match=self._names.listeners, count=1000)}
+        keys = {key.decode() for key in self._redis.scan_iter(match=self._names.listeners, count=_SCAN_KEYS)}
         if self._heartbeat.key not in keys:
             self.beat({}, Incidents())
             return True
         keys.remove(self._heartbeat.key)
-        found = read_entries(self._redis, keys, "program", "beat_at", "young")
+        found = read_entries(self._redis, keys, "program", "role", "beat_at", "young")
         if keys and not found:  # wiped between the two requests
             return True
         entries = [entry for entry in found if "young" not in entry.fields]
         if not entries:
             return self._is_young
         latest = min(entry.age for entry in entries)
-        running = [entry for entry in entries if entry.is_running and entry.age - latest < DEAD_SECONDS]
+        running = [entry for entry in entries if _is_at_work(entry) and entry.age - latest < DEAD_SECONDS]
         stopped = self._still.stopped({entry.key: entry.fields.get("beat_at", "") for entry in running}, now)
         return any(entry.key not in stopped or not self._has_this_name(entry) for entry in running)
 
@@ -154,6 +185,10 @@ class ListenerRegistry:
 
     def _has_this_name(self, entry: RegistryEntry) -> bool:
         return (entry.fields.get("pod"), entry.fields.get("program")) == (self._pod, self._program)
+
+
+def _is_at_work(entry: RegistryEntry) -> bool:
+    return entry.is_running and entry.fields.get("role") != RESERVE
 
 
 class _Beat:

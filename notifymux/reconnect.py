@@ -59,6 +59,10 @@ class ReconnectState:
         if self._logged:
             self.reconnects += 1
             self._logger.info("%s is back after %d failed tries", self._server, self._failures)
+        self.forget()
+
+    def forget(self) -> None:
+        """End the outage without a word: whether the server answers is of no interest any more."""
         self._failures, self._logged, self._reason = 0, [], None
 
 

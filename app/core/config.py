@@ -132,6 +132,9 @@ class Settings:
         types.whole_number(),
         "with SOURCE=wal: bytes of WAL that the slot keeps back while Redis is away; past it, it is made anew: a gap",
     )
+    listeners_max: int = _setting(
+        3, types.whole_number(), "listeners of a namespace that hold a session of PostgreSQL; the others are reserves"
+    )
     listener_standby: bool = _setting(
         False, types.BOOLEAN, "true: a second listener takes over when the first ends; one more connection"
     )

@@ -6,7 +6,7 @@ asynchronous clients alike.
 
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 HEARTBEAT_SECONDS = 1.0  # between heartbeats
@@ -19,25 +19,31 @@ class Heartbeat:
 
     Args:
         key: the hash.
+        wall: the clock, Unix seconds.
         about: the fields that do not change.
     """
 
-    def __init__(self, key: str, **about: str) -> None:
-        self.key = key
-        self._about: dict[str, str | int] = {**about, "pid": os.getpid(), "started": f"{time.time():.3f}"}
+    def __init__(self, key: str, wall: Callable[[], float] = time.time, **about: str) -> None:
+        self.key, self._wall = key, wall
+        self.started = round(wall(), 3)
+        self._about: dict[str, str | int] = {**about, "pid": os.getpid(), "started": f"{self.started:.3f}"}
 
-    def beat(self, pipeline: Any, fields: Mapping[str, str | int]) -> None:
-        """Queue a heartbeat with the fields that change."""
-        now = f"{time.time():.3f}"
-        self._write(pipeline, {**self._about, "state": "running", "beat_at": now, **fields})
+    def beat(self, pipeline: Any, fields: Mapping[str, str | int]) -> int:
+        """Queue a heartbeat with the fields that change; return how many fields it writes.
+
+        The answer to its first command says how many of them are new: all, if the hash was not there.
+        """
+        now = f"{self._wall():.3f}"
+        return self._write(pipeline, {**self._about, "state": "running", "beat_at": now, **fields})
 
     def deregister(self, pipeline: Any) -> None:
         """Queue the record that the process ended in an orderly way."""
         self._write(pipeline, {"state": "stopped"})
 
-    def _write(self, pipeline: Any, fields: dict[str, str | int]) -> None:
+    def _write(self, pipeline: Any, fields: dict[str, str | int]) -> int:
         pipeline.hset(self.key, mapping=fields)
         pipeline.pexpire(self.key, _TTL_MS)
+        return len(fields)
 
 
 class RegistryEntry(NamedTuple):
@@ -90,7 +96,7 @@ class RegistryRead:
     """
 
     def __init__(self, keys: Iterable[str | bytes], *fields: str) -> None:
-        self._keys = [_text(key) for key in keys]
+        self._keys = [text_of(key) for key in keys]
         self._fields = ("pod", "pid", "state", *fields) if fields else ()
 
     def queue(self, pipeline: Any) -> None:
@@ -107,7 +113,7 @@ class RegistryRead:
         entries = []
         for key, ttl_ms, values in zip(self._keys, answers[::2], answers[1::2], strict=True):
             pairs = zip(self._fields, values, strict=True) if self._fields else _pairs(values)
-            fields = {_text(name): _text(value) for name, value in pairs if value is not None}
+            fields = {text_of(name): text_of(value) for name, value in pairs if value is not None}
             if fields:
                 entries.append(RegistryEntry(key, fields, max(0, _TTL_MS - ttl_ms) / 1000))
         return entries
@@ -118,5 +124,6 @@ def _pairs(answer: Any) -> Iterable[tuple[Any, Any]]:
     return answer.items() if isinstance(answer, Mapping) else zip(answer[::2], answer[1::2], strict=True)
 
 
-def _text(value: bytes | str) -> str:
+def text_of(value: bytes | str) -> str:
+    """What Redis stores, as text."""
     return value.decode(errors="replace") if isinstance(value, bytes) else value

@@ -20,13 +20,16 @@ _RAISE_SLOT_LIMIT = "raise max_slot_wal_keep_size"
 def listeners(rows: Iterable[ProcessRow]) -> list[str]:
     """Return the problems of the listeners."""
     rows = list(rows)
-    found = [] if any(row["state"] == "alive" for row in rows) else ["no listener is alive"]
+    alive = [row["role"] for row in rows if row["state"] == "alive"]
+    found = [] if alive else ["no listener is alive"]
+    if alive and set(alive) == {"reserve"}:
+        found.append("no listener holds a session of PostgreSQL: all that are alive are reserves")
     for row in rows:
         match row["state"], row["role"]:
             case "late" | "dead", _:
                 found.append(f"listener {_name(row)} is silent")
-            case "alive", "waiting":
-                pass  # another one reads the replication slot; `slot` says it where that is nobody's listener
+            case "alive", "waiting" | "reserve":
+                pass  # others are at work; `slot` says it where nobody's listener reads the replication slot
             case "alive", _ if row["passive"]:
                 found.append(f"listener {_name(row)} is passive: {row['passive']}")
             case "alive", "unconnected":

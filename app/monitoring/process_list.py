@@ -32,7 +32,7 @@ def slot(name: str, entries: Iterable[RegistryEntry]) -> SlotRow:
 
 def _reads(entry: RegistryEntry) -> bool:
     """Whether a listener that is set to read a slot does read it."""
-    return _state(entry) == "alive" and entry.fields.get("role") not in {None, "unconnected", "waiting"}
+    return _state(entry) == "alive" and entry.fields.get("role") not in {None, "unconnected", "waiting", "reserve"}
 
 
 def workers(entries: Iterable[RegistryEntry]) -> list[ProcessRow]:

@@ -161,7 +161,7 @@ class Status:
         elif self._registry and self._registry.outage:
             state = "unknown"
         else:
-            alive = [row for row in listeners if row["state"] == "alive"]
+            alive = [row for row in listeners if row["state"] == "alive" and row["role"] != "reserve"]
             connected = [row["connected_since"] is not None or row["role"] == "waiting" for row in alive]
             state = "unknown" if not connected else "up" if any(connected) else "down"
         return {

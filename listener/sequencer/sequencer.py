@@ -204,6 +204,11 @@ class Sequencer(ABC):
         return len(self.phase.buffer) if isinstance(self.phase, Active) else 0
 
     @property
+    def can_leave(self) -> bool:
+        """Whether the session may be ended in order: what it has received has ids, and nothing has to be put back."""
+        return isinstance(self.phase, Active) and self.phase.gap is None
+
+    @property
     @abstractmethod
     def can_finish(self) -> bool:
         """Whether `to_redis` has to bring the events into the stream after the session is lost."""

@@ -14,6 +14,7 @@ from redis.exceptions import RedisError, ResponseError
 from app.core.heartbeat import DEAD_SECONDS
 from listener.redis_stream import APPEND, entries
 from listener.registry import read_entries
+from listener.reserves import RESERVE
 from listener.verify.result import Check, failed, passed, warned
 from notifymux.event import decode
 from notifymux.redis_client import describe_redis
@@ -187,6 +188,8 @@ def listeners(client: redis.Redis, names: RedisNames) -> Check:
             line += f", not connected to PostgreSQL: {outage}"
         lines.append(line)
     text = f"{len(alive)}: {'; '.join(lines)}"
+    if all(process.fields.get("role") == RESERVE for process in alive):
+        return failed("listeners", f"{text}; none holds a session", "supervisorctl status listener; its log says why")
     # One that waits for the replication slot is as passive as it should be.
     if any(process.fields.get("passive") and process.fields.get("role") != "waiting" for process in alive):
         return failed(

@@ -11,6 +11,7 @@ from psycopg import errors
 from app.core.cluster import Cluster
 from app.core.postgres import with_options
 from app.core.postgres_connect import Backend, OpenSession, connect, open_session, query, start_replication
+from listener.environment import NoLongerWantedError
 from listener.slot_state import UNBOUNDED, SlotState, look_sql
 from listener.wal.replication_connection import ReplicationConnection
 from listener.wal.slot import READER_NAME, WAITING_NAME, Reader, Slot, SlotSettings
@@ -33,10 +34,17 @@ class WalConnector:
         conninfo: returns the connection string; it reads the password anew.
         settings: of the slot.
         redis_answers: whether Redis takes this process's heartbeats. While it does not, the slot is left to others.
+        is_wanted: whether this listener is to wait for the slot; if not, enough others do.
     """
 
-    def __init__(self, conninfo: Callable[[], str], settings: SlotSettings, redis_answers: Callable[[], bool]) -> None:
-        self._conninfo, self._settings = conninfo, settings
+    def __init__(
+        self,
+        conninfo: Callable[[], str],
+        settings: SlotSettings,
+        redis_answers: Callable[[], bool],
+        is_wanted: Callable[[], bool],
+    ) -> None:
+        self._conninfo, self._settings, self._is_wanted = conninfo, settings, is_wanted
         self._last: Backend | None = None
         self._is_warned = False  # that nothing bounds what the slot keeps
         self._state = ReaderState(redis_answers)
@@ -48,6 +56,7 @@ class WalConnector:
         Raises:
             psycopg.Error: PostgreSQL can't be reached, or refuses.
             OperatorError, SettingsError: only an operator can fix it.
+            NoLongerWantedError: enough others wait for the slot.
         """
         with ExitStack() as stack:
             stack.callback(self._waits_no_more)
@@ -106,6 +115,8 @@ class WalConnector:
 
     def _wait(self, slot: Slot, reader: Reader | None) -> None:
         """Wait a moment for the reader of the slot to end, or for Redis. A reader that is frozen is ended."""
+        if not self._is_wanted():
+            raise NoLongerWantedError
         self._explain(reader)
         can_read = self._state.redis_answers()
         slot.show_as_waiting(shown=can_read)

@@ -85,7 +85,7 @@ def restore_what_was_there_before() -> None:
     world.actions()["commit"]()
     world.pass_rounds(2)
     b.crash(for_seconds=0.1)
-    world.pass_rounds(8)
+    world.pass_rounds(10)
     a.paused_until, worker.paused_until = world.now + 1000, 0.0
     worker.heard_until = len(world.redis.published)  # nor has it heard what was published meanwhile
     world.redis.wipe()

@@ -10,10 +10,11 @@ from typing import Any
 
 import msgspec
 
+from listener.reserves import Look, Looked
 from tests.simulation.redis import Redis
 
 _ATOMS = (int, float, str, bytes, type(None), Enum)
-_IGNORED = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, logging.Logger, Random, type)
+_IGNORED = (Look, Looked, types.FunctionType, types.MethodType, types.BuiltinFunctionType, logging.Logger, Random, type)
 
 
 def freeze(value: Any, skipped: Collection[str]) -> Any:
@@ -29,6 +30,8 @@ def freeze(value: Any, skipped: Collection[str]) -> Any:
 def _freeze(value: Any, skipped: frozenset[str], seen: dict[int, int]) -> Any:  # noqa: PLR0911 - one for each type
     if isinstance(value, _ATOMS):
         return value
+    if isinstance(value, _IGNORED):
+        return None
     if isinstance(value, msgspec.Raw):
         return bytes(value)
     if isinstance(value, tuple | list | deque):
@@ -37,8 +40,6 @@ def _freeze(value: Any, skipped: frozenset[str], seen: dict[int, int]) -> Any:  
         return tuple([(_freeze(key, skipped, seen), _freeze(item, skipped, seen)) for key, item in value.items()])
     if isinstance(value, set | frozenset):
         return frozenset(value)
-    if isinstance(value, _IGNORED):
-        return None
     if id(value) in seen:
         return seen[id(value)]
     seen[id(value)] = len(seen)

@@ -11,9 +11,10 @@ from redis import exceptions
 from redis.backoff import ExponentialBackoff
 
 from app.core.postgres_connect import SESSION_ERRORS
-from listener.environment import Environment
+from listener.environment import Environment, NoLongerWantedError
 from listener.forwarder import Forwarder
 from listener.registry import REDIS_RETRY_SECONDS, ListenerRegistry
+from listener.reserves import Reserves
 from listener.sequencer.active import Active
 from listener.sequencer.aligning import Aligning
 from listener.sequencer.anchoring import Anchoring
@@ -83,6 +84,7 @@ class Listener:
         self.slow = self.protected = False
         self.clock_error = 0.0  # seconds
         self.incarnation = 0
+        self.held_at = -100.0  # when it last held a session, and knew its ids
         self._is_in_step = False
         self._readable = 0
         self._cause: str | None = None  # the last request, for the counts of transitions
@@ -103,14 +105,24 @@ class Listener:
         client: Any = RegistryClient(self.request)
         names = RedisNames("sim")
         registry = ListenerRegistry(
-            client, names, self.name, "listener", instance_id, start=self._start_pipeline, monotonic=lambda: world.now
+            client,
+            names,
+            self.name,
+            "listener",
+            instance_id,
+            channels=sorted(self.channels),
+            start=self._start_pipeline,
+            monotonic=lambda: world.now,
+            wall=self._wall,
         )
+        self.reserves = CheckedReserves(self, registry)
         environment = Environment(
             connect=self._connect,
             waits_for=lambda: self.waits_for,
             start_call=lambda call: SimulatedCall(self, call),
             stream=SimulatedStream(self, registry),
             registry=registry,
+            reserves=self.reserves,
             feed=self.feed,
             monotonic=lambda: world.now,
             wall=self._wall,
@@ -153,6 +165,11 @@ class Listener:
         return phase if isinstance(phase, Active) else None
 
     @property
+    def holds(self) -> bool:
+        """Whether it does its part for others."""
+        return self.active is not None
+
+    @property
     def session(self) -> SimulatedSession | None:
         session = self.forwarder.session
         assert session is None or isinstance(session, SimulatedSession)
@@ -187,6 +204,8 @@ class Listener:
         if sequencer and held and self.session is not session:
             self._held = sequencer, held
         self._check_held()
+        if self.holds:
+            self.held_at = self.world.now
         if self.active:
             self._highest_epoch = max(self._highest_epoch, self.active.epoch)
         if self._cause is None and session is self.session and session and session.delivered > delivered:
@@ -288,6 +307,18 @@ class Listener:
         self.world.transitions[f"{before} -> {after} on {cause}" if before != after else f"{before} on {cause}"] += 1
 
 
+class CheckedReserves(Reserves):
+    """Tells the world when its listener leaves its place to others."""
+
+    def __init__(self, listener: Listener, registry: ListenerRegistry) -> None:
+        super().__init__(listener.world.listeners_max, registry.own)
+        self._listener = listener
+
+    def left(self) -> None:
+        super().left()
+        self._listener.world.check_leaving(self._listener)
+
+
 class SimulatedCall:
     """A call in a thread: it happens at a later time, or, while calls are silent, never."""
 
@@ -306,7 +337,7 @@ class SimulatedCall:
                 self._outcome = self._call()
             except StillWaiting:
                 return False
-            except (*SESSION_ERRORS, OSError) as error:
+            except (*SESSION_ERRORS, OSError, NoLongerWantedError) as error:
                 self._outcome = error
             self._has_ended = True
         return True

@@ -159,17 +159,16 @@ class RegistryPipeline:
         self._commands: list[Callable[[Redis], Any]] = []
         self._writes = False
 
-    def hsetnx(self, key: str, name: str, value: str) -> None:
-        def command(redis: Redis) -> int:
-            is_new = name not in redis.hashes.setdefault(key, {})
-            redis.hashes[key].setdefault(name, value)
-            return int(is_new)
-
-        self._write(command)
-
     def hset(self, key: str, mapping: Mapping[str, str | int]) -> None:
         fields = {name: str(value) for name, value in mapping.items()}
-        self._write(lambda redis: redis.hashes.setdefault(key, {}).update(fields))
+
+        def command(redis: Redis) -> int:
+            known = redis.hashes.setdefault(key, {})
+            new = len(fields.keys() - known.keys())
+            known.update(fields)
+            return new
+
+        self._write(command)
 
     def pexpire(self, key: str, milliseconds: int) -> None:
         self._write(lambda redis: redis.expires.__setitem__(key, redis.clock() + milliseconds / 1000))
@@ -188,6 +187,12 @@ class RegistryPipeline:
         def command(redis: Redis) -> list[bytes | None]:
             fields = redis.hashes.get(key, {})
             return [fields[name].encode() if name in fields else None for name in names]
+
+        self._commands.append(command)
+
+    def scan(self, _cursor: int, match: str, count: int) -> None:
+        def command(redis: Redis) -> tuple[int, list[bytes]]:
+            return 0, [key.encode() for key in redis.hashes if fnmatchcase(key, match)]
 
         self._commands.append(command)
 

@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 
 from app.core.cluster import Cluster
+from listener.environment import NoLongerWantedError
 from listener.sequencer.active import Active
 from listener.sequencer.control_messages import Begin, ControlMessage
 from listener.sequencer.redis_requests import Append
@@ -49,10 +50,19 @@ class WalListener(Listener):
             backend.asked_at = self.now
             backend.silent_until = self.now + backend.server.decodes_for
             return SimulatedWalSession(self, backend)
+        if self.reserves.has_to_leave:
+            backend.server.disconnect(backend)
+            self.waits_for, self._waiting = "", None
+            raise NoLongerWantedError
         self.waits_for = "another listener"
         if reader.transaction is None and self.now - reader.asked_at > FROZEN_SECONDS:
             reader.server.disconnect(reader)
         raise StillWaiting
+
+    @property
+    def holds(self) -> bool:
+        """Whether it reads the slot, or waits for it."""
+        return self.active is not None or self._waiting is not None
 
     def _open(self) -> WalBackend:
         if self._waiting:

@@ -23,6 +23,9 @@ from tests.simulation.redis import NOTHING, Redis
 from tests.simulation.violation import Violation
 from tests.simulation.worker import Worker
 
+MANY = 10  # listeners may hold a session: all do
+LEAVING_SECONDS = 10.0  # within which one that ends is known to be gone
+
 
 class World:
     """All servers and processes, and the guarantees that are checked after every step.
@@ -52,6 +55,8 @@ class World:
         self.masters = [self.redis]
         self.drops = self.answers_lost = 0.0
         self.identities: dict[str, bytes] = {}
+        # Of another generator, so that the other choices of a seed stay as they are.
+        self.listeners_max = Random(f"reserves of {seed}").choice([2, MANY, MANY])
         mixed = self.kind == "rough" and rng.random() < 0.2
         self.limits = BufferSize(rng.choice([150, 1000, 1000]) if self.kind == "rough" else 1000, 1 << 20)
         self.listeners: list[Listener] = [
@@ -170,6 +175,26 @@ class World:
         for listener in self.listeners:
             if listener.active:
                 self._check_windows(listener.active)
+        self._check_holders()
+
+    def _check_holders(self) -> None:
+        """As many as may hold a session do (rule 16); with several sets of channels those of each set do."""
+        if self.listeners_max == MANY or len({listener.channels for listener in self.listeners}) > 1:
+            return
+        running = [listener for listener in self.listeners if listener.running and listener.starts_at <= self.now]
+        holders = [listener.name for listener in running if listener.holds]
+        if len(holders) != min(len(running), self.listeners_max):
+            raise Violation(f"after a quiet period a session is held by {holders}, of {len(running)} listeners")
+
+    def check_leaving(self, leaving: Listener) -> None:
+        """A listener leaves its place only to others that have been aligned not long ago (rule 18)."""
+        others = [
+            other for other in self.listeners if other is not leaving and self.now - other.held_at < LEAVING_SECONDS
+        ]
+        if len(others) < self.listeners_max:
+            raise Violation(f"{leaving.name} leaves its place to {[other.name for other in others]}")
+        if leaving.protected:
+            self.calm = False  # what it left to others may be lost with them
 
     @staticmethod
     def _appends(active: Active) -> bool:
@@ -207,7 +232,12 @@ class World:
         if self.kind != "gentle":
             return
         protected = self.rng.choice(self.listeners)
-        protected.crash()
+        if self.listeners_max == MANY:
+            protected.crash()
+        else:
+            while not (active := [listener for listener in self.listeners if listener.active]):
+                self.tick()
+            protected = min(active, key=lambda listener: listener.reserves._age)
         while not (protected.active and protected.active.replay_window):
             self.tick()
         while not all(_near(worker.tracker.position, self.redis.head) for worker in self.workers):
@@ -249,7 +279,9 @@ class World:
 
     def tick(self) -> None:
         rng = self.rng
-        self.now += rng.choice([0.01, 0.05, 0.2])
+        self.now += (seconds := rng.choice([0.01, 0.05, 0.2]))
+        if not self.redis.up:  # nobody's timeout runs
+            self.stream_lost_at = deque((at + seconds for at in self.stream_lost_at), maxlen=2)
         for server in (self.postgres, *self.old_servers):
             server.clock_ms += 100
             server.pump(self.now)

@@ -37,6 +37,14 @@ def test_a_stall_of_commits_is_named_once() -> None:
     assert problems.longest_lock_wait([]) == LockWait()
 
 
+def test_a_reserve_is_no_problem_unless_there_are_no_others() -> None:
+    reserve = rows(pod="b", role="reserve")
+    assert problems.listeners([*rows(), *reserve]) == []
+    assert problems.listeners(reserve) == [
+        "no listener holds a session of PostgreSQL: all that are alive are reserves",
+    ]
+
+
 SLOT = {
     "slot": "notifymux",
     "slot_pid": "12",

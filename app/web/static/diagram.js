@@ -7,6 +7,7 @@ import { Rates } from "./rates.js";
 
 const NOT_RESPONDING = ["late", "dead"];
 const MAX_CHIPS = MAX_LINES; // listeners, and workers; the tables below list all
+const IDLE_ROLES = ["waiting", "reserve"]; // of listeners: others are at work
 
 const rates = new Rates();
 const part = (name) => $("diagram").querySelector(`[data-part=${name}]`);
@@ -85,7 +86,7 @@ function renderListeners(direct, listeners, { received }) {
     listeners.map((each) => ({
       key: each.uid,
       name: each.pod,
-      state: each.state === "alive" && !["primary", "standby", "waiting"].includes(each.role) ? "late" : each.state,
+      state: each.state === "alive" && !["primary", "standby", ...IDLE_ROLES].includes(each.role) ? "late" : each.state,
       tag: each.state === "alive" ? each.role : stateName(each.state),
       text: NOT_RESPONDING.includes(each.state)
         ? `no heartbeat for ${duration(each.beat_age)}`
@@ -156,8 +157,8 @@ function renderHops(status, listeners, workers, eventRates) {
   if (!direct) {
     const senders = listeners.length ? listeners : [{ state: "dead" }];
     const received = Math.max(...[...eventRates.received.values()].filter(Number.isFinite));
-    const toListeners = senders.map((each) => worstKind(postgres, each, each.role === "waiting" ? "idle" : "flowing"));
-    const toRedis = senders.map((each) => worstKind(each, redis, each.role === "waiting" ? "idle" : atMost));
+    const toListeners = senders.map((each) => worstKind(postgres, each, IDLE_ROLES.includes(each.role) ? "idle" : "flowing"));
+    const toRedis = senders.map((each) => worstKind(each, redis, IDLE_ROLES.includes(each.role) ? "idle" : atMost));
     drawHop(part("listeners"), received, listenerMs, toListeners, FAN_OUT);
     drawHop(part("redis"), eventRates.appended, null, toRedis, FAN_IN);
   }
