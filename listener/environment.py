@@ -35,6 +35,7 @@ class Health(Protocol):
     """Judges a session, as `app.core.session_health.SessionHealth`."""
 
     problem: str | None
+    is_unreachable: bool
     lock_wait: LockWait
 
     def check(self, now: float, *, is_answered: bool, is_received: bool) -> None:

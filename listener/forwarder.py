@@ -42,6 +42,7 @@ class ForwarderStatus(NamedTuple):
     sequencer: SequencerStatus
     connected_since: float | None  # Unix seconds; None without a session that delivers
     outage: str  # why PostgreSQL is away; empty if it is not
+    is_unreachable: bool  # the session does not answer, and no other can be opened
     lock_wait: LockWait
     reconnects: dict[str, int]  # outages that ended, by server
     slot: SlotState | None  # with a session that reads it
@@ -296,6 +297,7 @@ class Forwarder:
             "round_trip_ms": "" if round_trip is None else f"{round_trip * 1000:.3f}",
             "clock_ahead": "" if (ahead := self._round_trip.clock.seconds) is None else f"{ahead:.3f}",
             "outage": status.outage,
+            "unreachable": "1" if status.is_unreachable else "",
             "lock_waiters": status.lock_wait.sessions,
             "lock_wait_seconds": f"{status.lock_wait.seconds:.3f}",
             **(status.slot.heartbeat_fields() if status.slot else {}),
@@ -322,6 +324,7 @@ class Forwarder:
             self._sequencer_status(),
             self._connected_since,
             self._postgres.reason or (health.problem if health else None) or "",
+            health.is_unreachable if health else False,
             health.lock_wait if health else LockWait(),
             {"postgres": self._postgres.reconnects, "redis": self._redis.state.reconnects},
             self._session.slot_state if self._session else None,

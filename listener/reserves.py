@@ -20,7 +20,10 @@ _FRESH_SECONDS = 2.0  # within which the heartbeats of those must have gone on f
 STEADY_SECONDS = 5.0  # for which there have to be too many until one steps back
 TURN_SECONDS = 3.0  # for which some reserves may try to take a place, before the next ones may
 
-FIELDS = ("state", "role", "passive", "beats", "started", "pod", "program", "channels", "slot", "database")
+FIELDS = (
+    *("state", "role", "passive", "unreachable", "beats", "started", "pod", "program"),
+    *("channels", "slot", "database"),
+)
 
 
 class Look(NamedTuple):
@@ -84,9 +87,10 @@ class _Other:
 
     @property
     def holds(self) -> bool:
-        """Whether it holds a session, and not of another cluster or a copy (rule 6)."""
+        """Whether it holds a session, not of another cluster or a copy (rule 6), nor one that is cut off."""
         is_ours = self.role == "waiting" or not self.fields.get("passive")
-        return self.role in HOLDING and is_ours and self.fields.get("state") == "running"
+        is_of_use = is_ours and not self.fields.get("unreachable")
+        return self.role in HOLDING and is_of_use and self.fields.get("state") == "running"
 
     @property
     def age(self) -> tuple[float, str]:
@@ -166,7 +170,7 @@ class Reserves:
             self._missing_since, self.is_full, self.may_join = None, False, True
             self._decide_to_leave(holders, elapsed, role)
         else:
-            waiting = [other.age for other in alive if not other.holds]
+            waiting = [other.age for other in alive if other.role not in HOLDING]
             self._staying, self.has_to_leave = frozenset(), False
             if not self._decide_to_join(self._most - len(holders), waiting, now, knows_all=knows_all):
                 self._next_look = now

@@ -42,6 +42,7 @@ class SessionHealth:
         self._unanswered_since: float | None = None
         self._due = 0.0
         self.problem: str | None = None  # why the session does not answer; None while it does
+        self.is_unreachable = False  # it does not answer, and a second connection fails
         self.lock_wait = LockWait()
 
     def check(self, now: float, *, is_answered: bool, is_received: bool) -> None:
@@ -81,6 +82,7 @@ class SessionHealth:
         if self.problem:
             self._logger.info("PostgreSQL answers the session again; nothing was lost")
         self._unanswered_since, self.problem, self.lock_wait = None, None, LockWait()
+        self.is_unreachable = False
         self._is_outdated, self._doubts = True, 0
 
     def _inspected(self, inspection: Any, now: float) -> None:
@@ -89,8 +91,10 @@ class SessionHealth:
             seen: Inspection = inspection.result()
         except (psycopg.Error, OSError, SettingsError) as error:
             # Not knowing is no reason to replace it: the kernel ends a session whose path is cut (tcp_user_timeout).
+            self.is_unreachable = not self._is_outdated
             self._set_problem(f"PostgreSQL does not answer, and a second connection fails: {one_line(error)}")
             return
+        self.is_unreachable = False
         if self._is_outdated:
             return
         self.lock_wait = seen.lock_wait

@@ -218,6 +218,7 @@ class WalHealth:
     """
 
     problem: str | None = None
+    is_unreachable = False
     lock_wait = LockWait()
 
     def __init__(self, session: WalSession) -> None:

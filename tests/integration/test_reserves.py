@@ -1,15 +1,20 @@
 """Reserves: of several listeners, LISTENERS_MAX hold a PostgreSQL session (docs/operations.md, Reserves)."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 
 from tests.conftest import RedisPlace, StartApp, StartListener, Verify
-from tests.support.programs import App
-from tests.support.waiting import wait_until
+from tests.support.output import print_line
+from tests.support.programs import App, Listener
+from tests.support.proxy import Proxy
+from tests.support.servers import redis_url_with_port
+from tests.support.waiting import hold_for, wait_until
 
 LISTENING = """
 SELECT pid, application_name FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'
@@ -22,6 +27,8 @@ class Pods:
     def __init__(self, place: RedisPlace, connection: psycopg.Connection) -> None:
         self._redis, self._pattern = place.client(), f"{{{place.namespace}}}:listener:*"
         self._connection = connection
+        self.listeners: dict[str, Listener] = {}
+        self.proxies: dict[str, Proxy] = {}
 
     @property
     def roles(self) -> dict[str, str]:
@@ -73,3 +80,52 @@ def test_a_reserve_is_healthy_and_takes_the_place_of_a_listener_that_ends(
         second.wait_until_aligned()
         wait_until(lambda: (pods.roles, pods.listening) == ({"b": "primary"}, {"b"}), what=pods.shown)
         assert len(wait_until(lambda: client.of_type("resync"), what="the gap is announced")) == 1
+
+
+@pytest.fixture
+def six(settings: dict[str, str], pods: Pods, start_listener: StartListener, redis_place: RedisPlace) -> Iterator[Pods]:
+    """Six listeners; the first reaches PostgreSQL, and the second Redis, through a proxy."""
+    with (
+        closing(Proxy(int(settings["DB_PORT"]))) as postgres,
+        closing(Proxy(urlsplit(redis_place.url).port or 6379)) as redis,
+    ):
+        pods.proxies = {"PostgreSQL": postgres, "Redis": redis}
+        paths = {
+            "0": {"DB_HOST": "127.0.0.1", "DB_PORT": str(postgres.port)},
+            "1": {"REDIS_URL": redis_url_with_port(redis_place.url, redis.port)},
+        }
+        for pod in "012345":
+            pods.listeners[pod] = start_listener(settings | {"POD_NAME": pod} | paths.get(pod, {}))
+            if pod in "012":
+                pods.listeners[pod].wait_until_aligned()
+        wait_until(lambda: [pods.roles.get(pod) for pod in "345"] == ["reserve"] * 3, what=pods.shown)
+        yield pods
+
+
+def within(seconds: float, condition: Callable[[], bool], pods: Pods) -> None:
+    """Wait until a condition holds, on a machine that may be three times slower, and print how long it took."""
+    began = time.monotonic()
+    wait_until(condition, 3 * seconds, pods.shown)
+    print_line(f"after {time.monotonic() - began:.1f} s (goal: {seconds:g} s): {pods.shown()}")
+
+
+@pytest.mark.long
+def test_of_six_listeners_three_hold_a_session_and_three_again_after_one_is_killed_or_frozen(six: Pods) -> None:
+    hold_for(1.0, lambda: six.listening == set("012"))
+    six.listeners["2"].kill()
+    within(10, lambda: len((six.aligned & six.listening) - {"2"}) == len(six.listening) == 3, six)
+    frozen = max(six.listening)
+    six.listeners[frozen].freeze()
+    within(15, lambda: len((six.aligned & six.listening) - {frozen}) == 3, six)
+    six.listeners[frozen].thaw()
+    within(30, lambda: len(six.listening) == 3, six)
+
+
+@pytest.mark.long
+def test_three_hold_a_session_again_after_one_is_cut_off_from_a_server(six: Pods) -> None:
+    six.proxies["PostgreSQL"].stall()
+    within(15, lambda: len((six.aligned & six.listening) - {"0"}) == 3, six)
+    six.proxies["PostgreSQL"].resume()
+    within(30, lambda: six.listening == set("012"), six)
+    six.proxies["Redis"].stall()
+    within(15, lambda: len((six.aligned & six.listening) - {"1"}) == 3, six)

@@ -79,6 +79,7 @@ class Listener:
         self.running = True
         self.paused_until = self.starts_at = 0.0
         self.postgres_in = self.postgres_out = True  # the paths from and to PostgreSQL
+        self.is_proxied = False  # a proxy keeps up the connection while the path behind it is cut
         self.calls_are_silent = False  # connecting, and looking at a session, do not end
         self.redis_path = "open"  # or "cut", or "deaf": the request is performed, but the answer is lost
         self.slow = self.protected = False

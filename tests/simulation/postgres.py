@@ -187,6 +187,7 @@ class PostgresPath(Protocol):
     """What a session sees of its listener's path to PostgreSQL."""
 
     channels: frozenset[str]
+    is_proxied: bool
 
     @property
     def now(self) -> float:
@@ -265,7 +266,7 @@ class SimulatedSession:
                 raise psycopg.OperationalError("terminating connection")
         elif self._cut_since is None:
             self._cut_since = self._path.now
-        elif self._path.now - self._cut_since > TCP_TIMEOUT_SECONDS:
+        elif self._path.now - self._cut_since > TCP_TIMEOUT_SECONDS and not self._path.is_proxied:
             raise psycopg.OperationalError("could not receive data from server: Connection timed out")
 
     def take_outcome(self) -> psycopg.Error | None:

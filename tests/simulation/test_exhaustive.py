@@ -5,7 +5,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.simulation.directed import run_directed
 from tests.simulation.exhaustive import explore
 
 
@@ -20,7 +19,3 @@ def test_no_schedule_of_three_actions_with_a_fault_breaks_a_guarantee() -> None:
     found = explore(actions=3, faults=1)
     assert found.violation == ""
     assert found.states > 300
-
-
-def test_no_schedule_that_is_written_out_breaks_a_guarantee() -> None:
-    run_directed()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.simulation import mutations, wal_directed, wal_mutations
+from tests.simulation import mutations, reserves_directed, reserves_mutations, wal_directed, wal_mutations
 from tests.simulation.directed import run_directed
 from tests.simulation.mutations import MUTATIONS
 from tests.simulation.violation import Violation
@@ -44,6 +44,12 @@ def test_a_broken_rule_is_noticed(mutation: Any, monkeypatch: pytest.MonkeyPatch
 def test_a_broken_rule_of_the_wal_is_noticed(mutation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     mutation(monkeypatch)
     _expect_violation(mutation, wal_directed.run_directed, WalWorld)
+
+
+@pytest.mark.parametrize("mutation", reserves_mutations.MUTATIONS, ids=lambda mutation: mutation.__name__)
+def test_a_broken_rule_of_the_reserves_is_noticed(mutation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    mutation(monkeypatch)
+    _expect_violation(mutation, reserves_directed.run_directed, World)
 
 
 def _expect_violation(mutation: Any, run_directed: Callable[[], None], world: Callable[[int], World]) -> None:

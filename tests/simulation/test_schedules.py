@@ -1,14 +1,15 @@
 """Random schedules of faults. `python -m tests.simulation` runs more of them."""
 
 import logging
+from types import ModuleType
 
 import pytest
 
 from app.core.listen_session import Notification
 from listener.sequencer.active import Active, Role
+from tests.simulation import directed, reserves_directed, wal_directed
 from tests.simulation.postgres import CHANNEL, Backend
 from tests.simulation.schedules import simulate
-from tests.simulation.wal_directed import run_directed
 from tests.simulation.world import World
 
 
@@ -20,10 +21,11 @@ def test_no_schedule_of_faults_breaks_a_guarantee_while_the_listeners_read_the_w
     simulate(0, 100, "wal")
 
 
-def test_no_schedule_of_the_wal_that_is_written_out_breaks_a_guarantee() -> None:
+@pytest.mark.parametrize("schedules", [directed, wal_directed, reserves_directed])
+def test_no_schedule_that_is_written_out_breaks_a_guarantee(schedules: ModuleType) -> None:
     logging.disable(logging.CRITICAL)
     try:
-        run_directed()
+        schedules.run_directed()
     finally:
         logging.disable(logging.NOTSET)
 

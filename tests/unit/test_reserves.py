@@ -170,6 +170,17 @@ def test_one_that_can_get_no_session_holds_no_place() -> None:
     assert deployment.processes[1].reserves.is_full
 
 
+def test_one_whose_session_does_not_answer_holds_no_place() -> None:
+    deployment = settled()
+    first = deployment.processes[0]
+    first.about["unreachable"] = "1"
+    deployment.run(LOOK_SECONDS + TURN_SECONDS + 1)
+    assert deployment.holders == deployment.processes[:4]
+    first.about["unreachable"] = ""
+    deployment.run(STEADY_SECONDS + 15)
+    assert deployment.holders == deployment.processes[:3]
+
+
 def test_reserves_that_can_get_no_session_hold_up_the_others_for_a_turn_each() -> None:
     deployment = settled(8)
     for process in deployment.processes[3:6]:

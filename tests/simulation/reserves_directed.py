@@ -1,0 +1,167 @@
+"""Schedules of a world with more listeners than may hold a session (rules 16 to 18), written out."""
+
+from tests.simulation.listener import Listener
+from tests.simulation.small_world import ROUND_SECONDS, SmallWorld
+from tests.simulation.violation import Violation
+
+_NOTICED = 10  # seconds within which one that is gone is noticed, and another one has its place
+_SETTLED = 25  # seconds after which everything has to be as it should be
+
+
+class ReservesWorld(SmallWorld):
+    """Five listeners, two of which hold a session."""
+
+    NAMES, MOST = "ABCDE", 2
+
+    def __init__(self) -> None:
+        super().__init__(faults=0)
+        self.calm = True
+        self.pass_seconds(_SETTLED)  # until those that joined too early have left
+        self.holders = [listener for listener in self.listeners if listener.holds]
+        self.reserves = [listener for listener in self.listeners if not listener.holds]
+
+    @property
+    def at_work(self) -> list[Listener]:
+        """Those that hold a session, and are neither frozen nor ended."""
+        return [one for one in self.listeners if one.holds and max(one.paused_until, one.starts_at) <= self.now]
+
+    def pass_seconds(self, seconds: float) -> None:
+        self.pass_rounds(round(seconds / ROUND_SECONDS))
+
+    def pass_without_a_third(self, seconds: float) -> None:
+        """Let time pass, in which no listener too many joins."""
+        for _ in range(round(seconds / ROUND_SECONDS)):
+            self.pass_rounds(1)
+            if len(self.at_work) > self.MOST:
+                raise Violation(f"a session is held by {[one.name for one in self.at_work]}")
+
+    def pass_until_a_reserve_knows_the_last_heartbeats(self) -> None:
+        def knows(one: Listener) -> bool:
+            watched = [other for other in one.reserves._others.values() if other.holds]
+            return all(other.fields["beats"] == self.redis.hashes[other.key]["beats"] for other in watched)
+
+        for _ in range(round(_SETTLED / ROUND_SECONDS)):
+            if any(knows(one) for one in self.reserves):
+                return
+            self.pass_rounds(1)
+        raise Violation("no reserve looks at the heartbeats")
+
+    def pass_until_it_is_about_to_leave(self, one: Listener) -> None:
+        for _ in range(round(_SETTLED / ROUND_SECONDS)):
+            self.pass_rounds(1)
+            if one.reserves._staying:
+                return
+        raise Violation(f"{one.name} is not seen to wait before it leaves")
+
+    def expect_two(self) -> None:
+        if len(self.at_work) != self.MOST:
+            raise Violation(f"a session is held by {[one.name for one in self.at_work]}")
+
+
+def run_directed() -> None:
+    """Run them all."""
+    for schedule in (
+        _one_is_killed,
+        _all_are_killed,
+        _one_is_frozen,
+        _one_is_cut_off_from_postgresql,
+        _one_is_cut_off_by_a_proxy,
+        _the_next_reserve_reaches_no_postgresql,
+        _redis_is_away,
+        _redis_is_wiped,
+        _one_is_frozen_while_it_is_one_too_many,
+    ):
+        world = ReservesWorld()
+        schedule(world)
+        world.finish()
+
+
+def _one_is_killed(world: ReservesWorld) -> None:
+    world.holders[0].crash(for_seconds=1000)
+    world.pass_without_a_third(_NOTICED)
+    world.expect_two()
+    if not world.reserves[0].holds:
+        raise Violation("not the oldest reserve has joined")
+
+
+def _all_are_killed(world: ReservesWorld) -> None:
+    world.calm = False
+    for one in world.holders:
+        one.crash(for_seconds=1000)
+    world.pass_without_a_third(_SETTLED)  # two join, and each waits for the other to append
+    world.expect_two()
+
+
+def _one_is_frozen(world: ReservesWorld) -> None:
+    frozen = world.holders[0]
+    frozen.paused_until = world.now + 1000
+    world.pass_without_a_third(_NOTICED)
+    world.expect_two()
+    frozen.paused_until = world.now
+    world.pass_seconds(_SETTLED)
+    world.expect_two()
+
+
+def _one_is_cut_off_from_postgresql(world: ReservesWorld) -> None:
+    world.holders[0].postgres_in = world.holders[0].postgres_out = False
+    world.pass_seconds(15)
+    world.expect_two()
+
+
+def _one_is_cut_off_by_a_proxy(world: ReservesWorld) -> None:
+    """Its session stays, and comes back; then there is one too many."""
+    holder = world.holders[0]
+    holder.is_proxied, holder.postgres_in, holder.postgres_out = True, False, False
+    world.pass_seconds(15)
+    if len(set(world.at_work) - {holder}) != world.MOST:
+        raise Violation(f"a session is held by {[one.name for one in world.at_work]}, and {holder.name} is cut off")
+    if not holder.holds:
+        raise Violation("a session that may come back was given up")
+    holder.postgres_in = holder.postgres_out = True
+    world.pass_seconds(_SETTLED)
+    world.expect_two()
+
+
+def _the_next_reserve_reaches_no_postgresql(world: ReservesWorld) -> None:
+    world.reserves[0].postgres_in = world.reserves[0].postgres_out = False
+    world.holders[0].crash(for_seconds=1000)
+    world.pass_seconds(15)
+    world.expect_two()
+
+
+def _redis_is_away(world: ReservesWorld) -> None:
+    """It goes away when a reserve knows the last heartbeats, and is back before there are new ones."""
+    world.pass_until_a_reserve_knows_the_last_heartbeats()
+    world.redis.up = False
+    world.pass_without_a_third(20)
+    world.redis.up = True
+    for one in world.holders:
+        one.paused_until = world.now + 1.5
+    world.pass_without_a_third(_SETTLED)
+    if [one for one in world.listeners if one.holds] != world.holders:
+        raise Violation("others hold a session than before")
+
+
+def _redis_is_wiped(world: ReservesWorld) -> None:
+    world.stream_lost_at.append(world.now)
+    world.redis.wipe()
+    world.pass_without_a_third(_SETTLED)
+    if [one for one in world.listeners if one.holds] != world.holders:
+        raise Violation("others hold a session than before")
+
+
+def _one_is_frozen_while_it_is_one_too_many(world: ReservesWorld) -> None:
+    """The older ones end meanwhile: it stays."""
+    frozen, other = world.holders
+    frozen.paused_until = world.now + 1000
+    world.pass_seconds(_NOTICED)
+    [youngest] = [one for one in world.reserves if one.holds]
+    frozen.paused_until = world.now
+    world.pass_until_it_is_about_to_leave(youngest)
+    youngest.paused_until = world.now + 12
+    world.pass_seconds(1)
+    frozen.crash(for_seconds=1000)
+    other.crash(for_seconds=1000)
+    world.calm = False
+    world.pass_seconds(12 + _SETTLED)
+    world.expect_two()
