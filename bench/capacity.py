@@ -14,7 +14,7 @@ _ROW = re.compile(r"^\| (?P<name>[^|]+?) \| (?P<number>[\d.,]+) (?P<unit>[^|]+?)
 PODS, CLIENTS = (1, 3, 10, 50), (1_000, 100_000, 1_000_000)
 WORKERS = 4  # of a pod
 EVENTS_PER_SECOND, FRAMES_PER_CLIENT = 500, 0.5  # a second
-PODS_WITH_A_LISTENER = 3  # at most; further pods have web workers only
+LISTENERS_MAX = 3  # hold a session of PostgreSQL; the other pods' listeners are reserves
 
 
 UnitCosts = Mapping[str, float]  # by the names that the document gives them
@@ -37,10 +37,15 @@ def clients_table(costs: UnitCosts) -> str:
 
 
 def _of_pods(costs: UnitCosts, pods: int) -> dict[str, str]:
-    listeners, workers = min(pods, PODS_WITH_A_LISTENER), pods * WORKERS
-    remote = (pods - listeners) * WORKERS
-    rest = listeners * costs["listener at rest: Redis commands"] + workers * costs["worker at rest: Redis commands"]
-    commands = rest + EVENTS_PER_SECOND * costs["event: Redis commands"]
+    listeners, workers = min(pods, LISTENERS_MAX), pods * WORKERS
+    reserves = pods - listeners
+    remote = reserves * WORKERS
+    at_rest = (
+        listeners * costs["listener at rest: Redis commands"]
+        + reserves * costs["reserve at rest: Redis commands"]
+        + workers * costs["worker at rest: Redis commands"]
+    )
+    commands = at_rest + EVENTS_PER_SECOND * costs["event: Redis commands"]
     sent = EVENTS_PER_SECOND * remote * costs["event to a worker through Redis: bytes"]
     redis = EVENTS_PER_SECOND * (
         costs["event in Redis: CPU"] + remote * costs["event to a worker through Redis: Redis's CPU"]

@@ -19,7 +19,7 @@ from notifymux.redis_keys import RedisNames
 # TAKEOVER_TIMEOUT_SECONDS, for which a new listener waits for another one to append.
 REDIS_RETRY_SECONDS = 0.5
 _UNANSWERED_SECONDS = 3 * HEARTBEAT_SECONDS
-_SCAN_KEYS = 1000  # of one search
+_SCAN_KEYS = 5000  # looked at by one command, which takes Redis about a millisecond
 SETTLE_SECONDS = HEARTBEAT_SECONDS + REDIS_RETRY_SECONDS + 0.5  # in which every living listener sends a heartbeat
 
 

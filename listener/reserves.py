@@ -113,7 +113,7 @@ class Reserves:
         self._most, self._own = most, own
         self._others: dict[str, _Other] = {}
         self._cursor: int | None = 0  # of the search for listeners; None between two searches
-        self._searched_at = 0.0  # when the last one ended
+        self._searched_at: float | None = None  # when the last one ended
         self._next_look = 0.0
         self._looked_at: float | None = None  # None if Redis has not answered since
         self._missing_since: float | None = None  # since when there are too few
@@ -129,10 +129,10 @@ class Reserves:
         """What to read next, if anything; `role` is this listener's."""
         if now < self._next_look:
             return None
-        needs_all = role in HOLDING or self._missing_since is not None
-        if self._cursor is None and needs_all and now - self._searched_at >= _SURVEY_SECONDS:
+        is_missing = self._missing_since is not None
+        if self._is_search_due(now) and (role in HOLDING or is_missing):
             self._cursor = 0
-        reads_all = self._cursor is not None or (needs_all and role not in HOLDING)
+        reads_all = self._cursor == 0 or is_missing
         watched = [key for key, other in self._others.items() if reads_all or other.holds or not other.is_read]
         return Look(self._cursor, tuple(watched))
 
@@ -155,11 +155,16 @@ class Reserves:
         for key in looked.found - self._others.keys() - {self._own.key}:
             self._others[key] = _Other(key)
         if look.cursor is not None:
-            self._cursor, self._searched_at = looked.cursor or None, now
-        if self._cursor is None and all(other.is_read for other in self._others.values()):
+            self._cursor = looked.cursor or None
+            self._searched_at = self._searched_at if looked.cursor else now
+        # The first search has to end. A later one goes on at each look, because there may be any number of other keys.
+        if self._searched_at is not None and all(other.is_read for other in self._others.values()):
             self._decide(elapsed, now, role, knows_all=self._others.keys() <= set(look.keys))
         else:
             self._next_look = now
+
+    def _is_search_due(self, now: float) -> bool:
+        return self._cursor is None and self._searched_at is not None and now - self._searched_at >= _SURVEY_SECONDS
 
     # The decision.
 

@@ -34,6 +34,11 @@ WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid() ORDER BY age(backend_x
 """
 _DROP = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = {slot}"
 _PUBLICATION = "SELECT FROM pg_publication WHERE pubname = {name}"
+# One that publishes something is not ours.
+_EMPTY_PUBLICATION = """
+SELECT FROM pg_publication
+WHERE pubname = {name} AND NOT puballtables AND pubname NOT IN (SELECT pubname FROM pg_publication_tables)
+"""
 # The name of a reader's connection ends with the process id of its other session.
 _READER = """
 SELECT reader.pid, (extract(epoch FROM reader.backend_start) * 1000000)::bigint,
@@ -192,13 +197,14 @@ class Slot:
             query(self._pgconn, _END.format(**backend._asdict()))
 
     def drop(self) -> None:
-        """Drop the slot and the publication, if they are there.
+        """Drop the slot and the publication, if they are there. A publication that has tables is another program's.
 
         Raises:
             psycopg.Error: PostgreSQL refuses, or somebody reads the slot.
         """
         self._drop_slot()
-        query(self._pgconn, f'DROP PUBLICATION IF EXISTS "{self._name}"')
+        if query(self._pgconn, _EMPTY_PUBLICATION.format(name=literal(self._name))):
+            query(self._pgconn, f'DROP PUBLICATION IF EXISTS "{self._name}"')
 
     def _drop_slot(self) -> None:
         query(self._pgconn, _DROP.format(slot=literal(self._name)))

@@ -243,18 +243,23 @@ def _a_frozen_reader_appends_to_anothers_epoch(world: SmallWalWorld) -> None:
     (a, b), appended = world.listeners, world.redis.append
     world.calm = world.checks_identities = False
     first = world.redis.entries[-1].id
+    clock_ms: int | None = None
     a.redis_path = "cut"
     world.commit(30)
     world.pass_rounds(2)
 
     def the_same_number(begin: Begin) -> None:
-        world.postgres.clock_ms = first.epoch - begin.jitter - int(ROUND_SECONDS * 1000)  # it arrives a round later
+        nonlocal clock_ms
+        world.postgres.clock_ms = clock_ms = first.epoch - begin.jitter
 
     def append_later(request: Append) -> AppendResult:
         world.redis.append = appended  # type: ignore[method-assign]
         world.redis.wipe()
         b.crash(for_seconds=0.1)
-        world.pass_rounds(4 * LONG_WAIT)
+        for _ in range(4 * LONG_WAIT):
+            if clock_ms is not None:  # it stands still until the begin has arrived, in this round or in the next
+                world.postgres.clock_ms = clock_ms - int(ROUND_SECONDS * 1000)
+            world.pass_rounds(1)
         if b.active is None or b.active.epoch != first.epoch or world.redis.head not in request_ids(request):
             raise Violation(f"the second epoch is not that of {first}, or the stream is at {world.redis.head}")
         return appended(request)

@@ -41,6 +41,7 @@ class Deployment:
         self.hashes: dict[str, dict[str, str]] = {}
         self.processes: list[Process] = []
         self.redis_is_up = True
+        self.pages = 1  # commands that a search takes
         self.start(count)
 
     def start(self, count: int = 1, group: Group = GROUP, **about: str) -> Process:
@@ -82,7 +83,7 @@ class Deployment:
             elif self.now >= process.joins_at:
                 process.role, process.joins_at = "standby", None
         self._beat(process)
-        for _ in range(10):
+        for _ in range(self.pages + 10):
             look = reserves.to_redis(self.now, process.role)
             if look is None:
                 return
@@ -101,8 +102,9 @@ class Deployment:
             self.hashes.setdefault(process.key, {}).update(process.about | fields)
 
     def _answer(self, look: Look) -> Looked:
-        found = frozenset(self.hashes) if look.cursor is not None else frozenset[str]()
-        return Looked(0, found, {key: dict(self.hashes[key]) for key in look.keys if key in self.hashes})
+        cursor = 0 if look.cursor is None else (look.cursor + 1) % self.pages
+        found = frozenset(self.hashes) if look.cursor is not None and not cursor else frozenset[str]()
+        return Looked(cursor, found, {key: dict(self.hashes[key]) for key in look.keys if key in self.hashes})
 
 
 def settled(count: int = 6, most: int = 3) -> Deployment:
@@ -326,6 +328,21 @@ def test_a_reserve_reads_no_more_than_those_that_hold_a_session() -> None:
     before = reserve.looked_at_hashes
     deployment.run(100)
     assert (reserve.looked_at_hashes - before) / 100 <= 3 / LOOK_SECONDS * 1.05
+
+
+def test_among_any_number_of_other_keys_a_search_is_one_command_a_look_and_holds_nothing_up() -> None:
+    deployment = settled(5)
+    deployment.pages = 100
+    first, reserve = deployment.processes[0], deployment.processes[3]
+    before = first.looks
+    deployment.run(100)
+    assert first.looks - before <= 100 / LOOK_SECONDS
+    deployment.kill(first)
+    deployment.run(2 * LOOK_SECONDS + STILL_SECONDS)
+    assert reserve in deployment.holders
+    late = deployment.start()
+    deployment.run(STEP)
+    assert late.reserves.is_reserve
 
 
 def test_a_listener_without_a_number_for_its_start_is_the_oldest() -> None:

@@ -253,6 +253,17 @@ def test_a_slot_is_dropped_when_nobody_reads_it_and_only_then(
     assert (again.returncode, again.stdout) == (0, f"notifymux: there is no replication slot {SLOT}\n")
 
 
+def test_a_publication_that_has_tables_is_not_dropped_with_the_slot(
+    server: PostgresServer, pod: dict[str, str], tmp_path: Path
+) -> None:
+    server.execute("CREATE TABLE published (id int)")
+    server.execute(f"CREATE PUBLICATION {SLOT} FOR TABLE published")
+    server.execute(f"SELECT pg_create_logical_replication_slot('{SLOT}', 'pgoutput')")
+    assert run(tmp_path, pod, "drop-slot").returncode == 0
+    assert server.value("SELECT count(*) FROM pg_replication_slots") == 0
+    assert server.value("SELECT pubname FROM pg_publication") == SLOT
+
+
 def test_the_slot_of_another_program_is_not_dropped(
     server: PostgresServer, pod: dict[str, str], tmp_path: Path
 ) -> None:
