@@ -23,10 +23,12 @@ def run_directed() -> None:
             world.actions()[name]()
         world.finish()
     restore_what_was_there_before()
+    restore_what_an_older_copy_lacks()
     start_from_the_feed_without_redis()
     feed_no_epoch_that_the_stream_does_not_know()
     follow_an_epoch_that_begins_below()
     wait_for_an_epoch_that_comes_back()
+    wait_for_an_epoch_that_comes_back(rounds_without_redis=20)
 
 
 def follow_an_epoch_that_begins_below() -> None:
@@ -44,8 +46,11 @@ def follow_an_epoch_that_begins_below() -> None:
         raise Violation("the epoch is not below the one before")
 
 
-def wait_for_an_epoch_that_comes_back() -> None:
-    """Redis falls back to a copy of an earlier epoch; the worker was started in the later one, which is restored."""
+def wait_for_an_epoch_that_comes_back(rounds_without_redis: int = 0) -> None:
+    """Redis falls back to a copy of an earlier epoch; the worker was started in the later one, which is restored.
+
+    Redis may be away between the worker's look and the restoring: nobody could do anything meanwhile.
+    """
     world = SmallWorld(faults=0)
     worker = world.workers[0]
     worker.listener = None  # it is in a pod without one
@@ -67,6 +72,11 @@ def wait_for_an_epoch_that_comes_back() -> None:
     world.move_all(before)
     worker.reconnect()
     worker.step(world.now)
+    if rounds_without_redis:
+        world.redis.up = False
+        world.pass_rounds(rounds_without_redis)
+        world.redis.up = True
+        worker.step(world.now)
     world.finish()
     if worker.gaps > gaps:
         raise Violation("a gap was announced although the epoch was restored in time")
@@ -91,6 +101,26 @@ def restore_what_was_there_before() -> None:
     world.redis.wipe()
     world.pass_rounds(12)
     world.finish()
+
+
+def restore_what_an_older_copy_lacks() -> None:
+    """A primary goes on to append after a fail-over to a replica that lagged: what is missing before is put back."""
+    world = SmallWorld(faults=0)
+    worker = world.workers[0]
+    worker.listener = None
+    worker.start()
+    world.pass_rounds(2)
+    copy = world.redis.copy(len(world.redis.entries))
+    world.calm, worker.paused_until = True, world.now + 1000
+    for _ in range(2):
+        world.actions()["commit"]()
+    world.pass_rounds(2)
+    world.move_all(copy)
+    worker.paused_until = 0.0
+    world.actions()["commit"]()
+    world.finish()
+    if worker.gaps:
+        raise Violation("a gap was announced although the primary has what is missing")
 
 
 def start_from_the_feed_without_redis() -> None:

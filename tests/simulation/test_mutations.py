@@ -19,21 +19,11 @@ SCHEDULES = 2_000
 # The kind of world that notices a mutation sooner than a random one.
 KINDS = {
     mutations.rule_10_a_full_buffer_drops_its_oldest_events: "rough",
-    mutations.rule_5_the_timeout_runs_while_redis_is_away: "gentle",
-}
-# These need more schedules than a short test has time for.
-RARE = {
-    mutations.rule_7_the_script_does_not_check_for_a_gap,
-    mutations.rule_5_the_timeout_runs_while_redis_is_away,
 }
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(
-    "mutation",
-    [pytest.param(mutation, marks=pytest.mark.long if mutation in RARE else ()) for mutation in MUTATIONS],
-    ids=lambda mutation: mutation.__name__,
-)
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.__name__)
 def test_a_broken_rule_is_noticed(mutation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     mutation(monkeypatch)
     _expect_violation(mutation, run_directed, lambda seed: World(seed, kind=KINDS.get(mutation)))
