@@ -25,6 +25,7 @@ def run_directed() -> None:
     restore_what_was_there_before()
     restore_what_an_older_copy_lacks()
     start_from_the_feed_without_redis()
+    read_what_the_feed_has_no_more()
     feed_no_epoch_that_the_stream_does_not_know()
     follow_an_epoch_that_begins_below()
     wait_for_an_epoch_that_comes_back()
@@ -136,6 +137,22 @@ def start_from_the_feed_without_redis() -> None:
         raise Violation(f"a worker without Redis delivered {worker.last} last")
     world.redis.up = True
     world.finish()
+
+
+def read_what_the_feed_has_no_more() -> None:
+    """A worker is frozen while more is committed than the listener remembers; the stream has it."""
+    world = SmallWorld(faults=0)
+    worker = world.workers[0]
+    world.pass_rounds(4)
+    worker.paused_until = world.now + 1000
+    for _ in range(6):
+        for _ in range(300):
+            world.postgres.commit_event(CHANNEL, world.now)
+        world.pass_rounds(2)
+    worker.paused_until = 0.0
+    world.finish()
+    if worker.gaps:
+        raise Violation("a gap was announced although the stream has what the feed has no more")
 
 
 def feed_no_epoch_that_the_stream_does_not_know() -> None:
