@@ -144,14 +144,14 @@ def read_what_the_feed_has_no_more() -> None:
     world = SmallWorld(faults=0)
     worker = world.workers[0]
     world.pass_rounds(4)
-    worker.paused_until = world.now + 1000
+    gaps, worker.paused_until = worker.gaps, world.now + 1000
     for _ in range(6):
         for _ in range(300):
             world.postgres.commit_event(CHANNEL, world.now)
         world.pass_rounds(2)
     worker.paused_until = 0.0
     world.finish()
-    if worker.gaps:
+    if worker.gaps > gaps:
         raise Violation("a gap was announced although the stream has what the feed has no more")
 
 
