@@ -87,9 +87,10 @@ end
 local keep = added > 0 and count(head and head[1] or '0-0', added, id(#ARGV))
 for i = texts + 1 + skip, #ARGV do
   head_epoch, head_sequence = epoch, first + i - texts - 1
-  if keep then
+  if i < #ARGV then
+    redis.call('XADD', stream, id(i), 'event', ARGV[i])
+  elseif keep then
     redis.call('XADD', stream, 'MINID', '=', keep, id(i), 'event', ARGV[i])
-    keep = nil
   else
     redis.call('XADD', stream, 'MAXLEN', '~', maxlen, id(i), 'event', ARGV[i])
   end

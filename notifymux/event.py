@@ -99,7 +99,8 @@ def decode(text: bytes) -> Event:
         text = text.translate(_LINE_BREAKS_TO_SPACES)
     try:
         event = _decoder.decode(text)
-        text.decode()  # the decoder does not check that the strings in a payload are UTF-8
+        if not text.isascii():
+            text.decode()  # the decoder does not check that the strings in a payload are UTF-8
     except (RecursionError, UnicodeDecodeError) as error:
         raise msgspec.DecodeError(str(error)) from None
     return event
@@ -174,7 +175,8 @@ def payload_json(payload: bytes) -> bytes:
         _validator.decode(payload)
         if payload.count(b"[") + payload.count(b"{") > _MAX_UNCHECKED_BRACKETS:
             _validator.decode(b"[" * _SPARE_DEPTH + payload + b"]" * _SPARE_DEPTH)
-        payload.decode()
+        if not payload.isascii():
+            payload.decode()
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return msgspec.json.encode(payload.decode(errors="replace"))
     return payload.translate(_LINE_BREAKS_TO_SPACES) if _LF in payload or _CR in payload else payload

@@ -123,12 +123,12 @@ class SequenceTracker:
         if self.position is None:
             return 0
         epoch, sequence = self.position
-        count = 0
+        prefix, following = f"{epoch}-", sequence + 1
         for event in events:
-            if event.id != f"{epoch}-{sequence + count + 1}":
+            if event.id != prefix + str(following):
                 break
-            count += 1
-        if count:
+            following += 1
+        if count := following - sequence - 1:
             self._move_to(EventId(epoch, sequence + count))
         return count
 

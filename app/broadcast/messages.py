@@ -120,10 +120,14 @@ class Update(Message, gc=False, kw_only=True):
         if not self.built:
             event_id = b'"%b"' % self.event_id.encode() if self.event_id else NULL
             head, middle, row_again = _fixed_parts(self.channel)
-            others = b"".join([b',"%b":%b' % (key.encode(), value) for key, value in self.others])
-            keys = head, event_id, middle, self.match_id, others
-            parts = (*keys, b',"operation":', self.operation, b',"data":', self.data)
-            self.built = b"".join((*parts, row_again, self.data, b"}") if row_again else (*parts, b"}"))
+            parts: list[bytes | msgspec.Raw] = [head, event_id, middle, self.match_id]
+            for key, value in self.others:
+                parts += b',"', key.encode(), b'":', value
+            parts += b',"operation":', self.operation, b',"data":', self.data
+            if row_again:
+                parts += row_again, self.data
+            parts.append(b"}")
+            self.built = b"".join(parts)
             self.match_id = self.operation = self.data = _EMPTY
             self.others = ()
         return self.built

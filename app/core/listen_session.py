@@ -4,8 +4,7 @@ The listener waits for the session's socket with `poll`, a worker with its event
 only way to read notifications, so none is reordered or lost between a query's result and the next read.
 """
 
-from typing import NamedTuple
-
+import msgspec
 import psycopg
 from psycopg import pq
 from psycopg.errors import error_from_result
@@ -13,7 +12,7 @@ from psycopg.errors import error_from_result
 from app.core.text_encoding import client_codec, encode, to_utf8
 
 
-class Notification(NamedTuple):
+class Notification(msgspec.Struct, frozen=True, gc=False):
     """A notification; the payload is UTF-8, whatever the encoding of the database."""
 
     channel: str

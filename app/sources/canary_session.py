@@ -56,7 +56,7 @@ class CanarySession:
         if notifications:
             self._health.session_delivers(now)
             self._deliver(notifications)
-        if any(channel == self._canary_channel for channel, _ in notifications):
+        if any(each.channel == self._canary_channel for each in notifications):
             self._is_listening, self._is_awaited = True, False
         if failure := self._session.take_outcome():
             if not self._is_listening:

@@ -154,13 +154,13 @@ class PostgresSource:
     def _on_notifications(self, server: str, notifications: list[Notification]) -> None:
         at = time.time()
         events: list[Event] = []
-        for channel, payload in notifications:
-            if channel != self._canary_channel:
-                events.append(Event(channel, msgspec.Raw(payload_json(payload)), None, at))
+        for each in notifications:
+            if each.channel != self._canary_channel:
+                events.append(Event(each.channel, msgspec.Raw(payload_json(each.payload)), None, at))
                 continue
             self._deliver(events)
             self._on_canary(server)
-            events = [Event(MUX_CHANNEL, msgspec.Raw(payload), None, at)]
+            events = [Event(MUX_CHANNEL, msgspec.Raw(each.payload), None, at)]
         self._deliver(events)
 
     def _deliver(self, events: list[Event]) -> None:

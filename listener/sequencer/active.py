@@ -125,7 +125,7 @@ class Active:
         self.position = EventId(self.epoch, self.position.sequence + 1)
         if control and control.begin is not None:
             self._begin = self.position.sequence
-        if not self.buffer:
+        if self.buffer.first == self.position.sequence:  # it is empty
             self._waiting_since = now
         # Control messages carry this listener's origin, so that a new listener can compare it (rule 6).
         origin = self._origin if control else None
@@ -318,21 +318,16 @@ class Active:
         self._confirmed = max(self._confirmed, head.sequence)
         if self.replay_window.next != self.buffer.first:
             self.replay_window = EventWindow(self.buffer.first)
-        moved = 0
-        while self.buffer and self.buffer.first <= head.sequence:
-            text = self.buffer.pop()
-            self.replay_window.append(text)
-            moved += 1
+        moved = self.buffer.take(max(0, min(len(self.buffer), head.sequence + 1 - self.buffer.first)))
+        self.replay_window.extend(moved)
         if moved:
-            self._after = place_of(text)
+            self._after = place_of(moved[-1])
         window, limits = self.replay_window, self._process.limits
-        while (
-            window.bytes > limits.bytes
-            or len(window) > limits.events
-            or (len(window) > REPLAY_EVENTS and window.first < self._unfed)
-        ):
-            window.pop()
-        return moved
+        fed_beyond_replay = min(len(window) - REPLAY_EVENTS, self._unfed - window.first)
+        window.take(max(0, len(window) - limits.events, fed_beyond_replay))
+        while window.bytes > limits.bytes:
+            window.take(1)
+        return len(moved)
 
 
 def _control_in(text: bytes) -> ReceivedControl:

@@ -1,6 +1,6 @@
 """A contiguous run of an epoch's events: those that wait to be appended, or those that are in the stream."""
 
-_MAX_POPPED = 1000  # before the texts that follow are moved; then a text is moved about once
+_MAX_TAKEN = 1000  # before the texts that follow are moved; then a text is moved about once
 
 
 class EventWindow:
@@ -14,10 +14,10 @@ class EventWindow:
         self.bytes = 0
         # A list and no deque: batches are taken out of the middle, for each worker that is fed.
         self._texts: list[bytes] = []
-        self._popped = 0  # at the beginning of the list
+        self._taken = 0  # at the beginning of the list
 
     def __len__(self) -> int:
-        return len(self._texts) - self._popped
+        return len(self._texts) - self._taken
 
     @property
     def next(self) -> int:
@@ -29,21 +29,26 @@ class EventWindow:
         self._texts.append(text)
         self.bytes += len(text)
 
-    def pop(self) -> bytes:
-        """Remove and return the first event."""
-        text = self._texts[self._popped]
-        self._texts[self._popped] = b""
-        self._popped += 1
-        self.first += 1
-        self.bytes -= len(text)
-        if self._popped > max(_MAX_POPPED, len(self)):
-            del self._texts[: self._popped]
-            self._popped = 0
-        return text
+    def extend(self, texts: list[bytes]) -> None:
+        """Add events from the sequence `next` on."""
+        self._texts += texts
+        self.bytes += sum(map(len, texts))
+
+    def take(self, count: int) -> list[bytes]:
+        """Remove and return the first `count` events; there are as many."""
+        start, self._taken = self._taken, self._taken + count
+        texts = self._texts[start : self._taken]
+        self._texts[start : self._taken] = [b""] * count
+        self.first += count
+        self.bytes -= sum(map(len, texts))
+        if self._taken > max(_MAX_TAKEN, len(self)):
+            del self._texts[: self._taken]
+            self._taken = 0
+        return texts
 
     def batch(self, start: int, max_events: int, max_bytes: int) -> list[bytes]:
         """The texts from sequence `start` on: at least one, at most `max_events`, and about `max_bytes`."""
-        at = self._popped + start - self.first
+        at = self._taken + start - self.first
         texts = self._texts[at : at + max_events]
         if sum(map(len, texts)) <= max_bytes:
             return texts

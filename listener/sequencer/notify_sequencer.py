@@ -12,6 +12,7 @@ from listener.sequencer.received import ReceivedNotification
 from listener.sequencer.sequencer import Sequencer
 from listener.sequencer.snapshot import Snapshot
 from listener.sequencer.transitions import LeaveServer, MarkerFound, Realign, SendBegin, Transition
+from listener.stats import Received
 from notifymux.event import MUX_CHANNEL, EventId, payload_json
 
 logger = logging.getLogger(__name__)
@@ -33,20 +34,15 @@ class NotifySequencer(Sequencer):
     def _search(self) -> Aligning:
         return Aligning(self._process, self._control, self._cluster)
 
-    def on_received(self, received: Sequence[tuple[str, bytes]], at: float, now: float) -> None:
-        """Process notifications, each a channel and a payload, in the order in which PostgreSQL delivered them."""
-        self.on_notifications(
-            [ReceivedNotification(channel, payload_json(payload), at) for channel, payload in received], now
-        )
-
-    def on_notifications(self, notifications: Sequence[ReceivedNotification], now: float) -> None:
-        """Process notifications whose payloads are JSON."""
-        self._process.stats.received += len(notifications)
-        for received in notifications:
-            control = parse(received.payload) if received.channel == MUX_CHANNEL else None
+    def on_received(self, received: Sequence[Received], at: float, now: float) -> None:
+        """Process notifications in the order in which PostgreSQL delivered them."""
+        self._process.stats.received += len(received)
+        for each in received:
+            notification = ReceivedNotification(each.channel, payload_json(each.payload), at)
+            control = parse(notification.payload) if each.channel == MUX_CHANNEL else None
             if control and control.begin is not None:
                 self._on_begin(control, control.begin, now)
-            self.phase.on_notification(received, control, now)
+            self.phase.on_notification(notification, control, now)
             if control and self._control.is_own(control):
                 self._control.on_own_message(now)
         if self._fill_level() > 1:

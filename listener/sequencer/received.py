@@ -1,9 +1,9 @@
 """What a session delivers, as a phase gives it an id."""
 
-from typing import NamedTuple
+import msgspec
 
 
-class ReceivedNotification(NamedTuple):
+class ReceivedNotification(msgspec.Struct, frozen=True, gc=False):
     """A notification, or a message out of the WAL: `payload` is JSON, `at` the wall clock in Unix seconds.
 
     `place` is where the WAL has it, as `listener.sequencer.wal_place.WalPlace` prints it; empty for a notification.

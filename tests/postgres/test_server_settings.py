@@ -122,7 +122,7 @@ def canary(opened: OpenSession) -> Canary:
 
     def came_back() -> bool:
         select.select([session], [], [], 0.1)
-        payloads.extend(payload for _, payload in session.receive())
+        payloads.extend(note.payload for note in session.receive())
         return bool(payloads and session.is_idle)
 
     wait_until(came_back, 5)

@@ -267,7 +267,7 @@ def rule_9_a_replay_window_with_a_gap_is_restored(patch: Patch) -> None:
     def confirm(active: Active, head: EventId) -> int:
         moved = 0
         while active.buffer and active.buffer.first <= head.sequence:
-            text = active.buffer.pop()
+            [text] = active.buffer.take(1)
             if active.buffer.first % 7:
                 active.replay_window.append(text)
                 moved += 1
@@ -295,7 +295,7 @@ def rule_12_a_failed_append_is_not_repeated(patch: Patch) -> None:
     def drop(active: Active) -> None:
         on_redis_failure(active)
         if active.buffer:
-            active.buffer.pop()
+            active.buffer.take(1)
 
     patch.setattr(Active, "on_redis_failure", drop)
 

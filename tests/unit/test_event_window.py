@@ -6,17 +6,23 @@ from hypothesis import strategies as st
 from listener.sequencer.event_window import EventWindow
 
 
-@given(st.lists(st.sampled_from(["append", "append", "pop", "append many", "pop many"]), max_size=40))
-def test_a_window_has_what_was_appended_and_not_popped(actions: list[str]) -> None:
+@given(st.lists(st.sampled_from(["append", "append", "take", "extend", "take many"]), max_size=40))
+def test_a_window_has_what_was_added_and_not_taken(actions: list[str]) -> None:
     window, model, first = EventWindow(7), list[bytes](), 7
     for action in actions:
-        for _ in range(700 if action.endswith("many") else 1):
-            if action.startswith("append"):
+        match action:
+            case "append":
                 model.append(b"%d" % (first + len(model)))
                 window.append(model[-1])
-            elif model:
-                first += 1
-                assert window.pop() == model.pop(0)
+            case "extend":
+                added = [b"%d" % (first + len(model) + number) for number in range(700)]
+                model += added
+                window.extend(added)
+            case _:
+                count = min(len(model), 700 if action == "take many" else 1)
+                taken, model = model[:count], model[count:]
+                first += count
+                assert window.take(count) == taken
         assert (len(window), window.first, window.next) == (len(model), first, first + len(model))
         assert window.bytes == sum(map(len, model))
         middle = len(model) // 2
