@@ -10,8 +10,9 @@ from tests.support.waiting import wait_until
 MASTER = "mymaster"
 _SENTINELS, _QUORUM = 3, 2
 _DOWN_AFTER_MS, _FAILOVER_TIMEOUT_MS = 500, 2000
-# As SENTINEL DEBUG takes them: Sentinels meet, and look at Redis, every 10 s by default.
-_PERIODS_MS = ("INFO-PERIOD", 300, "PUBLISH-PERIOD", 200, "PING-PERIOD", 100, "ASK-PERIOD", 100)
+# As SENTINEL DEBUG takes them: Sentinels meet, and look at Redis, every 10 s by default. They promote only a replica
+# whose INFO is no older than five PING-PERIODs, and while the primary is down they ask for it once a second.
+_PERIODS_MS = ("INFO-PERIOD", 300, "PUBLISH-PERIOD", 200, "PING-PERIOD", 250, "ASK-PERIOD", 100)
 
 
 class RedisSentinels(RedisGroup):
