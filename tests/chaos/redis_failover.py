@@ -6,7 +6,7 @@ a table is printed. Its times are in seconds, the median and the most:
 
 - to promotion: from kill -9 of the primary until the replica says that it is a primary (role:master).
 - to naming: from the kill until a majority of the Sentinels answer SENTINEL get-master-addr-by-name with its address.
-  Before that no client can find it.
+  Until the first of them does, no client can find it.
 - promotion to events, naming to events: from then until the client in the pod without a listener hears an event that
   was committed after it.
 
@@ -88,8 +88,8 @@ class TimedClient(Client):
     def _on_message(self, message: dict[str, Any]) -> None:
         super()._on_message(message)
         if "operation" in message:
+            self._heard.setdefault(message["data"], time.monotonic())
             self._last = message["data"]
-            self._heard.setdefault(self._last, time.monotonic())
 
     def heard_after(self, number: int) -> float:
         """Wait until it has heard an event with a greater number; return when it did."""
