@@ -17,10 +17,12 @@ from tests.chaos.environment import EVENTS_PER_SECOND, WRITERS, Environment
 from tests.chaos.load import CHANNELS, CommitOrder, Writer, create_table
 from tests.chaos.pod_update import PodUpdate
 from tests.chaos.pods import Pod
+from tests.chaos.redis_failover import KINDS, run
 from tests.chaos.replicated_servers import ReplicatedServers
 from tests.chaos.report import Report
 from tests.chaos.source import SOURCES, WAL
 from tests.support.output import print_line
+from tests.support.redis_server import valkey_server
 from tests.support.servers import Servers
 from tests.support.waiting import hold_for, wait_until
 
@@ -108,6 +110,19 @@ def test_no_promise_is_broken_while_servers_stall_and_fail_over_too(
         Environment(servers, tmp_path, listeners, seed, source=SOURCES[source], verbose=True) as environment,
     ):
         assert_kept(environment.run(seconds))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", KINDS)
+def test_with_listeners_in_two_pods_a_primary_of_redis_that_is_killed_costs_nothing_but_delay(
+    database: str, tmp_path: Path, kind: str
+) -> None:
+    with KINDS[kind](tmp_path, program=valkey_server()) as group:
+        found = run(group, 2, 1, database, tmp_path)
+    print_line(found.row(kind))
+    assert found.is_flawless, "\n".join([*found.deliveries.errors, found.log])
+    [parts] = found.fail_overs
+    assert parts["promotion to events"] < 6  # 2 s, on a machine that is three times slower
 
 
 @pytest.mark.long

@@ -185,14 +185,16 @@ class Client(ReceivedMessages):
     def _read(self) -> None:
         try:
             for text in self.socket:
-                message = json.loads(text)
-                if message["type"] == "ping" and self._pongs:
-                    self.socket.send('{"type":"pong"}')
-                self.messages.append(message)
+                self._on_message(json.loads(text))
         except ConnectionClosed:
             pass
         finally:
             self.code = self.socket.close_code
+
+    def _on_message(self, message: dict[str, Any]) -> None:
+        if message["type"] == "ping" and self._pongs:
+            self.socket.send('{"type":"pong"}')
+        self.messages.append(message)
 
     def wait_until_closed(self, within: float = 20.0) -> int:
         """Wait until the server closes the connection; return the close code."""

@@ -52,8 +52,8 @@ class RedisCluster(RedisGroup):
     def _is_complete(self, node: RedisServer) -> bool:
         if node.client.cluster("INFO")["cluster_state"] != "ok":
             return False
-        roles = [flags for entry in self._nodes(node).values() if (flags := entry["flags"])]
-        return sum("slave" in flags for flags in roles) == _REPLICAS
+        roles = [entry["flags"].split(",") for entry in self._nodes(node).values()]
+        return sum("slave" in flags for flags in roles) == _REPLICAS and not any("fail" in flags for flags in roles)
 
     @staticmethod
     def _nodes(node: RedisServer) -> Mapping[str, Any]:
@@ -83,6 +83,14 @@ class RedisCluster(RedisGroup):
         return next(node for node in self.nodes if node.port == port)
 
     @property
+    def pair(self) -> tuple[RedisServer, RedisServer]:
+        return self.owner, self.replica
+
+    def rejoin(self, server: RedisServer) -> None:
+        server.start()
+        wait_until(lambda: self.owner.has_replica and all(self._is_complete(node) for node in self.nodes), 30)
+
+    @property
     def living(self) -> list[RedisServer]:
         return [node for node in self.nodes if node.process and node.process.running]
 
@@ -90,7 +98,7 @@ class RedisCluster(RedisGroup):
     def others(self) -> list[RedisServer]:
         """The primaries without the slot."""
         owner = self.owner
-        return [node for node in self.living if node is not owner and node.info("replication")["role"] == "master"]
+        return [node for node in self.living if node is not owner and node.is_primary]
 
     # A slot migrates as `redis-cli --cluster reshard` has it: it is opened on both sides, its keys are moved one by
     # one, and then it is assigned to the other side.
@@ -118,7 +126,7 @@ class RedisCluster(RedisGroup):
         """End the migration."""
         name = target.call("CLUSTER", "MYID")
         for node in (target, source, *self.living):
-            if node.info("replication")["role"] == "master":
+            if node.is_primary:
                 node.call("CLUSTER", "SETSLOT", SLOT, "NODE", name)
 
 

@@ -30,3 +30,17 @@ class RedisGroup(ABC):
     @abstractmethod
     def introduce(self) -> None:
         """Have the servers know each other."""
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """As REDIS_URL has it."""
+
+    @property
+    @abstractmethod
+    def pair(self) -> tuple[RedisServer, RedisServer]:
+        """The primary that has the keys, and its replica."""
+
+    @abstractmethod
+    def rejoin(self, server: RedisServer) -> None:
+        """Start a primary again that was killed, as a replica of the one that was promoted; wait until all know it."""

@@ -42,7 +42,7 @@ class RedisPair:
     @property
     def in_step(self) -> bool:
         """Whether the primary counts the replica as one that follows."""
-        return bool(self.primary.info("replication").get("slave0", {}).get("state") == "online")
+        return self.primary.has_replica
 
     def promote(self) -> None:
         """The replica becomes a primary, and the address leads to it; the old one stays as it is."""

@@ -1,10 +1,7 @@
 """A primary and its replica, and three Sentinels that watch them."""
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
-
-import redis
 
 from tests.support.redis_group import RedisGroup
 from tests.support.redis_server import RedisServer, redis_server
@@ -13,8 +10,9 @@ from tests.support.waiting import wait_until
 MASTER = "mymaster"
 _SENTINELS, _QUORUM = 3, 2
 _DOWN_AFTER_MS, _FAILOVER_TIMEOUT_MS = 500, 2000
-# As SENTINEL DEBUG takes them: Sentinels meet, and look at Redis, every 10 s by default.
-_PERIODS_MS = ("INFO-PERIOD", 300, "PUBLISH-PERIOD", 200, "PING-PERIOD", 100, "ASK-PERIOD", 100)
+# As SENTINEL DEBUG takes them: Sentinels meet, and look at Redis, every 10 s by default. They promote only a replica
+# whose INFO is no older than five PING-PERIODs, and while the primary is down they ask for it once a second.
+_PERIODS_MS = ("INFO-PERIOD", 300, "PUBLISH-PERIOD", 200, "PING-PERIOD", 250, "ASK-PERIOD", 100)
 
 
 class RedisSentinels(RedisGroup):
@@ -36,7 +34,7 @@ class RedisSentinels(RedisGroup):
 
     def introduce(self) -> None:
         self.primary.leave_a_trace()
-        wait_until(lambda: self.primary.info("replication").get("slave0", {}).get("state") == "online")
+        wait_until(lambda: self.primary.has_replica)
         for sentinel in self.sentinels:
             watch(sentinel, self.primary.port)
         wait_until(lambda: all(self._knows_all(each) for each in self.sentinels), what="the Sentinels know each other")
@@ -61,14 +59,24 @@ class RedisSentinels(RedisGroup):
         return dict(found)
 
     @property
-    def is_promoted(self) -> bool:
-        """Whether the replica is a primary. A Sentinel that promotes it ends its clients' connections."""
-        with suppress(redis.ConnectionError):
-            return bool(self.replica.info("replication")["role"] == "master")
-        return False
+    def pair(self) -> tuple[RedisServer, RedisServer]:
+        return self.primary, self.replica
 
-    def wait_until_promoted(self) -> None:
-        wait_until(lambda: self.is_promoted, 30, "the replica is promoted")
+    def names(self, server: RedisServer) -> bool:
+        """Whether a majority of the Sentinels answer, when asked for the primary's address, with this server's."""
+        said = [sentinel.client.sentinel_get_master_addr_by_name(MASTER) for sentinel in self.sentinels]
+        return sum(address == ("127.0.0.1", server.port) for address in said) > _SENTINELS / 2
+
+    def rejoin(self, server: RedisServer) -> None:
+        self.primary, self.replica = self.replica, self.primary
+        assert server is self.replica
+        server.start("--replicaof", f"127.0.0.1 {self.primary.port}")
+        wait_until(lambda: self.primary.has_replica and all(map(self._is_settled, self.sentinels)), 30)
+
+    def _is_settled(self, sentinel: RedisServer) -> bool:
+        """Whether a Sentinel would promote the replica."""
+        replicas: Any = sentinel.client.sentinel_slaves(MASTER)
+        return self.state(sentinel)["port"] == self.primary.port and [each["flags"] for each in replicas] == ["slave"]
 
     def part(self) -> None:
         """The replica gets nothing more: it is frozen, and its connection ends."""

@@ -4,7 +4,7 @@ import os
 import shlex
 import shutil
 import subprocess
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -118,6 +118,18 @@ class RedisServer:
     def info(self, section: str) -> dict[str, Any]:
         found: dict[str, Any] = self.client.info(section)
         return found
+
+    @property
+    def is_primary(self) -> bool:
+        """Whether it says so. A Sentinel that promotes it ends its clients' connections, this object's too."""
+        with suppress(redis.ConnectionError):
+            return bool(self.info("replication")["role"] == "master")
+        return False
+
+    @property
+    def has_replica(self) -> bool:
+        """Whether one follows it."""
+        return bool(self.info("replication").get("slave0", {}).get("state") == "online")
 
     def clients(self, *kinds: str) -> list[dict[str, str]]:
         """The connections of others: neither this object's nor a replica's."""
