@@ -23,11 +23,14 @@ class RedisCall:
 
     Raises:
         redis.RedisError: there is no connection, or it is lost.
+        ValueError: the pipeline has no command, so there would be no answer.
     """
 
     def __init__(self, client: redis.Redis, pipeline: Pipeline, parse: Callable[[Sequence[Any]], Any]) -> None:
         self._client: Any = client
         self._commands, self._parse = list(pipeline.command_stack), parse
+        if not self._commands:
+            raise ValueError("there is nothing to send to Redis")
         self._connection = _connection_of(client)
         self._until = time.monotonic() + TIMEOUT_SECONDS
         try:

@@ -134,6 +134,8 @@ class Reserves:
             self._cursor = 0
         reads_all = self._cursor == 0 or is_missing
         watched = [key for key, other in self._others.items() if reads_all or other.holds or not other.is_read]
+        if not watched and self._cursor is None:
+            self._cursor = 0  # who has nobody to watch looks for some
         return Look(self._cursor, tuple(watched))
 
     def on_redis_failure(self, now: float) -> None:

@@ -197,6 +197,9 @@ class RegistryPipeline:
         self._commands.append(command)
 
     def execute(self) -> list[Any]:
+        if not self._commands:
+            raise ValueError("there is nothing to send to Redis")
+
         def perform(redis: Redis) -> list[Any]:
             redis.expire()
             return [command(redis) for command in self._commands]

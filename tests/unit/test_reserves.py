@@ -91,6 +91,7 @@ class Deployment:
                 reserves.on_redis_failure(self.now)
             else:
                 process.looks += 1
+                assert look.keys or look.cursor is not None, "nothing is asked for"
                 process.looked_at_hashes += len(look.keys)
                 reserves.on_answer(look, self._answer(look), self.now, process.role)
         raise AssertionError("it looks again and again")
