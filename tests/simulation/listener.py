@@ -135,6 +135,8 @@ class Listener:
         vars(self.forwarder._redis.state)["_backoff"] = ExponentialBackoff(cap=REDIS_RETRY_SECONDS, base=0.1)
 
     def _start_pipeline(self, _: Any, pipeline: Any, parse: Callable[[Any], Any]) -> SimulatedAnswer:
+        if pipeline.is_empty:
+            raise Violation("a request without a command has no answer")
         return SimulatedAnswer(self, lambda: parse(pipeline.execute()))
 
     def _wall(self) -> float:

@@ -196,10 +196,11 @@ class RegistryPipeline:
 
         self._commands.append(command)
 
-    def execute(self) -> list[Any]:
-        if not self._commands:
-            raise ValueError("there is nothing to send to Redis")
+    @property
+    def is_empty(self) -> bool:
+        return not self._commands
 
+    def execute(self) -> list[Any]:
         def perform(redis: Redis) -> list[Any]:
             redis.expire()
             return [command(redis) for command in self._commands]
