@@ -129,6 +129,7 @@ def test_a_reload_by_sighup_closes_the_clients_of_the_old_workers_and_refuses_no
     postgres_settings: dict[str, str], start_app: StartApp
 ) -> None:
     app = start_app(postgres_settings, workers=2).wait_until_ready()
+    wait_until(lambda: len(workers_of(app)) == 2, what="the other worker has been started too")
     old = {worker.pid for worker in workers_of(app)}
     with crowd(app) as clients:
         app.signal(signal.SIGHUP)
