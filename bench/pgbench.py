@@ -23,7 +23,7 @@ class Commits(NamedTuple):
 def run_pgbench(
     place: Place, script: str, *, writers: int, seconds: int, settings: Mapping[str, str], cores: set[int]
 ) -> Commits:
-    """Run a script with a number of writers.
+    """Run a script with a number of writers; if no transaction ends in the time, again, with more of it.
 
     Args:
         place: with the database.
@@ -40,15 +40,16 @@ def run_pgbench(
     path = place.folder / "pgbench.sql"
     path.write_text(script, encoding="utf-8")
     session = " ".join(f"-c {name}={value}" for name, value in settings.items())
-    result = subprocess.run(
-        [str(program("pgbench")), *f"-n -M prepared -c {writers} -T {seconds} -f".split(), str(path)],
-        env=os.environ | place.environment | {"PGOPTIONS": session},
-        capture_output=True,
-        text=True,
-        check=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, cores),
-    )
-    commits, rate = _COMMITS.search(result.stdout), _RATE.search(result.stdout)
-    if commits is None or rate is None:
-        raise ValueError(f"no rate in the output of pgbench: {result.stdout}")
-    return Commits(int(commits[1]), float(rate[1]))
+    for more in (1, 5, 25):
+        result = subprocess.run(
+            [str(program("pgbench")), *f"-n -M prepared -c {writers} -T {more * seconds} -f".split(), str(path)],
+            env=os.environ | place.environment | {"PGOPTIONS": session},
+            capture_output=True,
+            text=True,
+            check=True,
+            preexec_fn=lambda: os.sched_setaffinity(0, cores),
+        )
+        commits, rate = _COMMITS.search(result.stdout), _RATE.search(result.stdout)
+        if commits and rate:
+            return Commits(int(commits[1]), float(rate[1]))
+    raise ValueError(f"no rate in the output of pgbench: {result.stdout}")

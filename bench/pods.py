@@ -36,22 +36,16 @@ def measure(environment: Environment, report: Report, *, short: bool) -> None:
     """Measure at rest and under load, with each number of listeners."""
     seconds, rest_seconds = (_SHORT_SECONDS, _SHORT_REST_SECONDS) if short else (_SECONDS, _REST_SECONDS)
     for _ in range(_SHORT_ROUNDS if short else _ROUNDS):
-        at_rest: dict[int, float] = {}
         for count in _SHORT_COUNTS if short else _COUNTS:
             with environment.place() as place, ExitStack() as stack:
                 _start(place, stack, count)
                 config = f"{count} listener{'s' if count > 1 else ''}"
                 rest = _measure(place, rest_seconds, 0)
-                at_rest[count] = rest["Redis commands"]
-                sessions = Figure("sessions that LISTEN", "", _sessions(place))
+                del rest["Redis scripts"]  # one every two seconds
+                sessions = Figure("sessions that LISTEN", "sessions", _sessions(place))
                 report.run("pods", "at rest", config, *_per_second(rest), sessions)
-                busy = _measure(place, seconds, _RATE)
-                appends = Figure("Redis scripts per event", "", busy["Redis scripts"] / _RATE)
-                report.run("pods", f"{_RATE} events/s", config, *_per_second(busy), appends)
+                report.run("pods", f"{_RATE} events/s", config, *_per_second(_measure(place, seconds, _RATE)))
                 report.run("pods", f"{_WRITERS} writers", config, _commits(place))
-        for count in [count for count in at_rest if count > _MOST]:
-            commands = (at_rest[count] - at_rest[_MOST]) / (count - _MOST)
-            report.run("pods", "a reserve at rest", f"of {count}", Figure("Redis commands", "/s", commands))
 
 
 def _start(place: Place, stack: ExitStack, count: int) -> None:

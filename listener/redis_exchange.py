@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from app.core.heartbeat import HEARTBEAT_SECONDS
 from listener.environment import Environment
@@ -57,6 +57,10 @@ class _LookAround:
     def on_failure(self, now: float) -> None:
         self._reserves.on_redis_failure(now)
 
+    def on_refusal(self, error: ResponseError, now: float) -> None:
+        self._reserves.on_refusal(now)
+        self._exchange.say_refused(error)
+
 
 class _Waiting(NamedTuple):
     """What was sent, and is not answered."""
@@ -70,6 +74,11 @@ class _Waiting(NamedTuple):
         return self.appended > 0
 
 
+def _is_lasting(error: ResponseError) -> bool:
+    """Whether a command is refused because of the user's rights or of what a key holds."""
+    return isinstance(error, NoPermissionError) or str(error).startswith("WRONGTYPE")
+
+
 class RedisExchange:
     """Sends sequencers' requests and heartbeats, when they are due, and hands answers to who asked.
 
@@ -81,7 +90,7 @@ class RedisExchange:
         self._env = environment
         self.state = ReconnectState("Redis", logger, cap=REDIS_RETRY_SECONDS)
         self._due = self._beat_due = 0.0
-        self._publish_checked = self._append_refused = False
+        self._publish_checked = self._append_refused = self._said_refused = False
         self._waiting: _Waiting | None = None
 
     @property
@@ -92,6 +101,15 @@ class RedisExchange:
     def beat_soon(self) -> None:
         """Send the next heartbeat at once."""
         self._beat_due = self._env.monotonic()
+
+    def say_refused(self, error: ResponseError) -> None:
+        """Log once that Redis refuses to show the other listeners."""
+        if not self._said_refused:
+            self._said_refused = True
+            logger.error(
+                "Redis does not show the other listeners, so this one joins whatever they do: %s",
+                fault(error),
+            )
 
     def awaited(self, unconfirmed: int) -> PendingCall | None:
         """The call whose answer is taken as soon as it is there, if any; not before the next append may be sent.
@@ -152,7 +170,14 @@ class RedisExchange:
         waiting, self._waiting = self._waiting, None
 
         def take() -> None:
-            answer = waiting.call.result()
+            try:
+                answer = waiting.call.result()
+            except ResponseError as error:
+                # That is no outage: events are appended all the same.
+                if not isinstance(waiting.request, _LookAround) or not _is_lasting(error):
+                    raise
+                waiting.request.on_refusal(error, self._env.monotonic())
+                return
             if waiting.request:
                 waiting.request.on_answer(answer, self._env.monotonic())
 

@@ -11,7 +11,7 @@ from app.core.heartbeat import DEAD_SECONDS, HEARTBEAT_SECONDS, Heartbeat, Regis
 from app.core.incident_log import Incidents, write_incidents
 from listener.redis_call import RedisCall
 from listener.redis_connection import LastBeat
-from listener.reserves import FIELDS, RESERVE, Group, Look, Looked, Own
+from listener.reserves import FIELDS, RESERVE, Group, Look, Looked, Own, in_order
 from notifymux.background_call import PendingCall
 from notifymux.redis_keys import RedisNames
 
@@ -61,7 +61,7 @@ class ListenerRegistry:
         reads = {"slot": slot} if slot else {}
         about = {"pod": pod, "program": program, "uid": instance_id, "channels": listed, "database": database, **reads}
         self._heartbeat = Heartbeat(key, wall, **about)
-        self.own = Own(key, pod, program, self._heartbeat.started, Group(listed, slot, database))
+        self.own = Own(key, pod, program, self._heartbeat.started, Group(in_order(listed), slot, database))
         self._registered_at = monotonic()  # since then Redis takes this process's heartbeats
         self._still = _StillHeartbeats()
         self._beats = 0

@@ -4,6 +4,7 @@ It decides and does no I/O: it says what to look at in the registry (`to_redis`)
 (`on_answer`). Times are seconds on any monotonic clock.
 """
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -47,6 +48,14 @@ class Group(NamedTuple):
     channels: str
     slot: str
     database: str
+
+
+def in_order(channels: str) -> str:
+    """A hash's list of channels, sorted: listeners that hear the same may have them in another order."""
+    try:
+        return json.dumps(sorted(json.loads(channels)), ensure_ascii=False)
+    except (ValueError, TypeError):
+        return channels
 
 
 class Own(NamedTuple):
@@ -116,7 +125,8 @@ class Reserves:
         self._searched_at: float | None = None  # when the last one ended
         self._next_look = 0.0
         self._looked_at: float | None = None  # None if Redis has not answered since
-        self._missing_since: float | None = None  # since when there are too few
+        self._missing_since: float | None = None  # since when there are too few, but for a short time
+        self._full_since: float | None = None
         self._staying: frozenset[str] = frozenset()  # the older ones that are enough
         self._crowded_for = 0.0  # for how long they have been
         self.may_join = False  # it may open a session
@@ -192,7 +202,7 @@ class Reserves:
         one do not say of which database they hear.
         """
         get, own = other.fields.get, self._own
-        theirs = Group(get("channels", ""), get("slot", ""), get("database", own.group.database))
+        theirs = Group(in_order(get("channels", "")), get("slot", ""), get("database", own.group.database))
         is_predecessor = (get("pod"), get("program")) == (own.pod, own.program) and not other.has_moved
         return other.is_alive and theirs == own.group and not is_predecessor
 
@@ -205,8 +215,13 @@ class Reserves:
         """
         self.is_full = missing <= 0
         if self.is_full:
-            self.may_join, self._missing_since = False, None
+            self.may_join = False
+            self._full_since = now if self._full_since is None else self._full_since
+            # Not at once: one whose sessions end soon after they were opened has had its turn.
+            if now - self._full_since >= STEADY_SECONDS:
+                self._missing_since = None
             return True
+        self._full_since = None
         if self._missing_since is None:
             self._missing_since = now
         if not knows_all:
@@ -228,7 +243,9 @@ class Reserves:
             role in _ALIGNED and len(older) == self._most and all(each.still_for < _FRESH_SECONDS for each in older)
         )
         staying = frozenset(each.key for each in older) if is_crowded else frozenset()
-        self._crowded_for = self._crowded_for + elapsed if staying == self._staying else 0.0
+        # Looks are closer than that meanwhile, unless this process was frozen.
+        goes_on = staying == self._staying and elapsed < 2 * CLOSE_LOOK_SECONDS
+        self._crowded_for = self._crowded_for + elapsed if goes_on else 0.0
         self._staying = staying
         self.has_to_leave = is_crowded and self._crowded_for >= STEADY_SECONDS
 
@@ -240,6 +257,12 @@ class Reserves:
     @property
     def _age(self) -> tuple[float, str]:
         return self._own.started, self._own.key
+
+    def on_refusal(self, now: float) -> None:
+        """Record that Redis refuses the look: who knows nothing of the others joins. Ids make copies equal."""
+        self.may_join, self.has_to_leave, self.is_full, self._missing_since = True, False, False, None
+        self._staying, self._looked_at = frozenset(), None
+        self._next_look = now + _SURVEY_SECONDS
 
     def left(self) -> None:
         """Record that the session was closed because others hold enough."""

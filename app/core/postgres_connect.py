@@ -189,6 +189,11 @@ def connected_url(url: str, connection: psycopg.Connection) -> str:
     return libpq.make_conninfo(url, host=connection.info.host, port=connection.info.port)
 
 
+def is_answer(error: BaseException) -> bool:
+    """Return whether a server has answered, if only to refuse."""
+    return bool(getattr(error, "sqlstate", None) or _ANSWERED.search(str(error)))
+
+
 def retry_delay(state: ReconnectState, error: SessionError) -> float:
     """Record that a session was lost, or could not be opened; return the seconds until the next try.
 
@@ -196,8 +201,7 @@ def retry_delay(state: ReconnectState, error: SessionError) -> float:
     """
     match error:
         case psycopg.Error():
-            answered = bool(error.sqlstate or _ANSWERED.search(str(error)))
-            return state.failed(with_remedy(error), _ANSWERED_RETRY_SECONDS if answered else None)
+            return state.failed(with_remedy(error), _ANSWERED_RETRY_SECONDS if is_answer(error) else None)
         case OperatorError():
             return state.failed(error, _ANSWERED_RETRY_SECONDS)
         case _:

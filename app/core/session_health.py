@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 
 from app.core.operator_errors import PAST_POOLER, OperatorError
-from app.core.postgres_connect import Inspection, LockWait
+from app.core.postgres_connect import Inspection, LockWait, QueryTimeout, is_answer
 from app.core.settings_sources import SettingsError
 from notifymux.background_call import BackgroundCall
 from notifymux.reconnect import one_line
@@ -42,7 +42,7 @@ class SessionHealth:
         self._unanswered_since: float | None = None
         self._due = 0.0
         self.problem: str | None = None  # why the session does not answer; None while it does
-        self.is_unreachable = False  # it does not answer, and a second connection fails
+        self.is_unreachable = False  # it does not answer, and neither does the server to a second connection
         self.lock_wait = LockWait()
 
     def check(self, now: float, *, is_answered: bool, is_received: bool) -> None:
@@ -91,7 +91,9 @@ class SessionHealth:
             seen: Inspection = inspection.result()
         except (psycopg.Error, OSError, SettingsError) as error:
             # Not knowing is no reason to replace it: the kernel ends a session whose path is cut (tcp_user_timeout).
-            self.is_unreachable = not self._is_outdated
+            # One that refuses, or is too busy for a query, is there: others would only add to what it has to do.
+            is_there = is_answer(error) or isinstance(error, QueryTimeout)
+            self.is_unreachable = not (self._is_outdated or is_there)
             self._set_problem(f"PostgreSQL does not answer, and a second connection fails: {one_line(error)}")
             return
         self.is_unreachable = False

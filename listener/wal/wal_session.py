@@ -32,6 +32,7 @@ from notifymux.event import MUX_CHANNEL
 
 _SNAPSHOT = b"notifymux_snapshot"
 PREPARE = f"PREPARE {_SNAPSHOT.decode()} AS SELECT pg_current_snapshot()"  # in a session for queries, once
+_UNREACHABLE_SECONDS = 5.0  # without an answer to a query, none of which waits for anything
 _DOUBTS = 2  # looks in a row that find somebody else at the slot, until the session is given up
 
 
@@ -218,19 +219,22 @@ class WalHealth:
     """
 
     problem: str | None = None
-    is_unreachable = False
     lock_wait = LockWait()
 
     def __init__(self, session: WalSession) -> None:
         self._session = session
+        self._unanswered_since: float | None = None
+        self.is_unreachable = False  # its queries are not answered: a listener that waits for the slot looks at it
 
-    def check(self, _now: float, *, is_answered: bool, is_received: bool) -> None:  # noqa: ARG002 - see the class
-        """Judge the session.
+    def check(self, now: float, *, is_answered: bool, is_received: bool) -> None:  # noqa: ARG002 - see the class
+        """Judge the session. One that is not answered is kept, and holds no place (rule 16).
 
         Raises:
             psycopg.OperationalError: it has to be replaced.
             OperatorError: the same, because of the slot's size or another listener.
         """
+        self._unanswered_since = None if is_answered else self._unanswered_since or now
+        self.is_unreachable = self._unanswered_since is not None and now - self._unanswered_since > _UNREACHABLE_SECONDS
         self._session.check_limit()
         self._session.check_peers()
         if self._session.is_given_up:

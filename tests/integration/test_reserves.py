@@ -82,6 +82,28 @@ def test_a_reserve_is_healthy_and_takes_the_place_of_a_listener_that_ends(
         assert len(wait_until(lambda: client.of_type("resync"), what="the gap is announced")) == 1
 
 
+def test_a_registry_that_redis_does_not_show_any_more_is_said_once_and_holds_no_event_back(
+    settings: dict[str, str], redis_place: RedisPlace, connection: psycopg.Connection, start_listener: StartListener
+) -> None:
+    user, stream = f"{redis_place.namespace}-few", f"{{{redis_place.namespace}}}:log"
+    host = redis_place.url.partition("://")[2].rpartition("@")[2]
+    with closing(redis_place.client()) as admin:
+        admin.execute_command("ACL", "SETUSER", user, "on", ">few-rights", "~*", "&*", "+@all")  # type: ignore[no-untyped-call]
+        try:
+            listener = start_listener(settings | {"REDIS_URL": f"redis://{user}:few-rights@{host}"})
+            listener.wait_until_aligned()
+            admin.execute_command("ACL", "SETUSER", user, "-scan")  # type: ignore[no-untyped-call]
+            listener.wait_for_log("Redis does not show the other listeners")
+            before: Any = admin.xlen(stream)
+            for _ in range(50):
+                connection.execute("SELECT pg_notify('match_change', '{}')")
+            wait_until(lambda: admin.xlen(stream) >= before + 50)
+            assert "Redis is away" not in listener.log
+        finally:
+            admin.acl_deluser(user)
+    assert listener.log.count("Redis does not show the other listeners") == 1
+
+
 @pytest.fixture
 def six(settings: dict[str, str], pods: Pods, start_listener: StartListener, redis_place: RedisPlace) -> Iterator[Pods]:
     """Six listeners; the first reaches PostgreSQL, and the second Redis, through a proxy."""

@@ -12,6 +12,7 @@ from listener.reserves import (
     Looked,
     Own,
     Reserves,
+    in_order,
 )
 
 STEP = 0.25  # seconds
@@ -29,8 +30,12 @@ class Process:
         self.reserves = Reserves(most, own)
         self.beats = self.looks = self.looked_at_hashes = 0
         self.joins_at: float | None = None
+        self.joined_at = 0.0
         self.role = "unconnected"
         self.is_frozen = self.is_cut_off = False  # as a whole; from PostgreSQL
+
+    def joined_for(self, seconds: float, now: float) -> bool:
+        return now - self.joined_at >= seconds
 
 
 class Deployment:
@@ -81,7 +86,7 @@ class Deployment:
             if process.joins_at is None:
                 process.joins_at = self.now + 1
             elif self.now >= process.joins_at:
-                process.role, process.joins_at = "standby", None
+                process.role, process.joins_at, process.joined_at = "standby", None, self.now
         self._beat(process)
         for _ in range(self.pages + 10):
             look = reserves.to_redis(self.now, process.role)
@@ -283,6 +288,35 @@ def test_a_listener_of_another_database_or_other_channels_takes_nobodys_place() 
     deployment.run(12)
     assert len(deployment.holders) == 6
     assert set(others) <= set(deployment.holders)
+
+
+def test_the_order_of_the_channels_does_not_matter() -> None:
+    deployment = Deployment()
+    for channels in ('["b", "a"]', '["a", "b"]'):
+        for _ in range(3):
+            deployment.start(1, GROUP._replace(channels=in_order(channels))).about["channels"] = channels
+    deployment.run(12)
+    assert len(deployment.holders) == 3
+
+
+def test_one_whose_sessions_do_not_last_lets_others_try() -> None:
+    deployment = settled(3, most=1)
+    oldest = deployment.processes[0]
+    for _ in range(int(40 / STEP)):
+        if oldest in deployment.holders and oldest.joined_for(2, deployment.now):
+            oldest.role, oldest.joins_at = "unconnected", None
+        deployment.run(STEP)
+    assert deployment.processes[1] in deployment.holders
+
+
+def test_where_redis_does_not_show_the_others_a_listener_joins() -> None:
+    reserves = Reserves(3, Own("a", "pod-a", "listener", 0.0, GROUP))
+    look = reserves.to_redis(0.0, "unconnected")
+    assert look
+    reserves.on_refusal(0.0)
+    assert reserves.may_join
+    assert not reserves.has_to_leave
+    assert reserves.to_redis(1.0, "unconnected") is None
 
 
 def test_versions_that_know_no_reserves_count_and_are_replaced_when_they_end() -> None:

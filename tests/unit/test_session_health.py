@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from app.core.operator_errors import OperatorError
-from app.core.postgres_connect import Inspection, LockWait
+from app.core.postgres_connect import Inspection, LockWait, QueryTimeout
 from app.core.session_health import PATIENCE_SECONDS, SessionHealth
 
 AT_WORK = Inspection(is_at_work=True, lock_wait=LockWait(3, 8.0))
@@ -113,6 +113,24 @@ def test_a_session_about_which_nothing_is_known_is_kept(session: Session) -> Non
         session.wait()
         session.inspected(psycopg.OperationalError("too many connections"))
     assert "a second connection fails: too many connections" in str(session.health.problem)
+
+
+@pytest.mark.parametrize(
+    ("error", "unreachable"),
+    [
+        (psycopg.OperationalError("connection timeout expired"), True),
+        (psycopg.OperationalError("connection failed: FATAL:  sorry, too many clients already"), False),
+        (QueryTimeout("a query was not answered within 3 s"), False),
+    ],
+)
+def test_only_a_server_that_does_not_answer_a_second_connection_is_out_of_reach(
+    session: Session, error: psycopg.Error, *, unreachable: bool
+) -> None:
+    session.wait()
+    session.inspected(error)
+    assert session.health.is_unreachable is unreachable
+    session.answered()
+    assert not session.health.is_unreachable
 
 
 def test_no_second_inspection_is_started_while_one_runs(session: Session) -> None:
