@@ -40,6 +40,8 @@ class WalListener(Listener):
 
     def _connect(self) -> SimulatedWalSession:
         """As `listener.wal.connector.WalConnector.connect`; it is called again while it raises `StillWaiting`."""
+        if self.is_cut:
+            self.waits_for, self._waiting = "", None
         self.check_reachable()
         backend = self._waiting if self._waiting and self._waiting.alive else self._open()
         self._waiting = backend
