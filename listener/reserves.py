@@ -140,13 +140,12 @@ class Reserves:
         if now < self._next_look:
             return None
         is_missing = self._missing_since is not None
-        if self._is_search_due(now) and (role in HOLDING or is_missing):
+        watched = [key for key, other in self._others.items() if other.holds or not other.is_read]
+        # Who has nobody to watch looks for some.
+        if self._cursor is None and (not watched or (self._is_search_due(now) and (role in HOLDING or is_missing))):
             self._cursor = 0
         reads_all = self._cursor == 0 or is_missing
-        watched = [key for key, other in self._others.items() if reads_all or other.holds or not other.is_read]
-        if not watched and self._cursor is None:
-            self._cursor = 0  # who has nobody to watch looks for some
-        return Look(self._cursor, tuple(watched))
+        return Look(self._cursor, tuple(self._others) if reads_all else tuple(watched))
 
     def on_redis_failure(self, now: float) -> None:
         """Record that Redis did not answer: nobody could send a heartbeat. What was decided stays (rule 18)."""
@@ -176,7 +175,7 @@ class Reserves:
             self._next_look = now
 
     def _is_search_due(self, now: float) -> bool:
-        return self._cursor is None and self._searched_at is not None and now - self._searched_at >= _SURVEY_SECONDS
+        return self._searched_at is not None and now - self._searched_at >= _SURVEY_SECONDS
 
     # The decision.
 

@@ -241,6 +241,19 @@ def test_the_youngest_leave_where_too_many_hold_a_session() -> None:
     assert deployment.holders == deployment.processes[:3]
 
 
+def test_one_that_has_seen_others_without_a_session_notices_when_they_have_one() -> None:
+    deployment = Deployment(2, most=1)
+    old, young = deployment.processes
+    for process in (old, young):
+        process.is_cut_off = True
+    deployment.run(6)
+    young.is_cut_off, young.role = False, "standby"
+    deployment.run(6)
+    old.is_cut_off, old.role = False, "standby"
+    deployment.run(LOOK_SECONDS + STEADY_SECONDS + 6)
+    assert deployment.holders == [old]
+
+
 def test_nobody_leaves_for_those_that_are_not_aligned() -> None:
     deployment = settled(4)
     youngest = deployment.processes[3]
