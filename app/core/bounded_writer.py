@@ -1,10 +1,11 @@
 """Writes lines to a file descriptor in a thread of its own, so that nobody waits for whoever reads them."""
 
 import os
-import select
 import threading
 from collections import deque
 from collections.abc import Callable
+
+from app.core.descriptors import wait_until_writable
 
 KEPT_BYTES = 1 << 20  # of lines that wait
 
@@ -81,7 +82,7 @@ class BoundedWriter:
             try:
                 lines = lines[os.write(self._descriptor, lines) :]
             except BlockingIOError:  # whoever shares the descriptor made it non-blocking
-                select.select([], [self._descriptor], [])
+                wait_until_writable(self._descriptor)
             except OSError:
                 return False
         return True

@@ -2,13 +2,13 @@
 
 import asyncio
 import logging
-import select
 import time
 from collections.abc import Callable
 from typing import cast
 
 import msgspec
 
+from app.core.descriptors import is_readable
 from app.core.feed_path import feed_paths
 from app.sources.feed_follower import FeedFollower
 
@@ -125,7 +125,7 @@ class _Connection(asyncio.Protocol):
     def has_unread(self) -> bool:
         """Whether the socket has data."""
         descriptor: int = self._transport.get_extra_info("socket").fileno()
-        return descriptor >= 0 and bool(select.select([descriptor], [], [], 0)[0])
+        return descriptor >= 0 and is_readable(descriptor)
 
     def connection_lost(self, error: Exception | None) -> None:
         if error:
