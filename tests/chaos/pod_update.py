@@ -65,10 +65,14 @@ class WholePod:
         self.listener.end()
 
     def wait_until_ready(self) -> Self:
-        """Wait until the listener is aligned and the workers serve."""
-        self.listener.wait_until_aligned(within=30)
+        """Wait until the listener is aligned, or a reserve, and the workers serve."""
         self.app.wait_until_ready(30)
+        wait_until(lambda: self._role() in {"primary", "standby", "reserve"}, 30, lambda: self.log)
         return self
+
+    def _role(self) -> str:
+        rows = self.app.get("/api/status")[1]["listeners"]
+        return next((row["role"] for row in rows if row["pid"] == self.listener.pid), "")
 
     @property
     def log(self) -> str:

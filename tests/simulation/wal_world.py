@@ -64,7 +64,7 @@ class WalListener(Listener):
     @property
     def holds(self) -> bool:
         """Whether it reads the slot, or waits for it."""
-        return self.active is not None or self._waiting is not None
+        return self.active is not None or self.forwarder.status().sequencer.role == "waiting"
 
     def _open(self) -> WalBackend:
         if self._waiting:
