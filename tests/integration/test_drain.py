@@ -84,7 +84,7 @@ def test_a_worker_that_drains_is_alive_and_not_ready_turns_newcomers_away_and_de
     app = start_app(settings | {"DRAIN_SECONDS": "60"}, workers=2).wait_until_ready()
     with crowd(app, 60) as clients:
         app.signal(signal.SIGTERM)
-        wait_until(lambda: app.get("/readyz")[0] == 503)
+        wait_until(lambda: app.log.count("this worker ends: it closes its") == 2)
         for _ in range(4):  # whichever worker answers
             status, body = app.get("/readyz")
             assert (status, body["state"], body["ready"]) == (503, "draining", False)

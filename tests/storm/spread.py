@@ -22,6 +22,10 @@ _WEBSOCKET = (
 )
 
 
+# After how many seconds a client is back whose worker died: one of notifymux.js, and an EventSource (docs/protocol.md).
+_BROWSERS_RETURN = (0.25, 0.5), (1.0, 5.0)
+
+
 class Connected(NamedTuple):
     """A client: its worker's process id, and how long it took until it had the head of the response."""
 
@@ -32,7 +36,7 @@ class Connected(NamedTuple):
 
 async def connect(port: int, number: int) -> Connected:
     """Connect a client: a WebSocket, or every other time an event stream."""
-    request = (_EVENT_STREAM if number % 2 else _WEBSOCKET.format(name=number)).encode()
+    request = (_EVENT_STREAM if _is_event_stream(number) else _WEBSOCKET.format(name=number)).encode()
     started = time.perf_counter()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(request)
@@ -41,6 +45,10 @@ async def connect(port: int, number: int) -> Connected:
     assert head.startswith(("HTTP/1.1 101 ", "HTTP/1.1 200 ")), head
     [worker] = [line.partition(":")[2] for line in head.splitlines() if line.lower().startswith("x-worker:")]
     return Connected(int(worker), took, writer)
+
+
+def _is_event_stream(number: int) -> bool:
+    return number % 2 == 1
 
 
 class Crowd:
@@ -74,13 +82,18 @@ class Crowd:
             self.clients.append(await connect(self._app.port, each))
         return self
 
-    async def arrive_within(self, number: int, first: float = 0.0, last: float = 0.0) -> Self:
-        """Connect clients at random times between two, in seconds; without, all at once."""
+    async def arrive_within(self, number: int, *times: tuple[float, float]) -> Self:
+        """Connect clients at random times between two, in seconds; without, all at once.
+
+        Event streams take the last times, WebSockets the first.
+        """
 
         async def arrive(each: int) -> Connected:
+            first, last = times[-1 if _is_event_stream(each) else 0]
             await asyncio.sleep(random.uniform(first, last))
             return await connect(self._app.port, each)
 
+        times = times or ((0, 0),)
         self.clients += await asyncio.gather(*map(arrive, range(number)))
         return self
 
@@ -144,12 +157,16 @@ async def rows(app: App) -> AsyncIterator[str]:
         await asyncio.sleep(1)  # until the workers have noticed that they are gone
     async with Crowd(app) as crowd:
         yield (await crowd.arrive_within(1000)).row("1000 clients at once")
-    for name, *within in (("after 0.5 to 1 s", 0.5, 1.0), ("after 0.25 to 0.5 s", 0.25, 0.5), ("at once",)):
+    for name, *times in (
+        ("as browsers are", *_BROWSERS_RETURN),
+        ("after 0.25 to 0.5 s", *_BROWSERS_RETURN[:1]),
+        ("at once",),
+    ):
         await asyncio.sleep(1)
         async with Crowd(app) as crowd:
             await crowd.arrive_within(1000)
             lost = await crowd.kill_fullest()
-            yield (await crowd.arrive_within(lost, *within)).row(f"of 1000, the fullest killed, back {name}", lost)
+            yield (await crowd.arrive_within(lost, *times)).row(f"of 1000, the fullest killed, back {name}", lost)
 
 
 def show(folder: Path, settings: Mapping[str, str]) -> None:
