@@ -35,6 +35,7 @@ class BalancedServer(Server):
         super().__init__(config)
         self._load, self._is_orphan = load, is_orphan
         self._acceptors: list[Acceptor] = []
+        self._leaves_newcomers = False
         self._draining: asyncio.Task[None] | None = None
         self._is_hurried = False  # by a signal
 
@@ -62,8 +63,11 @@ class BalancedServer(Server):
         if not await super().on_tick(counter):
             return False
         drain: Drain = self.lifespan.state[DRAIN]
-        if self._draining is None:
+        if not self._leaves_newcomers:
+            self._leaves_newcomers = True
             self._leave_newcomers_to_others()
+            return False  # until the next tick, who was accepted a moment ago is let in
+        if self._draining is None:
             self._draining = start_task(drain.run(), "a bug ended the drain")
         if self._is_hurried:
             drain.hurry()

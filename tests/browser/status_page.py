@@ -5,7 +5,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect
 
-TIMEOUT_MS = 5_000  # until the page shows a new state
+TIMEOUT_MS = 15_000  # until the page shows a new state
 _VIEWPORTS: dict[str, ViewportSize] = {
     "desktop": {"width": 1280, "height": 900},
     "phone": {"width": 360, "height": 740},

@@ -21,7 +21,7 @@ HOSTILE = """"><img src=x onerror="document.title='caught'"><script>document.tit
 def rows(settings: dict[str, str], start_listener: StartListener, start_app: StartApp, status: StatusPage) -> Locator:
     start_listener(settings).wait_until_aligned()
     status.open(start_app(settings).wait_until_ready().port)
-    status.wait_for_state("Healthy")
+    status.wait_for_state("Healthy", 20_000)
     return status.page.locator("#recent-events li")
 
 

@@ -124,6 +124,8 @@ class Environment:
 
     def _connect_clients(self, app: App) -> None:
         """Connect the clients of one pod, at least one to each worker."""
+        for client in app.client_of_each_worker(MATCHES[0], WORKERS).values():
+            client.close()  # now all workers serve
         clients: list[RecordingClient] = []
         for number in range(200):
             client = RecordingClient(app.port, MATCHES[number % len(MATCHES)], f"client-{app.port}-{number}")

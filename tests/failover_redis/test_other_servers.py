@@ -77,7 +77,7 @@ def wrong_cluster_node(folder: Path) -> Iterator[RedisServer]:
         slot = int(server.client.cluster("KEYSLOT", "{pg_notify}:log"))
         for node, slots in ((server, (*range(slot), *range(slot + 1, 16384))), (other, (slot,))):
             node.client.cluster("ADDSLOTS", *slots)
-        server.client.cluster("MEET", "127.0.0.1", other.port)
+        server.client.cluster("MEET", "127.0.0.1", other.port, other.bus_port)
         wait_until(lambda: server.client.cluster("INFO")["cluster_state"] == "ok")
         wait_until(lambda: server.refuses("MovedError", "GET", "{pg_notify}:log"))
         yield server

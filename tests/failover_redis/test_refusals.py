@@ -91,8 +91,7 @@ def test_a_refusal_is_waited_out_and_said_once(
             for _ in range(7):  # for some seconds, in which it is asked again and again
                 events.commit(2)
                 canaries.pass_by(1)
-            status, body = app.get("/readyz")
-            assert status == 503, body
+            wait_until(lambda: app.get("/readyz")[0] == 503, 10, lambda: str(app.get("/readyz")))
             listener.wait_for_log("Redis is away")
         events.commit(10)
         events.heard_by(client)

@@ -19,7 +19,7 @@ def test_a_worker_that_was_frozen_for_several_ping_intervals_closes_no_client(
     settings: dict[str, str], database: str, events: Numbered, start_listener: StartListener, start_app: StartApp
 ) -> None:
     start_listener(settings).wait_until_aligned()
-    app = start_app(settings | {"PING_INTERVAL": "0.6"}).wait_until_ready()
+    app = start_app(settings | {"PING_INTERVAL": "1.5"}).wait_until_ready()
     with ExitStack() as stack, Canaries(database) as canaries:
         clients = [stack.enter_context(app.client(MATCH, f"client-{number}")) for number in range(20)]
         for client in clients:
@@ -28,7 +28,7 @@ def test_a_worker_that_was_frozen_for_several_ping_intervals_closes_no_client(
         for _ in range(2):
             pings = [len(client.of_type("ping")) for client in clients]
             worker.suspend()
-            canaries.pass_by(5)  # which takes 2.5 s: four pings would have been due
+            canaries.pass_by(12)  # which takes 6 s: four pings would have been due
             events.commit(1)
             worker.resume()
             for client, before in zip(clients, pings, strict=True):
@@ -55,14 +55,14 @@ def test_a_silent_client_is_closed_also_after_its_worker_was_frozen(
 def test_gunicorn_kills_no_worker_that_was_frozen_with_everything_else(
     settings: dict[str, str], database: str, events: Numbered, start_listener: StartListener, start_app: StartApp
 ) -> None:
-    """With the master's 20 seconds made two; whoever goes on first finds everybody else silent."""
+    """With the master's 20 seconds made six; whoever goes on first finds everybody else silent."""
     start_listener(settings).wait_until_aligned()
-    app = start_app(settings | {"GUNICORN_CMD_ARGS": "--timeout 2"}, workers=3).wait_until_ready()
+    app = start_app(settings | {"GUNICORN_CMD_ARGS": "--timeout 6"}, workers=3).wait_until_ready()
     clients = app.client_of_each_worker(MATCH, 3)
     before = {child.pid for child in psutil.Process(app.pid).children()}
     with Canaries(database) as canaries:
         os.killpg(app.pid, signal.SIGSTOP)
-        canaries.pass_by(7)  # which takes 3.5 s
+        canaries.pass_by(13)  # which takes 6.5 s
         os.killpg(app.pid, signal.SIGCONT)
         events.commit(1)
         canaries.pass_by(3)

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import pairwise
 
 import psutil
 import psycopg
@@ -39,6 +40,15 @@ def crowd(app: App, sockets: int = SOCKETS, streams: int = 0) -> Iterator[list[C
         yield clients
 
 
+@contextmanager
+def on_each_worker(app: App) -> Iterator[None]:
+    """One client on each of two workers, which have started then."""
+    with ExitStack() as stack:
+        for client in app.client_of_each_worker(1, 2).values():
+            stack.enter_context(client)
+        yield
+
+
 def is_closed(client: Client | EventStream) -> bool:
     return client.code is not None if isinstance(client, Client) else client.has_ended
 
@@ -55,19 +65,22 @@ def test_clients_are_closed_one_after_another_evenly_over_the_time(
         began = time.monotonic()
         app.signal(signal.SIGTERM)
         closed: dict[int, float] = {}
+        looks = [0.0]
 
         def all_closed() -> bool:
             now = time.monotonic() - began
+            looks.append(now)
             closed.update({n: now for n, client in enumerate(clients) if n not in closed and is_closed(client)})
             return len(closed) == len(clients)
 
         wait_until(all_closed)
         assert app.exit_code() == 0
-    assert list(closed) == sorted(closed), "those that came first go first"
+    late = max(after - before for before, after in pairwise(looks))  # this process's own longest pause
+    assert all(closed[n] <= closed[n + 3] + late for n in range(CLIENTS - 3)), "those that came first go first"
     times = list(closed.values())
-    assert SECONDS * 0.8 < times[-1] - times[0] < SECONDS + 2
+    assert SECONDS * 0.8 - late < times[-1] - times[0] < SECONDS + 2 + late
     busiest = max(sum(at <= other < at + 1 for other in times) for at in times)
-    assert busiest <= 1.6 * CLIENTS / SECONDS, times
+    assert busiest <= (1.6 + late) * CLIENTS / SECONDS, times
     assert {client.code for client in clients if isinstance(client, Client)} == {1012}
     for client in clients:
         if isinstance(client, EventStream):
@@ -82,7 +95,7 @@ def test_a_worker_that_drains_is_alive_and_not_ready_turns_newcomers_away_and_de
 ) -> None:
     start_listener(settings).wait_until_aligned()
     app = start_app(settings | {"DRAIN_SECONDS": "60"}, workers=2).wait_until_ready()
-    with crowd(app, 60) as clients:
+    with on_each_worker(app), crowd(app, 60) as clients:
         app.signal(signal.SIGTERM)
         wait_until(lambda: app.log.count("this worker ends: it closes its") == 2)
         for _ in range(4):  # whichever worker answers
@@ -118,7 +131,7 @@ def test_with_few_clients_a_worker_ends_soon(postgres_settings: dict[str, str], 
 
 def test_sigquit_closes_all_clients_at_once(postgres_settings: dict[str, str], start_app: StartApp) -> None:
     app = start_app(postgres_settings | {"DRAIN_SECONDS": "300"}, workers=2).wait_until_ready()
-    with crowd(app) as clients:
+    with on_each_worker(app), crowd(app) as clients:
         app.signal(signal.SIGQUIT)
         assert app.exit_code(8) == 0
         wait_until(lambda: all(map(is_closed, clients)))
@@ -139,7 +152,7 @@ def test_a_reload_by_sighup_closes_the_clients_of_the_old_workers_and_refuses_no
                 newcomer.wait_for_initial_load()
                 newcomers += not is_closed(newcomer) and newcomer.worker not in old
         assert newcomers > 0
-        assert all(map(is_closed, clients))
+        wait_until(lambda: all(map(is_closed, clients)))
         assert {client.code for client in clients if isinstance(client, Client)} == {1012}
         assert len(workers_of(app)) == 2
     assert app.stop() == 0

@@ -83,6 +83,8 @@ def own_settings(servers: Servers) -> dict[str, str]:
 @async_test
 async def test_events_follow_a_first_gap_once_and_in_order(place: RedisPlace, connection: psycopg.Connection) -> None:
     notify(connection, 1, 10)
+    with closing(place.client()) as client:
+        await wait_until_async(lambda: ids_of(client, place, 10))
     async with consuming(place.url, namespace=place.namespace) as consumer:
         notify(connection, 11, 2000)
         await consumer.has(2000)

@@ -109,6 +109,8 @@ def test_strangers_are_counted_by_cause_and_logged_once_a_minute_for_each_reason
 def test_gunicorns_lines_have_the_log_level_too(start_app: StartApp) -> None:
     app = started(start_app, {"LOG_LEVEL": "error"})
     os.kill(app.pid, signal.SIGTTIN)  # "Handling signal: ttin", and one more worker
+    with app.client(1, "first", f"?token={token().decode()}") as first:
+        app.client_of_another_worker({first.worker}, query=f"?token={token().decode()}").close()  # it serves
     assert app.stop() == 0
     assert app.lines == []
 

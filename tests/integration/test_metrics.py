@@ -202,7 +202,7 @@ def test_when_a_worker_is_killed_its_counters_stay_and_its_gauges_are_gone(
         wait_until(partial(is_gone, worker))
         assert scrape(app).value("notifymux_worker_events_total") == 100
         ready(app, 2)
-    assert scrape(app).value("notifymux_clients") == 0
+    wait_until(lambda: scrape(app).value("notifymux_clients") == 0)
     notify(connection, 50)
     wait_until(lambda: scrape(app).value("notifymux_worker_events_total") == 200)
     assert set((Path(f"/proc/{app.pid}/cwd").resolve() / ".run/metrics").rglob("*.db")) == files, "no more of them"

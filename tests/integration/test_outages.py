@@ -108,8 +108,8 @@ def _redis_is_away(servers: Servers, database: Database, listener: Listener, app
         assert not client.of_type("resync")
     app.wait_until_ready()
     assert listener.running
+    listener.wait_for_log("Redis is back")
     assert sum("Redis is away" in line for line in listener.lines) <= 3, listener.log
-    assert "Redis is back" in listener.log
 
 
 @pytest.mark.long

@@ -151,6 +151,7 @@ def run(
             for _ in range(requests):
                 chooser.choice(several).act()
                 time.sleep(PACE_SECONDS)
+            wait_until(lambda: len(writer.matches) >= requests // 2, 60)
         wait_until(lambda: len(witness.updates) == len(writer.matches), 60)
         writer.commit(*MATCHES)
         witness.wait_for_updates(len(writer.matches))

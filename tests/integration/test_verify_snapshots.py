@@ -46,17 +46,17 @@ SNAPSHOT = "SELECT row_to_json(game) FROM game WHERE id = %(match_id)s"
             "--match ID",
         ),
         (
-            "SELECT to_json(1) FROM pg_sleep(5) WHERE '' <> %(match_id)s",
+            "SELECT to_json(1) FROM pg_sleep(20) WHERE '' <> %(match_id)s",
             None,
             "failed",
-            "longer than the 1 s",
+            "longer than the 4 s",
             "raise SNAPSHOT_TIMEOUT",
         ),
         (
-            "SELECT to_json(1) FROM pg_sleep(0.6) WHERE '' <> %(match_id)s",
+            "SELECT to_json(1) FROM pg_sleep(2.2) WHERE '' <> %(match_id)s",
             None,
             "warning",
-            "of the 1 s",
+            "of the 4 s",
             "raise SNAPSHOT_TIMEOUT",
         ),
         (
@@ -78,7 +78,7 @@ def test_the_snapshot_query_is_tried_and_each_fault_has_its_remedy(
     said: str,
     remedy: str | None,
 ) -> None:
-    given = trying | {"SNAPSHOT_QUERY": query, "SNAPSHOT_TIMEOUT": "1"}
+    given = trying | {"SNAPSHOT_QUERY": query, "SNAPSHOT_TIMEOUT": "4"}
     if "pg_authid" in query:
         connection.execute(f"CREATE ROLE {given['DB_NAME']} LOGIN PASSWORD 'given'".encode())
         given |= {"DB_USER": given["DB_NAME"], "DB_PASSWORD": "given"}

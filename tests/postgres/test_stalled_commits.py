@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import StartApp, StartListener
 from tests.postgres.observed import MATCH, Start, heard, listened_to, run
-from tests.support.postgres_cluster import ROLE, PostgresServer
+from tests.support.postgres_cluster import IN_SYNC_REP, ROLE, PostgresServer
 from tests.support.process import ROOT, Process
 from tests.support.programs import App, Client, Listener
 from tests.support.proxy import Proxy
@@ -25,7 +25,6 @@ WRITERS = 3
 # Longer than two of the timeouts after which a session that does not hear itself is given up.
 STALL_SECONDS = 8.0
 
-IN_SYNC_REP = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
 LOCK_WAITERS = """
 SELECT count(*) FROM pg_locks
 WHERE locktype = 'object' AND database = 0 AND classid = 'pg_database'::regclass AND NOT granted
@@ -43,8 +42,7 @@ class StalledCommits:
 
     def begin(self) -> None:
         """All three wait when this returns."""
-        self._server.set("synchronous_standby_names", "nobody")
-        wait_until(self._a_commit_waits)
+        self._server.stall_commits()
         first, *others = self._threads
         first.start()
         wait_until(lambda: self._server.value(IN_SYNC_REP))
@@ -59,19 +57,6 @@ class StalledCommits:
             if thread.ident:
                 thread.join(20)
                 assert not thread.is_alive()
-
-    def _a_commit_waits(self) -> bool:
-        """Tries whether the checkpointer has put the setting in force, by a commit that notifies nobody."""
-        with closing(self._server.connect()) as connection:
-            attempt = connection.pgconn
-            attempt.send_query(b"SELECT pg_logical_emit_message(true, 'attempt', '')")
-            while not self._server.value(IN_SYNC_REP):
-                attempt.consume_input()
-                if not attempt.is_busy():
-                    return False
-            self._server.execute("SELECT pg_cancel_backend(%s)", attempt.backend_pid)
-            wait_until(lambda: not self._server.value(IN_SYNC_REP))
-            return True
 
     def _commit(self, number: int) -> None:
         with closing(self._server.connect()) as connection:
@@ -195,7 +180,8 @@ def test_a_cancelled_canary_ends_no_session(
         wait_until(lambda: primary.value(LOCK_WAITERS) == WRITERS)  # the canary too
         for session in sessions:
             assert primary.value("SELECT pg_cancel_backend(%s)", session)
-        wait_until(lambda: primary.value(LOCK_WAITERS) < WRITERS)
+        # Its next canary comes a second later, and waits for the lock again.
+        [*listeners, app][0].wait_for_log("a canary failed")
         stall.end()
         hears_all_three_and_no_resync(client, stall, app, *listeners)
     assert primary.listening() == sessions

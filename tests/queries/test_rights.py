@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from notifymux.event import EventId
 from tests.queries.test_row_queries import metric
 from tests.support.documents import DOCS, blocks
 from tests.support.process import Process
@@ -50,6 +51,7 @@ def token(member: str, tenant: str = "north", **claims: Any) -> str:
 def setup(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path) -> Iterator[Setup]:
     settings = servers.settings | {
         "QUERIES_DIR": str(FOLDER / "rights_files"),
+        "QUERY_TIMEOUT": "3",
         "WS_JWT_SECRET": SECRET,
         "NOTIFY_CHANNELS": "player_change",
         "USE_REDIS_NOTIFIER": str(request.param == "redis").lower(),
@@ -84,7 +86,7 @@ def test_each_client_is_let_into_its_matches_and_shown_the_rows_of_its_tenant(se
             wait_until(partial(shows, client, expected))
             shown = [players(message) for message in client.messages if message["type"] != "ping"]
             assert all(set(names) <= ({"Ben", "Cid"} if client is ben else {"Ann", "Dan"}) for names in shown)
-            ids = [message["id"] for message in client.updates if message["id"]]
+            ids = [EventId.parse(message["id"]) for message in client.updates if message["id"]]
             assert ids == sorted(ids)
     with pytest.raises(InvalidStatus) as refused:
         setup.client("ann", match=2)

@@ -58,7 +58,7 @@ def start(
         folder = tmp_path / "queries"
         folder.mkdir()
         (folder / "counter_change.sql").write_text(query, encoding="utf-8")
-        own = {"NOTIFY_CHANNELS": "counter_change,plain", "QUERIES_DIR": str(folder)}
+        own = {"NOTIFY_CHANNELS": "counter_change,plain", "QUERIES_DIR": str(folder), "QUERY_TIMEOUT": "5"}
         if request.param == "redis":
             start_listener({**settings, **own}).wait_until_aligned()
         mode = {"USE_REDIS_NOTIFIER": str(request.param == "redis").lower()}

@@ -97,7 +97,7 @@ def database(servers: Servers) -> Iterator[psycopg.Connection]:
 def test_the_page_shows_every_operation_of_every_table_through_a_killed_listener_and_a_wiped_redis(
     servers: Servers, database: psycopg.Connection, chromium: Browser, tmp_path: Path
 ) -> None:
-    settings = servers.settings | {"QUERIES_DIR": str(FILES)}
+    settings = servers.settings | {"QUERIES_DIR": str(FILES), "QUERY_TIMEOUT": "10"}
     with Listener(tmp_path, settings) as listener, App(tmp_path, settings) as app:
         listener.wait_until_aligned()
         app.wait_until_ready()
@@ -123,7 +123,7 @@ def test_the_page_shows_every_operation_of_every_table_through_a_killed_listener
 def test_the_page_shows_the_same_where_workers_listen_directly(
     servers: Servers, database: psycopg.Connection, chromium: Browser, tmp_path: Path
 ) -> None:
-    settings = servers.settings | {"QUERIES_DIR": str(FILES), "USE_REDIS_NOTIFIER": "false"}
+    settings = servers.settings | {"QUERIES_DIR": str(FILES), "QUERY_TIMEOUT": "10", "USE_REDIS_NOTIFIER": "false"}
     with App(tmp_path, settings) as app:
         app.wait_until_ready()
         board = Board(chromium.new_page(), app.port, database)

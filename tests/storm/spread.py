@@ -71,13 +71,14 @@ class Crowd:
             await asyncio.sleep(seconds_apart)
         return self
 
-    async def arrive_until_even(self, within: float, at_most: int) -> Self:
-        """Connect clients one after the other until the fullest worker has at most so many times the mean.
+    async def arrive_until_even(self, within: float, at_most: int, workers: Collection[int] = ()) -> Self:
+        """Connect clients one after the other until the fullest of the workers has at most so many times the mean.
 
-        A worker that is busy for longer than others leave newcomers to it catches up with the next ones.
+        Without `workers`, of all. A worker that is busy for longer than others leave newcomers to it catches up with
+        the next ones.
         """
         for each in range(at_most):
-            if self.fullest <= within:
+            if (self.fullest_of(workers) if workers else self.fullest) <= within:
                 break
             self.clients.append(await connect(self._app.port, each))
         return self
@@ -118,8 +119,13 @@ class Crowd:
 
     @property
     def fullest(self) -> float:
-        """The clients of the worker with the most, as a multiple of the mean."""
+        """The clients of the worker with the most, as a multiple of the mean of all workers."""
         return max(self.counts.values()) * WORKERS / len(self.clients)
+
+    def fullest_of(self, workers: Collection[int]) -> float:
+        """The same of some workers, which have clients."""
+        counts = [self.counts[worker] for worker in workers]
+        return max(counts) * len(counts) / sum(counts)
 
     async def wait_for_another(self, workers: Collection[int]) -> None:
         """Wait until a worker that is none of these takes a client."""

@@ -59,6 +59,8 @@ host all all 127.0.0.0/8 trust
 host replication all 127.0.0.0/8 trust
 """
 
+IN_SYNC_REP = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"  # commits that wait
+
 
 class PostgresServer:
     """One PostgreSQL server; `initialise`, `copy`, `backup` and `standby` make its data.
@@ -189,6 +191,24 @@ class PostgresServer:
             connection.execute(statement)
             connection.execute("SELECT pg_reload_conf()")
         wait_until(lambda: self.value("SELECT current_setting(%s)", name) == value)
+
+    def stall_commits(self) -> None:
+        """From now on commits wait for a synchronous standby that there is not, until its names are set to ''."""
+        self.set("synchronous_standby_names", "nobody")
+        wait_until(self._a_commit_waits)
+
+    def _a_commit_waits(self) -> bool:
+        """Tries whether the checkpointer has put the setting in force, by a commit that notifies nobody."""
+        with closing(self.connect()) as connection:
+            attempt = connection.pgconn
+            attempt.send_query(b"SELECT pg_logical_emit_message(true, 'attempt', '')")
+            while not self.value(IN_SYNC_REP):
+                attempt.consume_input()
+                if not attempt.is_busy():
+                    return False
+            self.execute("SELECT pg_cancel_backend(%s)", attempt.backend_pid)
+            wait_until(lambda: not self.value(IN_SYNC_REP))
+            return True
 
     def hba(self, *lines: str) -> None:
         """Puts lines into pg_hba.conf before those that let everybody in; the lines of the last call are gone."""

@@ -4,7 +4,9 @@ import http.client
 import json
 import sys
 import threading
+import time
 from collections.abc import Collection, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
@@ -80,12 +82,12 @@ class App(Process):
     def client(self, match: object, name: str = "c", query: str = "", **options: Any) -> "Client":
         return Client(self.port, match, name, query, **options)
 
-    def client_of_another_worker(self, than: Collection[int], match: object = 1) -> "Client":
+    def client_of_another_worker(self, than: Collection[int], match: object = 1, query: str = "") -> "Client":
         """Connect until a worker answers that is none of these processes; return that client."""
         found: list[Client] = []
 
         def connects() -> bool:
-            client = self.client(match, "new")
+            client = self.client(match, "new", query)
             if client.worker in than:
                 client.close()
                 return False
@@ -101,14 +103,16 @@ class App(Process):
     def client_of_each_worker(self, match: object, workers: int) -> dict[int, "Client"]:
         """Connect one client to each worker; return the clients by the worker's process id."""
         clients: dict[int, Client] = {}
-        for number in range(200):
+        deadline = time.monotonic() + 40
+        for number in count():
             client = self.client(match, f"client-{number}")
             if client.worker in clients:
                 client.close()
             clients.setdefault(client.worker, client)
             if len(clients) == workers:
-                return clients
-        raise AssertionError(f"only {len(clients)} of {workers} workers accepted a client")
+                break
+            assert time.monotonic() < deadline, f"only {len(clients)} of {workers} workers accepted a client"
+        return clients
 
 
 def get(port: int, path: str) -> tuple[int, Any]:

@@ -10,7 +10,6 @@ from redis.crc import key_slot
 from notifymux.redis_keys import DEFAULT_NAMESPACE, RedisNames
 from tests.support.redis_group import RedisGroup
 from tests.support.redis_server import RedisServer, redis_server
-from tests.support.servers import free_port
 from tests.support.waiting import wait_until
 
 _PRIMARIES, _REPLICAS = 3, 3
@@ -33,7 +32,8 @@ class RedisCluster(RedisGroup):
         self.nodes = [
             RedisServer(
                 folder,
-                *(*timeout, "--cluster-port", str(free_port()), *options),
+                *timeout,
+                *options,
                 mode="cluster",
                 program=program or redis_server(),
             )

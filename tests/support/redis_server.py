@@ -67,6 +67,7 @@ class RedisServer:
         self.folder = folder / f"redis-{self.port}"
         self.folder.mkdir()
         self._mode, self._options, self._program = mode, options, program
+        self.bus_port = free_port()  # of a cluster's nodes among each other
         self.process: Process | None = None
         self.client = self._client(decode_responses=True)
 
@@ -101,7 +102,9 @@ class RedisServer:
         if self._mode == "sentinel":
             (self.folder / "sentinel.conf").write_text("")
             return ["sentinel.conf", "--sentinel", "--port", str(self.port), "--bind", "127.0.0.1"]
-        clustered = ["--cluster-enabled", "yes"] if self._mode == "cluster" else []
+        clustered = (
+            ["--cluster-enabled", "yes", "--cluster-port", str(self.bus_port)] if self._mode == "cluster" else []
+        )
         return ["--port", str(self.port), *_OPTIONS, *clustered]
 
     def kill(self) -> None:

@@ -1,11 +1,13 @@
 """Real PostgreSQL and Valkey servers, and databases in them."""
 
+import os
 import random
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -25,13 +27,20 @@ from tests.support.waiting import wait_until
 # Below the ports of the embedded servers, and below those that Linux gives to outgoing connections: one of thousands of
 # connections could take the port before the program listens on it.
 _PORTS = range(10_000, 20_000)
+# pytest's processes run side by side, and each has ports of its own.
+_PROCESS = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_PROCESSES = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_given: deque[int] = deque(maxlen=500)  # the last ports, which their programs may not have bound yet
 
 
 def free_port() -> int:
     """Return an unused loopback port."""
     while True:
-        port = random.choice(_PORTS)
+        port = random.choice(_PORTS[_PROCESS::_PROCESSES])
+        if port in _given:
+            continue
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            _given.append(port)
             return port
 
 

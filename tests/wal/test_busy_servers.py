@@ -69,12 +69,12 @@ def test_what_another_database_writes_is_not_kept_for_the_slot(
 def test_a_low_wal_sender_timeout_does_not_end_the_session_even_while_redis_is_away(
     primary: PostgresServer, stream: Stream, start_reader: StartReader, redis_path: RedisPath
 ) -> None:
-    primary.set("wal_sender_timeout", "1500ms")
+    primary.set("wal_sender_timeout", "5s")
     listener = start_reader(**redis_path.settings, BUFFER_EVENTS="100").wait_until_aligned()
-    hold_for(3.0, lambda: listener.running)
+    hold_for(7.0, lambda: listener.running)
     redis_path.proxy.stall()
     emit(primary, *range(200))  # more than the buffer takes, so that the slot is not read
-    hold_for(3.0, lambda: listener.running)
+    hold_for(7.0, lambda: listener.running)
     redis_path.proxy.resume()
     wait_until(lambda: stream.payloads() == [*range(200)], 30, lambda: listener.log)
     stream.assert_one_epoch()

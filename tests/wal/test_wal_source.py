@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from tests.support.postgres_cluster import PostgresServer
+from tests.support.postgres_cluster import IN_SYNC_REP, PostgresServer
 from tests.support.waiting import hold_for, wait_until
 from tests.wal.conftest import RedisPath, StartReader
 from tests.wal.stream import EMIT, Stream, Writers, emit
@@ -54,11 +54,10 @@ def test_events_are_held_until_others_can_see_their_transactions(
     listener = start_reader().wait_until_aligned()
     emit(primary, 1)
     wait_until(lambda: stream.payloads() == [1])
-    primary.set("synchronous_standby_names", "nobody")
-    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+    primary.stall_commits()
     committing = threading.Thread(target=emit, args=[primary, 2])
     committing.start()
-    wait_until(lambda: primary.value(waiting) == 1)
+    wait_until(lambda: primary.value(IN_SYNC_REP) == 1)
     hold_for(1.0, lambda: stream.payloads() == [1])
     assert listener.running
     primary.set("synchronous_standby_names", "")
