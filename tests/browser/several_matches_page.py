@@ -94,7 +94,7 @@ class SeveralMatchesPage:
         groups = itertools.groupby(self.messages, key=lambda each: each["type"] in _STARTS)
         for is_start, group in groups:
             ids = [EventId.parse(each["id"]) for each in group if not is_start]
-            assert ids == sorted(set(ids))
+            assert ids == sorted(set(ids)), [(str(a), str(b)) for a, b in itertools.pairwise(ids) if a >= b]
 
 
 def number_of(message: dict[str, Any]) -> int | None:

@@ -49,13 +49,13 @@ class Listener {
       this.#known.delete(match);
     } else if (type === "initial-load" && message.recovered) {
       if (known?.id !== id) throw new Error(`recovered from ${id}, not from ${known?.id}`);
-      if (isDisturbed) throw new Error("recovered, and nothing was lost");
       known.isLost = false;
+      known.catchesUp = true;
     } else if (type === "initial-load" || type === "resync") {
       if (type === "resync" && !known) throw new Error("a resync before the first initial-load");
       if (isDisturbed && !isAfter(numbers(id), numbers(known.id))) throw new Error(`a start at ${id} after ${known.id}`);
       this.starts += 1;
-      this.#known.set(match, { version: data, id });
+      this.#known.set(match, { version: data, id, catchesUp: true });
     } else if (type === "match-update") {
       this.#onUpdate(known, message);
     } else if (type !== "stale" || !known) throw new Error(`unexpected: ${JSON.stringify(message)}`);
@@ -66,7 +66,11 @@ class Listener {
     if (!isAfter(numbers(id), numbers(known.id))) throw new Error(`${id} after ${known.id}: repeated or out of order`);
     if (data > known.version + 1) throw new Error(`version ${data} after ${known.version}: lost`);
     Object.assign(known, { id, version: Math.max(data, known.version) });
-    if (isLate) return; // a match that starts catches up
+    if (isLate) {
+      if (!known.catchesUp) throw new Error(`${id} is late, and its match has not started`);
+      return;
+    }
+    known.catchesUp = false;
     if (!isAfter(numbers(id), this.#lastLive)) throw new Error(`${id} after ${this.#lastLive}: not in commit order`);
     this.#lastLive = numbers(id);
   }

@@ -20,12 +20,17 @@ MUTATIONS = {
     "what was sent before `unsubscribed` is heard": ("multiplexer", "if (this.#fences.has(key))", "if (false)"),
     "a fence outlives its socket": ("multiplexer", "this.#fences.clear();", ""),
     "a second request is forgotten": ("multiplexer", "known.isBehind = true", "known.isBehind = false"),
-    "another connection's start is heard": (
+    "another connection's snapshot is heard": ("matches_connection", "(recovered || isOthers)", "(recovered)"),
+    "another connection's start is hidden": (
         "matches_connection",
-        "if (heard.isHeardOn && (recovered || isKnown)) return;",
+        "if (recovered && !isKnown && !isOthers) return;",
+        "if ((recovered && !isKnown) || isOthers) return;",
+    ),
+    "a recovery from a later id is heard": (
+        "matches_connection",
+        "if (recovered && !isKnown && !isOthers) return;",
         "",
     ),
-    "a recovery from a later id is heard": ("matches_connection", "if (recovered && !isKnown) return;", ""),
     "repetitions are heard": ("matches_connection", "!isAfter(id, heard.position)) return;", "false) return;"),
     "updates are heard before the start": ("matches_connection", "else if (heard.isHeardOn)", "else"),
     "another connection's refusal ends a match": ("multiplexer", "!isStarted || !OF_A_REQUEST.includes(code)", "true"),

@@ -95,11 +95,16 @@ export class MatchesConnection extends Observable {
   #start(heard, message) {
     const { id, recovered } = message;
     const isKnown = heard.position !== null && id && !isAfter(id, heard.position);
-    if (heard.isHeardOn && (recovered || isKnown)) return; // another one's start
-    if (recovered && !isKnown) return;
+    // Another one's start. What the match has missed on the socket meanwhile follows, after later events of others.
+    const isOthers = heard.isHeardOn && (recovered || isKnown);
+    if (recovered && !isKnown && !isOthers) return;
     heard.isHeardOn = true;
-    this._dispatchMessage(recovered ? { ...message, id: heard.position } : message);
-    if (!recovered) heard.position = id;
+    if (recovered || isOthers) {
+      this._dispatchMessage({ ...message, recovered: true, id: heard.position, data: null });
+    } else {
+      this._dispatchMessage(message);
+      heard.position = id;
+    }
   }
 
   #continue(heard, message) {
