@@ -11,7 +11,7 @@ from notifymux.redis_keys import RedisNames
 
 BASE = "plain-listen"
 _RATES = (200, 2000)  # events a second
-_ROUNDS, _SHORT_ROUNDS = 11, 2  # of five, the p99 varies by a sixth from run to run
+_ROUNDS, _SHORT_ROUNDS = 11, 2  # of five, the p99 varies by a fifth from run to run
 _SECONDS, _SHORT_SECONDS = 3.0, 0.5
 
 
