@@ -150,7 +150,8 @@ class ListenerRegistry:
         every listener until now. A registry without any older hash may have been wiped: it proves that there is no
         other listener only after SETTLE_SECONDS. So does a hash of this pod and program whose heartbeat stands still:
         it is an earlier process of this listener. One whose heartbeat goes on is another listener of the same name.
-        A reserve is not there for anybody: it has no session.
+        A reserve is not there for anybody, because it has no session. Nor is its hash an older one for sure: it may
+        have been written after a wipe, before those that hold a session wrote theirs.
 
         Raises:
             redis.RedisError: the registry can't be read.
@@ -170,11 +171,10 @@ class ListenerRegistry:
         found = read_entries(self._redis, keys, "program", "role", "beat_at", "young")
         if keys and not found:  # wiped between the two requests
             return True
-        entries = [entry for entry in found if "young" not in entry.fields]
-        if not entries:
+        if not any(map(_is_older_than_a_wipe, found)):
             return self._is_young
-        latest = min(entry.age for entry in entries)
-        running = [entry for entry in entries if _is_at_work(entry) and entry.age - latest < DEAD_SECONDS]
+        latest = min(entry.age for entry in found)
+        running = [entry for entry in found if _is_at_work(entry) and entry.age - latest < DEAD_SECONDS]
         stopped = self._still.stopped({entry.key: entry.fields.get("beat_at", "") for entry in running}, now)
         return any(entry.key not in stopped or not self._has_this_name(entry) for entry in running)
 
@@ -189,6 +189,11 @@ class ListenerRegistry:
 
 def _is_at_work(entry: RegistryEntry) -> bool:
     return entry.is_running and entry.fields.get("role") != RESERVE
+
+
+def _is_older_than_a_wipe(entry: RegistryEntry) -> bool:
+    """Whether an entry, if it is of no living listener with a session, shows that there was no wipe just now."""
+    return "young" not in entry.fields and entry.fields.get("role") != RESERVE
 
 
 class _Beat:

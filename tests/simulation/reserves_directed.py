@@ -1,5 +1,7 @@
 """Schedules of a world with more listeners than may hold a session (rules 16 to 18), written out."""
 
+from collections.abc import Callable
+
 from tests.simulation.listener import Listener
 from tests.simulation.small_world import ROUND_SECONDS, SmallWorld
 from tests.simulation.violation import Violation
@@ -16,6 +18,7 @@ class ReservesWorld(SmallWorld):
     def __init__(self) -> None:
         super().__init__(faults=0)
         self.calm = True
+        self.actions()["commit"]()  # a worker that has delivered nothing misses nothing
         self.pass_seconds(_SETTLED)  # until those that joined too early have left
         self.holders = [listener for listener in self.listeners if listener.holds]
         self.reserves = [listener for listener in self.listeners if not listener.holds]
@@ -40,18 +43,14 @@ class ReservesWorld(SmallWorld):
             watched = [other for other in one.reserves._others.values() if other.holds]
             return all(other.fields["beats"] == self.redis.hashes[other.key]["beats"] for other in watched)
 
-        for _ in range(round(_SETTLED / ROUND_SECONDS)):
-            if any(knows(one) for one in self.reserves):
-                return
-            self.pass_rounds(1)
-        raise Violation("no reserve looks at the heartbeats")
+        self.pass_until(lambda: any(map(knows, self.reserves)), "no reserve looks at the heartbeats")
 
-    def pass_until_it_is_about_to_leave(self, one: Listener) -> None:
+    def pass_until(self, happened: Callable[[], bool], otherwise: str) -> None:
         for _ in range(round(_SETTLED / ROUND_SECONDS)):
-            self.pass_rounds(1)
-            if one.reserves._staying:
+            if happened():
                 return
-        raise Violation(f"{one.name} is not seen to wait before it leaves")
+            self.pass_rounds(1)
+        raise Violation(otherwise)
 
     def expect_two(self) -> None:
         if len(self.at_work) != self.MOST:
@@ -69,6 +68,7 @@ def run_directed() -> None:
         _the_next_reserve_reaches_no_postgresql,
         _redis_is_away,
         _redis_is_wiped,
+        _redis_is_wiped_while_one_joins,
         _one_is_frozen_while_it_is_one_too_many,
     ):
         world = ReservesWorld()
@@ -150,6 +150,23 @@ def _redis_is_wiped(world: ReservesWorld) -> None:
         raise Violation("others hold a session than before")
 
 
+def _redis_is_wiped_while_one_joins(world: ReservesWorld) -> None:
+    """A reserve writes its heartbeat again before the one that is at work."""
+    at_work, other = world.holders
+    joining = world.reserves[0]
+    other.crash(for_seconds=1000)
+    world.pass_until(lambda: joining.session is not None, "nobody joins")
+    at_work.paused_until = world.now + 1000
+    world.pass_until(lambda: joining._cause == "CheckOtherListeners", "it does not look for others")
+    world.stream_lost_at.append(world.now)
+    world.redis.wipe()
+    for one in world.reserves:
+        one.forwarder._redis.beat_soon()
+    at_work.paused_until = world.now + 2.0
+    world.pass_seconds(_SETTLED)
+    world.expect_two()
+
+
 def _one_is_frozen_while_it_is_one_too_many(world: ReservesWorld) -> None:
     """The older ones end meanwhile: it stays."""
     frozen, other = world.holders
@@ -157,7 +174,7 @@ def _one_is_frozen_while_it_is_one_too_many(world: ReservesWorld) -> None:
     world.pass_seconds(_NOTICED)
     [youngest] = [one for one in world.reserves if one.holds]
     frozen.paused_until = world.now
-    world.pass_until_it_is_about_to_leave(youngest)
+    world.pass_until(lambda: bool(youngest.reserves._staying), f"{youngest.name} is not seen to wait before it leaves")
     youngest.paused_until = world.now + 12
     world.pass_seconds(1)
     frozen.crash(for_seconds=1000)

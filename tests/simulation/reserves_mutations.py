@@ -1,4 +1,4 @@
-"""Broken rules about reserves (docs/numbering.md, rules 16 to 18), which the schedules that are written out notice."""
+"""Broken rules about reserves (docs/numbering.md, 5 and 16 to 18), which the schedules that are written out notice."""
 
 from collections.abc import Iterable
 from math import inf
@@ -10,6 +10,11 @@ from listener import registry, reserves
 from listener.reserves import FIELDS, HOLDING, Look, Looked, Reserves
 
 Patch = pytest.MonkeyPatch
+
+
+def rule_5_a_reserves_heartbeat_shows_that_the_registry_was_not_wiped(patch: Patch) -> None:
+    """It may be the first that is written after the wipe."""
+    patch.setattr(registry, "_is_older_than_a_wipe", lambda entry: "young" not in entry.fields)
 
 
 def rule_16_one_whose_heartbeats_stand_still_keeps_its_place(patch: Patch) -> None:
