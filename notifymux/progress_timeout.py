@@ -27,3 +27,7 @@ class ProgressTimeout:
     def reset(self) -> None:
         """Start over."""
         self._elapsed = 0.0
+
+    def restart(self) -> None:
+        """Start over at the next tick."""
+        self._elapsed, self._last_tick = 0.0, None

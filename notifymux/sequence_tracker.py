@@ -113,6 +113,8 @@ class SequenceTracker:
         If a later event was published, the stream has to be read.
         """
         count = self._count_consecutive(events)
+        if count == len(events):
+            return list(events)
         return [*events[:count], *(event for event in events[count:] if self._accept(event))]
 
     def _count_consecutive(self, events: Sequence[Event]) -> int:
@@ -129,7 +131,9 @@ class SequenceTracker:
                 break
             following += 1
         if count := following - sequence - 1:
-            self._move_to(EventId(epoch, sequence + count))
+            at = EventId(epoch, sequence + count)
+            events[count - 1].keep_id(at)
+            self._move_to(at)
         return count
 
     def _accept(self, event: Event) -> bool:
@@ -162,11 +166,11 @@ class SequenceTracker:
         `is_alone`: Redis has been away for so long that the feed is followed without it. Then what the feed does not
         have any more is a gap (rule 15).
         """
-        first = events[0].parsed_id
+        first = events[0].parsed_id if is_alone else None
         gaps: list[Outcome] = []
-        if is_alone and first and self.position is None:
+        if first and self.position is None:
             self.start(_before(first))
-        elif is_alone and first and self.position and first > self.position.next:
+        elif first and self.position and first > self.position.next:
             gaps = [self._leave_out(_before(first), GapReason.EVENTS_MISSING)]
         return [*gaps, *self.on_published(events)]
 
@@ -186,7 +190,7 @@ class SequenceTracker:
                 return outcomes
             outcomes += due
         if entries or head is None or not self._goes_on_elsewhere(head):
-            self._timeout = ProgressTimeout(TAKEOVER_TIMEOUT_SECONDS)  # nothing is missing
+            self._timeout.restart()  # nothing is missing
         elif self.is_fed:
             self._timeout.pause()
         elif self._timed_out(now):
@@ -258,7 +262,7 @@ class SequenceTracker:
             if len(self._left) > _MAX_LEFT_EPOCHS:
                 del self._left[next(iter(self._left))]
         self.position = at
-        self._timeout = ProgressTimeout(TAKEOVER_TIMEOUT_SECONDS)
+        self._timeout.restart()
 
     def _timed_out(self, now: float) -> bool:
         """Return whether a listener has had the time to restore what is missing; if not, read again later."""

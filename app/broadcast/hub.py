@@ -280,9 +280,10 @@ class Hub:
         return update
 
     def _advance(self, events: Sequence[Event]) -> None:
-        position = next((event.parsed_id for event in reversed(events) if event.id), None)
-        if position is not None:
-            self._buffer.position = position
+        for event in reversed(events):
+            if event.id:
+                self._buffer.position = event.parsed_id
+                break
 
     def _resync_all(self, why: str) -> None:
         """Restart every streaming subscription from a snapshot. The others have not started, so they have no gap."""

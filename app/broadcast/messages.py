@@ -1,7 +1,7 @@
 """The messages that clients receive, as JSON texts: the same over WebSocket and as server-sent events."""
 
 from collections.abc import Sequence
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 import msgspec
 
@@ -140,19 +140,26 @@ class Update(Message, gc=False, kw_only=True):
 class MessageBatch:
     """Messages for many clients at once; each encoding of the whole batch is built once, when it is first needed."""
 
+    __slots__ = ("_chunks", "_frames", "messages")
+
     def __init__(self, messages: Sequence[Message]) -> None:
         self.messages = messages
+        self._frames = self._chunks = b""  # of no message, too
 
-    @cached_property
+    @property
     def websocket_frames(self) -> bytes:
         """One unmasked WebSocket text frame for each message."""
-        texts = [message.text for message in self.messages]
-        return b"".join([part for text in texts for part in (_frame_head(len(text)), text)])
+        if not self._frames:
+            texts = [message.text for message in self.messages]
+            self._frames = b"".join([part for text in texts for part in (_frame_head(len(text)), text)])
+        return self._frames
 
-    @cached_property
+    @property
     def sse_chunks(self) -> bytes:
         """One server-sent event for each message."""
-        return b"".join([message.sse_chunk for message in self.messages])
+        if not self._chunks:
+            self._chunks = b"".join([message.sse_chunk for message in self.messages])
+        return self._chunks
 
 
 PING = MessageBatch([Message(b'{"type":"ping"}')])

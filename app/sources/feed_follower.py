@@ -129,8 +129,10 @@ class FeedFollower:
 
     def delivered(self, events: Sequence[Event]) -> None:
         """Record what was delivered, whichever source brought it."""
-        if last := next((event for event in reversed(events) if event.id is not None), None):
-            self._last = last
+        for event in reversed(events):
+            if event.id is not None:
+                self._last = event
+                break
         self._update()
 
     @property

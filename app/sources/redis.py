@@ -176,5 +176,7 @@ class RedisSource:
     def _deliver(self, events: list[Event]) -> None:
         self._sink.deliver(events)
         self._follower.delivered(events)
-        if any(event.channel == MUX_CHANNEL and event.id is not None for event in events):
-            self._canary_at = time.monotonic()
+        for event in events:
+            if event.channel == MUX_CHANNEL and event.id is not None:
+                self._canary_at = time.monotonic()
+                break
