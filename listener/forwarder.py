@@ -73,6 +73,7 @@ class Forwarder:
         # The sequencer of a lost session: its events have their ids, and are appended before anything else.
         self._leftover: Sequencer | None = None
         self._connected_since: float | None = None
+        self._is_reserve = False  # and the log says so
         self._query_failure = ""  # why the last control message failed, as it was logged
         self._stop_by: float | None = None
         process.stats.incidents.add(Kind.START, f"started as process {os.getpid()}", environment.monotonic())
@@ -176,6 +177,7 @@ class Forwarder:
         if self._connecting is None:
             if self._env.reserves.is_full:
                 self._postgres.forget()  # others reach it
+                self._say_reserve()
             if now >= self._connect_due and self._env.reserves.may_join:
                 self._connecting = self._env.start_call(self._env.connect)
             return
@@ -192,7 +194,7 @@ class Forwarder:
         if reason := self._process.why_outdated(session.cluster):
             session.close()
             raise OperatorError(reason)
-        self._session = session
+        self._session, self._is_reserve = session, False
         if session.cluster:
             self._process.saw_cluster(session.cluster)
         self._sequencer = session.new_sequencer(self._env.new_session_id(), self._process)
@@ -236,9 +238,14 @@ class Forwarder:
 
     def _become_reserve(self) -> None:
         """Rule 18: end the session; what it holds is appended as that of a lost one (rule 1)."""
-        logger.info("this listener is a reserve now: enough others hold a session (LISTENERS_MAX)")
         self._end_session()
         self._env.reserves.left()
+        self._say_reserve()
+
+    def _say_reserve(self) -> None:
+        if not self._is_reserve:
+            self._is_reserve = True
+            logger.info("this listener is a reserve now: enough others hold a session (LISTENERS_MAX)")
 
     def _end_session(self) -> None:
         session, self._session = self._session, None

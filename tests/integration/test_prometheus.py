@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -40,15 +41,23 @@ def panels() -> list[dict[str, Any]]:
     return [panel for panel in json.loads(DASHBOARD.read_text())["panels"] if panel["type"] != "row"]
 
 
-def expressions() -> list[str]:
+def expressions(*, about_the_slot: bool = False) -> list[str]:
+    """The queries of the panels: of those about the replication slot, or of all others."""
     found = []
     for panel in panels():
+        if is_about_the_slot(panel) != about_the_slot:
+            continue
         for target in panel["targets"]:
             expression = str(target["expr"])
             for variable, value in VARIABLES.items():
                 expression = expression.replace(variable, value)
             found.append(expression)
     return found
+
+
+def is_about_the_slot(panel: dict[str, Any]) -> bool:
+    [row] = [each for each in json.loads(DASHBOARD.read_text())["panels"] if each["title"] == "With SOURCE=wal"]
+    return bool(panel["gridPos"]["y"] > row["gridPos"]["y"])
 
 
 def has_values(prometheus: Prometheus, expression: str) -> bool:
@@ -61,6 +70,8 @@ def has_values(prometheus: Prometheus, expression: str) -> bool:
 def test_every_query_of_the_dashboard_has_values_and_no_alert_fires_in_a_healthy_pod(prometheus: Prometheus) -> None:
     for expression in expressions():
         wait_until(lambda: has_values(prometheus, expression), 20, expression)  # noqa: B023
+    for expression in expressions(about_the_slot=True):
+        assert prometheus.query(expression) == []  # it is a query, and this pod has no slot
     wait_until(lambda: {rule["health"] for rule in prometheus.alerts().values()} == {"ok"}, what="all are evaluated")
     alerts = prometheus.alerts()
     assert {name: rule["state"] for name, rule in alerts.items()} == dict.fromkeys(alerts, "inactive")
@@ -76,6 +87,12 @@ def test_the_dashboard_says_of_each_panel_what_it_shows_and_panels_do_not_overla
         assert max(x for x, _ in cells) < 24
         places |= cells
     assert all("$job" in target["expr"] for panel in panels() for target in panel["targets"])
+
+
+def test_the_panels_about_the_slot_show_every_metric_that_is_documented() -> None:
+    shown = {name for each in expressions(about_the_slot=True) for name in re.findall(r"notifymux_\w+", each)}
+    table = re.findall(r"^\| `(notifymux_\w+)` \|", (ROOT / "docs/wal.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert shown == set(table)  # tests/wal/test_operating.py compares the table with a pod
 
 
 def test_prometheus_own_tool_accepts_the_alerts() -> None:

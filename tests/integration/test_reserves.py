@@ -68,6 +68,7 @@ def test_a_reserve_is_healthy_and_takes_the_place_of_a_listener_that_ends(
     app: App = start_remote_app(settings | {"POD_NAME": "c"}).wait_until_ready()
     wait_until(lambda: pods.roles == {"a": "primary", "b": "reserve"}, what=pods.shown)
     assert pods.listening == {"a"}
+    second.wait_for_log("this listener is a reserve now")
     wait_until(lambda: app.get("/api/status")[1]["problems"] == [], what=lambda: str(app.get("/api/status")))
     shown = app.get("/api/status")[1]
     assert (shown["state"], shown["postgres"]["state"]) == ("healthy", "up")
