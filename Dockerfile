@@ -22,7 +22,7 @@ RUN touch README.md LICENSE \
 
 FROM debian:trixie-slim
 LABEL org.opencontainers.image.title="notifymux" \
-      org.opencontainers.image.description="At most one PostgreSQL LISTEN connection per pod, any number of WebSocket clients" \
+      org.opencontainers.image.description="One PostgreSQL LISTEN connection per listener, any number of WebSocket clients" \
       org.opencontainers.image.licenses="MIT"
 RUN apt-get update \
  && apt-get install -y --no-install-recommends python3 \

@@ -73,7 +73,7 @@ class Forwarder:
         # The sequencer of a lost session: its events have their ids, and are appended before anything else.
         self._leftover: Sequencer | None = None
         self._connected_since: float | None = None
-        self._is_reserve = False  # and the log says so
+        self._said_reserve = False  # it is what the log says last of the session
         self._query_failure = ""  # why the last control message failed, as it was logged
         self._stop_by: float | None = None
         process.stats.incidents.add(Kind.START, f"started as process {os.getpid()}", environment.monotonic())
@@ -184,6 +184,7 @@ class Forwarder:
         if not self._connecting.is_done:
             if self._env.waits_for():
                 self._postgres.recovered()  # it answers: another listener receives what it has
+                self._said_reserve = False
             return
         connecting, self._connecting = self._connecting, None
         try:
@@ -194,7 +195,7 @@ class Forwarder:
         if reason := self._process.why_outdated(session.cluster):
             session.close()
             raise OperatorError(reason)
-        self._session, self._is_reserve = session, False
+        self._session, self._said_reserve = session, False
         if session.cluster:
             self._process.saw_cluster(session.cluster)
         self._sequencer = session.new_sequencer(self._env.new_session_id(), self._process)
@@ -235,6 +236,7 @@ class Forwarder:
     def _lose_session(self, error: SessionError) -> None:
         self._end_session()
         self._connect_due = self._env.monotonic() + retry_delay(self._postgres, error)
+        self._said_reserve = False
 
     def _become_reserve(self) -> None:
         """Rule 18: end the session; what it holds is appended as that of a lost one (rule 1)."""
@@ -243,8 +245,8 @@ class Forwarder:
         self._say_reserve()
 
     def _say_reserve(self) -> None:
-        if not self._is_reserve:
-            self._is_reserve = True
+        if not self._said_reserve:
+            self._said_reserve = True
             logger.info("this listener is a reserve now: enough others hold a session (LISTENERS_MAX)")
 
     def _end_session(self) -> None:

@@ -11,7 +11,7 @@ from listener.environment import Environment
 from listener.redis_connection import ConnectingError
 from listener.registry import REDIS_RETRY_SECONDS
 from listener.reserves import Look, Looked, Reserves
-from listener.sequencer.redis_requests import Answer, Append, Request
+from listener.sequencer.redis_requests import Answer, Append, CheckOtherListeners, Request
 from listener.sequencer.sequencer import Sequencer
 from notifymux.background_call import PendingCall
 from notifymux.reconnect import ReconnectState
@@ -28,12 +28,19 @@ _APPEND_SECONDS = 0.002
 
 
 class _Request:
-    """A sequencer's request. Its phase may have ended when the answer comes: then nobody wants it."""
+    """A sequencer's request. Its phase may have ended when the answer comes: then nobody wants it.
 
-    def __init__(self, sequencer: Sequencer, request: Request) -> None:
+    One look at the registry does not show that there is no other listener: Redis may just have been wiped, replaced by
+    an older copy, or have evicted a hash. So a listener that was seen at work counts until its heartbeats are missed.
+    """
+
+    def __init__(self, sequencer: Sequencer, request: Request, reserves: Reserves) -> None:
         self._sequencer, self._phase, self._request = sequencer, sequencer.phase, request
+        self._reserves = reserves
 
     def on_answer(self, answer: Answer, now: float) -> None:
+        if isinstance(self._request, CheckOtherListeners):
+            answer = answer or self._reserves.sees_another
         if self._sequencer.phase is self._phase:
             self._sequencer.on_answer(self._request, answer, now)
 
@@ -231,7 +238,7 @@ class RedisExchange:
                 self._publish_checked = True
             return self._env.stream.start(request)
 
-        return self._start(start, _Request(sequencer, request), appended)
+        return self._start(start, _Request(sequencer, request, self._env.reserves), appended)
 
     def _start(
         self, start: Callable[[], PendingCall], request: _Request | _LookAround | None, appended: int = 0

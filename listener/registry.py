@@ -131,7 +131,8 @@ class ListenerRegistry:
     def deregister(self) -> None:
         """Record that this process ended in an orderly way.
 
-        Another listener takes the record for proof that the registry was not wiped, unless it says that it was young.
+        Another listener takes the record for proof that the registry was not wiped, unless it is a reserve's, or says
+        that it was young.
 
         Raises:
             redis.RedisError: Redis did not take it.
@@ -144,14 +145,14 @@ class ListenerRegistry:
         pipeline.execute()
 
     def other_listener_alive(self) -> bool:
-        """Return whether another listener is or may be alive.
+        """Return whether another listener is or may be alive, by one look.
 
         Heartbeats are compared with each other and not with the clock, because Redis may have been unreachable for
         every listener until now. A registry without any older hash may have been wiped: it proves that there is no
         other listener only after SETTLE_SECONDS. So does a hash of this pod and program whose heartbeat stands still:
         it is an earlier process of this listener. One whose heartbeat goes on is another listener of the same name.
-        A reserve is not there for anybody, because it has no session. Nor is its hash an older one for sure: it may
-        have been written after a wipe, before those that hold a session wrote theirs.
+        A reserve is not there for anybody, because it has no session. Its hash does not show either that there was no
+        wipe: it may have been written since, before those that hold a session write theirs.
 
         Raises:
             redis.RedisError: the registry can't be read.
@@ -171,7 +172,7 @@ class ListenerRegistry:
         found = read_entries(self._redis, keys, "program", "role", "beat_at", "young")
         if keys and not found:  # wiped between the two requests
             return True
-        if not any(map(_is_older_than_a_wipe, found)):
+        if all(map(_may_follow_a_wipe, found)):
             return self._is_young
         latest = min(entry.age for entry in found)
         running = [entry for entry in found if _is_at_work(entry) and entry.age - latest < DEAD_SECONDS]
@@ -191,9 +192,9 @@ def _is_at_work(entry: RegistryEntry) -> bool:
     return entry.is_running and entry.fields.get("role") != RESERVE
 
 
-def _is_older_than_a_wipe(entry: RegistryEntry) -> bool:
-    """Whether an entry, if it is of no living listener with a session, shows that there was no wipe just now."""
-    return "young" not in entry.fields and entry.fields.get("role") != RESERVE
+def _may_follow_a_wipe(entry: RegistryEntry) -> bool:
+    """Whether a hash may be the first one that was written after a wipe: a reserve's, or a young record."""
+    return "young" in entry.fields or entry.fields.get("role") == RESERVE
 
 
 class _Beat:

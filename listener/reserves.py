@@ -249,6 +249,11 @@ class Reserves:
         self.has_to_leave = is_crowded and self._crowded_for >= STEADY_SECONDS
 
     @property
+    def sees_another(self) -> bool:
+        """Whether another one that holds a session is alive, as the looks have shown it."""
+        return any(self._counts(other) and other.holds for other in self._others.values())
+
+    @property
     def is_reserve(self) -> bool:
         """Whether others hold enough sessions, or are to try first."""
         return not self.may_join and (self.is_full or self._missing_since is not None)
@@ -261,6 +266,7 @@ class Reserves:
         """Record that Redis refuses the look: who knows nothing of the others joins. Ids make copies equal."""
         self.may_join, self.has_to_leave, self.is_full, self._missing_since = True, False, False, None
         self._staying, self._looked_at = frozenset(), None
+        self._others.clear()
         self._next_look = now + _SURVEY_SECONDS
 
     def left(self) -> None:

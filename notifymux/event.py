@@ -75,10 +75,6 @@ class Event(msgspec.Struct, frozen=True, dict=True):
         """
         return None if self.id is None else EventId.parse(self.id)
 
-    def keep_id(self, at: EventId) -> None:
-        """Keep the id as numbers, for a caller that has worked them out: `parsed_id` need not parse them."""
-        vars(self)["parsed_id"] = at
-
     def json(self) -> Any:
         """Return the payload, parsed anew at each call.
 

@@ -132,7 +132,7 @@ class SequenceTracker:
             following += 1
         if count := following - sequence - 1:
             at = EventId(epoch, sequence + count)
-            events[count - 1].keep_id(at)
+            _keep_parsed_id(events[count - 1], at)
             self._move_to(at)
         return count
 
@@ -270,6 +270,11 @@ class SequenceTracker:
             return True
         self.needs_read, self._read_at = True, now + POLL_SECONDS
         return False
+
+
+def _keep_parsed_id(event: Event, at: EventId) -> None:
+    """Save an event's `parsed_id` from parsing: it is a cached property, whose value is kept under its name."""
+    vars(event)["parsed_id"] = at
 
 
 def _before(at: EventId) -> EventId:

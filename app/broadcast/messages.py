@@ -144,7 +144,7 @@ class MessageBatch:
 
     def __init__(self, messages: Sequence[Message]) -> None:
         self.messages = messages
-        self._frames = self._chunks = b""  # of no message, too
+        self._frames = self._chunks = b""  # empty until they are needed
 
     @property
     def websocket_frames(self) -> bytes:

@@ -77,6 +77,7 @@ def test_a_reserve_is_healthy_and_takes_the_place_of_a_listener_that_ends(
     with app.client(5) as client:
         client.wait_for_initial_load()
         assert verify(settings | {"POD_NAME": "b"}).with_status("failed") == []
+        assert second.log.count("this listener is a reserve now") == 1
         first.stop()
         second.wait_until_aligned()
         wait_until(lambda: (pods.roles, pods.listening) == ({"b": "primary"}, {"b"}), what=pods.shown)

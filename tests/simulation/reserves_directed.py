@@ -69,6 +69,8 @@ def run_directed() -> None:
         _redis_is_away,
         _redis_is_wiped,
         _redis_is_wiped_while_one_joins,
+        _redis_is_away_while_one_joins,
+        _redis_evicts_a_hash_while_one_joins,
         _one_is_frozen_while_it_is_one_too_many,
     ):
         world = ReservesWorld()
@@ -151,15 +153,54 @@ def _redis_is_wiped(world: ReservesWorld) -> None:
 
 
 def _redis_is_wiped_while_one_joins(world: ReservesWorld) -> None:
-    """A reserve writes its heartbeat again before the one that is at work."""
+    """A reserve writes its heartbeat again before the one that is at work, which the one that joins never saw."""
+    at_work, joining = _join_while_it_is_frozen(world)
+    _pass_until_it_looks_for_others(world, joining)
+    _forget_others(joining)
+    world.stream_lost_at.append(world.now)
+    world.redis.wipe()
+    _let_reserves_beat_first(world, at_work)
+
+
+def _redis_is_away_while_one_joins(world: ReservesWorld) -> None:
+    """When it is back, a reserve sends a heartbeat before the one that is at work."""
+    at_work, joining = _join_while_it_is_frozen(world)
+    world.pass_until(lambda: joining._phase() == "searching", "it does not look for its marker")
+    world.redis.up = False
+    world.pass_seconds(_NOTICED)
+    world.redis.up = True
+    _let_reserves_beat_first(world, at_work)
+
+
+def _redis_evicts_a_hash_while_one_joins(world: ReservesWorld) -> None:
+    """It is the one of the listener at work, which writes it again within a second."""
+    at_work, joining = _join_while_it_is_frozen(world)
+    _pass_until_it_looks_for_others(world, joining)
+    del world.redis.hashes[at_work.reserves._own.key]
+    _let_reserves_beat_first(world, at_work)
+
+
+def _join_while_it_is_frozen(world: ReservesWorld) -> tuple[Listener, Listener]:
+    """Have the oldest reserve join; return the one at work, which is frozen, and that reserve."""
     at_work, other = world.holders
     joining = world.reserves[0]
     other.crash(for_seconds=1000)
     world.pass_until(lambda: joining.session is not None, "nobody joins")
     at_work.paused_until = world.now + 1000
-    world.pass_until(lambda: joining._cause == "CheckOtherListeners", "it does not look for others")
-    world.stream_lost_at.append(world.now)
-    world.redis.wipe()
+    return at_work, joining
+
+
+def _pass_until_it_looks_for_others(world: ReservesWorld, one: Listener) -> None:
+    world.pass_until(lambda: one._cause == "CheckOtherListeners", "it does not look for others")
+
+
+def _forget_others(one: Listener) -> None:
+    """Have it know no more of the others than if they had started since its last search."""
+    for other in one.reserves._others.values():
+        other.fields, other.is_read = {}, False
+
+
+def _let_reserves_beat_first(world: ReservesWorld, at_work: Listener) -> None:
     for one in world.reserves:
         one.forwarder._redis.beat_soon()
     at_work.paused_until = world.now + 2.0

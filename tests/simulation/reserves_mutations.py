@@ -14,7 +14,12 @@ Patch = pytest.MonkeyPatch
 
 def rule_5_a_reserves_heartbeat_shows_that_the_registry_was_not_wiped(patch: Patch) -> None:
     """It may be the first that is written after the wipe."""
-    patch.setattr(registry, "_is_older_than_a_wipe", lambda entry: "young" not in entry.fields)
+    patch.setattr(registry, "_may_follow_a_wipe", lambda entry: "young" in entry.fields)
+
+
+def rule_5_one_look_at_the_registry_shows_that_no_other_is_alive(patch: Patch) -> None:
+    """Redis may have been away, be an older copy, or have evicted its hash."""
+    patch.setattr(Reserves, "sees_another", False)
 
 
 def rule_16_one_whose_heartbeats_stand_still_keeps_its_place(patch: Patch) -> None:
