@@ -1,5 +1,6 @@
 """Redis as far as listeners and workers can see it: the stream, the messages published, and the listeners' registry."""
 
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from math import inf
@@ -38,16 +39,21 @@ class Redis:
         self.entries: list[StreamEntry] = []
         self.published: list[bytes] = []
         self.hashes: dict[str, dict[str, str]] = {}
+        self.versions: defaultdict[str, deque[tuple[float, dict[str, str]]]] = defaultdict(lambda: deque(maxlen=50))
         self.expires: dict[str, float] = {}
         self.highest = NOTHING  # ever appended
         self.since: dict[EventId, float] = {}  # when each entry was added
 
     def copy(self, entries: int) -> "Redis":
-        """Another master that has only the first `entries` entries (a replica that lagged)."""
+        """Another master that has only the first `entries` entries, and the hashes of then: a replica that lagged."""
         other = Redis(self.clock)
         other.entries = self.entries[:entries]
-        other.hashes = {key: dict(fields) for key, fields in self.hashes.items()}
-        other.expires = dict(self.expires)
+        until = self.since[self.entries[entries].id] if entries < len(self.entries) else self.clock()
+        for key in self.hashes:
+            versions = [fields for at, fields in self.versions[key] if at < until or until == self.clock()]
+            if versions:
+                other.hashes[key] = dict(versions[-1])
+        other.expires = {key: at for key, at in self.expires.items() if key in other.hashes}
         other.since = dict(self.since)
         return other
 
@@ -166,6 +172,7 @@ class RegistryPipeline:
             known = redis.hashes.setdefault(key, {})
             new = len(fields.keys() - known.keys())
             known.update(fields)
+            redis.versions[key].append((redis.clock(), dict(known)))
             return new
 
         self._write(command)
