@@ -8,6 +8,7 @@ fall, and files don't pile up, which they would with a process id for each resta
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from itertools import count
@@ -70,10 +71,7 @@ def enable_multiprocess(program: str) -> None:
     """
     disable_created_metrics()  # type: ignore[no-untyped-call]  # files can't hold them, and all modes show the same
     folder = _folder(program)
-    for slot in count():
-        with suppress(BlockingIOError):
-            lock = _lock(folder / f"{slot}.lock", fcntl.LOCK_EX)
-            break
+    slot, lock = next((slot, lock) for slot in count() if (lock := _claim(folder / f"{slot}.lock")))
     try:
         for name in _SLOT_FILES:
             _allocate(folder / f"{name}_{slot}.db", _FILE_BYTES)
@@ -85,6 +83,15 @@ def enable_multiprocess(program: str) -> None:
     _held.append(lock)
     os.environ[_FOLDER] = str(folder)
     values.ValueClass = values.MultiProcessValue(lambda: slot)  # type: ignore[no-untyped-call]
+
+
+def _claim(path: Path) -> IO[bytes] | None:
+    """Take a slot, unless a process has it. A scrape that looks whether one has it holds the lock for microseconds."""
+    for _ in range(2):
+        with suppress(BlockingIOError):
+            return _lock(path, fcntl.LOCK_EX)
+        time.sleep(0.001)
+    return None
 
 
 def render(own: CollectorRegistry) -> bytes:

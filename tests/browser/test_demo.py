@@ -138,6 +138,8 @@ def test_20_seconds_without_network_cost_no_event(
 ) -> None:
     scoreboard.context.set_offline(True)
     expect(scoreboard.page.locator("body[data-connection=reconnecting]")).to_be_visible()
+    # What came before the fault is rendered with the next frame.
+    scoreboard.page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     sequence = scoreboard.sequence()
     scoreboard.page.wait_for_timeout(20_000)  # the duration of the fault
     assert scoreboard.sequence() == sequence

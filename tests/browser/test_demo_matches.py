@@ -12,7 +12,7 @@ from tests.appliance.test_appliance import Appliance
 from tests.browser.demo_page import DemoPage
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
 SCORES = "SELECT match_id, home_score, away_score, seconds FROM scoreboard JOIN gameclock USING (match_id)"
 NARROW_PX = 320

@@ -22,7 +22,7 @@ def pages(chromium: Browser) -> Iterator[list[Page]]:
 def test_the_status_page_shows_a_healthy_system_and_links_to_the_demo(appliance: Appliance, pages: list[Page]) -> None:
     page = pages[0]
     page.goto(f"http://127.0.0.1:{appliance.port}/")
-    expect(page.locator("#state")).to_have_text("Healthy")
+    expect(page.locator("#state")).to_have_text("Healthy", timeout=20_000)
     expect(page.locator("#embedded")).to_be_visible()
     page.get_by_role("link", name="Watch the live match").click()
     expect(page.locator("body[data-connection=live]")).to_be_visible()

@@ -44,7 +44,7 @@ def test_the_page_shows_the_slot_its_reader_who_waits_and_that_nobody_reads(
             fields = {"pod": MARKUP, "program": "listener", "role": "primary", "state": "running", "slot": "notifymux"}
             key = RedisNames(redis_place.namespace).listener("evil", "1")
             client.hset(key, mapping=fields | {"slot_wal_status": MARKUP, "slot_confirmed": MARKUP, "slot_at": "9e9"})
-            client.pexpire(key, 60_000)
+            client.pexpire(key, 120_000)  # it is alive for a minute: its age is counted from 60 s left
         expect(slot).to_contain_text(f"read by {MARKUP}/listener", timeout=TIMEOUT_MS)
         expect(slot).to_contain_text(f"kept, {MARKUP}, confirmed up to {MARKUP} since")
         expect(status.page.locator("img[src=x]")).to_have_count(0)

@@ -18,7 +18,7 @@ from tests.support.servers import Servers, database_settings, redis_url_with_por
 from tests.support.waiting import wait_until
 from tests.support.writer import Writer
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
 SECRET = "a secret that is long enough for HS256"
 
@@ -59,7 +59,8 @@ def test_a_healthy_system(environment: Environment, status: StatusPage, screensh
     expect(status.part("redis", "up")).to_be_visible()
     expect(status.part("workers", "alive")).to_have_count(2)
     expect(status.page.locator("#plot-rate .readout")).to_have_text(re.compile(r"\d"), timeout=20_000)
-    expect(status.page.locator("#plot-latency svg")).to_have_attribute("aria-label", re.compile(r"p50 last .+ ms"))
+    latency = status.page.locator("#plot-latency svg")
+    expect(latency).to_have_attribute("aria-label", re.compile(r"p50 last .+ ms"), timeout=20_000)
     expect(status.page.locator("#problems li")).to_have_count(0)
     status.inspect("healthy", screenshots)
 
@@ -97,7 +98,7 @@ def test_a_missing_listener_is_shown_until_one_runs_again(
         listener.thaw()
     else:
         start_listener(environment.settings).wait_until_aligned()
-        expect(status.page.locator("#incidents tbody tr").first).to_contain_text("epoch")
+        expect(status.page.locator("#incidents tbody tr").first).to_contain_text("epoch", timeout=TIMEOUT_MS)
     status.wait_for_state("Healthy")
     expect(status.part("listeners", "alive")).to_have_count(1)
 
@@ -141,9 +142,9 @@ def test_a_second_listener_is_shown_beside_the_first(
 ) -> None:
     start_listener({**environment.settings, "POD_NAME": "there"}).wait_until_aligned()
     rows = status.page.locator("#listeners tbody tr")
-    expect(rows).to_have_count(2)
-    expect(rows.filter(has_text="there")).to_contain_text("standby")
-    expect(rows.filter(has_text="here").first).to_contain_text("primary")
+    expect(rows).to_have_count(2, timeout=TIMEOUT_MS)
+    expect(rows.filter(has_text="there")).to_contain_text("standby", timeout=TIMEOUT_MS)
+    expect(rows.filter(has_text="here").first).to_contain_text("primary", timeout=TIMEOUT_MS)
     expect(status.by_id("listening")).to_have_text("2", timeout=10_000)
 
 

@@ -15,7 +15,9 @@ from tests.support.waiting import hold_for, wait_until
 
 pytestmark = pytest.mark.long
 
-WITHIN = 5.0  # seconds after waking up, the page has heard what it missed
+# Seconds after waking up, until the page has heard what it missed: 4.6 at most by its timers, 5 as promised, and what a
+# busy machine takes.
+WITHIN = 7.0
 WAKES = {
     "the page becomes visible": "document.dispatchEvent(new Event('visibilitychange'))",
     "the page returns": "dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))",

@@ -1,5 +1,6 @@
 """A pod's clock an hour off: events flow, and what is measured with it is not believed."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def test_verify_shows_no_time_that_a_wrong_clock_measured(
 ) -> None:
     start_listener(settings | clock_off_by(HOUR, tmp_path)).wait_until_aligned()
     result = verify(settings, "--send")
-    assert "an unknown time: two clocks differ by about 3600 s" in result.text("channel match_change")
+    assert re.search(r"an unknown time: two clocks differ by about 360\d s", result.text("channel match_change"))
 
 
 def summary(status: Any) -> str:

@@ -129,7 +129,7 @@ def test_connections_that_are_no_clients_take_neither_probes_nor_clients_their_r
             if number % 20 == 0:
                 assert app.get("/healthz") == (200, {"alive": True})
         for path in ("/healthz", "/readyz", "/metrics", "/api/status", "/static/notifymux.js"):
-            assert app.get(path)[0] == 200, path
+            wait_until(lambda path=path: app.get(path)[0] == 200, 5, path)  # type: ignore[misc]
         connection.execute("""SELECT pg_notify('match_change', '{"match_id": 1, "data": {}}')""")
         stack.enter_context(app.client(2, "newcomer")).wait_for_initial_load()
         for client in clients:

@@ -61,6 +61,10 @@ def deployment(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
         if mode == "redis":
             stack.enter_context(Listener(folder, settings)).wait_until_aligned()
         app = stack.enter_context(App(folder, settings, workers=4))
+        # All have been started, and hear events, before the first one is sent: some are ready earlier than others.
+        for client in app.client_of_each_worker("started", 4).values():
+            client.wait_for_initial_load()
+            client.close()
         wait_until(lambda: [app.get("/readyz")[0] for _ in range(12)] == [200] * 12)
         yield Deployment(mode, database, stack.enter_context(closing(psycopg.connect(database, autocommit=True))), app)
 

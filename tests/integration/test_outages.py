@@ -279,7 +279,7 @@ def test_readyz_names_what_is_missing_and_healthz_only_that_the_process_runs(
 
     servers.stop_redis()
     wait_until(lambda: is_unready(redis_app, "this worker is not connected to Redis: ", no_canary))
-    assert postgres_app.get("/readyz")[0] == 200
+    wait_until(lambda: postgres_app.get("/readyz")[0] == 200, 5)
     servers.start_redis()
     redis_app.wait_until_ready()
 

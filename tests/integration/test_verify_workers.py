@@ -102,6 +102,7 @@ def test_the_migration_pages_table_is_what_verify_prints_of_the_demo(
     create_tables(connection)
     start_listener(named).wait_until_aligned()
     app = start_app(named, 4).wait_until_ready()
+    wait_until(lambda: [row["fed"] for row in app.get("/api/status")[1]["workers"]] == [1] * 4, what="all four are fed")
     wait_until(lambda: [app.get("/readyz")[0] for _ in range(12)] == [200] * 12)
     wait_until(lambda: "primary" in verify(named).text("listeners"), what="a heartbeat since it aligned")
     # As the demo's programs have them: then no server is the operator's own.

@@ -146,7 +146,7 @@ def test_of_several_hosts_one_that_never_answers_is_passed_over_within_seconds(
         silent.stall()
         both = {"DB_HOST": "127.0.0.1,127.0.0.1", "DB_PORT": f"{silent.port},{primary.port}"}
         program = start(settings | both)
-        listened_to(primary, program, 8)
+        listened_to(primary, program)
 
 
 def test_of_several_hosts_a_primary_made_read_only_is_passed_over(hosts: Hosts, start: Start) -> None:
@@ -164,7 +164,7 @@ def test_a_role_whose_transactions_are_read_only_can_listen(
 ) -> None:
     primary.execute(f"ALTER ROLE {ROLE} SET default_transaction_read_only = on")
     several = {"DB_HOST": "127.0.0.1,127.0.0.1", "DB_PORT": f"{standby.port},{primary.port}"}
-    listened_to(primary, start(settings | (several if hosts_named == "several" else {})), 6)
+    listened_to(primary, start(settings | (several if hosts_named == "several" else {})))
 
 
 # What a snapshot is taken from.
@@ -201,7 +201,7 @@ def test_an_older_timeline_is_not_listened_to_again(
     standby.promote()
     address.redirect_to(standby.port)
     listener = start_listener(settings).wait_until_aligned()
-    begun = epochs(redis_place)
+    begun = wait_until(lambda: epochs(redis_place))  # a begin is logged before it is appended
     address.redirect_to(primary.port)  # which nobody has told
     listener.wait_for_log("timeline", 6)
     hold_for(WITHOUT_A_PRIMARY_SECONDS, lambda: listener.running and epochs(redis_place) == begun)

@@ -86,7 +86,7 @@ def test_pgbouncer_is_reported_and_waited_out_until_the_address_leads_to_postgre
 ) -> None:
     with Proxy(pooler) as address:
         listener = start_listener(settings | {"DB_PORT": str(address.port)})
-        listener.wait_for_log("pooler", 5)
+        listener.wait_for_log("pooler")
         hold_for(2, lambda: listener.running)
         address.redirect_to(primary.port)
         listened_to(primary, listener, 3)

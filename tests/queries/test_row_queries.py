@@ -83,8 +83,8 @@ def test_a_hundred_changes_of_one_row_cost_a_handful_of_queries_and_the_last_sta
         wait_until(lambda: client.updates and client.updates[-1]["data"]["value"] == 100)
         seconds = time.monotonic() - began
         wait_until(lambda: metric(app, "row_queries_total") + metric(app, "updates_merged_total") == 100)
-        # One at a time, each of which takes some milliseconds.
-        assert metric(app, "row_queries_total") <= seconds / QUERY_SECONDS + 1
+        # One at a time, each of which takes some milliseconds; two for events that come after their row was read.
+        assert metric(app, "row_queries_total") <= seconds / QUERY_SECONDS + 2
         assert [update["data"]["value"] for update in client.updates] == sorted(
             update["data"]["value"] for update in client.updates
         )
