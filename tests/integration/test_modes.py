@@ -62,7 +62,7 @@ def deployment(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
             stack.enter_context(Listener(folder, settings)).wait_until_aligned()
         app = stack.enter_context(App(folder, settings, workers=4))
         # All have been started, and hear events, before the first one is sent: some are ready earlier than others.
-        for client in app.client_of_each_worker("started", 4).values():
+        for client in app.wait_until_ready().client_of_each_worker("started", 4).values():
             client.wait_for_initial_load()
             client.close()
         wait_until(lambda: [app.get("/readyz")[0] for _ in range(12)] == [200] * 12)
