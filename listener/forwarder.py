@@ -73,7 +73,7 @@ class Forwarder:
         # The sequencer of a lost session: its events have their ids, and are appended before anything else.
         self._leftover: Sequencer | None = None
         self._connected_since: float | None = None
-        self._said_reserve = False  # it is what the log says last of the session
+        self._said_reserve = False  # whether the log says so, and nothing of the session since
         self._query_failure = ""  # why the last control message failed, as it was logged
         self._stop_by: float | None = None
         process.stats.incidents.add(Kind.START, f"started as process {os.getpid()}", environment.monotonic())
